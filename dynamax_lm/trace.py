@@ -1,0 +1,207 @@
+"""What happened to each emitted token: the only thing the engine tells the rest of the house.
+
+Owns the record of one answer (a generated text, or a scored continuation) and the responses that
+carry it through lm-eval. It does not know of models, layers, thresholds or files.
+
+Which tokens count (DESIGN, "Which tokens count"): the answer's own tokens up to and including its
+stop; never pads, prompts, batch-size probes, or text after a stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+
+class TokenRow(NamedTuple):
+    """One emitted token, as a reader of a trace sees it.
+
+    Attributes:
+        position: index of the token in its answer, from 0.
+        token: the answer's token id (generated, or the continuation's own in scoring).
+        emitted: what the exit emitted; differs from ``token`` only in scoring.
+        layers_used: decoder layers run for it, 1..L.
+        confidence: at the exit where it left, or at the last exit asked; in [0, 1]; ``None``
+            where no exit was asked.
+        full_depth: the full-depth model's most likely token after the same prefix, or ``None``
+            without a reference.
+    """
+
+    position: int
+    token: int
+    emitted: int
+    layers_used: int
+    confidence: float | None
+    full_depth: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTrace:
+    """One answer's tokens and depths, one entry per emitted token in every tuple.
+
+    Attributes:
+        prompt_tokens: tokens prefilled at full depth: the prompt without its last token.
+        tokens: the answer's token ids.
+        emitted: the exits' tokens; equal to ``tokens`` for generated text.
+        layers_used: decoder layers run for each token, 1..L.
+        confidence: in [0, 1], ``None`` where no exit was asked.
+        full_depth: full depth's most likely token after the same prefix; ``None`` without a
+            reference.
+    """
+
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    emitted: tuple[int, ...]
+    layers_used: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    full_depth: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.tokens), len(self.emitted), len(self.layers_used), len(self.confidence)}
+        if self.full_depth is not None:
+            lengths.add(len(self.full_depth))
+        if len(lengths) != 1:
+            raise ValueError(f"a trace has one entry per token in every field, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def rows(self) -> list[TokenRow]:
+        """The answer token by token."""
+        full: tuple[int | None, ...] = self.full_depth or (None,) * len(self)
+        columns = (self.tokens, self.emitted, self.layers_used, self.confidence, full)
+        return [TokenRow(i, *row) for i, row in enumerate(zip(*columns, strict=True))]
+
+    @property
+    def agreeing(self) -> int | None:
+        """How many emitted tokens equal full depth's; ``None`` without a reference."""
+        if self.full_depth is None:
+            return None
+        return sum(a == b for a, b in zip(self.emitted, self.full_depth, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """FLOPs of one or several answers, by item, 2 per multiply-add.
+
+    Attributes:
+        prompt: the prefill, at full depth; never part of ``spent``.
+        layers: decoder layers run for answer tokens, attention at its real context.
+        checks: exits asked: norm, classifier, translator, vocabulary projection where one was made.
+        projection: the emission's norm and vocabulary projection where no check had made it.
+        propagation: the state of skipped layers.
+        recomputation: waiting tokens run through their skipped layers later.
+        verification: drafts checked at full depth.
+        full_depth: the same answer tokens at full depth.
+    """
+
+    prompt: int = 0
+    layers: int = 0
+    checks: int = 0
+    projection: int = 0
+    propagation: int = 0
+    recomputation: int = 0
+    verification: int = 0
+    full_depth: int = 0
+
+    @property
+    def spent(self) -> int:
+        """What the answer's tokens cost, every item but the prompt."""
+        return (
+            self.layers
+            + self.checks
+            + self.projection
+            + self.propagation
+            + self.recomputation
+            + self.verification
+        )
+
+    @property
+    def flops_saved(self) -> float:
+        """Net share saved over answer tokens: 1 - spent / full depth; may be negative."""
+        return 1.0 - self.spent / self.full_depth if self.full_depth else 0.0
+
+    @property
+    def flops_saved_total(self) -> float:
+        """The same with the prompt in both; may be negative."""
+        whole = self.prompt + self.full_depth
+        return 1.0 - (self.prompt + self.spent) / whole if whole else 0.0
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Bill)))
+
+
+Reference = str | tuple[float, bool] | float
+"""The full-depth model's own response, of the type that lm-eval expects for the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """All that is known of one response.
+
+    Attributes:
+        fingerprint: identifies the model and every setting that can change a number.
+        traces: the answers behind the response: one, or one per window of a rolling likelihood.
+        bill: their FLOPs.
+        reference: the full-depth response, or ``None`` without a reference.
+    """
+
+    fingerprint: str
+    traces: tuple[AnswerTrace, ...]
+    bill: Bill
+    reference: Reference | None = None
+
+
+class TracedText(str):
+    """A generated text that remembers its record through pickles and lm-eval's caches.
+
+    lm-eval rebuilds responses as ``type(response)(gold)``, hence the optional record.
+    """
+
+    __slots__ = ("record",)
+    record: ExitRecord | None
+
+    def __new__(cls, text: object = "", record: ExitRecord | None = None) -> TracedText:
+        self = super().__new__(cls, text)
+        self.record = record
+        return self
+
+    def __reduce__(self) -> tuple[type[TracedText], tuple[str, ExitRecord | None]]:
+        return type(self), (str(self), self.record)
+
+
+class TracedScore(tuple[float, bool]):
+    """A ``(log-likelihood, is greedy)`` pair that remembers its record."""
+
+    record: ExitRecord | None
+
+    def __new__(
+        cls, pair: tuple[float, bool] = (0.0, False), record: ExitRecord | None = None
+    ) -> TracedScore:
+        self = super().__new__(cls, pair)
+        self.record = record
+        return self
+
+    def __reduce__(self) -> tuple[type[TracedScore], tuple[tuple[float, bool], ExitRecord | None]]:
+        return type(self), ((self[0], self[1]), self.record)
+
+
+class TracedTotal(float):
+    """A rolling log-likelihood that remembers its record."""
+
+    __slots__ = ("record",)
+    record: ExitRecord | None
+
+    def __new__(cls, value: float = 0.0, record: ExitRecord | None = None) -> TracedTotal:
+        self = super().__new__(cls, value)
+        self.record = record
+        return self
+
+    def __reduce__(self) -> tuple[type[TracedTotal], tuple[float, ExitRecord | None]]:
+        return type(self), (float(self), self.record)
+
+
+def record_of(response: object) -> ExitRecord | None:
+    """The record a response carries, or ``None`` (another model's response, or a rebuilt one)."""
+    record = getattr(response, "record", None)
+    return record if isinstance(record, ExitRecord) else None
