@@ -1,0 +1,159 @@
+"""How sure an exit is: numbers in [0, 1], higher is surer, read from raw logits or hidden states.
+
+Owns the confidence measures. It does not know thresholds, models, or how a token is chosen.
+
+Glossary: n tokens asked at an exit, D width, V vocabulary. Sources: top probability, margin and
+saturation from CALM (arXiv 2207.07061, section 3.2), entropy from BranchyNet and DeeBERT
+(arXiv 2004.12993), patience from PABEE (arXiv 2006.04152).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ExitView(Protocol):
+    """What may be read at an exit. Reading ``logits`` makes a vocabulary projection."""
+
+    @property
+    def exit(self) -> int:
+        """Which exit this is, from 0."""
+        ...
+
+    @property
+    def index(self) -> Tensor:
+        """(n,) which of the pass's N tokens are asked."""
+        ...
+
+    @property
+    def hidden(self) -> Tensor:
+        """(n, D) hidden states of the tokens asked."""
+        ...
+
+    @property
+    def logits(self) -> Tensor:
+        """(n, V) raw logits of this exit."""
+        ...
+
+    @property
+    def emission(self) -> Tensor:
+        """(n,) the tokens this exit would emit."""
+        ...
+
+    @property
+    def target(self) -> Tensor:
+        """(n,) the tokens that an exact full-depth state emits; only for the oracle."""
+        ...
+
+
+class Confidence(Protocol):
+    """A measure over the exits of one pass; it may remember what it saw at earlier exits."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        """(n,) float32 confidences in [0, 1]."""
+        ...
+
+
+class TopProb:
+    """The largest probability."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        logits = view.logits.float()
+        return (logits.amax(-1) - logits.logsumexp(-1)).exp().clamp(0.0, 1.0)
+
+
+class Margin:
+    """The largest probability less the second largest."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        logits = view.logits.float()
+        top = (logits.topk(2, dim=-1).values - logits.logsumexp(-1, keepdim=True)).exp()
+        return (top[:, 0] - top[:, 1]).clamp(0.0, 1.0)
+
+
+class Entropy:
+    """One minus the entropy's share of its maximum, log V."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        logits = view.logits.float()
+        log_probabilities = logits.log_softmax(-1)
+        terms = log_probabilities.exp() * log_probabilities
+        entropy = -terms.nan_to_num(0.0).sum(-1)  # 0 * -inf is 0 here
+        most = torch.log(torch.tensor(float(logits.shape[-1])))
+        return (1.0 - entropy / most).clamp(0.0, 1.0)
+
+
+class Saturation:
+    """Cosine of this exit's hidden state and the previous exit's, floored at 0; 0 at the first.
+
+    Args:
+        tokens: N, how many tokens the pass has.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._previous: Tensor | None = None
+
+    def ask(self, view: ExitView) -> Tensor:
+        hidden = view.hidden.float()
+        if self._previous is None:
+            self._previous = hidden.new_zeros(self._tokens, hidden.shape[1])
+        previous = self._previous.to(hidden.device)
+        index = view.index.to(hidden.device)
+        likeness = torch.cosine_similarity(hidden, previous[index], dim=-1).clamp(0.0, 1.0)
+        previous[index] = hidden
+        self._previous = previous
+        return torch.zeros_like(likeness) if view.exit == 0 else likeness
+
+
+class Patience:
+    """(Agreeing exits in a row - 1) / (exits - 1), by the most likely token.
+
+    Args:
+        tokens: N, how many tokens the pass has.
+        exits: how many exits there are; at least 2.
+    """
+
+    def __init__(self, tokens: int, exits: int) -> None:
+        self._most = exits - 1
+        self._token = torch.full((tokens,), -1)
+        self._streak = torch.full((tokens,), -1)
+
+    def ask(self, view: ExitView) -> Tensor:
+        token = view.logits.argmax(-1)
+        index = view.index.to(token.device)
+        self._token, self._streak = self._token.to(token.device), self._streak.to(token.device)
+        agrees = token == self._token[index]
+        streak = torch.where(agrees, self._streak[index] + 1, 0)
+        self._token[index], self._streak[index] = token, streak
+        return streak.float() / self._most
+
+
+class Oracle:
+    """1 where the exit's token is that of an exact, separate full-depth state, else 0.
+
+    A ceiling, never a result (CALM, section 5: the oracle measure).
+    """
+
+    def ask(self, view: ExitView) -> Tensor:
+        return (view.emission == view.target).float()
+
+
+def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
+    """A fresh measure for one pass of ``tokens`` tokens over ``exits`` exits.
+
+    Raises:
+        ValueError: ``name`` is none of the measures (settings refuse it earlier).
+    """
+    if name == "patience":
+        return Patience(tokens, exits)
+    if name == "saturation":
+        return Saturation(tokens)
+    simple = {"top_prob": TopProb, "margin": Margin, "entropy": Entropy, "oracle": Oracle}
+    if name not in simple:
+        raise ValueError(f"confidence={name!r} is none of {sorted(simple)}, patience, saturation")
+    measure: Confidence = simple[name]()
+    return measure

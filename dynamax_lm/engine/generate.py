@@ -1,0 +1,244 @@
+"""Token-by-token generation with exits, and its full-depth reference.
+
+Owns the decoding loop and the reference's short cut: one parallel full-depth pass over the emitted
+tokens, generating further only from the first disagreement. It does not know tokenizers, stop
+strings, documents or how a token is chosen from logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.models.stack import Chunk, LayerStack
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.trace import AnswerTrace
+
+
+class Chooser(Protocol):
+    """Chooses one row's next token; the same arguments always give the same token."""
+
+    def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
+        """The next token after ``answer``, from raw ``logits`` (1, V)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """A text to continue.
+
+    Attributes:
+        prompt: token ids, at least one.
+        max_new: most tokens to generate, at least 1.
+        stops: whether an answer that ends like this is finished; its last token counts.
+        chooser: how to choose a token; ``None`` takes the most likely one.
+    """
+
+    prompt: tuple[int, ...]
+    max_new: int
+    stops: Callable[[Sequence[int]], bool]
+    chooser: Chooser | None = None
+
+    def finished(self, answer: Sequence[int]) -> bool:
+        """Whether nothing may follow ``answer``."""
+        return len(answer) >= self.max_new or self.stops(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedAnswer:
+    """A generated answer.
+
+    Attributes:
+        trace: its tokens and their depths.
+        reference: the full-depth model's own answer, or ``None``.
+    """
+
+    trace: AnswerTrace
+    reference: tuple[int, ...] | None
+
+
+@dataclass
+class _Progress:
+    """One row's answer so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    layers_used: list[int] = field(default_factory=list)
+    confidence: list[float | None] = field(default_factory=list)
+
+
+class _Next:
+    """Chooses tokens for a chunk: cell i continues ``prefixes[i]`` of request ``owners[i]``."""
+
+    def __init__(
+        self, owners: Sequence[GenerateRequest], prefixes: Sequence[Sequence[int]]
+    ) -> None:
+        self._owners = owners
+        self._prefixes = prefixes
+        self.tokens = torch.zeros(len(owners), dtype=torch.long)
+
+    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
+        chosen = logits.argmax(-1)
+        for place, cell in enumerate(index.tolist()):
+            chooser = self._owners[cell].chooser
+            if chooser is not None:
+                chosen[place] = chooser(self._prefixes[cell], logits[place : place + 1])
+        return chosen
+
+    def emit(self, index: Tensor, logits: Tensor) -> None:
+        self.tokens[index.cpu()] = self.choose(index, logits).cpu()
+
+
+def generate(
+    stack: LayerStack,
+    requests: Sequence[GenerateRequest],
+    *,
+    policy: ExitPolicy = FULL_DEPTH,
+    skipped_state: str = "propagate",
+    reference: bool = False,
+) -> list[GeneratedAnswer]:
+    """Continue every request, each token leaving where the policy says.
+
+    Args:
+        stack: the decoder.
+        requests: what to continue, as one batch.
+        policy: when a token leaves.
+        skipped_state: what skipped layers remember.
+        reference: whether to find the full-depth model's answers as well.
+    """
+    state = prefill(stack, [request.prompt for request in requests])
+    exits = bool(policy.exit_layers)
+    mark = stack.mark(state) if reference and exits else None
+    rows = [_Progress() for _ in requests]
+    _decode(stack, state, requests, rows, policy, skipped_state)
+    full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
+    answers: Sequence[Sequence[int] | None] = [None] * len(rows)
+    if reference and mark is None:
+        full_depth = answers = [row.tokens for row in rows]
+    elif reference:
+        stack.rewind(state, mark)
+        full_depth = _parallel(stack, state, requests, rows)
+        stack.rewind(state, mark)
+        answers = _continue(stack, state, requests, rows, full_depth)
+    return [
+        GeneratedAnswer(
+            AnswerTrace(
+                prompt_tokens=len(request.prompt) - 1,
+                tokens=tuple(row.tokens),
+                emitted=tuple(row.tokens),
+                layers_used=tuple(row.layers_used),
+                confidence=tuple(row.confidence),
+                full_depth=None if tokens is None else tuple(tokens),
+            ),
+            None if answer is None else tuple(answer),
+        )
+        for request, row, tokens, answer in zip(requests, rows, full_depth, answers, strict=True)
+    ]
+
+
+def _decode(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[_Progress],
+    policy: ExitPolicy,
+    skipped_state: str,
+) -> None:
+    """Generate until every row has finished; a finished row is no longer run."""
+    exact = stack.take(state, range(len(rows))) if policy.needs_target else None
+    active = list(range(len(rows)))
+    while active:
+        last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
+        chunk = Chunk.of([[token] for token in last], active, stack.device)
+        owners = [requests[row] for row in active]
+        prefixes = [rows[row].tokens for row in active]
+        targets: Tensor | None = None
+        if exact is not None:
+            full = _Next(owners, prefixes)
+            run_chunk(stack, exact, chunk, full)
+            targets = full.tokens.to(stack.device)
+        chosen = _Next(owners, prefixes)
+        depths = run_chunk(
+            stack,
+            state,
+            chunk,
+            chosen,
+            policy=policy,
+            skipped_state=skipped_state,
+            targets=targets,
+        )
+        steps = zip(
+            active,
+            chosen.tokens.tolist(),
+            depths.layers_used.tolist(),
+            depths.confidence.tolist(),
+            strict=True,
+        )
+        for row, token, used, sure in steps:
+            rows[row].tokens.append(token)
+            rows[row].layers_used.append(used)
+            rows[row].confidence.append(None if sure != sure else sure)
+        active = [row for row in active if not requests[row].finished(rows[row].tokens)]
+
+
+def _inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:
+    """The tokens fed to make the first ``steps`` tokens of ``answer``."""
+    return [request.prompt[-1], *answer[: steps - 1]]
+
+
+def _parallel(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[_Progress],
+) -> list[list[int]]:
+    """What full depth emits after each prefix of each answer, in one pass."""
+    inputs = [
+        _inputs(request, row.tokens, len(row.tokens))
+        for request, row in zip(requests, rows, strict=True)
+    ]
+    owners = [request for request, row in zip(requests, rows, strict=True) for _ in row.tokens]
+    prefixes = [row.tokens[:step] for row in rows for step in range(len(row.tokens))]
+    chosen = _Next(owners, prefixes)
+    run_chunk(stack, state, Chunk.of(inputs, range(len(rows)), stack.device), chosen)
+    tokens = iter(chosen.tokens.tolist())
+    return [[next(tokens) for _ in row.tokens] for row in rows]
+
+
+def _continue(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[_Progress],
+    full_depth: Sequence[Sequence[int] | None],
+) -> list[list[int]]:
+    """The full-depth answers: the emitted one, or from the first disagreement its own."""
+    answers: list[list[int]] = []
+    unfinished: list[int] = []
+    for number, (request, row, tokens) in enumerate(zip(requests, rows, full_depth, strict=True)):
+        assert tokens is not None
+        pairs = enumerate(zip(row.tokens, tokens, strict=True))
+        differs = next((step for step, (ours, full) in pairs if ours != full), None)
+        if differs is None:
+            answers.append(list(row.tokens))
+            continue
+        answers.append([*row.tokens[:differs], tokens[differs]])
+        if not request.finished(answers[-1]):
+            unfinished.append(number)
+    if unfinished:
+        some = [requests[number] for number in unfinished]
+        inputs = [
+            _inputs(requests[number], answers[number], len(answers[number]))
+            for number in unfinished
+        ]
+        forked = stack.take(state, unfinished)
+        chunk = Chunk.of(inputs, range(len(unfinished)), stack.device)
+        run_chunk(stack, forked, chunk, None)
+        progress = [_Progress(tokens=answers[number]) for number in unfinished]
+        _decode(stack, forked, some, progress, FULL_DEPTH, "propagate")
+    return answers

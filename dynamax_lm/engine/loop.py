@@ -1,0 +1,155 @@
+"""The layer loop: one pass of a chunk through a stack, with exits.
+
+Owns when a question is asked and what happens to the tokens that leave. It does not know an
+architecture, a tokenizer, a document, or how a token is chosen from logits.
+
+Glossary: N real tokens of the chunk, n tokens asked at an exit, D width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.confidence import make_confidence
+from dynamax_lm.models.stack import Chunk, LayerStack
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+
+_LOGITS_AT_ONCE = 1 << 25
+"""Most logits held at a time: 128 MiB in float32."""
+
+
+class Emitter(Protocol):
+    """Takes the logits of tokens that leave."""
+
+    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
+        """(n,) the token each would emit; nothing is remembered.
+
+        Args:
+            index: (n,) which of the chunk's N tokens these are.
+            logits: (n, V) raw logits.
+        """
+        ...
+
+    def emit(self, index: Tensor, logits: Tensor) -> None:
+        """Take the logits for good; called once per token of the chunk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """How far each token went.
+
+    Attributes:
+        layers_used: (N,) decoder layers run, 1..L.
+        confidence: (N,) at the exit where it left, or at the last exit asked; NaN where none was.
+    """
+
+    layers_used: Tensor
+    confidence: Tensor
+
+
+@dataclass
+class _View:
+    """One slice of the tokens asked at one exit; makes at most one vocabulary projection."""
+
+    stack: LayerStack
+    emitter: Emitter
+    exit: int
+    index: Tensor
+    hidden: Tensor
+    targets: Tensor | None
+    _chosen: Tensor | None = field(default=None, init=False)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self.stack.unembed(self.hidden)
+
+    @property
+    def emission(self) -> Tensor:
+        if self._chosen is None:
+            self._chosen = self.emitter.choose(self.index, self.logits)
+        return self._chosen
+
+    @property
+    def target(self) -> Tensor:
+        if self.targets is None:
+            raise ValueError("confidence 'oracle' needs the full-depth tokens of the chunk")
+        return self.targets[self.index].to(self.hidden.device)
+
+
+def run_chunk(
+    stack: LayerStack,
+    state: Any,
+    chunk: Chunk,
+    emitter: Emitter | None,
+    *,
+    policy: ExitPolicy = FULL_DEPTH,
+    skipped_state: str = "propagate",
+    targets: Tensor | None = None,
+) -> Depths:
+    """Run ``chunk`` through the layers; each token leaves where the policy says.
+
+    Args:
+        stack: the decoder.
+        state: its state; afterwards it has seen the chunk.
+        chunk: the new tokens. In a prefill no token may leave.
+        emitter: takes each token's logits once, at its exit; ``None`` makes no projection.
+        policy: when to leave.
+        skipped_state: what skipped layers remember of a token that left.
+        targets: (N,) full-depth tokens, for the oracle.
+    """
+    run = stack.begin(state, chunk, skipped_state)
+    hidden = stack.embed(run)
+    count = run.cells.shape[0]
+    device = run.cells.device
+    running = torch.arange(count, device=device)
+    layers_used = torch.full((count,), stack.n_layers, device=device)
+    confidence = torch.full((count,), torch.nan, device=device)
+    exits = {layers: number for number, layers in enumerate(policy.exit_layers)}
+    measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
+    for layer in range(stack.n_layers):
+        hidden = stack.layer(layer, hidden, run)
+        if layer + 1 not in exits or emitter is None or not running.shape[0]:
+            continue
+        leaving = torch.zeros_like(running, dtype=torch.bool)
+        for part in _slices(stack, running.shape[0]):
+            view = _View(
+                stack, emitter, exits[layer + 1], running[part], hidden[part], targets
+            )
+            sure = measure.ask(view).to(device)
+            confidence[view.index] = sure
+            going = policy.leaves(sure)
+            leaving[part] = going
+            if going.any():
+                logits = _some(view, going)
+                emitter.emit(view.index[going], logits)
+        if leaving.any():
+            layers_used[running[leaving]] = layer + 1
+            run.leave(leaving, hidden)
+            hidden = hidden[(~leaving).to(hidden.device)]
+            running = running[~leaving]
+    if emitter is not None and running.shape[0]:
+        for part in _slices(stack, running.shape[0]):
+            emitter.emit(running[part], stack.unembed(hidden[part]))
+    stack.end(state, run)
+    return Depths(layers_used, confidence)
+
+
+def _some(view: _View, going: Tensor) -> Tensor:
+    """Logits of the tokens that go: those a check made, or one projection of just these."""
+    if "logits" in view.__dict__:
+        return view.logits[going.to(view.logits.device)]
+    return view.stack.unembed(view.hidden[going.to(view.hidden.device)])
+
+
+def _slices(stack: LayerStack, count: int) -> Iterator[slice]:
+    """Cut the tokens so that their logits stay within the memory bound."""
+    rows = max(1, _LOGITS_AT_ONCE // stack.vocab_size)
+    for start in range(0, count, rows):
+        yield slice(start, min(start + rows, count))

@@ -1,0 +1,202 @@
+"""Parallel scoring with exits: the log-likelihood door.
+
+Owns how continuations share prompts and passes. It does not know documents, tasks or tokenizers.
+Prompts are prefilled once each; a continuation's tokens leave the layers one by one, as they would
+in generation, though all are run in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.engine.loop import Depths, run_chunk
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.models.stack import Chunk, LayerStack
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.trace import AnswerTrace
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A continuation to score.
+
+    Attributes:
+        prompt: token ids, at least one.
+        continuation: token ids, at least one.
+    """
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """A scored continuation.
+
+    Attributes:
+        log_probabilities: of each continuation token at its exit, natural logarithm.
+        trace: what happened to each token.
+        reference: each token's log-probability at full depth, or ``None``.
+    """
+
+    log_probabilities: tuple[float, ...]
+    trace: AnswerTrace
+    reference: tuple[float, ...] | None
+
+    @property
+    def score(self) -> tuple[float, bool]:
+        """(log-likelihood, whether every token is the exit's most likely)."""
+        return sum(self.log_probabilities), self.trace.emitted == self.trace.tokens
+
+    @property
+    def full_depth_score(self) -> tuple[float, bool] | None:
+        """The same at full depth."""
+        if self.reference is None or self.trace.full_depth is None:
+            return None
+        return sum(self.reference), self.trace.full_depth == self.trace.tokens
+
+
+class _Targets:
+    """Reads the log-probabilities of given tokens, and the most likely one, at each exit."""
+
+    def __init__(self, targets: Tensor, dtype: torch.dtype) -> None:
+        self._targets = targets  # (N, K), several continuations may share a pass
+        self._dtype = dtype
+        self.log_probabilities = torch.zeros(targets.shape, dtype=torch.float64)
+        self.most_likely = torch.zeros(targets.shape[0], dtype=torch.long)
+
+    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
+        del index
+        return logits.argmax(-1)
+
+    def emit(self, index: Tensor, logits: Tensor) -> None:
+        wide = logits.to(self._dtype)
+        wanted = self._targets[index].to(wide.device)
+        found = wide.gather(1, wanted) - wide.logsumexp(-1, keepdim=True)
+        self.log_probabilities[index.cpu()] = found.double().cpu()
+        self.most_likely[index.cpu()] = wide.argmax(-1).cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Requests that need the same tokens run: one row of the chunk each."""
+
+    prompt: tuple[int, ...]
+    inputs: tuple[int, ...]
+    members: tuple[int, ...]
+
+
+def score(
+    stack: LayerStack,
+    requests: Sequence[ScoreRequest],
+    *,
+    policy: ExitPolicy = FULL_DEPTH,
+    skipped_state: str = "propagate",
+    reference: bool = False,
+    softmax_dtype: torch.dtype = torch.float32,
+) -> list[ScoredAnswer]:
+    """Score every request, each token leaving where the policy says.
+
+    Args:
+        stack: the decoder.
+        requests: what to score, as one batch.
+        policy: when a token leaves.
+        skipped_state: what skipped layers remember.
+        reference: whether to score at full depth as well, from the same prompt states.
+        softmax_dtype: in which the log-probabilities are computed.
+    """
+    passes = _share(requests)
+    state, chunk = _begin(stack, passes)
+    targets = _targets(requests, passes).to(stack.device)
+    full_needed = reference or policy.needs_target
+    full: _Targets | None = None
+    if full_needed and policy.exit_layers:
+        mark = stack.mark(state)
+        full = _Targets(targets, softmax_dtype)
+        run_chunk(stack, state, chunk, full)
+        stack.rewind(state, mark)
+    ours = _Targets(targets, softmax_dtype)
+    depths = run_chunk(
+        stack,
+        state,
+        chunk,
+        ours,
+        policy=policy,
+        skipped_state=skipped_state,
+        targets=None if full is None else full.most_likely.to(stack.device),
+    )
+    if reference and full is None:
+        full = ours
+    return _answers(requests, passes, ours, full if reference else None, depths)
+
+
+def _share(requests: Sequence[ScoreRequest]) -> list[_Pass]:
+    """One pass for all requests that differ at most in their last token."""
+    members: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    for number, request in enumerate(requests):
+        key = (request.prompt, request.continuation[:-1])
+        members.setdefault(key, []).append(number)
+    return [
+        _Pass(prompt, prompt[-1:] + inputs, tuple(numbers))
+        for (prompt, inputs), numbers in members.items()
+    ]
+
+
+def _begin(stack: LayerStack, passes: Sequence[_Pass]) -> tuple[Any, Chunk]:
+    """Prefill each distinct prompt once and give every pass a copy of its state."""
+    prompts = list(dict.fromkeys(one.prompt for one in passes))
+    place = {prompt: row for row, prompt in enumerate(prompts)}
+    state = prefill(stack, prompts)
+    if len(prompts) != len(passes):
+        state = stack.take(state, [place[one.prompt] for one in passes])
+    chunk = Chunk.of([one.inputs for one in passes], range(len(passes)), stack.device)
+    return state, chunk
+
+
+def _targets(requests: Sequence[ScoreRequest], passes: Sequence[_Pass]) -> Tensor:
+    """(N, K) the tokens whose probability is asked, K the most requests that share a pass."""
+    widest = max(len(one.members) for one in passes)
+    rows: list[list[int]] = []
+    for one in passes:
+        answers = [requests[number].continuation for number in one.members]
+        answers += [answers[0]] * (widest - len(answers))
+        rows += [list(column) for column in zip(*answers, strict=True)]
+    return torch.tensor(rows)
+
+
+def _answers(
+    requests: Sequence[ScoreRequest],
+    passes: Sequence[_Pass],
+    ours: _Targets,
+    full: _Targets | None,
+    depths: Depths,
+) -> list[ScoredAnswer]:
+    answers: dict[int, ScoredAnswer] = {}
+    used = depths.layers_used.tolist()
+    sure = [None if value != value else value for value in depths.confidence.tolist()]
+    emitted = ours.most_likely.tolist()
+    full_tokens = None if full is None else full.most_likely.tolist()
+    start = 0
+    for one in passes:
+        part = slice(start, start + len(one.inputs))
+        start = part.stop
+        for column, number in enumerate(one.members):
+            trace = AnswerTrace(
+                prompt_tokens=len(one.prompt) - 1,
+                tokens=requests[number].continuation,
+                emitted=tuple(emitted[part]),
+                layers_used=tuple(used[part]),
+                confidence=tuple(sure[part]),
+                full_depth=None if full_tokens is None else tuple(full_tokens[part]),
+            )
+            answers[number] = ScoredAnswer(
+                tuple(ours.log_probabilities[part, column].tolist()),
+                trace,
+                None if full is None else tuple(full.log_probabilities[part, column].tolist()),
+            )
+    return [answers[number] for number in range(len(requests))]

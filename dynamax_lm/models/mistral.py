@@ -1,0 +1,327 @@
+"""Mistral- and Llama-type decoders as a layer stack, over transformers' own modules.
+
+Owns the attention cache, positions and masks. It does not know why a token stops running. Rows
+are laid out by slots: a row's prompt ends at the same slot as its neighbours' (pads on the left),
+and position = slot - pad.
+
+Glossary: H query heads, G key/value heads, P head width, S slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.mistral.modeling_mistral import (
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+
+from dynamax_lm.models.stack import Chunk, Run
+
+_BLOCK = 64
+"""Slots are allocated in steps of this many."""
+
+
+@dataclass
+class AttentionState:
+    """Keys and values of every layer.
+
+    Attributes:
+        pads: pads to the left of each row.
+        lengths: slots used by each row, pads included.
+        keys: per layer (B, G, S, P).
+        values: per layer (B, G, S, P).
+    """
+
+    pads: list[int]
+    lengths: list[int]
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def seen(self, layer: int) -> list[int]:
+        """Tokens that ``layer`` has seen, per row."""
+        del layer  # every rule for skipped layers writes a key and a value for every token
+        return [length - pad for length, pad in zip(self.lengths, self.pads, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """How the running cells lie in the attention product.
+
+    Attributes:
+        rows: the state's rows that have a query, or ``None`` for all of them, in order.
+        place: (N,) place of each cell in the (B', Tq) rectangle, or ``None`` if it fills it.
+        shape: (B', Tq).
+        mask: (B', 1, Tq, S) or ``None``.
+    """
+
+    rows: Tensor | None
+    place: Tensor | None
+    shape: tuple[int, int]
+    mask: Tensor | None
+
+
+class AttentionRun(Run):
+    """A pass with slots, rotary angles and the layout of the queries.
+
+    Attributes:
+        slots: (B * T,) the slot of every cell.
+        state_rows: (B * T,) the state's row of every cell.
+        cos: (B * T, P) rotary cosines; ``sin`` likewise.
+        used: slots that any row uses once the chunk is in.
+    """
+
+    def __init__(self, chunk: Chunk, state: AttentionState, skipped_state: str) -> None:
+        super().__init__(chunk)
+        device = chunk.ids.device
+        batch, width = chunk.ids.shape
+        self.state = state
+        self.skipped_state = skipped_state
+        if chunk.prefill:
+            pads = [width - length for length in chunk.lengths]
+            for row, pad in zip(chunk.rows, pads, strict=True):
+                state.pads[row], state.lengths[row] = pad, 0
+        starts = [state.lengths[row] for row in chunk.rows]
+        self.starts = torch.tensor(starts, device=device)
+        self.pads = torch.tensor([state.pads[row] for row in chunk.rows], device=device)
+        columns = torch.arange(width, device=device)
+        self.slots = (self.starts[:, None] + columns).flatten()
+        self.state_rows = torch.tensor(chunk.rows, device=device).repeat_interleave(width)
+        self.used = max(starts) + width
+        self.no_pads = not any(state.pads[row] for row in chunk.rows)
+        self.level = min(starts) == max(starts) and chunk.even
+        self.all_rows = chunk.rows == tuple(range(len(state.lengths)))
+        self.cos: Tensor
+        self.sin: Tensor
+        self._queries: _Queries | None = None
+
+    def positions(self) -> Tensor:
+        """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
+        shape = self.chunk.ids.shape
+        return (self.slots.view(shape) - self.pads[:, None]).clamp(min=0)
+
+    def changed(self) -> None:
+        self._queries = None
+
+    def queries(self, window: int | None, *, additive: torch.dtype | None) -> _Queries:
+        """The layout of the running cells; ``additive`` asks for a mask of that float type."""
+        if self._queries is None:
+            self._queries = self._lay_out(window, additive)
+        return self._queries
+
+    def _lay_out(self, window: int | None, additive: torch.dtype | None) -> _Queries:
+        batch, width = self.chunk.ids.shape
+        if self.whole:
+            rows, place, shape = None, None, (batch, width)
+            chunk_rows = torch.arange(batch, device=self.slots.device)
+            slots = self.slots.view(batch, width)
+        else:
+            row_of = self.cells // width
+            chunk_rows, index, counts = torch.unique_consecutive(
+                row_of, return_inverse=True, return_counts=True
+            )
+            first = counts.cumsum(0) - counts
+            rank = torch.arange(row_of.shape[0], device=row_of.device) - first[index]
+            shape = (chunk_rows.shape[0], int(counts.max()))
+            place = index * shape[1] + rank
+            slots = self.slots.new_zeros(shape).flatten()
+            slots[place] = self.slots[self.cells]
+            slots = slots.view(shape)
+            rows = chunk_rows
+            if shape[0] * shape[1] == place.shape[0]:
+                place = None
+        if not (rows is None and self.all_rows):
+            rows = self.state_rows.view(batch, width)[chunk_rows, 0]
+        return _Queries(rows, place, shape, self._mask(slots, chunk_rows, window, additive))
+
+    def _mask(
+        self, slots: Tensor, chunk_rows: Tensor, window: int | None, additive: torch.dtype | None
+    ) -> Tensor | None:
+        inside = window is None or self.used < window
+        from_empty = self.chunk.prefill and self.whole and additive is None
+        one_token = self.chunk.width == 1
+        if self.no_pads and self.level and inside and (from_empty or one_token):
+            return None  # the kernel's own causal rule says the same, and may be faster
+        keys = torch.arange(self.used, device=slots.device)
+        queries = slots[:, :, None]
+        visible = (keys <= queries) & (keys >= self.pads[chunk_rows][:, None, None])
+        if window is not None:
+            visible &= queries - keys < window
+        visible |= keys == queries  # a pad sees itself: a row without any key would be NaN
+        mask = visible[:, None]
+        if additive is None:
+            return mask
+        floor = torch.finfo(additive).min
+        return torch.zeros_like(mask, dtype=additive).masked_fill(~mask, floor)
+
+
+class MistralStack:
+    """Layers of a ``MistralForCausalLM`` or ``LlamaForCausalLM``, one at a time.
+
+    Args:
+        model: the loaded model, in evaluation mode.
+    """
+
+    skipped_states = frozenset({"propagate", "copy_kv"})
+
+    def __init__(self, model: Any) -> None:
+        self.decoder = model.model
+        self.lm_head: nn.Module = model.lm_head
+        self.config = model.config
+        self.n_layers: int = self.config.num_hidden_layers
+        self.vocab_size: int = self.config.vocab_size
+        self.window: int | None = getattr(self.config, "sliding_window", None)
+        self.heads: int = self.config.num_attention_heads
+        self.kv_heads: int = self.config.num_key_value_heads
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        device: torch.device = self.decoder.embed_tokens.weight.device
+        return device
+
+    def new_state(self, batch: int) -> AttentionState:
+        keys, values = [], []
+        for layer in self.decoder.layers:
+            weight = layer.input_layernorm.weight
+            shape = (batch, self.kv_heads, 0, layer.self_attn.head_dim)
+            keys.append(weight.new_empty(shape))
+            values.append(weight.new_empty(shape))
+        return AttentionState([0] * batch, [0] * batch, keys, values)
+
+    def begin(self, state: AttentionState, chunk: Chunk, skipped_state: str) -> AttentionRun:
+        run = AttentionRun(chunk, state, skipped_state)
+        probe = self.decoder.embed_tokens.weight[:1]
+        cos, sin = self.decoder.rotary_emb(probe, run.positions())
+        run.cos, run.sin = cos.flatten(0, 1), sin.flatten(0, 1)
+        self._reserve(state, run.used)
+        return run
+
+    def embed(self, run: Run) -> Tensor:
+        embedded: Tensor = self.decoder.embed_tokens(run.chunk.ids.flatten()[run.cells])
+        return embedded
+
+    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
+        assert isinstance(run, AttentionRun)
+        layer = self.decoder.layers[index]
+        device = layer.input_layernorm.weight.device
+        if run.left:
+            self._skip(index, layer, run)
+        if not hidden.shape[0]:
+            return hidden
+        hidden = hidden.to(device)
+        attention = layer.self_attn
+        normed = layer.input_layernorm(hidden)
+        query = attention.q_proj(normed).unflatten(-1, (self.heads, -1))
+        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        cos, sin = run.cos.to(device), run.sin.to(device)
+        if not run.whole:
+            cos, sin = cos[run.cells], sin[run.cells]
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        self._write(index, key, value, run.cells, run)
+        hidden = hidden + attention.o_proj(self._attend(attention, index, query, run))
+        mixed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return mixed
+
+    def end(self, state: AttentionState, run: Run) -> None:
+        for row, length in zip(run.chunk.rows, run.chunk.lengths, strict=True):
+            state.lengths[row] += run.chunk.width if run.chunk.prefill else length
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        norm = self.decoder.norm
+        logits: Tensor = self.lm_head(norm(hidden.to(norm.weight.device)))
+        return logits
+
+    def mark(self, state: AttentionState) -> list[int]:
+        return list(state.lengths)
+
+    def rewind(self, state: AttentionState, mark: list[int]) -> None:
+        # Slots beyond a row's length are masked until they are written again.
+        state.lengths = list(mark)
+
+    def take(self, state: AttentionState, rows: Sequence[int]) -> AttentionState:
+        index = torch.tensor(rows, dtype=torch.long)
+        return AttentionState(
+            [state.pads[row] for row in rows],
+            [state.lengths[row] for row in rows],
+            [keys[index.to(keys.device)] for keys in state.keys],
+            [values[index.to(values.device)] for values in state.values],
+        )
+
+    def _reserve(self, state: AttentionState, slots: int) -> None:
+        if slots <= state.keys[0].shape[2]:
+            return
+        rounded = -(-slots // _BLOCK) * _BLOCK
+        for cache in (state.keys, state.values):
+            for index, old in enumerate(cache):
+                # Zeros, not empty: a masked slot is multiplied by zero, and 0 * NaN is NaN.
+                grown = old.new_zeros(*old.shape[:2], rounded, old.shape[3])
+                grown[:, :, : old.shape[2]] = old
+                cache[index] = grown
+
+    def _write(
+        self, index: int, key: Tensor, value: Tensor, cells: Tensor, run: AttentionRun
+    ) -> None:
+        """Store (N, G, P) keys and values at the cells' slots."""
+        keys, values = run.state.keys[index], run.state.values[index]
+        rows, slots = run.state_rows[cells].to(keys.device), run.slots[cells].to(keys.device)
+        keys[rows, :, slots] = key.to(keys.dtype)
+        values[rows, :, slots] = value.to(values.dtype)
+
+    def _skip(self, index: int, layer: nn.Module, run: AttentionRun) -> None:
+        """Give this layer a key and a value for every cell that left below it."""
+        if run.skipped_state == "copy_kv":
+            rows, slots = run.state_rows[run.frozen], run.slots[run.frozen]
+            for cache in (run.state.keys, run.state.values):
+                above, below = cache[index], cache[index - 1]
+                copied = below[rows.to(below.device), :, slots.to(below.device)]
+                above[rows.to(above.device), :, slots.to(above.device)] = copied.to(above.device)
+            return
+        assert run.frozen_hidden is not None
+        attention: Any = layer.self_attn
+        norm: Any = layer.input_layernorm
+        device = norm.weight.device
+        normed = norm(run.frozen_hidden.to(device))
+        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        cos, sin = run.cos[run.frozen].to(device), run.sin[run.frozen].to(device)
+        key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+        self._write(index, key, value, run.frozen, run)
+
+    def _attend(self, attention: Any, index: int, query: Tensor, run: AttentionRun) -> Tensor:
+        """(N, H * P) attention of the running cells over all that their rows remember."""
+        implementation = self.config._attn_implementation
+        additive = query.dtype if implementation == "eager" else None
+        lay = run.queries(self.window, additive=additive)
+        keys = run.state.keys[index]
+        values = run.state.values[index]
+        if lay.rows is not None:
+            rows = lay.rows.to(keys.device)
+            keys, values = keys[rows], values[rows]
+        keys, values = keys[:, :, : run.used], values[:, :, : run.used]
+        if lay.place is None:
+            padded = query.unflatten(0, lay.shape)
+        else:
+            flat = query.new_zeros(lay.shape[0] * lay.shape[1], *query.shape[1:])
+            flat[lay.place.to(query.device)] = query
+            padded = flat.unflatten(0, lay.shape)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        mask = lay.mask if lay.mask is None else lay.mask.to(query.device)
+        output, _ = attend(
+            attention,
+            padded.transpose(1, 2),
+            keys,
+            values,
+            mask,
+            dropout=0.0,
+            scaling=attention.scaling,
+            sliding_window=self.window,
+        )
+        output = output.flatten(0, 1).flatten(1)  # (B' * Tq, H * P)
+        return output if lay.place is None else output[lay.place.to(output.device)]

@@ -1,0 +1,174 @@
+"""What the engine may ask of a decoder: the protocol, a chunk of tokens, and a run through it.
+
+Owns the vocabulary between the engine and the adapters. It does not know any architecture, nor why
+a token stops running.
+
+Glossary: B rows of a chunk, T tokens of its longest row, D width, V vocabulary, L layers. A *cell*
+is one place of the (B, T) rectangle, counted row by row; hidden states are kept flat, one row per
+cell that still runs, so that a token that left takes no further part in any product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens for some rows of a state.
+
+    Attributes:
+        ids: (B, T) token ids; cells outside ``lengths`` hold any valid id.
+        lengths: real tokens of each row, 1..T (0 only in a prefill).
+        rows: the state's row of each row of the chunk.
+        prefill: pads stand on the left and the state is empty; otherwise pads stand on the right.
+    """
+
+    ids: Tensor
+    lengths: tuple[int, ...]
+    rows: tuple[int, ...]
+    prefill: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        device: torch.device,
+        *,
+        prefill: bool = False,
+    ) -> Chunk:
+        """Pad ``tokens`` to a rectangle: on the left for a prefill, else on the right."""
+        lengths = tuple(len(row) for row in tokens)
+        width = max(lengths)
+        padded = [
+            [0] * (width - len(row)) + list(row)
+            if prefill
+            else list(row) + [0] * (width - len(row))
+            for row in tokens
+        ]
+        return cls(torch.tensor(padded, device=device), lengths, tuple(rows), prefill)
+
+    @property
+    def width(self) -> int:
+        """T, the longest row."""
+        return self.ids.shape[1]
+
+    @property
+    def even(self) -> bool:
+        """Whether every row has T tokens."""
+        return min(self.lengths) == self.width
+
+    def cells(self) -> Tensor:
+        """(N,) the cells to run: the real tokens; in a prefill the pads too.
+
+        A prefill keeps its pads so that it does exactly what transformers' own forward does.
+        """
+        batch, width = self.ids.shape
+        every = torch.arange(batch * width, device=self.ids.device)
+        if self.even or self.prefill:
+            return every
+        lengths = torch.tensor(self.lengths, device=self.ids.device)
+        return every[every % width < lengths[every // width]]
+
+
+class Run:
+    """One pass of a chunk through the layers: which cells still run, and which left.
+
+    Attributes:
+        chunk: the tokens.
+        cells: (N,) cells that still run, ascending.
+        frozen: (M,) cells that left, in the order they left.
+        frozen_hidden: (M, D) their hidden states at the exit.
+        left: whether any cell has left.
+    """
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.cells = chunk.cells()
+        self.frozen: Tensor = self.cells[:0]
+        self.frozen_hidden: Tensor | None = None
+        self.left = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the running cells are the full rectangle, row by row."""
+        return not self.left and self.cells.shape[0] == self.chunk.ids.numel()
+
+    def leave(self, leaving: Tensor, hidden: Tensor) -> None:
+        """Stop running the cells where ``leaving`` (N,) holds; ``hidden`` (N, D) is frozen."""
+        gone = hidden[leaving.to(hidden.device)]
+        if self.frozen_hidden is not None:
+            gone = torch.cat([self.frozen_hidden.to(gone.device), gone])
+        self.frozen_hidden = gone
+        leaving = leaving.to(self.cells.device)
+        self.frozen = torch.cat([self.frozen, self.cells[leaving]])
+        self.cells = self.cells[~leaving]
+        self.left = True
+        self.changed()
+
+    def changed(self) -> None:
+        """Called after every departure; adapters drop what they derived from ``cells``."""
+
+
+class LayerStack(Protocol):
+    """A decoder that can be run layer by layer over a state that it alone understands."""
+
+    n_layers: int
+    vocab_size: int
+    skipped_states: frozenset[str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        ...
+
+    def new_state(self, batch: int) -> Any:
+        """An empty state of ``batch`` rows."""
+        ...
+
+    def begin(self, state: Any, chunk: Chunk, skipped_state: str) -> Run:
+        """Start a pass; ``skipped_state`` is what skipped layers remember of cells that leave."""
+        ...
+
+    def embed(self, run: Run) -> Tensor:
+        """(N, D) the residual stream below the first layer."""
+        ...
+
+    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
+        """Run layer ``index`` on the running cells and give the frozen ones their state.
+
+        Args:
+            index: 0..L-1.
+            hidden: (N, D) of the running cells; N may be 0.
+            run: the pass.
+
+        Returns:
+            (N, D).
+        """
+        ...
+
+    def end(self, state: Any, run: Run) -> None:
+        """Close a pass: the state has now seen the chunk."""
+        ...
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """(N, V) logits of ``hidden`` (N, D): final norm and vocabulary projection."""
+        ...
+
+    def mark(self, state: Any) -> Any:
+        """Remember where ``state`` stands."""
+        ...
+
+    def rewind(self, state: Any, mark: Any) -> None:
+        """Put ``state`` back to where ``mark`` was taken."""
+        ...
+
+    def take(self, state: Any, rows: Sequence[int]) -> Any:
+        """A new, independent state made of ``rows`` of ``state``; rows may repeat."""
+        ...
