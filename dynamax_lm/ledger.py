@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from dynamax_lm.trace import Bill
 
@@ -107,7 +107,7 @@ class AttentionCosts:
     window: int | None = None
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Any) -> AttentionCosts:
         """Read the attributes of a transformers ``MistralConfig`` or ``LlamaConfig``."""
         heads: int = config.num_attention_heads
         kv_heads: int | None = getattr(config, "num_key_value_heads", None)
@@ -194,7 +194,7 @@ class Mamba2Costs:
     vocabulary: int
 
     @classmethod
-    def from_config(cls, config: Any) -> Self:
+    def from_config(cls, config: Any) -> Mamba2Costs:
         """Read the attributes of a transformers ``Mamba2Config``."""
         return cls(
             n_layers=config.num_hidden_layers,

@@ -1,0 +1,28 @@
+"""The model arguments that are ours, from any of lm-eval's three doors to one frozen record.
+
+Two stages, both before weights load: ``parse_settings`` reads values as they arrive (syntax), and
+``RawSettings.resolve`` holds them against the checkpoint's configuration (ranges, combinations).
+"""
+
+from __future__ import annotations
+
+from dynamax_lm.settings.names import (
+    FROM_PRETRAINED_NAMES,
+    OUR_NAMES,
+    mend_split_lists,
+    refuse_pickled_weights,
+    refuse_unknown,
+)
+from dynamax_lm.settings.record import Architecture, ExitSettings, RawSettings, parse_settings
+
+__all__ = [
+    "FROM_PRETRAINED_NAMES",
+    "OUR_NAMES",
+    "Architecture",
+    "ExitSettings",
+    "RawSettings",
+    "mend_split_lists",
+    "parse_settings",
+    "refuse_pickled_weights",
+    "refuse_unknown",
+]

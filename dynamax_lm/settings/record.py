@@ -1,0 +1,184 @@
+"""All settings of one run: read, held against the checkpoint, and frozen.
+
+Owns defaults and combinations. It does not know models, weights or lm-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.settings.exits import ExitRule, Listed, read_exit_rule
+from dynamax_lm.settings.values import (
+    is_missing,
+    read_folder,
+    read_name,
+    read_share,
+    read_switch,
+    refusal,
+)
+
+Architecture = Literal["attention", "mamba2"]
+
+Plain = str | float | bool | list[int] | None
+"""A setting as JSON has it."""
+
+_CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle")
+_MODES = ("exit", "full")
+_SKIPPED_STATES = ("propagate", "copy_kv", "freeze")
+_NOT_YET = {
+    ("confidence", "head"): f"trained heads are not available yet; use {', '.join(_CONFIDENCES)}",
+    ("threshold", "certified"): "no heads carry one yet; give a number in [0, 1], such as 0.9",
+    ("skipped_state", "recompute"): "not available yet; use propagate, copy_kv or freeze",
+    ("mode", "lossless"): "not available yet; use exit or full",
+}
+_IMPOSSIBLE = {
+    ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
+    "cache; use propagate or copy_kv",
+    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate or freeze",
+}
+_DEFAULT_CONFIDENCE = "top_prob"
+_DEFAULT_THRESHOLD = 0.9
+_DEFAULT_SKIPPED_STATE = "propagate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitSettings:
+    """The settings of one run, checked against its checkpoint.
+
+    Attributes:
+        exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
+        confidence: name of the measure.
+        threshold: in [0, 1].
+        skipped_state: what skipped layers remember.
+        mode: ``exit`` or ``full``.
+        reference: whether answers are compared with the full-depth model's.
+        heads: folder or hub id of trained heads, or ``None``.
+        trace_dir: folder for one JSONL row a token, or ``None``.
+    """
+
+    exit_layers: tuple[int, ...]
+    confidence: str
+    threshold: float
+    skipped_state: str
+    mode: str
+    reference: bool
+    heads: str | None
+    trace_dir: str | None
+
+    def describe(self) -> dict[str, Plain]:
+        """Every setting as plain JSON, for the results file."""
+        return {
+            "exit_layers": list(self.exit_layers),
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "skipped_state": self.skipped_state,
+            "mode": self.mode,
+            "reference": self.reference,
+            "heads": self.heads,
+            "trace_dir": self.trace_dir,
+        }
+
+    def fingerprint_fields(self) -> dict[str, Plain]:
+        """The settings that can change a number; at full depth the exits' cannot."""
+        fields = self.describe()
+        del fields["trace_dir"]
+        if self.mode == "full":
+            return {"mode": self.mode, "reference": self.reference}
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSettings:
+    """The settings as given, each well-formed, not yet held against a checkpoint.
+
+    Attributes:
+        exit_layers: the rule; the default one where none was given.
+        confidence: name, or ``None`` where none was given.
+        threshold: in [0, 1], or ``None`` where none was given.
+        skipped_state: name, or ``None`` where none was given.
+        mode: ``exit`` or ``full``.
+        reference: whether answers are compared with the full-depth model's.
+        trace_dir: folder, or ``None``.
+    """
+
+    exit_layers: ExitRule
+    confidence: str | None
+    threshold: float | None
+    skipped_state: str | None
+    mode: str
+    reference: bool
+    trace_dir: str | None
+
+    def resolve(self, *, n_layers: int, architecture: Architecture) -> ExitSettings:
+        """Fill in defaults and check what needs the checkpoint's configuration.
+
+        In ``mode="full"`` nobody leaves, but a wrong value is still refused: a comparison run with
+        the same arguments should fail where the other one does.
+
+        Args:
+            n_layers: L, at least 1.
+            architecture: which kind of layers.
+
+        Raises:
+            SettingError: exits outside 1..L-1, no room for any, a ``skipped_state`` that these
+                layers cannot have, or a measure that needs more exits.
+        """
+        skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
+        if why := _IMPOSSIBLE.get((architecture, skipped_state)):
+            raise refusal("skipped_state", skipped_state, why)
+        confidence = self.confidence or _DEFAULT_CONFIDENCE
+        exits: tuple[int, ...] = ()
+        if self.mode != "full":
+            exits = self._exits(n_layers, confidence)
+        elif isinstance(self.exit_layers, Listed):
+            self.exit_layers.place(n_layers)
+        return ExitSettings(
+            exit_layers=exits,
+            confidence=confidence,
+            threshold=_DEFAULT_THRESHOLD if self.threshold is None else self.threshold,
+            skipped_state=skipped_state,
+            mode=self.mode,
+            reference=self.reference,
+            heads=None,
+            trace_dir=self.trace_dir,
+        )
+
+    def _exits(self, n_layers: int, confidence: str) -> tuple[int, ...]:
+        if n_layers < 2:
+            why = "there is no earlier layer to leave at; use mode=full"
+            raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
+        exits = self.exit_layers.place(n_layers)
+        if confidence == "patience" and len(exits) < 2:
+            why = "it counts agreeing exits, and needs at least two"
+            raise refusal("confidence", confidence, f"{why}; exit_layers is {list(exits)}")
+        return exits
+
+
+def parse_settings(raw: Mapping[str, object]) -> RawSettings:
+    """Read our arguments among all model arguments, in whichever form they arrived.
+
+    Args:
+        raw: model arguments by name, lists whole (see ``mend_split_lists``); other names are
+            passed over.
+
+    Raises:
+        SettingError: a value that no checkpoint could make right.
+    """
+    for (name, value), why in _NOT_YET.items():
+        given = raw.get(name)
+        if isinstance(given, str) and given.strip() == value:
+            raise refusal(name, given, why)
+    if not is_missing(raw.get("heads")):
+        raise refusal("heads", raw["heads"], "trained heads are not available yet; use heads=none")
+    return RawSettings(
+        exit_layers=read_exit_rule(raw.get("exit_layers")),
+        confidence=read_name("confidence", raw.get("confidence"), _CONFIDENCES),
+        threshold=read_share("threshold", raw.get("threshold")),
+        skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
+        mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
+        reference=read_switch("reference", raw.get("reference"), default=True),
+        trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
+    )
