@@ -1,0 +1,65 @@
+"""The run-wide block, ``results["config"]["early_exit"]``, and the warning that may go with it.
+
+Owns what a reader of a results file finds beside the tables. It does not know how totals arise.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dynamax_lm.harness.live import Run, run_of
+
+LOW_AGREEMENT = 0.9
+
+CONVENTION = (
+    "layers_used counts decoder layers run for an emitted token, 1..L. The prompt without its last "
+    "token is prefilled at full depth; answer tokens are those generated, up to and including the "
+    "stop, or the continuation's in scoring. FLOPs are 2 per multiply-add. flops_saved is "
+    "1 - spent / full_depth over answer tokens, exit checks and state propagation included; "
+    "flops_saved_total has the prompt in both. agreement is the share of emitted tokens equal to "
+    "the full-depth model's most likely token after the same prefix. The tables average "
+    "per-document values; the values here pool tokens. The reference is never billed."
+)
+
+_log = logging.getLogger(__name__)
+
+
+def early_exit_block(lm: object) -> dict[str, Any]:
+    """The block for ``results["config"]["early_exit"]``; call it from ``get_model_info()``.
+
+    lm-eval asks for model information after the last task, on the process that prints. A run of low
+    agreement says so here, once.
+
+    Args:
+        lm: the announced model.
+
+    Returns:
+        JSON values; empty before the model has been announced.
+    """
+    run = run_of(lm)
+    if run is None:
+        return {}
+    _warn_of_low_agreement(run)
+    totals = run.totals.to_json()
+    return {
+        "settings": dict(run.live.settings),
+        "fingerprint": run.live.fingerprint,
+        "layers": run.live.layers,
+        **totals,
+        "skipped": {task: dict(notes) for task, notes in sorted(run.skipped.items())},
+        "convention": CONVENTION,
+    }
+
+
+def _warn_of_low_agreement(run: Run) -> None:
+    agreement = run.totals.total.agreement
+    if agreement is None or agreement >= LOW_AGREEMENT or run.warned:
+        return
+    run.warned = True
+    _log.warning(
+        "only %.1f %% of the emitted tokens are the full-depth model's: "
+        "`python -m dynamax_lm.headroom` shows what these exits could reach, "
+        "`python -m dynamax_lm.heads.train` trains better ones",
+        100 * agreement,
+    )

@@ -1,0 +1,41 @@
+"""Refuses a response cache that the live model did not fill, before anything is computed.
+
+lm-eval's cache key holds the request only, neither the model nor its settings, so a cache of other
+settings answers silently. This module looks at the hits first. It does not know what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dynamax_lm.harness.live import LiveModel, check_cached, run_of
+from dynamax_lm.summary import GENERATION, ROLLING, SCORING
+
+
+def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str) -> Any:
+    """Wraps ``CachingLM.__getattr__``: request methods of announced models check their hits."""
+    found = original(caching, name)
+    if name not in (GENERATION, SCORING, ROLLING):
+        return found
+    run = run_of(caching.lm)
+    if run is None:
+        return found
+    model = run.live
+
+    def checked(requests: list[Any]) -> Any:
+        _check_hits(caching.dbdict, name, requests, model)
+        return found(requests)
+
+    return checked
+
+
+def _check_hits(db: Any, kind: str, requests: Iterable[Any], live: LiveModel) -> None:
+    from lm_eval.api.model import hash_args
+
+    for request in requests:
+        if kind == GENERATION and request.args[1].get("do_sample", False):
+            continue  # lm-eval neither stores nor reads sampled answers
+        key = hash_args(kind, request.args)
+        if key in db:
+            check_cached(db[key], live)

@@ -1,0 +1,48 @@
+"""Groups: our keys are averaged over subtasks wherever a group averages anything.
+
+Owns which keys a group gains. It does not know how lm-eval averages them: a group's own list of
+metrics is lengthened for the time of one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dynamax_lm.harness.reference import PREFIX
+from dynamax_lm.summary import HIGHER_IS_BETTER
+
+
+def around_aggregate(
+    original: Callable[[Any, Any], Any], group: Any, task_metrics: Mapping[str, Mapping[str, Any]]
+) -> Any:
+    """Wraps ``Group.aggregate``."""
+    own = group.aggregate_metric_list
+    extra = _extra_metrics(group, task_metrics) if own else []
+    if not extra:
+        return original(group, task_metrics)
+    group.aggregate_metric_list = [*own, *extra]
+    try:
+        return original(group, task_metrics)
+    finally:
+        group.aggregate_metric_list = own
+
+
+def _extra_metrics(group: Any, task_metrics: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Our keys that some subtask has and the group does not list itself."""
+    from lm_eval.config.group import AggMetricConfig
+
+    present = {
+        key.partition(",")[0]
+        for task in group.get_all_tasks()
+        for key in task_metrics.get(task.task_name, {})
+    }
+    listed = {config.metric for config in group.aggregate_metric_list}
+    wanted = dict.fromkeys(HIGHER_IS_BETTER, True)
+    for config in group.aggregate_metric_list:
+        wanted.setdefault(PREFIX + config.metric, config.weight_by_size)
+    return [
+        AggMetricConfig(metric=metric, weight_by_size=weighted)
+        for metric, weighted in wanted.items()
+        if metric in present and metric not in listed
+    ]

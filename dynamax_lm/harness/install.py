@@ -1,0 +1,60 @@
+"""The hooks in lm-eval: the few methods that are wrapped, and nothing of what the wrappers do.
+
+All wraps are on classes, so that it does not matter who imported what before. lm-eval 0.4.13 has no
+other way to add a metric to every task; each wrap calls the original and acts only on responses
+that carry records.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from dynamax_lm.harness import cache, corpus, groups, live, reporting
+
+_MARK = "_early_exit_hook"
+
+
+def announce(lm: live.Ranks, model: live.LiveModel) -> None:
+    """Tells the report which model is about to be evaluated, and installs the hooks.
+
+    Call at the end of the model's constructor, and again whenever a setting changes.
+
+    Args:
+        lm: the lm-eval model; held weakly.
+        model: its fingerprint and settings.
+    """
+    install()
+    live.open_run(lm, model)
+
+
+def install() -> None:
+    """Hooks lm-eval's classes, once; later calls change nothing."""
+    import lm_eval.api.group
+    import lm_eval.api.model
+    import lm_eval.api.task
+    import lm_eval.evaluator_utils
+
+    task, configurable = lm_eval.api.task.Task, lm_eval.api.task.ConfigurableTask
+    for owner in (task, configurable):
+        if "apply_filters" in vars(owner):
+            _wrap(owner, "apply_filters", reporting.around_apply_filters)
+    _wrap(task, "build_all_requests", reporting.around_build_all_requests)
+    _wrap(lm_eval.api.group.Group, "aggregate", groups.around_aggregate)
+    _wrap(lm_eval.api.model.CachingLM, "__getattr__", cache.around_getattr)
+    _wrap(lm_eval.evaluator_utils, "stderr_for_metric", corpus.around_stderr_for_metric)
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replaces ``owner.name`` by ``around(original, ...)``."""
+    original = getattr(owner, name)
+    if hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    setattr(wrapper, _MARK, True)
+    setattr(owner, name, wrapper)

@@ -1,0 +1,107 @@
+"""The task's own metrics on the full-depth model's answers.
+
+Owns ``full_depth_<metric>``: the reference responses go through the task's first filter and its own
+scoring, on copies of its documents. It does not know what the numbers are compared with.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from dynamax_lm.summary import Request
+
+PREFIX = "full_depth_"
+
+Metrics = dict[str, Any]
+
+
+class ReferenceScores(NamedTuple):
+    """The task's metrics on the reference, or why there are none.
+
+    Attributes:
+        by_document: for each document id, the task's own metrics under our names.
+        skipped: the reason, where they were left out.
+    """
+
+    by_document: dict[int, Metrics]
+    skipped: str | None = None
+
+
+def score_reference(
+    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]]
+) -> ReferenceScores:
+    """Scores the reference answers of all documents with the task's own code.
+
+    Args:
+        task: the lm-eval task, its filters applied to the run's own answers already.
+        documents: for each document id, its instances in the order that scoring expects, each with
+            what the run answered.
+    """
+    reason = _reason_to_skip(task, documents)
+    if reason:
+        return ReferenceScores({}, reason)
+    instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
+    first = task._filters[0]
+    scores: dict[int, Metrics] = {}
+    with _random_state_kept():
+        try:
+            first.apply([instance for group in instances.values() for instance in group])
+        except Exception as error:  # a task's code may raise anything
+            return ReferenceScores({}, f"the filter {first.name!r} fails on it: {_short(error)}")
+        for doc_id, group in instances.items():
+            doc = copy.deepcopy(documents[doc_id][0][0].doc)
+            try:
+                own = task.process_results(doc, [i.filtered_resps[first.name] for i in group])
+                scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
+            except Exception as error:  # a task's code may raise anything
+                return ReferenceScores({}, f"scoring fails on document {doc_id}: {_short(error)}")
+    return ReferenceScores(scores)
+
+
+def _reason_to_skip(
+    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]]
+) -> str | None:
+    metrics = getattr(task, "_metric_fn_list", None) or {}
+    if "bypass" in metrics:
+        return "metrics are bypassed (predict_only)"
+    if getattr(task, "UNSAFE_CODE", False) or "code_eval" in metrics:
+        return "scoring executes code"
+    answers = (a for pairs in documents.values() for _, request in pairs for a in request.answers)
+    if any(answer.record.reference is None for answer in answers):
+        return "the run has no full-depth reference"
+    return None
+
+
+def _reference_instances(pairs: Sequence[tuple[Any, Request]]) -> list[Any]:
+    """Copies of one document's instances that hold the reference responses."""
+    doc = copy.deepcopy(pairs[0][0].doc)
+    copies = []
+    for instance, request in pairs:
+        twin = copy.copy(instance)
+        twin.doc = doc
+        twin.resps = [answer.record.reference for answer in request.answers]
+        twin.filtered_resps = {}
+        copies.append(twin)
+    return copies
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Scoring may draw random numbers; the run's own scores must not notice that it ran twice."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200]

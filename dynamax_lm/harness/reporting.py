@@ -1,0 +1,164 @@
+"""What happens when a task's answers are in: records become the task's added metrics.
+
+Owns the way from a task's instances to per-document values, the run's totals and the trace file.
+Runs when lm-eval applies a task's filters: every rank passes there, with all raw answers, whether
+they were computed or cached. It does not know how values are reported (`tap`) or hooked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dynamax_lm.harness.live import Run, recordless, run_behind
+from dynamax_lm.harness.ranks import everywhere
+from dynamax_lm.harness.reference import PREFIX, score_reference
+from dynamax_lm.harness.tap import Tap, remove_tap
+from dynamax_lm.summary import Answer, Request, TaskTotals, pool, summarise
+from dynamax_lm.trace import record_of
+from dynamax_lm.tracefile import TraceWriter
+
+_SAMPLES = "_early_exit_samples"
+
+Documents = dict[int, list[tuple[Any, Request]]]
+Values = dict[int, dict[str, Any]]
+
+
+class _Part(NamedTuple):
+    """What one rank tells the others of its part of a task."""
+
+    totals: TaskTotals
+    keys: frozenset[str]
+    skipped: str | None
+
+
+class _Clock:
+    """Numbers evaluations: requests are built before, and never after, the first task reports."""
+
+    evaluation = 0
+    reporting = False
+
+
+def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs: Any) -> Any:
+    """Wraps ``Task.build_all_requests``: an evaluation begins."""
+    if _Clock.reporting:
+        _Clock.evaluation, _Clock.reporting = _Clock.evaluation + 1, False
+    setattr(task, _SAMPLES, kwargs.get("samples"))
+    return original(task, **kwargs)
+
+
+def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:
+    """Wraps ``Task.apply_filters``: a task's answers are in."""
+    remove_tap(task)
+    instances = [i for i in task.instances or () if i.resps]
+    carried = [record_of(response) is not None for i in instances for response in i.resps]
+    if not any(carried):
+        return original(task)
+    if not all(carried):
+        raise recordless()
+    for instance in instances:
+        # With several ranks, lm-eval evens batches out by repeating a request; the repeats of the
+        # task are the first ones, and filters that vote must not see more.
+        del instance.resps[instance.repeats or len(instance.resps) :]
+    filtered = original(task)
+    _report(task, _documents(instances))
+    return filtered
+
+
+def _report(task: Any, documents: Documents) -> None:
+    """Adds the documents' values to the task, and its totals to the run's, on every rank."""
+    everything = _requests(documents)
+    run = run_behind(a.record for requests in everything for r in requests for a in r.answers)
+    _Clock.reporting = True
+    run.enter(_Clock.evaluation)
+    ranks = run.ranks()
+    assert ranks is not None, "run_behind returns runs of models that are alive"
+
+    values: Values = {}
+    for doc_id, pairs in documents.items():
+        values[doc_id] = dict(summarise([request for _, request in pairs]).values())
+    reference = score_reference(task, documents)
+    for doc_id, metrics in reference.by_document.items():
+        values[doc_id].update(metrics)
+    keys = frozenset(key for document in values.values() for key in document)
+    parts = everywhere(ranks, _Part(pool(everything), keys, reference.skipped))
+
+    # lm-eval gathers metrics by rank 0's keys and fails where a rank has none of one.
+    shared = frozenset.intersection(*(part.keys for part in parts))
+    _note_skips(run, task.task_name, parts, shared)
+    for part in parts:
+        run.totals.add(task.task_name, part.totals)
+    Tap(task, {doc: _only(shared, metrics) for doc, metrics in values.items()})
+    _write_trace(run, task, documents, rank=ranks.rank, of=ranks.world_size)
+
+
+def _documents(instances: Iterable[Any]) -> Documents:
+    """Instances by document, in the order in which lm-eval scores them."""
+    grouped: defaultdict[int, list[Any]] = defaultdict(list)
+    for instance in instances:
+        grouped[instance.doc_id].append(instance)
+    documents: Documents = {}
+    for doc_id, members in grouped.items():
+        members.sort(key=lambda instance: int(instance.idx))
+        aside = _unconditional(members)
+        documents[doc_id] = [
+            (instance, _request(instance, position in aside))
+            for position, instance in enumerate(members)
+        ]
+    return documents
+
+
+def _request(instance: Any, unconditional: bool) -> Request:
+    answers = []
+    for response in instance.resps:
+        record = record_of(response)
+        if record is None:
+            raise recordless()
+        answers.append(Answer(response, record))
+    return Request(instance.request_type, tuple(answers), unconditional)
+
+
+def _unconditional(members: Sequence[Any]) -> range:
+    """Positions of the options that mutual information scores without their question.
+
+    lm-eval appends one for each option, with an empty context, after the real ones.
+    """
+    half = len(members) // 2
+    tail = members[half:]
+    paired = len(members) % 2 == 0 and len({m.request_type for m in members}) == 1
+    if not paired or any(len(m.args) < 2 or m.args[0] != "" for m in tail):
+        return range(0)
+    return range(half, len(members))
+
+
+def _requests(documents: Documents) -> list[list[Request]]:
+    return [[request for _, request in pairs] for pairs in documents.values()]
+
+
+def _only(keys: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys}
+
+
+def _note_skips(run: Run, task: str, parts: Sequence[_Part], shared: frozenset[str]) -> None:
+    """Writes down what the task does not report, and why."""
+    reason = next((part.skipped for part in parts if part.skipped), None)
+    notes = {f"{PREFIX}*": reason} if reason else {}
+    for key in sorted(frozenset.union(*(part.keys for part in parts)) - shared):
+        if not (reason and key.startswith(PREFIX)):
+            notes[key] = "one of the processes has no document with it"
+    if notes:
+        run.skipped[task] = notes
+
+
+def _write_trace(run: Run, task: Any, documents: Documents, rank: int, of: int) -> None:
+    folder = run.live.trace_dir
+    if folder is None:
+        return
+    samples = getattr(task, _SAMPLES, None)
+    with TraceWriter(folder, task.task_name, rank, of) as writer:
+        for doc_id, pairs in documents.items():
+            number = samples[doc_id] if samples else doc_id  # as lm-eval numbers its samples
+            for index, (_, request) in enumerate(pairs):
+                for repeat, answer in enumerate(request.answers):
+                    writer.write(number, index, repeat, answer.record.traces)

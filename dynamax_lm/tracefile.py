@@ -1,0 +1,126 @@
+"""The trace folder: one JSON line a token, one file a task and rank.
+
+Owns the files' names, their form, and that they are whole or absent: rows go to a hidden temporary
+file, which takes its final name only when the task is done. It does not know of lm-eval or models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from dynamax_lm.trace import AnswerTrace
+
+
+class TraceLine(NamedTuple):
+    """One line of a trace file.
+
+    Attributes:
+        task: the task's name.
+        doc_id: the document, numbered as in lm-eval's samples.
+        request: index of the request in its document: the option of a multiple choice.
+        repeat: index of the repeat.
+        window: index of the window of a rolling likelihood; 0 elsewhere.
+        position: index of the token in its answer (or window), from 0.
+        token: the answer's token id.
+        emitted: what the exit emitted; differs from ``token`` only in scoring.
+        layers_used: decoder layers run for it, 1..L.
+        confidence: at the exit where it left, or at the last exit asked.
+        full_depth: full depth's most likely token after the same prefix.
+    """
+
+    task: str
+    doc_id: int
+    request: int
+    repeat: int
+    window: int
+    position: int
+    token: int
+    emitted: int
+    layers_used: int
+    confidence: float | None
+    full_depth: int | None
+
+
+class TraceWriter:
+    """Streams one task's rows; use as a context manager, which commits or leaves nothing."""
+
+    def __init__(self, folder: Path, task: str, rank: int = 0, ranks: int = 1) -> None:
+        """Names the file; nothing is written before the context is entered.
+
+        Args:
+            folder: where trace files live; created if missing.
+            task: the task's name.
+            rank: this process's number among those that share the task.
+            ranks: how many share it.
+        """
+        self.task = task
+        self.path = folder / _file_name(task, rank, ranks)
+        self._ranks = ranks
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._file = self._partial.open("w", encoding="utf-8")
+        return self
+
+    def write(
+        self, doc_id: int, request: int, repeat: int, traces: tuple[AnswerTrace, ...]
+    ) -> None:
+        """Writes the rows of one answer, window by window."""
+        for window, trace in enumerate(traces):
+            for row in trace.rows():
+                line = TraceLine(self.task, doc_id, request, repeat, window, *row)
+                self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self.path)
+                self._forget_other_splits()
+        finally:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def _forget_other_splits(self) -> None:
+        """Removes files of the same task split among another number of ranks: an older run's."""
+        keep = {_file_name(self.task, rank, self._ranks) for rank in range(self._ranks)}
+        for path in trace_files(self.path.parent, self.task):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+
+def trace_files(folder: Path, task: str | None = None) -> list[Path]:
+    """The finished trace files in ``folder``, of one task or of all, sorted."""
+    stem = ".+" if task is None else re.escape(_stem(task))
+    pattern = re.compile(rf"trace_{stem}(\.rank\d+-of-\d+)?\.jsonl")
+    return sorted(path for path in folder.glob("trace_*.jsonl") if pattern.fullmatch(path.name))
+
+
+def read_trace(path: Path) -> Iterator[TraceLine]:
+    """The lines of one trace file, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield TraceLine(**json.loads(line))
+
+
+def _stem(task: str) -> str:
+    return re.sub(r"[^\w.+=-]", "_", task)
+
+
+def _file_name(task: str, rank: int, ranks: int) -> str:
+    part = f".rank{rank}-of-{ranks}" if ranks > 1 else ""
+    return f"trace_{_stem(task)}{part}.jsonl"
