@@ -1,0 +1,1 @@
+"""Adapters over transformers' decoders, and the lm-eval models that use them."""

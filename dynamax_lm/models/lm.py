@@ -1,0 +1,364 @@
+"""``dynamax-mistral`` and ``dynamax-mamba``: lm-eval's ``hf`` model with early exits inside.
+
+Owns the constructor, the three request types and what is announced to the report. It does not
+touch hidden states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.distributed
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from dynamax_lm.engine import ScoredAnswer, ScoreRequest, generate, score
+from dynamax_lm.errors import SettingError
+from dynamax_lm.harness import LiveModel, announce, early_exit_block
+from dynamax_lm.ledger import AttentionCosts, Ledger, Mamba2Costs
+from dynamax_lm.models import checkpoint
+from dynamax_lm.models.mamba2 import Mamba2Stack
+from dynamax_lm.models.mistral import MistralStack
+from dynamax_lm.models.requests import (
+    TextRequest,
+    answer_text,
+    fit_score,
+    rolling_windows,
+    row_seeds,
+    text_request,
+)
+from dynamax_lm.plugin.errors import install_one_line_errors
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.settings import (
+    FROM_PRETRAINED_NAMES,
+    OUR_NAMES,
+    ExitSettings,
+    mend_split_lists,
+    parse_settings,
+    refuse_pickled_weights,
+    refuse_unknown,
+)
+from dynamax_lm.trace import Bill, ExitRecord, TracedScore, TracedText, TracedTotal
+
+_log = logging.getLogger(__name__)
+_CPU_BATCH = 8
+"""Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
+
+_NOT_IN_FINGERPRINT = frozenset(
+    {
+        "batch_size",
+        "max_batch_size",
+        "device",
+        "parallelize",
+        "max_memory_per_gpu",
+        "max_cpu_memory",
+        "offload_folder",
+        "logits_cache",
+        "cache_dir",
+        "local_files_only",
+        "force_download",
+        "token",
+        "proxies",
+        "device_map",
+        "max_memory",
+        "low_cpu_mem_usage",
+    }
+)
+_UNFIT = {
+    "tp_plan": "tensor parallelism cuts the projections that exits read; use parallelize=True",
+    "autogptq": "its weights are not read from plain safetensors modules; use gptqmodel or none",
+}
+_Item = TypeVar("_Item")
+
+
+class DynamaxLM(HFLM):
+    """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
+
+    Args:
+        pretrained: hub id, folder, ``tiny``, or a loaded model; the paper's checkpoint if left out.
+        **given: our arguments (DESIGN, "Outer names"), the ``hf`` model's, and those of
+            ``from_pretrained``.
+
+    Raises:
+        SettingError: any wrong name or value, before weights load.
+    """
+
+    ARCHITECTURE: ClassVar[checkpoint.Architecture]
+    STACK: ClassVar[Callable[[Any], Any]]
+    COSTS: ClassVar[Any]
+
+    def __init__(self, pretrained: Any = None, **given: Any) -> None:
+        install_one_line_errors()
+        given = mend_split_lists(given)
+        host = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
+        refuse_unknown(given, host | FROM_PRETRAINED_NAMES | OUR_NAMES)
+        refuse_pickled_weights(given)
+        for name, why in _UNFIT.items():
+            if given.get(name):
+                raise SettingError(f"{name}={given[name]!r} cannot be used with early exits: {why}")
+        if given.get("backend", "default") not in {"default", "causal"}:
+            raise SettingError(f"backend={given['backend']!r}: only causal models have exits")
+        checkpoint.check_attention(given.get("attn_implementation"))
+        self._raw_settings = parse_settings({k: given[k] for k in OUR_NAMES & set(given)})
+        passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
+        shown = pretrained or self.ARCHITECTURE.default
+        if isinstance(shown, str):
+            if shown == checkpoint.TINY:
+                passed_on.setdefault("dtype", "float32")
+            name = checkpoint.resolve_name(shown, self.ARCHITECTURE)
+            if not given.get("gguf_file") and not given.get("gptqmodel"):
+                passed_on["use_safetensors"] = True
+        else:
+            name = shown
+        self._shown_name = shown if isinstance(shown, str) else shown.config.name_or_path
+        self._given = passed_on
+        try:
+            super().__init__(name, **passed_on)
+        except SettingError:
+            raise
+        except (OSError, ValueError) as error:
+            if isinstance(name, str):
+                raise checkpoint.unreachable(self._shown_name, error) from error
+            raise
+        self._join_ranks()
+        checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
+        self._stack = type(self).STACK(self._unwrapped)
+        costs = type(self).COSTS.from_config(self.config)
+        self._ledger = Ledger(
+            costs,
+            exit_layers=self.settings.exit_layers,
+            confidence=self.settings.confidence,
+            skipped_state=self.settings.skipped_state,
+        )
+        self._policy = FULL_DEPTH
+        if self.settings.exit_layers:
+            self._policy = ExitPolicy(
+                self.settings.exit_layers, self.settings.confidence, self.settings.threshold
+            )
+        self.fingerprint = self._fingerprint()
+        self._announce(costs.n_layers)
+
+    # -- construction ---------------------------------------------------------------------------
+
+    def _get_backend(self, config: Any, **kwargs: Any) -> None:
+        """The last call before tokenizer and weights: the settings meet the configuration."""
+        checkpoint.check_config(config, self.ARCHITECTURE)
+        self.settings: ExitSettings = self._raw_settings.resolve(
+            n_layers=config.num_hidden_layers,
+            architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
+        )
+        super()._get_backend(config, **kwargs)
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model behind data-parallel and adapter wrappers."""
+        model = self.model
+        get_base = getattr(model, "get_base_model", None)
+        return get_base() if callable(get_base) else model
+
+    def _join_ranks(self) -> None:
+        """Take part in a data-parallel run on CPUs, which the ``hf`` model leaves out."""
+        group = torch.distributed
+        if self._world_size == 1 and group.is_available() and group.is_initialized():
+            if not self._given.get("parallelize") and not self._given.get("tp_plan"):
+                self._rank, self._world_size = group.get_rank(), group.get_world_size()
+
+    def _fingerprint(self) -> str:
+        """Identifies the checkpoint and every setting that can change a number."""
+        known = {
+            "model": self.ARCHITECTURE.model,
+            "pretrained": self._shown_name,
+            "arguments": {
+                name: str(value)
+                for name, value in self._given.items()
+                if name not in _NOT_IN_FINGERPRINT and value is not None
+            },
+            "dtype": str(getattr(self.model, "dtype", None)),
+            "settings": self.settings.fingerprint_fields(),
+            "version": version("dynamax-lm"),
+        }
+        text = json.dumps(known, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _announce(self, n_layers: int) -> None:
+        folder = self.settings.trace_dir
+        settings = {"model": self.ARCHITECTURE.model, "pretrained": self._shown_name}
+        announce(
+            self,
+            LiveModel(
+                fingerprint=self.fingerprint,
+                settings=settings | self.settings.describe(),
+                layers=n_layers,
+                trace_dir=None if folder is None else Path(folder),
+            ),
+        )
+
+    def get_model_info(self) -> dict[str, Any]:
+        """The ``hf`` model's information, and the run's settings, histogram and ledger."""
+        return super().get_model_info() | {"early_exit": early_exit_block(self)}
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """A fixed size on a CPU, where probing with full contexts takes minutes."""
+        if self.device.type == "cpu":
+            return min(_CPU_BATCH, self.max_batch_size)
+        size: int = super()._detect_batch_size(requests, pos)
+        return size
+
+    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        size = self.batch_size
+        if size == "auto":
+            size = self._detect_batch_size()
+        for start in range(0, len(items), int(size)):
+            yield items[start : start + int(size)]
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Score (key, context ids, continuation ids), each as a response with its record."""
+        del override_bs
+        fitted = [fit_score(context, tokens, self.max_length) for _, context, tokens in requests]
+        results: list[tuple[float, bool]] = []
+        for (key, _, _), answer in zip(
+            requests, self._score(fitted, disable_tqdm), strict=True
+        ):
+            result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
+            if key is not None:
+                self.cache_hook.add_partial("loglikelihood", key, result)
+            results.append(result)
+        return results
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """The log-likelihood of whole texts, window by window."""
+        windows = [rolling_windows(self, request.args[0]) for request in requests]
+        answers = iter(self._score([one for some in windows for one in some], disable_tqdm))
+        totals: list[float] = []
+        for request, some in zip(requests, windows, strict=True):
+            parts = [next(answers) for _ in some]
+            full = [part.full_depth_score for part in parts]
+            known = [pair[0] for pair in full if pair is not None]
+            reference = sum(known) if len(known) == len(parts) else None
+            total = TracedTotal(
+                sum(part.score[0] for part in parts), self._record(parts, reference)
+            )
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+            totals.append(total)
+        return totals
+
+    def generate_until(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[str]:
+        """Generate every request's text, each as a response with its record."""
+        seeds = row_seeds(requests, torch.initial_seed())
+        ready = [
+            text_request(self, *request.args, seed)
+            for request, seed in zip(requests, seeds, strict=True)
+        ]
+        order = sorted(
+            range(len(ready)), key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt)
+        )
+        texts: dict[int, TracedText] = {}
+        with self._progress(len(requests), "Generating", disable_tqdm) as bar:
+            for numbers in self._batches(order):
+                some = [ready[number] for number in numbers]
+                for number, text in zip(numbers, self._generate(some), strict=True):
+                    texts[number] = text
+                    self.cache_hook.add_partial("generate_until", requests[number].args, text)
+                bar.update(len(numbers))
+        return [texts[number] for number in range(len(requests))]
+
+    def _generate(self, some: list[TextRequest]) -> list[TracedText]:
+        with self._context():
+            answers = generate(
+                self._stack,
+                [one.request for one in some],
+                policy=self._policy,
+                skipped_state=self.settings.skipped_state,
+                reference=self.settings.reference,
+            )
+        texts = []
+        for one, answer in zip(some, answers, strict=True):
+            reference = None
+            if answer.reference is not None:
+                reference = answer_text(self, answer.reference, one.until)
+            bill = self._ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
+            record = ExitRecord(self.fingerprint, (answer.trace,), bill, reference)
+            texts.append(TracedText(answer_text(self, answer.trace.tokens, one.until), record))
+        return texts
+
+    def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
+        """Score in batches, longest first; requests that share a prompt stand together."""
+        order = sorted(
+            range(len(requests)),
+            key=lambda n: (
+                -len(requests[n].prompt) - len(requests[n].continuation),
+                requests[n].prompt,
+                requests[n].continuation,
+            ),
+        )
+        answers: dict[int, ScoredAnswer] = {}
+        with self._progress(len(requests), "Scoring", disable_tqdm) as bar:
+            for numbers in self._batches(order):
+                with self._context():
+                    scored = score(
+                        self._stack,
+                        [requests[number] for number in numbers],
+                        policy=self._policy,
+                        skipped_state=self.settings.skipped_state,
+                        reference=self.settings.reference,
+                        softmax_dtype=self.softmax_dtype or torch.float32,
+                    )
+                answers.update(zip(numbers, scored, strict=True))
+                bar.update(len(numbers))
+        return [answers[number] for number in range(len(requests))]
+
+    def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
+        bill = Bill()
+        for answer in answers:
+            bill += self._ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
+        return ExitRecord(
+            self.fingerprint, tuple(answer.trace for answer in answers), bill, reference
+        )
+
+    def _progress(self, total: int, what: str, disable: bool) -> Any:
+        return tqdm(total=total, desc=f"{what} with early exits", disable=disable or self.rank != 0)
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """No gradients, and mixed precision where it was asked for."""
+        dtype = self.mixed_precision_dtype
+        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        with torch.inference_mode(), autocast:
+            yield
+
+
+class DynamaxMistral(DynamaxLM):
+    """Mistral- and Llama-type checkpoints with early exits."""
+
+    ARCHITECTURE = checkpoint.ATTENTION
+    STACK = MistralStack
+    COSTS = AttentionCosts
+
+
+class DynamaxMamba(DynamaxLM):
+    """Mamba-2 checkpoints with early exits."""
+
+    ARCHITECTURE = checkpoint.MAMBA2
+    STACK = Mamba2Stack
+    COSTS = Mamba2Costs

@@ -1,0 +1,133 @@
+"""Between lm-eval's requests and the engine's: tokens, prompts that are too long, windows, seeds.
+
+Owns the translation of one request. It does not know layers, exits or batches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm_eval import utils
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+
+from dynamax_lm.engine import GenerateRequest, ScoreRequest
+from dynamax_lm.errors import SettingError
+from dynamax_lm.models.sampling import RowChooser, derive_seed, generation_config, stop_ids
+from dynamax_lm.models.stops import StopRule
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+
+def fit_score(
+    context: Sequence[int], continuation: Sequence[int], max_length: int
+) -> ScoreRequest:
+    """A request cut from the left to the model's context, as the ``hf`` model cuts it.
+
+    Raises:
+        SettingError: the continuation alone does not fit.
+    """
+    if len(continuation) > max_length:
+        raise SettingError(
+            f"a continuation of {len(continuation)} tokens does not fit max_length={max_length}; "
+            f"raise max_length"
+        )
+    kept = [*context, *continuation][-(max_length + 1) :]
+    return ScoreRequest(tuple(kept[: -len(continuation)]), tuple(continuation))
+
+
+def rolling_windows(lm: HFLM, text: str) -> list[ScoreRequest]:
+    """The disjoint windows whose log-likelihoods add up to that of ``text``."""
+    windows = utils.get_rolling_token_windows(
+        token_list=lm.tok_encode(text),
+        prefix_token=lm.prefix_token_id,
+        max_seq_len=lm.max_length,
+        context_len=1,
+    )
+    pairs = map(utils.make_disjoint_window, windows)
+    return [fit_score(context, tokens, lm.max_length) for context, tokens in pairs]
+
+
+class TextRequest(NamedTuple):
+    """A generation request, ready for the engine.
+
+    Attributes:
+        request: what the engine continues.
+        until: stop sequences, cut from the text afterwards.
+    """
+
+    request: GenerateRequest
+    until: list[str]
+
+
+def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) -> TextRequest:
+    """Resolve one generation request as the ``hf`` model does.
+
+    Args:
+        lm: tokenizer, limits and model.
+        context: the prompt's text.
+        gen_kwargs: the task's, with the user's over them.
+        seed: for this document and repeat.
+
+    Raises:
+        SettingError: an option that cannot be honoured, or no room for the prompt.
+    """
+    kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
+    end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
+    until = handle_stop_sequences(kwargs.pop("until", None), eos=end)
+    max_new = int(kwargs.pop("max_gen_toks"))
+    room = lm.max_length - max_new
+    if room < 1:
+        raise SettingError(
+            f"max_gen_toks={max_new} leaves no room for a prompt within max_length="
+            f"{lm.max_length}; lower max_gen_toks"
+        )
+    if max_new < 1:
+        raise SettingError(f"max_gen_toks={max_new}: at least one token must be generated")
+    ids, mask = lm.tok_batch_encode([context], left_truncate_len=room, truncation=lm.truncation)
+    prompt = tuple(ids[0][mask[0].bool()].tolist()) or (lm.prefix_token_id,)
+    if (max_length := kwargs.pop("max_length", None)) is not None:
+        max_new = max(1, min(max_new, int(max_length) - len(prompt)))
+    config = generation_config(lm.model, kwargs, lm.device)
+    chooser = RowChooser(lm.model, config, prompt, seed)
+    request = GenerateRequest(
+        prompt=prompt,
+        max_new=max_new,
+        stops=StopRule(lm.tokenizer, until, stop_ids(config)),
+        chooser=None if chooser.plain else chooser,
+    )
+    return TextRequest(request, until)
+
+
+def answer_text(lm: HFLM, tokens: Sequence[int], until: list[str]) -> str:
+    """An answer's text: decoded, thinking removed, cut at its stop."""
+    ids = list(tokens)
+    think_end = lm.think_end_token
+    if isinstance(think_end, int) and think_end in ids:
+        ids = ids[len(ids) - ids[::-1].index(think_end) :]
+    text = lm.tok_decode(ids)
+    if isinstance(think_end, int):
+        text = text.lstrip()
+    return postprocess_generated_text(
+        generation=text,
+        stop=until,
+        think_end_token=think_end if isinstance(think_end, str) else None,
+    )
+
+
+def row_seeds(requests: Sequence[Instance], base: int) -> list[int]:
+    """One seed per document, request and repeat; neither batch size nor order matter."""
+    seen: Counter[int] = Counter()
+    seeds = []
+    for request in requests:
+        repeat = seen[id(request)]
+        seen[id(request)] += 1
+        seeds.append(derive_seed(base, request.task_name, request.doc_id, request.idx, repeat))
+    return seeds

@@ -1,0 +1,45 @@
+"""When a generated answer ends, by the rules of lm-eval's ``hf`` model, one row at a time.
+
+Owns the stop rule. It does not know models or layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class StopRule:
+    """Ends an answer at an end-of-sequence id or where a stop sequence appears in its text.
+
+    Like lm-eval's ``MultiTokenEOSCriteria`` it looks for a stop sequence in the decoded last few
+    tokens: two more than the sequence itself takes, since a tokenizer may cut it differently.
+
+    Args:
+        tokenizer: decodes tokens.
+        until: stop sequences; empty ones are ignored.
+        end_ids: end-of-sequence ids.
+    """
+
+    def __init__(self, tokenizer: Any, until: Sequence[str], end_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._stops = [
+            (stop, len(tokenizer.encode(stop, add_special_tokens=False)) + 2)
+            for stop in until
+            if stop
+        ]
+
+    def __call__(self, answer: Sequence[int]) -> bool:
+        """Whether ``answer`` ends with its last token."""
+        if not answer:
+            return False
+        if answer[-1] in self._end_ids:
+            return True
+        texts: dict[int, str] = {}
+        for stop, tokens in self._stops:
+            if tokens not in texts:
+                texts[tokens] = self._tokenizer.decode(list(answer[-tokens:]))
+            if stop in texts[tokens]:
+                return True
+        return False
