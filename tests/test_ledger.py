@@ -36,7 +36,7 @@ from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.policy import ExitPolicy
 from dynamax_lm.trace import Bill
 
-models = settings(max_examples=15, deadline=None)
+models = settings(max_examples=25, deadline=None)
 MEASURES = ("top_prob", "margin", "entropy", "patience", "saturation", "oracle")
 LOGIT_MEASURES = ("top_prob", "margin", "entropy", "patience")
 

@@ -47,7 +47,6 @@ FROM_PRETRAINED_NAMES = frozenset(
         "low_cpu_mem_usage",
         "max_memory",
         "offload_buffers",
-        "offload_folder",
         "offload_state_dict",
         "proxies",
         "quantization_config",
@@ -63,7 +62,7 @@ FROM_PRETRAINED_NAMES = frozenset(
 
 From the signature, the documented parameters and the ``kwargs.pop`` calls of transformers 5.23.
 Left out: what the ``hf`` model has under its own name (``dtype``, ``revision``, ``subfolder``,
-``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would lose to ``dtype``
+``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would lose to ``dtype``
 silently), and what cannot be written as an argument or changes what is returned (``config``,
 ``state_dict``, ``output_loading_info``, ``tqdm_class``).
 """

@@ -18,6 +18,7 @@ from numbers import Real
 from dynamax_lm.errors import SettingError
 
 _SHOWN = 80
+_MANY = 10**9
 _TRUE = ("true", "1")
 _FALSE = ("false", "0")
 
@@ -50,22 +51,24 @@ def as_number(value: object) -> float | None:
     """The finite number behind a number or its text; ``None`` for anything else, bools too."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, Real):
+    if not isinstance(value, (Real, str)):
+        return None
+    try:
         number = float(value)
-    elif isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return None
-    else:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
 def as_integer(value: object) -> int | None:
-    """The whole number behind a number or its text (``8``, ``"8"``, ``8.0``), else ``None``."""
+    """The whole number behind a number or its text (``8``, ``"8"``, ``8.0``), else ``None``.
+
+    Numbers of ten digits and more count as none: no model has so many of anything.
+    """
     number = as_number(value)
-    return int(number) if number is not None and number.is_integer() else None
+    if number is None or not number.is_integer() or abs(number) >= _MANY:
+        return None
+    return int(number)
 
 
 def read_name(name: str, value: object, allowed: Iterable[str]) -> str | None:
