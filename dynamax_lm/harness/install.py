@@ -1,8 +1,9 @@
 """The hooks in lm-eval: the few methods that are wrapped, and nothing of what the wrappers do.
 
-All wraps are on classes, so that it does not matter who imported what before. lm-eval 0.4.13 has no
-other way to add a metric to every task; each wrap calls the original and acts only on responses
-that carry records.
+lm-eval 0.4.13 has no other way to add a metric to every task. Each wrap calls the original and acts
+only on responses that carry records. What matters is wrapped on classes, so that it does not matter
+who imported what before; `evaluate` is a function that others may have bound already, and its wrap
+only tells apart two models of the same settings.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ def install() -> None:
     import lm_eval.api.group
     import lm_eval.api.model
     import lm_eval.api.task
+    import lm_eval.evaluator
     import lm_eval.evaluator_utils
 
     task, configurable = lm_eval.api.task.Task, lm_eval.api.task.ConfigurableTask
+    _wrap(lm_eval.evaluator, "evaluate", reporting.around_evaluate)
     for owner in (task, configurable):
         if "apply_filters" in vars(owner):
             _wrap(owner, "apply_filters", reporting.around_apply_filters)

@@ -88,6 +88,11 @@ def run_of(lm: object) -> Run | None:
     return next((run for run in _runs if run.ranks() is lm), None)
 
 
+def bring_forward(lm: object) -> None:
+    """Makes a registered model the latest: it is about to be evaluated."""
+    _runs.sort(key=lambda run: run.ranks() is lm)
+
+
 def run_behind(records: Iterable[ExitRecord]) -> Run:
     """The run that made all these records.
 
@@ -96,7 +101,7 @@ def run_behind(records: Iterable[ExitRecord]) -> Run:
     """
     prints = {record.fingerprint for record in records}
     alive = [run for run in _runs if run.ranks() is not None]
-    # The latest one: of two models with the same settings, the older has been replaced.
+    # The latest one: two models may have the same settings.
     run = next((run for run in reversed(alive) if run.live.fingerprint in prints), None)
     if run is None or len(prints) > 1:
         raise stale()

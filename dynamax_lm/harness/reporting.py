@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.harness.live import Run, recordless, run_behind
+from dynamax_lm.harness.live import Run, bring_forward, recordless, run_behind
 from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
 from dynamax_lm.harness.tap import Tap, remove_tap
@@ -38,6 +38,13 @@ class _Clock:
 
     evaluation = 0
     reporting = False
+
+
+def around_evaluate(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Wraps ``evaluate``: this model, or the one that this cache fronts, is about to answer."""
+    lm = kwargs.get("lm", args[0] if args else None)
+    bring_forward(getattr(lm, "__dict__", {}).get("lm", lm))
+    return original(*args, **kwargs)
 
 
 def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,202 @@
+"""The keys that every task gains: their values, their standard errors, and where they appear."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.utils import make_table
+from toy_model import LAYERS, ToyExits, ToyPlain
+
+from dynamax_lm.errors import SettingError
+
+Evaluate = Callable[..., dict[str, Any]]
+
+ALL = ("toy_gen", "toy_mc", "toy_mutual", "toy_ll", "toy_rolling", "toy_bleu", "toy_repeats")
+KEYS = {"layers_used", "flops_saved", "flops_saved_total", "agreement", "consistency"}
+
+
+@pytest.fixture(scope="module")
+def results(evaluate: Evaluate) -> dict[str, Any]:
+    return evaluate(*ALL)
+
+
+def first_filter(results: dict[str, Any], task: str) -> list[dict[str, Any]]:
+    samples: list[dict[str, Any]] = results["samples"][task]
+    return [s for s in samples if s["filter"] == samples[0]["filter"]]
+
+
+@pytest.mark.parametrize("task", ALL)
+def test_a_document_averages_over_its_emitted_tokens(results: dict[str, Any], task: str) -> None:
+    for sample in first_filter(results, task):
+        records = [answer.record for request in sample["resps"] for answer in request]
+        traces = [trace for record in records for trace in record.traces]
+        layers = [used for trace in traces for used in trace.layers_used]
+        assert sample["layers_used"] == pytest.approx(sum(layers) / len(layers))
+        same = [int(a == b) for t in traces for a, b in zip(t.emitted, t.full_depth, strict=True)]
+        assert sample["agreement"] == pytest.approx(sum(same) / len(same))
+        spent = sum(
+            r.bill.layers + r.bill.checks + r.bill.projection + r.bill.propagation for r in records
+        )
+        full = sum(r.bill.full_depth for r in records)
+        prompt = sum(r.bill.prompt for r in records)
+        assert sample["flops_saved"] == pytest.approx(1 - spent / full)
+        assert sample["flops_saved_total"] == pytest.approx(1 - (prompt + spent) / (prompt + full))
+
+
+@pytest.mark.parametrize("task", ALL)
+def test_the_table_has_the_mean_and_its_standard_error(results: dict[str, Any], task: str) -> None:
+    samples = first_filter(results, task)
+    name = samples[0]["filter"]
+    for key in KEYS - ({"consistency"} if task == "toy_rolling" else set()):
+        values = [sample[key] for sample in samples]
+        error = statistics.stdev(values) / len(values) ** 0.5
+        assert results["results"][task][f"{key},{name}"] == pytest.approx(statistics.mean(values))
+        assert results["results"][task][f"{key}_stderr,{name}"] == pytest.approx(error)
+    assert results["higher_is_better"][task]["layers_used"] is False
+    assert results["higher_is_better"][task]["flops_saved"] is True
+
+
+def test_generations_are_consistent_where_their_text_is_full_depths(
+    results: dict[str, Any],
+) -> None:
+    for task in ("toy_gen", "toy_repeats", "toy_bleu"):
+        for sample in first_filter(results, task):
+            (answers,) = sample["resps"]
+            same = [str(answer) == answer.record.reference for answer in answers]
+            assert sample["consistency"] == pytest.approx(sum(same) / len(same))
+
+
+def test_options_are_consistent_where_the_same_one_wins(results: dict[str, Any]) -> None:
+    for task in ("toy_mc", "toy_mutual"):
+        for sample in first_filter(results, task):
+            options = [request[0] for request in sample["resps"]][:3]
+            ours = [option[0] for option in options]
+            full = [option.record.reference[0] for option in options]
+            same = ours.index(max(ours)) == full.index(max(full))
+            assert sample["consistency"] == float(same)
+    assert len(results["samples"]["toy_mutual"][0]["resps"]) == 6
+
+
+def test_a_single_likelihood_is_consistent_where_both_or_neither_are_greedy(
+    results: dict[str, Any],
+) -> None:
+    for sample in first_filter(results, "toy_ll"):
+        answer = sample["resps"][0][0]
+        assert sample["consistency"] == float(answer[1] == answer.record.reference[1])
+
+
+def test_a_rolling_likelihood_has_no_consistency(results: dict[str, Any]) -> None:
+    assert "consistency,none" not in results["results"]["toy_rolling"]
+
+
+def test_only_the_first_filter_reports(results: dict[str, Any]) -> None:
+    table = results["results"]["toy_gen"]
+    assert "layers_used,clean" in table
+    assert {key for key in table if key.endswith(",raw")} == {
+        "exact_match,raw",
+        "exact_match_stderr,raw",
+    }
+    second = [s for s in results["samples"]["toy_gen"] if s["filter"] == "raw"]
+    assert not KEYS & set(second[0])
+
+
+def test_every_key_is_a_row_of_the_printed_table(results: dict[str, Any]) -> None:
+    table = make_table(results)
+    for row in ("|layers_used", "|flops_saved ", "|full_depth_exact_match", "|consistency"):
+        assert row in table
+    depth = results["results"]["toy_mc"]["layers_used,none"]
+    assert f"{depth:.4f}" in table
+
+
+def test_the_files_have_the_keys(evaluate: Evaluate, tmp_path: Path) -> None:
+    tracker = EvaluationTracker(output_path=str(tmp_path))
+    results = evaluate("toy_mc", evaluation_tracker=tracker)
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    tracker.save_results_samples("toy_mc", samples["toy_mc"])
+    (table,) = tmp_path.rglob("results_*.json")
+    (lines,) = tmp_path.rglob("samples_*.jsonl")
+    written = json.loads(table.read_text())
+    assert {key.partition(",")[0] for key in written["results"]["toy_mc"]} >= KEYS
+    assert written["config"]["early_exit"]["tokens"] > 0
+    for line in lines.read_text().splitlines():
+        assert KEYS | {"full_depth_acc"} <= set(json.loads(line))
+
+
+def test_a_limit_counts_what_it_lets_through(evaluate: Evaluate) -> None:
+    results = evaluate("toy_mc", limit=3)
+    assert results["n-samples"]["toy_mc"]["effective"] == 3
+    assert results["config"]["early_exit"]["documents"] == 3
+    assert "layers_used_stderr,none" in results["results"]["toy_mc"]
+
+
+def test_without_samples_the_numbers_are_the_same(
+    evaluate: Evaluate, results: dict[str, Any]
+) -> None:
+    bare = evaluate("toy_mc", log_samples=False)
+    assert bare["results"]["toy_mc"] == results["results"]["toy_mc"]
+    assert "samples" not in bare
+
+
+@pytest.mark.parametrize("task", ALL)
+def test_output_only_runs_still_report_what_needs_no_metric(evaluate: Evaluate, task: str) -> None:
+    results = evaluate(task, predict_only=True)
+    keys = {key.partition(",")[0] for key in results["results"][task]}
+    assert keys >= KEYS - {"consistency"}
+    assert not any(key.startswith("full_depth") for key in keys)
+    note = results["config"]["early_exit"]["skipped"][task]["full_depth_*"]
+    assert "predict_only" in note
+
+
+def test_without_a_reference_nothing_is_compared(evaluate: Evaluate) -> None:
+    results = evaluate("toy_gen", model=ToyExits(reference=False))
+    keys = {key.partition(",")[0] for key in results["results"]["toy_gen"]}
+    assert {"layers_used", "flops_saved", "flops_saved_total"} <= keys
+    assert not {"agreement", "consistency", "full_depth_exact_match"} & keys
+    assert "no full-depth reference" in str(results["config"]["early_exit"]["skipped"])
+
+
+def test_another_models_run_is_left_as_it_was(evaluate: Evaluate) -> None:
+    exits, plain = evaluate(*ALL), evaluate(*ALL, model=ToyPlain())
+    for task in ALL:
+        own = plain["results"][task]
+        assert not any("layers" in key or "depth" in key for key in own)
+        for key in own:
+            if key != "alias":
+                assert exits["results"][task][key] == own[key], (task, key)
+    assert "early_exit" not in plain["config"]
+    assert set(plain["higher_is_better"]["toy_mc"]) == {"acc"}
+
+
+def test_a_task_object_may_serve_one_model_after_another(evaluate: Evaluate) -> None:
+    from lm_eval.evaluator import evaluate as evaluate_tasks
+    from lm_eval.tasks import TaskManager
+
+    toys = Path(__file__).parent / "toys"
+    loaded = TaskManager(include_path=str(toys), include_defaults=False).load(["toy_mc"])
+    loaded["tasks"]["toy_mc"].set_config("num_fewshot", 0)
+    exits = ToyExits()
+    seen = [
+        set(evaluate_tasks(lm=lm, task_dict=loaded, bootstrap_iters=0)["results"]["toy_mc"])
+        for lm in (exits, ToyPlain(), exits)
+    ]
+    assert seen[0] == seen[2] > seen[1]
+    assert exits.get_model_info()["early_exit"]["documents"] == 7
+
+
+def test_answers_of_a_model_that_is_not_running_are_refused(evaluate: Evaluate) -> None:
+    model = ToyExits()
+    model.fingerprint = "changed without telling"
+    with pytest.raises(SettingError, match="--use_cache"):
+        evaluate("toy_mc", model=model)
+
+
+def test_layers_used_lies_within_the_model(results: dict[str, Any]) -> None:
+    for task in ALL:
+        assert all(1 <= s["layers_used"] <= LAYERS for s in first_filter(results, task))

@@ -1,0 +1,172 @@
+"""Per-document values and token-pooled totals, against the plain arithmetic."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamax_lm.summary import (
+    Answer,
+    Request,
+    RunTotals,
+    TaskTotals,
+    consistency,
+    ledger,
+    pool,
+    summarise,
+)
+from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, Reference
+
+
+def trace(depths: tuple[int, ...], full: tuple[int, ...] | None = None) -> AnswerTrace:
+    """Tokens 0, 1, 2, ... at these depths."""
+    tokens = tuple(range(len(depths)))
+    return AnswerTrace(5, tokens, tokens, depths, (None,) * len(depths), full)
+
+
+def answer(
+    response: object,
+    reference: Reference | None = None,
+    bill: Bill | None = None,
+    *traces: AnswerTrace,
+) -> Answer:
+    record = ExitRecord("f", traces or (trace((4,), (0,)),), bill or Bill(), reference)
+    return Answer(response, record)
+
+
+def text(*pairs: tuple[str, str | None]) -> Request:
+    return Request("generate_until", tuple(answer(*pair) for pair in pairs))
+
+
+def score(ours: float, full: float, *, unconditional: bool = False) -> Request:
+    return Request("loglikelihood", (answer((ours, False), (full, False)),), unconditional)
+
+
+def greedy(ours: bool, full: bool) -> Request:
+    return Request("loglikelihood", (answer((-1.0, ours), (-2.0, full)),))
+
+
+def test_layers_and_agreement_are_means_over_tokens_not_over_answers() -> None:
+    long, short = trace((4, 4, 4), (0, 1, 9)), trace((16,), (0,))
+    request = Request("generate_until", (answer("", "", None, long), answer("", "", None, short)))
+    summary = summarise([request])
+    assert summary.layers_used == 28 / 4
+    assert summary.agreement == 3 / 4
+
+
+def test_savings_come_from_the_summed_bill() -> None:
+    bills = Bill(prompt=100, layers=30, full_depth=100), Bill(prompt=10, checks=5, full_depth=10)
+    summary = summarise([Request("generate_until", tuple(answer("", "", b) for b in bills))])
+    assert summary.flops_saved == pytest.approx(1 - 35 / 110)
+    assert summary.flops_saved_total == pytest.approx(1 - 145 / 220)
+
+
+def test_savings_may_be_negative() -> None:
+    request = Request("generate_until", (answer("", "", Bill(layers=10, checks=2, full_depth=10)),))
+    assert summarise([request]).flops_saved == pytest.approx(-0.2)
+
+
+def test_without_tokens_there_is_nothing_to_average() -> None:
+    empty = Request("generate_until", (answer("", "", None, trace((), ())),))
+    assert summarise([empty]).values() == {"consistency": 1.0}
+
+
+def test_one_answer_without_reference_leaves_agreement_out() -> None:
+    request = Request(
+        "generate_until",
+        (answer("a", "a"), answer("a", None, None, trace((4, 4)))),
+    )
+    summary = summarise([request])
+    assert summary.agreement is None
+    assert summary.consistency is None
+    assert summary.layers_used == 4
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        ([text(("a", "a"))], 1.0),
+        ([text(("a", "b"))], 0.0),
+        ([text(("a", "a"), ("a", "b"), ("c", "c"), ("", ""))], 0.75),
+        ([text(("a", "a")), text(("a", "b"))], 0.0),
+        ([greedy(True, True)], 1.0),
+        ([greedy(True, False)], 0.0),
+        ([score(-1, -5), score(-2, -6)], 1.0),
+        ([score(-1, -6), score(-2, -5)], 0.0),
+        ([score(-1, -1), score(-1, -1)], 1.0),
+        ([score(-1, -5), score(-2, -6), score(0, -9, unconditional=True)], 1.0),
+        ([text(("a", "a")), greedy(False, True)], 0.0),
+        ([text(("a", "a")), greedy(True, True)], 1.0),
+        ([Request("loglikelihood_rolling", (answer(-3.0, -3.0),))], None),
+        ([text(("a", None))], None),
+        ([], None),
+    ],
+)
+def test_consistency(requests: list[Request], expected: float | None) -> None:
+    assert consistency(requests) == expected
+
+
+depths = st.lists(st.integers(1, 32), max_size=6).map(tuple)
+flops = st.integers(0, 10**15)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[Request]:
+    def one() -> Answer:
+        used = draw(depths)
+        full = draw(st.none() | st.tuples(*[st.integers(0, 6)] * len(used)))
+        bill = Bill(*(draw(flops) for _ in range(8)))
+        return answer("a", draw(st.sampled_from(["a", "b"])), bill, trace(used, full))
+
+    return [
+        Request("generate_until", tuple(one() for _ in range(draw(st.integers(1, 2)))))
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+
+
+@given(st.lists(documents(), max_size=4), st.lists(documents(), max_size=4))
+def test_pooling_parts_is_pooling_all(
+    left: list[list[Request]], right: list[list[Request]]
+) -> None:
+    assert pool(left) + pool(right) == pool([*left, *right])
+
+
+@given(st.lists(documents(), max_size=3))
+def test_totals_survive_json(some: list[list[Request]]) -> None:
+    run = RunTotals({"a": pool(some), "b": pool(some[:1])})
+    again = RunTotals.from_json(json.loads(json.dumps(run.to_json())))
+    assert again == run
+    assert again.total == run.tasks["a"] + run.tasks["b"]
+
+
+def test_json_of_another_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="schema 99"):
+        RunTotals.from_json({"schema": 99})
+
+
+def test_merged_runs_pool_task_by_task() -> None:
+    one = pool([[text(("a", "a"))]])
+    run, other = RunTotals({"a": one}), RunTotals({"a": one, "b": one})
+    run.merge(other)
+    assert run.tasks["a"].documents == 2
+    assert run.tasks["b"] == one
+    assert run.total.tokens == 3
+
+
+def test_pooled_values_weigh_tokens() -> None:
+    totals = pool([[text(("a", "a"))], [Request("x", (answer(0, 0, None, trace((16,) * 3)),))]])
+    assert totals.layers_used == (4 + 3 * 16) / 4
+    assert totals.agreement == 1.0
+    assert totals.depths == {4: 1, 16: 3}
+    assert TaskTotals().layers_used is None
+
+
+def test_shares_of_the_ledger_sum_to_what_was_not_saved() -> None:
+    bill = Bill(60, 10, 2, 3, 4, 5, 6, 40)
+    itemised = ledger(bill)
+    assert sum(itemised["share_of_full_depth"].values()) == pytest.approx(1 - bill.flops_saved)
+    assert itemised["prompt_share_of_total"] == 0.6
+    assert itemised["flops"]["spent"] == 30
