@@ -1,0 +1,337 @@
+"""At full depth our models are lm-eval's ``hf``; with exits they say what happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.trace import AnswerTrace, record_of
+from tests.checkpoints import save_checkpoint
+
+KINDS = ["mistral", "llama", "mamba2"]
+PROMPTS = [
+    "Q: where?\nA:",
+    "",
+    "a",
+    "The quick brown fox jumps over the lazy dog. " * 4,  # longer than the context
+    "Question: who wrote it?\nAnswer:",
+]
+PAIRS = [
+    ("Q: 1+1?\nA:", " 2"),
+    ("Q: 1+1?\nA:", " 3"),
+    ("Q: 1+1?\nA:", " none of these"),
+    ("", "from nothing"),
+    ("x" * 120, "too long a prompt"),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+def ours(kind: str, folder: Path, **options: Any) -> DynamaxLM:
+    cls = DynamaxMamba if kind == "mamba2" else DynamaxMistral
+    defaults = {"device": "cpu", "dtype": "float32", "batch_size": 3}
+    return cls(pretrained=str(folder), **defaults | options)
+
+
+def theirs(folder: Path, **options: Any) -> HFLM:
+    defaults = {"device": "cpu", "dtype": "float32", "batch_size": 1}
+    return HFLM(pretrained=str(folder), **defaults | options)
+
+
+def texts(prompts: list[str], **gen_kwargs: Any) -> list[Instance]:
+    kwargs = {"until": ["\n\n"], "max_gen_toks": 12} | gen_kwargs
+    return [
+        Instance("generate_until", {}, (prompt, kwargs), 0, ("toy", number, 1), task_name="toy",
+                 doc_id=number, repeats=1)
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def pairs(kind: str = "loglikelihood", items: list[Any] | None = None) -> list[Instance]:
+    return [
+        Instance(kind, {}, args, number, ("toy", number, 1), task_name="toy", doc_id=number,
+                 repeats=1)
+        for number, args in enumerate(PAIRS if items is None else items)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "gen_kwargs",
+    [
+        {},
+        {"until": ["e", "zz"]},
+        {"until": []},
+        {"repetition_penalty": 1.7},
+        {"no_repeat_ngram_size": 2},
+        {"min_new_tokens": 5, "until": ["a", "e", "\n"]},
+        {"do_sample": False, "temperature": 0.0, "top_k": 1},
+    ],
+)
+def test_full_depth_text_is_that_of_hf(
+    kind: str, gen_kwargs: dict[str, Any], folders: dict[str, Path]
+) -> None:
+    """Law 2: batches of three against batches of one, pads and prompts that are too long."""
+    asked = texts([prompt for prompt in PROMPTS if prompt], **gen_kwargs)
+    expected = theirs(folders[kind]).generate_until(asked, disable_tqdm=True)
+    full = ours(kind, folders[kind], mode="full")
+    got = full.generate_until(asked, disable_tqdm=True)
+    assert got == expected
+    never_leaves = ours(kind, folders[kind], threshold=1)
+    assert never_leaves.generate_until(asked, disable_tqdm=True) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_full_depth_likelihoods_are_those_of_hf(kind: str, folders: dict[str, Path]) -> None:
+    """Law 2, for pairs and for rolling windows."""
+    expected = theirs(folders[kind]).loglikelihood(pairs(), disable_tqdm=True)
+    for options in ({"mode": "full"}, {"threshold": 1}):
+        got = ours(kind, folders[kind], **options).loglikelihood(pairs(), disable_tqdm=True)
+        for (value, greedy), (wanted, wanted_greedy) in zip(got, expected, strict=True):
+            assert value == pytest.approx(wanted, rel=1e-5, abs=1e-4)
+            assert greedy == wanted_greedy
+    rolling = pairs("loglikelihood_rolling", [("one two three. " * 20,), ("short",)])
+    expected_totals = theirs(folders[kind]).loglikelihood_rolling(rolling, disable_tqdm=True)
+    totals = ours(kind, folders[kind]).loglikelihood_rolling(rolling, disable_tqdm=True)
+    full = ours(kind, folders[kind], mode="full").loglikelihood_rolling(rolling, disable_tqdm=True)
+    assert full == pytest.approx(expected_totals, rel=1e-5)
+    references = [record_of(total).reference for total in totals]  # type: ignore[union-attr]
+    assert references == pytest.approx(expected_totals, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bos", [True, False])
+def test_an_empty_prompt_gets_the_prefix_token(kind: str, bos: bool, tmp_path: Path) -> None:
+    model = ours(kind, save_checkpoint(tmp_path / kind, kind, bos=bos))
+    (text,) = model.generate_until(texts([""]), disable_tqdm=True)
+    (trace,) = record_of(text).traces  # type: ignore[union-attr]
+    assert trace.prompt_tokens == 0
+    assert len(trace) > 0
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_the_reference_is_what_full_depth_answers(kind: str, folders: dict[str, Path]) -> None:
+    asked = texts(PROMPTS, until=["e"])
+    expected = ours(kind, folders[kind], mode="full").generate_until(asked, disable_tqdm=True)
+    got = ours(kind, folders[kind], threshold=0.2).generate_until(asked, disable_tqdm=True)
+    records = [record_of(text) for text in got]
+    assert [record.reference for record in records if record] == expected
+    scored = ours(kind, folders[kind], threshold=0.2).loglikelihood(pairs(), disable_tqdm=True)
+    full = ours(kind, folders[kind], mode="full").loglikelihood(pairs(), disable_tqdm=True)
+    for one, (value, greedy) in zip(scored, full, strict=True):
+        reference = record_of(one).reference  # type: ignore[union-attr]
+        assert isinstance(reference, tuple)
+        assert reference[0] == pytest.approx(value, abs=1e-4)
+        assert reference[1] == greedy
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_exits_leave_in_scoring_and_without_a_reference_say_nothing_of_it(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    model = ours(kind, folders[kind], exit_layers="1+2", threshold=0, reference=False)
+    for response in model.loglikelihood(pairs(), disable_tqdm=True):
+        record = record_of(response)
+        assert record is not None
+        assert record.reference is None
+        assert record.traces[0].full_depth is None
+        assert set(record.traces[0].layers_used) == {1}
+        assert record.bill.flops_saved > 0
+
+
+def test_only_an_answers_own_tokens_count(folders: dict[str, Path]) -> None:
+    """A row that stops early has no tokens from the steps its neighbours still took."""
+    model = ours("mistral", folders["mistral"], threshold=0.3)
+    until = [chr(code) for code in range(33, 127, 3)]  # random text meets one of these soon
+    alone = [
+        record_of(model.generate_until(texts([prompt], until=until), disable_tqdm=True)[0])
+        for prompt in PROMPTS
+    ]
+    together = model.generate_until(texts(PROMPTS, until=until), disable_tqdm=True)
+    lengths = set()
+    for one, text in zip(alone, together, strict=True):
+        record = record_of(text)
+        assert one is not None
+        assert record is not None
+        assert record.traces[0].tokens == one.traces[0].tokens
+        assert record.bill == one.bill
+        lengths.add(len(record.traces[0]))
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_sampling_is_each_documents_own(kind: str, folders: dict[str, Path]) -> None:
+    """Law 6 for sampling: one generator a document and repeat; the reference shares it."""
+    torch.manual_seed(7)
+    kwargs = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 40, "min_p": 0.01}
+    asked = texts(PROMPTS, **kwargs)
+    in_threes = ours(kind, folders[kind], threshold=0.2)
+    in_fives = ours(kind, folders[kind], threshold=0.2, batch_size=5)
+    first = in_threes.generate_until(asked, disable_tqdm=True)
+    assert in_fives.generate_until(asked[::-1], disable_tqdm=True) == first[::-1]
+    full = ours(kind, folders[kind], mode="full").generate_until(asked, disable_tqdm=True)
+    records = [record_of(text) for text in first]
+    assert [record.reference for record in records if record] == full
+    twice = in_threes.generate_until([asked[0], asked[0]], disable_tqdm=True)
+    assert twice[0] == first[0]
+    assert twice[1] != twice[0], "a repeat of a document draws anew"
+    torch.manual_seed(8)
+    assert in_threes.generate_until(asked, disable_tqdm=True) != first
+
+
+def test_sampling_draws_from_transformers_distribution(folders: dict[str, Path]) -> None:
+    """Gumbel draws follow the processed distribution: a chi-square bound over 4,000 draws."""
+    from scipy.stats import chisquare
+
+    from dynamax_lm.models.sampling import RowChooser, generation_config
+
+    model = ours("mistral", folders["mistral"]).model
+    config = generation_config(
+        model, {"do_sample": True, "temperature": 0.7, "top_k": 5}, torch.device("cpu")
+    )
+    logits = torch.linspace(-2, 2, 259)[None]
+    draws = torch.zeros(259)
+    for seed in range(4000):
+        draws[RowChooser(model, config, (1, 2), seed)((), logits)] += 1
+    top = logits[0].topk(5)
+    expected = (top.values / 0.7).softmax(-1) * 4000
+    assert draws.sum() == draws[top.indices].sum()
+    assert chisquare(draws[top.indices].numpy(), expected.numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("gen_kwargs", "named"),
+    [
+        ({"num_beams": 4}, "num_beams=4"),
+        ({"num_return_sequences": 2}, "num_return_sequences=2"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha=0.6"),
+        ({"temprature": 0.5}, "'temperature'"),
+        ({"guidance_scale": 2.0}, "guidance_scale"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    gen_kwargs: dict[str, Any], named: str, folders: dict[str, Path]
+) -> None:
+    model = ours("mistral", folders["mistral"])
+    with pytest.raises(SettingError, match=named) as caught:
+        model.generate_until(texts(["a"], **gen_kwargs), disable_tqdm=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        ("mistral", {"confidence": "sure"}, "sure"),
+        ("mistral", {"confidence": "top_probb"}, "top_prob"),
+        ("mistral", {"threshold": 1.5}, "1.5"),
+        ("mistral", {"threshold": "abc"}, "abc"),
+        ("mistral", {"threshold": float("nan")}, "nan"),
+        ("mistral", {"exit_layers": 0}, "0"),
+        ("mistral", {"exit_layers": "[2,4]"}, "4"),
+        ("mistral", {"skipped_state": "freeze"}, "silent hole"),
+        ("mamba2", {"skipped_state": "copy_kv"}, "propagate or freeze"),
+        ("mistral", {"skipped_state": "recompute"}, "not available yet"),
+        ("mistral", {"mode": "lossless"}, "not available yet"),
+        ("mistral", {"treshold": 0.5}, "threshold"),
+        ("mistral", {"use_safetensors": False}, "safetensors"),
+        ("mistral", {"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
+        ("mistral", {"tp_plan": "auto"}, "tp_plan"),
+        ("mistral", {"backend": "seq2seq"}, "seq2seq"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_weights_load(
+    kind: str,
+    options: dict[str, Any],
+    named: str,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    with pytest.raises(SettingError, match=named) as caught:
+        ours(kind, folders[kind], **options)
+    assert "\n" not in str(caught.value)
+
+
+def _no_weights(self: Any, *args: Any, **kwargs: Any) -> None:
+    raise AssertionError("weights were asked for")
+
+
+def test_another_architecture_is_sent_to_its_own_model(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    with pytest.raises(SettingError, match="use --model dynamax-mamba"):
+        ours("mistral", folders["mamba2"])
+    with pytest.raises(SettingError, match="use --model dynamax-mistral"):
+        ours("mamba2", folders["mistral"])
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "/nowhere/at/all", "mistralai/Mistral-7B-v0.3"])
+def test_what_cannot_be_had_is_named_and_tiny_is_offered(name: str) -> None:
+    with pytest.raises(SettingError, match="tiny") as caught:
+        ours("mistral", Path(name) if name.startswith("/") else name)  # type: ignore[arg-type]
+    assert name.removeprefix("./") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_not_loaded(folders: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(folders["mistral"], folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(SettingError, match="safetensors"):
+        ours("mistral", folder)
+
+
+def test_a_loaded_model_may_be_passed(folders: dict[str, Path]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folders["mistral"], dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folders["mistral"])
+    lm = DynamaxMistral(pretrained=model, tokenizer=tokenizer, threshold=0.3)
+    expected = ours("mistral", folders["mistral"], threshold=0.3)
+    asked = texts(PROMPTS)
+    assert lm.generate_until(asked, disable_tqdm=True) == expected.generate_until(
+        asked, disable_tqdm=True
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_low_precision_runs(kind: str, dtype: str, folders: dict[str, Path]) -> None:
+    model = ours(kind, folders[kind], dtype=dtype, threshold=0.3)
+    for text in model.generate_until(texts(PROMPTS), disable_tqdm=True):
+        traces: tuple[AnswerTrace, ...] = record_of(text).traces  # type: ignore[union-attr]
+        assert all(1 <= used <= 4 for used in traces[0].layers_used)
+    assert model.get_model_info()["early_exit"]["settings"]["threshold"] == 0.3
+
+
+def test_automatic_batches_need_no_probing_on_a_cpu(folders: dict[str, Path]) -> None:
+    asked = texts(PROMPTS)
+    fixed = ours("mamba2", folders["mamba2"]).generate_until(asked, disable_tqdm=True)
+    automatic = ours("mamba2", folders["mamba2"], batch_size="auto")
+    assert automatic.generate_until(asked, disable_tqdm=True) == fixed
+
+
+def test_the_fingerprint_follows_what_can_change_a_number(folders: dict[str, Path]) -> None:
+    def fingerprint(**options: Any) -> str:
+        return ours("mistral", folders["mistral"], **options).fingerprint
+
+    base = fingerprint()
+    assert fingerprint(batch_size=7) == base
+    assert fingerprint(threshold=0.5) != base
+    assert fingerprint(skipped_state="copy_kv") != base
+    assert fingerprint(dtype="bfloat16") != base
+    assert fingerprint(max_length=50) != base
