@@ -286,7 +286,8 @@ def test_an_exit_is_named_once(value: object) -> None:
     [
         "", " ", "+", "8+", "+8+", "8++16", "8,,16", "[8", "8]", "[8;16]", "8-16", "8 16", "half",
         "all", 8.5, "8.5", [8.5], [True], True, False, [None], [[8]], float("nan"), [float("inf")],
-        {"a": 1}, b"8", 1e200, 10**400, "[every_4]", ["every_4"], "every_", "every_x", "every_-4", "every_1.5",
+        {"a": 1}, b"8", 1e200, 10**400, "[every_4]", ["every_4"], "every_",
+        "every_x", "every_-4", "every_1.5",
     ],
 )  # fmt: skip
 def test_exits_that_are_no_layers(value: object) -> None:

@@ -62,9 +62,9 @@ FROM_PRETRAINED_NAMES = frozenset(
 
 From the signature, the documented parameters and the ``kwargs.pop`` calls of transformers 5.23.
 Left out: what the ``hf`` model has under its own name (``dtype``, ``revision``, ``subfolder``,
-``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would lose to ``dtype``
-silently), and what cannot be written as an argument or changes what is returned (``config``,
-``state_dict``, ``output_loading_info``, ``tqdm_class``).
+``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would
+lose to ``dtype`` silently), and what cannot be written as an argument or changes what is returned
+(``config``, ``state_dict``, ``output_loading_info``, ``tqdm_class``).
 """
 
 _ALIASES = {
