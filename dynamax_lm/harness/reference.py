@@ -44,17 +44,17 @@ def score_reference(
     reason = _reason_to_skip(task, documents)
     if reason:
         return ReferenceScores({}, reason)
-    instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
     first = task._filters[0]
     scores: dict[int, Metrics] = {}
     with _random_state_kept():
         try:
+            instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
             first.apply([instance for group in instances.values() for instance in group])
         except Exception as error:  # a task's code may raise anything
             return ReferenceScores({}, f"the filter {first.name!r} fails on it: {_short(error)}")
         for doc_id, group in instances.items():
-            doc = copy.deepcopy(documents[doc_id][0][0].doc)
             try:
+                doc = copy.deepcopy(documents[doc_id][0][0].doc)
                 own = task.process_results(doc, [i.filtered_resps[first.name] for i in group])
                 scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
             except Exception as error:  # a task's code may raise anything

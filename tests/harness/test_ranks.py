@@ -28,12 +28,13 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
     out = tmp_path_factory.mktemp("ranks") / "traces.json"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     rendezvous = ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
+    paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     subprocess.run(
         [*launcher, *rendezvous, str(HERE / "rank.py"), str(out), *TASKS],
         check=True,
         timeout=120,
         capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     return json.loads(out.read_text()), out.with_suffix("")
 

@@ -21,6 +21,7 @@ TASKS = (
     "toy_bleu",
     "toy_repeats",
     "toy_mutating",
+    "toy_class",
 )
 
 

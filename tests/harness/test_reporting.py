@@ -197,6 +197,19 @@ def test_answers_of_a_model_that_is_not_running_are_refused(evaluate: Evaluate) 
         evaluate("toy_mc", model=model)
 
 
+@pytest.mark.parametrize("predict_only", [False, True])
+def test_a_task_class_may_mix_kinds_of_requests(evaluate: Evaluate, predict_only: bool) -> None:
+    results = evaluate("toy_class", predict_only=predict_only)
+    for sample in results["samples"]["toy_class"]:
+        text, score = (request[0] for request in sample["resps"])
+        same = text == text.record.reference and score[1] == score.record.reference[1]
+        assert sample["consistency"] == float(same)
+    table = results["results"]["toy_class"]
+    assert table["layers_used_stderr,none"] > 0
+    assert ("full_depth_surprise,none" in table) is not predict_only
+    assert ("surprise,none" in table) is not predict_only
+
+
 def test_layers_used_lies_within_the_model(results: dict[str, Any]) -> None:
     for task in ALL:
         assert all(1 <= s["layers_used"] <= LAYERS for s in first_filter(results, task))
