@@ -1,0 +1,1 @@
+"""How lm-eval finds our models and tasks."""

@@ -1,0 +1,100 @@
+"""What happens once lm-eval is there: our models, our tasks, and what stock tasks lack.
+
+Owns the registrations. It does not know when it is called, nor anything of models or tasks
+themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+MODELS = {
+    "dynamax-mistral": "dynamax_lm.models.lm:DynamaxMistral",
+    "dynamax-mamba": "dynamax_lm.models.lm:DynamaxMamba",
+}
+"""Name and defining class of each model; lm-eval imports the class when it is asked for."""
+
+_MARK = "_dynamax_lm_tasks"
+
+
+def connect(name: str) -> None:
+    """Do what the import of ``name`` makes possible.
+
+    Args:
+        name: ``lm_eval.models`` or ``lm_eval.tasks``, fully imported.
+    """
+    if name == "lm_eval.models":
+        register_models()
+        supply_squad_metrics()
+    elif name == "lm_eval.tasks":
+        add_tasks()
+        supply_squad_metrics()
+
+
+def register_models() -> None:
+    """Name our models in lm-eval's registry, unless its own plugin scan already has."""
+    from lm_eval.api.registry import model_registry
+
+    for name, target in MODELS.items():
+        if name not in model_registry:
+            model_registry.register(name, target=target)
+
+
+def add_tasks() -> None:
+    """Let every ``TaskManager`` that has the stock tasks see ours too; stock names win."""
+    import lm_eval.tasks.manager as manager
+    import yaml
+    from lm_eval.tasks import _yaml_loader
+
+    yaml.add_constructor("!stock_task", _stock_task, Loader=_yaml_loader._Base)
+    yaml.add_constructor("!sample", _sample, Loader=_yaml_loader._Base)
+    original = manager.TaskManager.__init__
+    if hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    def init(
+        self: Any,
+        verbosity: str | None = None,
+        include_path: Any = None,
+        include_defaults: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        given = include_path
+        if include_defaults:
+            theirs = list(given) if isinstance(given, (list, tuple)) else [given] * bool(given)
+            include_path = [our_tasks(), *theirs]
+        original(self, verbosity, include_path, include_defaults, *args, **kwargs)
+        self.include_path = given
+
+    setattr(init, _MARK, True)
+    manager.TaskManager.__init__ = init
+
+
+def our_tasks() -> Path:
+    """The folder of our task files."""
+    return Path(__file__).resolve().parent.parent / "tasks"
+
+
+def _stock_task(loader: Any, node: Any) -> str:
+    """``!stock_task coqa/default.yaml``: a stock file, wherever lm-eval is installed."""
+    import lm_eval.tasks
+
+    return str(Path(lm_eval.tasks.__file__).parent / loader.construct_scalar(node))
+
+
+def _sample(loader: Any, node: Any) -> str:
+    """``!sample coqa/sample.jsonl``: records inside this package, wherever it is installed."""
+    return str(our_tasks() / loader.construct_scalar(node))
+
+
+def supply_squad_metrics() -> None:
+    """Stand in for a module that stock ``coqa`` imports and newer transformers no longer have."""
+    from dynamax_lm.plugin.stand_in import LastResort
+
+    if not any(isinstance(finder, LastResort) for finder in sys.meta_path):
+        sys.meta_path.append(LastResort())
