@@ -1,0 +1,1 @@
+"""Trains the two small language models that ship inside the package."""

@@ -1,0 +1,66 @@
+"""The early-exit loss (after LayerSkip, arXiv 2404.16710)."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from training.tiny.models import exit_layers, hidden_states, logits_at
+
+
+@dataclass(frozen=True)
+class ExitLoss:
+    """How much the exits count, beside the last layer's own weight of 1.
+
+    Attributes:
+        first: Weight of the exit at half depth, which is trained at every step.
+        later: Weight of one of the later exits, drawn anew at every step.
+        distil: In answers, the share of an exit's target that is the last layer's most likely
+            token; the rest, and all elsewhere, is the text. It makes an exit's top probability an
+            estimate of its agreement with full depth. It hurts a model that is not yet trained:
+            keep it at 0 until the last steps.
+    """
+
+    first: float = 1.0
+    later: float = 0.5
+    distil: float = 0.0
+
+    def __call__(
+        self, model: PreTrainedModel, ids: Tensor, answers: Tensor, rng: random.Random
+    ) -> tuple[Tensor, dict[int, float]]:
+        """Computes the loss of one batch.
+
+        Args:
+            model: The model.
+            ids: Token ids, (rows, time + 1).
+            answers: Which of them are in an answer, shaped alike.
+            rng: Draws the later exit.
+
+        Returns:
+            The loss to minimise, and each layer's cross-entropy on the text by layer.
+        """
+        layers = model.config.num_hidden_layers
+        first, *others = exit_layers(layers)
+        weights = {first: self.first, rng.choice(others): self.later}
+        distil = self.distil * answers[:, 1:].flatten().float()
+        states = hidden_states(model, ids[:, :-1], [*weights, layers])
+        text = ids[:, 1:].flatten()
+        logits = logits_at(model, states[layers]).float().flatten(0, 1)
+        teacher = logits.detach().argmax(-1)
+        loss = functional.cross_entropy(logits, text)
+        entropies = {layers: loss.item()}
+        for layer, weight in weights.items():
+            scores = logits_at(model, states[layer]).float().flatten(0, 1).log_softmax(-1)
+            on_text = functional.nll_loss(scores, text, reduction="none")
+            on_teacher = functional.nll_loss(scores, teacher, reduction="none")
+            loss = loss + weight * on_text.lerp(on_teacher, distil).mean()
+            entropies[layer] = on_text.mean().item()
+        return loss, entropies
+
+
+def bfloat16() -> torch.autocast:
+    """Matrix products in bfloat16: faster on a CPU that has the instructions for it."""
+    return torch.autocast("cpu", torch.bfloat16)
