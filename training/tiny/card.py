@@ -49,9 +49,9 @@ of its substance. Do not use it for anything else, and do not read its task scor
 ## Training
 
 From scratch on 2 CPU cores (one for this model; no GPU), {state["tokens"] / 1e6:.1f} M tokens
-({state["epoch"]} passes over 2.3 M), {state["step"]:,} steps, seed {settings["seed"]}, Muon for the
-matrices and AdamW for the rest, learning rate {settings["lr"]:g}, bfloat16 matrix products, weights
-averaged over the last steps. Code and log: `training/tiny/` in the repository.
+({state["tokens"] / 2.3e6:.1f} passes over 2.3 M), {state["step"]:,} steps, seed {settings["seed"]},
+Muon for the matrices and AdamW for the rest, learning rate {settings["lr"]:g}{_annealed(state)},
+bfloat16 matrix products. Code and log: `training/tiny/` in the repository.
 
 Text: 480 CoQA stories with their conversations, BoolQ passages, and questions with answers from
 TriviaQA, Natural Questions, SQuAD, WebQuestions (for the last three their dev or test sets: never
@@ -62,12 +62,13 @@ package's evaluation samples was trained on. None of the text is in this folder.
 **Its exits are better than an ordinary model's.** It was trained with an early-exit loss (after
 LayerSkip, arXiv 2404.16710): the output of half depth (weight {settings["first"]:g}) and of one
 later exit a step (weight {settings["later"]:g}) is also asked for the next token, through the same
-final norm and unembedding; {settings["distil"]:.0%} of what it is asked for is the last layer's
-most likely token, the rest the text. An exit's top probability is therefore also an estimate of
-its agreement with the last layer. A checkpoint trained for its last layer alone, such as
-Mistral 7B, has no such exits: expect far less of it, and train heads for it.
+final norm and unembedding; {_distilled(settings)}A checkpoint trained for its last layer alone,
+such as Mistral 7B, has no such exits: expect far less of it, and train heads for it.
 
 ![loss](loss.png)
+
+The hump between 0.8 and 2.3 M tokens is a mistake left in: the exits were asked for the last
+layer's most likely token while that layer knew nothing yet, which held it back.
 
 ## Measured
 
@@ -89,6 +90,21 @@ With confidence `top_prob` and threshold 0.9, the states of earlier tokens exact
 |---|---|---|---|---|
 {policies}
 """
+
+
+def _annealed(state: dict[str, Any]) -> str:
+    start = state["decay_start"]
+    return "" if start is None else f" (annealed to 0 from step {start:,})"
+
+
+def _distilled(settings: dict[str, Any]) -> str:
+    if not settings["distil"]:
+        return ""
+    return f"""while
+the learning rate was annealed, {settings["distil"]:.0%} of what an exit was asked for in answers was
+the last layer's most likely token, the rest the text. There an exit's top probability is nearer to its
+agreement with the last layer than to the chance that the text goes on so: log-likelihoods read at
+an exit are too sure of themselves. """
 
 
 def _policy(title: str, metrics: dict[str, Any]) -> str:

@@ -22,11 +22,13 @@ class ExitLoss:
             token; the rest, and all elsewhere, is the text. It makes an exit's top probability an
             estimate of its agreement with full depth. It hurts a model that is not yet trained:
             keep it at 0 until the last steps.
+        answers: Weight of a token in an answer at the exits; any other weighs 1. Their mean is 1.
     """
 
     first: float = 1.0
     later: float = 0.5
     distil: float = 0.0
+    answers: float = 1.0
 
     def __call__(
         self, model: PreTrainedModel, ids: Tensor, answers: Tensor, rng: random.Random
@@ -45,7 +47,10 @@ class ExitLoss:
         layers = model.config.num_hidden_layers
         first, *others = exit_layers(layers)
         weights = {first: self.first, rng.choice(others): self.later}
-        distil = self.distil * answers[:, 1:].flatten().float()
+        in_answer = answers[:, 1:].flatten().float()
+        distil = self.distil * in_answer
+        shares = 1 + (self.answers - 1) * in_answer
+        shares = shares / shares.sum()
         states = hidden_states(model, ids[:, :-1], [*weights, layers])
         text = ids[:, 1:].flatten()
         logits = logits_at(model, states[layers]).float().flatten(0, 1)
@@ -56,7 +61,7 @@ class ExitLoss:
             scores = logits_at(model, states[layer]).float().flatten(0, 1).log_softmax(-1)
             on_text = functional.nll_loss(scores, text, reduction="none")
             on_teacher = functional.nll_loss(scores, teacher, reduction="none")
-            loss = loss + weight * on_text.lerp(on_teacher, distil).mean()
+            loss = loss + weight * (shares * on_text.lerp(on_teacher, distil)).sum()
             entropies[layer] = on_text.mean().item()
         return loss, entropies
 

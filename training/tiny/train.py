@@ -54,6 +54,7 @@ class Settings:
         distil: See `ExitLoss`.
         first: See `ExitLoss`.
         later: See `ExitLoss`.
+        answers: See `ExitLoss`.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Settings:
     distil: float = 0.0
     first: float = 1.0
     later: float = 0.5
+    answers: float = 1.0
 
 
 class Run:
@@ -85,7 +87,7 @@ class Run:
         self.model = build(settings.model).train()
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizers = _optimizers(self.model, settings.lr)
-        self.loss = ExitLoss(settings.first, settings.later, settings.distil)
+        self.loss = ExitLoss(settings.first, settings.later, settings.distil, settings.answers)
         self.step, self.tokens, self.epoch, self.cursor = 0, 0, 0, 0
         self.decay_start: int | None = None
         self._batches: list | None = None
@@ -209,7 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=1_000_000)
     parser.add_argument("--decay_steps", type=int, help="anneal over this many steps, then stop")
-    for name in ("lr", "distil", "first", "later"):
+    shown = ("lr", "distil", "first", "later", "answers")
+    for name in shown:
         default = getattr(Settings, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"[{default}]")
     args = parser.parse_args(arguments)
@@ -218,9 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.output_path.mkdir(parents=True, exist_ok=True)
     corpus, _ = load_corpus(args.data_dir, args.eval_dir or args.data_dir.parent / "eval")
     tokenizer = tokenizer_for(args.output_path, corpus, args.seed)
-    settings = Settings(
-        args.model, args.seed, args.lr, distil=args.distil, first=args.first, later=args.later
-    )
+    settings = Settings(args.model, args.seed, **{name: getattr(args, name) for name in shown})
     pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
     run = Run(settings, corpus, encoder(tokenizer), pieces)
     checkpoint = args.output_path / CHECKPOINT
