@@ -152,8 +152,12 @@ def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
         return Patience(tokens, exits)
     if name == "saturation":
         return Saturation(tokens)
-    simple = {"top_prob": TopProb, "margin": Margin, "entropy": Entropy, "oracle": Oracle}
+    simple: dict[str, type[TopProb | Margin | Entropy | Oracle]] = {
+        "top_prob": TopProb,
+        "margin": Margin,
+        "entropy": Entropy,
+        "oracle": Oracle,
+    }
     if name not in simple:
         raise ValueError(f"confidence={name!r} is none of {sorted(simple)}, patience, saturation")
-    measure: Confidence = simple[name]()
-    return measure
+    return simple[name]()

@@ -12,9 +12,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from dynamax_lm.trace import AnswerTrace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TraceLine(NamedTuple):

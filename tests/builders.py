@@ -86,7 +86,7 @@ def make_config(kind: str, layers: int = 4, **options: Any) -> Any:
     }
     if kind == "mistral":
         own["sliding_window"] = None
-    config = (MistralConfig if kind == "mistral" else LlamaConfig)
+    config = MistralConfig if kind == "mistral" else LlamaConfig
     return config(**shared | special | own | options)
 
 

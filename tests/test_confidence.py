@@ -36,7 +36,7 @@ class View:
     target: Tensor
 
 
-def view(logits: Tensor, exit: int = 0, index: Tensor | None = None) -> View:  # noqa: A002
+def view(logits: Tensor, exit: int = 0, index: Tensor | None = None) -> View:
     index = torch.arange(logits.shape[0]) if index is None else index
     tokens = logits.argmax(-1)
     return View(exit, index, logits, logits, tokens, tokens)
@@ -59,9 +59,7 @@ def test_probability_measures_follow_their_definitions(rows: Rows) -> None:
         probabilities = sorted(softmax(row), reverse=True)
         entropy = -sum(p * math.log(p) for p in probabilities if p > 0)
         assert ask["top_prob"][number] == pytest.approx(probabilities[0], abs=1e-5)
-        assert ask["margin"][number] == pytest.approx(
-            probabilities[0] - probabilities[1], abs=1e-5
-        )
+        assert ask["margin"][number] == pytest.approx(probabilities[0] - probabilities[1], abs=1e-5)
         assert ask["entropy"][number] == pytest.approx(1 - entropy / math.log(len(row)), abs=1e-4)
 
 

@@ -54,9 +54,7 @@ def test_a_ragged_trace_is_refused() -> None:
         AnswerTrace(0, (1, 2), (1, 2), (3,), (None, None))
 
 
-bills = st.builds(
-    Bill, **{field.name: st.integers(0, 10**15) for field in fields(Bill)}
-)
+bills = st.builds(Bill, **{field.name: st.integers(0, 10**15) for field in fields(Bill)})
 
 
 @given(bills, bills)

@@ -119,9 +119,7 @@ def run_chunk(
             continue
         leaving = torch.zeros_like(running, dtype=torch.bool)
         for part in _slices(stack, running.shape[0]):
-            view = _View(
-                stack, emitter, exits[layer + 1], running[part], hidden[part], targets
-            )
+            view = _View(stack, emitter, exits[layer + 1], running[part], hidden[part], targets)
             sure = measure.ask(view).to(device)
             confidence[view.index] = sure
             going = policy.leaves(sure)

@@ -16,6 +16,7 @@ def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
     """A state that has seen each prompt but its last token.
 
     Args:
+        stack: the decoder.
         prompts: token ids, at least one each.
 
     Raises:

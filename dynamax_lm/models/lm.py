@@ -10,9 +10,8 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +21,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
+from dynamax_lm import __version__
 from dynamax_lm.engine import ScoredAnswer, ScoreRequest, generate, score
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
@@ -81,7 +81,7 @@ _UNFIT = {
 _Item = TypeVar("_Item")
 
 
-class DynamaxLM(HFLM):
+class DynamaxLM(HFLM):  # type: ignore[misc]
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
     Args:
@@ -94,7 +94,7 @@ class DynamaxLM(HFLM):
     """
 
     ARCHITECTURE: ClassVar[checkpoint.Architecture]
-    STACK: ClassVar[Callable[[Any], Any]]
+    STACK: ClassVar[Any]
     COSTS: ClassVar[Any]
 
     def __init__(self, pretrained: Any = None, **given: Any) -> None:
@@ -111,6 +111,8 @@ class DynamaxLM(HFLM):
         checkpoint.check_attention(given.get("attn_implementation"))
         self._raw_settings = parse_settings({k: given[k] for k in OUR_NAMES & set(given)})
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
+        if given.get("device") is None and not torch.cuda.is_available():
+            passed_on["device"] = "cpu"  # the hf model's own default is a GPU
         shown = pretrained or self.ARCHITECTURE.default
         if isinstance(shown, str):
             if shown == checkpoint.TINY:
@@ -169,9 +171,9 @@ class DynamaxLM(HFLM):
     def _join_ranks(self) -> None:
         """Take part in a data-parallel run on CPUs, which the ``hf`` model leaves out."""
         group = torch.distributed
-        if self._world_size == 1 and group.is_available() and group.is_initialized():
-            if not self._given.get("parallelize") and not self._given.get("tp_plan"):
-                self._rank, self._world_size = group.get_rank(), group.get_world_size()
+        launched = group.is_available() and group.is_initialized()
+        if launched and self.world_size == 1 and not self._given.get("parallelize"):
+            self._rank, self._world_size = group.get_rank(), group.get_world_size()
 
     def _fingerprint(self) -> str:
         """Identifies the checkpoint and every setting that can change a number."""
@@ -185,7 +187,7 @@ class DynamaxLM(HFLM):
             },
             "dtype": str(getattr(self.model, "dtype", None)),
             "settings": self.settings.fingerprint_fields(),
-            "version": version("dynamax-lm"),
+            "version": __version__,
         }
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -205,14 +207,15 @@ class DynamaxLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""
-        return super().get_model_info() | {"early_exit": early_exit_block(self)}
+        info: dict[str, Any] = super().get_model_info()
+        return info | {"early_exit": early_exit_block(self)}
 
     # -- requests -------------------------------------------------------------------------------
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """A fixed size on a CPU, where probing with full contexts takes minutes."""
         if self.device.type == "cpu":
-            return min(_CPU_BATCH, self.max_batch_size)
+            return min(_CPU_BATCH, int(self.max_batch_size))
         size: int = super()._detect_batch_size(requests, pos)
         return size
 
@@ -233,9 +236,7 @@ class DynamaxLM(HFLM):
         del override_bs
         fitted = [fit_score(context, tokens, self.max_length) for _, context, tokens in requests]
         results: list[tuple[float, bool]] = []
-        for (key, _, _), answer in zip(
-            requests, self._score(fitted, disable_tqdm), strict=True
-        ):
+        for (key, _, _), answer in zip(requests, self._score(fitted, disable_tqdm), strict=True):
             result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, result)
@@ -261,17 +262,16 @@ class DynamaxLM(HFLM):
             totals.append(total)
         return totals
 
-    def generate_until(
-        self, requests: list[Instance], disable_tqdm: bool = False
-    ) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate every request's text, each as a response with its record."""
         seeds = row_seeds(requests, torch.initial_seed())
         ready = [
-            text_request(self, *request.args, seed)
+            text_request(self, request.args[0], request.args[1], seed)
             for request, seed in zip(requests, seeds, strict=True)
         ]
         order = sorted(
-            range(len(ready)), key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt)
+            range(len(ready)),
+            key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt),
         )
         texts: dict[int, TracedText] = {}
         with self._progress(len(requests), "Generating", disable_tqdm) as bar:

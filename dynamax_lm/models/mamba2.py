@@ -189,7 +189,8 @@ class Mamba2Stack:
     def _masked(flat: Tensor, run: RecurrentRun) -> Tensor:
         assert run.mask is not None
         shape = run.chunk.ids.shape
-        return (flat.unflatten(0, shape) * run.mask.to(flat.device)).to(flat.dtype).flatten(0, 1)
+        masked: Tensor = flat.unflatten(0, shape) * run.mask.to(flat.device)
+        return masked.to(flat.dtype).flatten(0, 1)
 
     @staticmethod
     def _state_inputs(block: Any, run: RecurrentRun) -> _Inputs:
@@ -267,7 +268,9 @@ class Mamba2Stack:
             if frozen is not None:
                 gone = run.frozen.to(rows.device)
                 xbc[gone], dt[gone] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
-        convolved = self._convolve_many(index, mixer, xbc.unflatten(0, (batch, width)), lengths, run)
+        convolved = self._convolve_many(
+            index, mixer, xbc.unflatten(0, (batch, width)), lengths, run
+        )
         x, b, c = self._split(mixer, convolved)
         initial = None if run.chunk.prefill else run.state.ssm[index][rows]
         output, final = mamba2_chunk_scan(
@@ -286,7 +289,7 @@ class Mamba2Stack:
             dt_limit=mixer.time_step_limit,
         )
         run.state.ssm[index][rows] = final.to(run.state.ssm[index].dtype)
-        flat = output.reshape(batch * width, -1)
+        flat: Tensor = output.reshape(batch * width, -1)
         return flat if run.whole else flat[cells]
 
     @staticmethod
@@ -314,7 +317,7 @@ class Mamba2Stack:
 
     @staticmethod
     def _step_sizes(mixer: Any, dt: Tensor) -> tuple[Tensor, Tensor | None, bool]:
-        """dt with what is left to do to it: (dt, bias, softplus).
+        """Step sizes with what is left to do to them: (dt, bias, softplus).
 
         The scan clamps dt to the config's limits and transformers' step does not; where the limits
         bind, the clamp is done here so that decoding equals scoring.
@@ -360,7 +363,7 @@ class Mamba2Stack:
             last = lengths[:, None] + torch.arange(kernel, device=xbc.device)  # (B, K)
             index_last = last[:, None, :].expand(-1, seen.shape[1], -1)
             window[rows] = seen.gather(2, index_last).to(window.dtype)
-        convolved = causal_conv1d_fn(
+        convolved: Tensor = causal_conv1d_fn(
             seen,
             mixer.conv1d.weight.squeeze(1),
             mixer.conv1d.bias,

@@ -79,7 +79,7 @@ class AttentionRun(Run):
     def __init__(self, chunk: Chunk, state: AttentionState, skipped_state: str) -> None:
         super().__init__(chunk)
         device = chunk.ids.device
-        batch, width = chunk.ids.shape
+        width = chunk.width
         self.state = state
         self.skipped_state = skipped_state
         if chunk.prefill:
@@ -324,4 +324,5 @@ class MistralStack:
             sliding_window=self.window,
         )
         output = output.flatten(0, 1).flatten(1)  # (B' * Tq, H * P)
-        return output if lay.place is None else output[lay.place.to(output.device)]
+        attended: Tensor = output if lay.place is None else output[lay.place.to(output.device)]
+        return attended

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 
-def fit_score(
-    context: Sequence[int], continuation: Sequence[int], max_length: int
-) -> ScoreRequest:
+def fit_score(context: Sequence[int], continuation: Sequence[int], max_length: int) -> ScoreRequest:
     """A request cut from the left to the model's context, as the ``hf`` model cuts it.
 
     Raises:
@@ -115,11 +113,12 @@ def answer_text(lm: HFLM, tokens: Sequence[int], until: list[str]) -> str:
     text = lm.tok_decode(ids)
     if isinstance(think_end, int):
         text = text.lstrip()
-    return postprocess_generated_text(
+    cut: str = postprocess_generated_text(
         generation=text,
         stop=until,
         think_end_token=think_end if isinstance(think_end, str) else None,
     )
+    return cut
 
 
 def row_seeds(requests: Sequence[Instance], base: int) -> list[int]:

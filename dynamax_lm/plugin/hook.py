@@ -35,7 +35,7 @@ class Waiter:
             self._busy = False
         if spec is None or spec.loader is None or not hasattr(spec.loader, "exec_module"):
             return None
-        spec.loader = _Once(spec.loader)
+        spec.loader = _Once(spec.loader)  # type: ignore[assignment]
         return spec
 
 
@@ -66,7 +66,7 @@ def install() -> None:
 def force() -> None:
     """The same, whatever the environment says."""
     if not any(isinstance(finder, Waiter) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Waiter())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, Waiter())
     for name in WATCHED:
         if name in sys.modules:
             from dynamax_lm.plugin.bridge import connect

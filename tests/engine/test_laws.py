@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -124,9 +125,7 @@ def test_leaving_always_at_a_layer_is_a_shallower_model(
 
 @settings(max_examples=25)
 @given(shape=shapes(), rows=prompts())
-def test_full_depth_is_transformers_generate(
-    shape: Shape, rows: list[tuple[int, ...]]
-) -> None:
+def test_full_depth_is_transformers_generate(shape: Shape, rows: list[tuple[int, ...]]) -> None:
     model = shape.model()
     stack = STACKS[shape.kind](model)
     for row, answer in zip(rows, generate(stack, ask(rows), reference=True), strict=True):
@@ -247,9 +246,7 @@ def test_every_layer_has_seen_every_token(
     above = [0] * len(rows)
     for step in range(4):
         chunk = Chunk.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
-        depths = run_chunk(
-            stack, state, chunk, _Ignore(), policy=policy, skipped_state=skipped
-        )
+        depths = run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state=skipped)
         reached = depths.layers_used.tolist()
         above = [seen + (used == shape.layers) for seen, used in zip(above, reached, strict=True)]
         everything = [len(row) - 1 + step + 1 for row in rows]
@@ -278,22 +275,31 @@ def test_neighbours_and_padding_do_not_matter(
     """Law 6, for both doors; rows end at different lengths."""
     stack = STACKS[shape.kind](shape.model())
     policy, skipped = draw_policy(data, shape.layers), draw_skipped(data, stack)
-    requests = [
-        GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows
+    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
+    scoring = [
+        ScoreRequest(row, (5,) * request.max_new)
+        for row, request in zip(rows, requests, strict=True)
     ]
-    scoring = [ScoreRequest(row, (5,) * request.max_new) for row, request in zip(rows, requests, strict=True)]
     tally = Tally(policy.threshold)
     together = generate(stack, requests, policy=policy, skipped_state=skipped, reference=True)
     scored = score(stack, scoring, policy=policy, skipped_state=skipped, reference=True)
     for number in range(len(rows)):
         alone: GeneratedAnswer = generate(
-            stack, requests[number : number + 1], policy=policy, skipped_state=skipped, reference=True
+            stack,
+            requests[number : number + 1],
+            policy=policy,
+            skipped_state=skipped,
+            reference=True,
         )[0]
         tally.same(together[number].trace, alone.trace)
         if together[number].trace.layers_used == alone.trace.layers_used:
             assert together[number].reference == alone.reference
         one = score(
-            stack, scoring[number : number + 1], policy=policy, skipped_state=skipped, reference=True
+            stack,
+            scoring[number : number + 1],
+            policy=policy,
+            skipped_state=skipped,
+            reference=True,
         )[0]
         tally.same(scored[number].trace, one.trace)
         if scored[number].trace.layers_used == one.trace.layers_used:
@@ -335,7 +341,7 @@ def test_a_lower_threshold_never_leaves_a_first_step_later(
         policy = ExitPolicy(drawn.exit_layers, drawn.confidence, threshold)
         scored = score(stack, requests, policy=policy, skipped_state=skipped)
         depths.append([answer.trace.layers_used[0] for answer in scored])
-    for lower, higher in zip(depths, depths[1:], strict=False):
+    for lower, higher in pairwise(depths):
         assert all(a <= b for a, b in zip(lower, higher, strict=True))
 
 

@@ -51,16 +51,25 @@ def theirs(folder: Path, **options: Any) -> HFLM:
 def texts(prompts: list[str], **gen_kwargs: Any) -> list[Instance]:
     kwargs = {"until": ["\n\n"], "max_gen_toks": 12} | gen_kwargs
     return [
-        Instance("generate_until", {}, (prompt, kwargs), 0, ("toy", number, 1), task_name="toy",
-                 doc_id=number, repeats=1)
+        Instance(
+            "generate_until",
+            {},
+            (prompt, kwargs),
+            0,
+            ("toy", number, 1),
+            task_name="toy",
+            doc_id=number,
+            repeats=1,
+        )
         for number, prompt in enumerate(prompts)
     ]
 
 
 def pairs(kind: str = "loglikelihood", items: list[Any] | None = None) -> list[Instance]:
     return [
-        Instance(kind, {}, args, number, ("toy", number, 1), task_name="toy", doc_id=number,
-                 repeats=1)
+        Instance(
+            kind, {}, args, number, ("toy", number, 1), task_name="toy", doc_id=number, repeats=1
+        )
         for number, args in enumerate(PAIRS if items is None else items)
     ]
 
@@ -276,7 +285,9 @@ def test_another_architecture_is_sent_to_its_own_model(
         ours("mamba2", folders["mistral"])
 
 
-@pytest.mark.parametrize("name", ["./no/such/folder", "/nowhere/at/all", "mistralai/Mistral-7B-v0.3"])
+@pytest.mark.parametrize(
+    "name", ["./no/such/folder", "/nowhere/at/all", "mistralai/Mistral-7B-v0.3"]
+)
 def test_what_cannot_be_had_is_named_and_tiny_is_offered(name: str) -> None:
     with pytest.raises(SettingError, match="tiny") as caught:
         ours("mistral", Path(name) if name.startswith("/") else name)  # type: ignore[arg-type]

@@ -85,9 +85,7 @@ def test_token_by_token_and_in_pieces_equal_one_forward(
             run_chunk(stack, state, body, None)
         rest = {row: list(rows[row][len(heads[row]) :]) for row in range(len(rows))}
         while active := [row for row in rest if rest[row]]:
-            pieces = [
-                rest[row][: data.draw(st.integers(1, len(rest[row])))] for row in active
-            ]
+            pieces = [rest[row][: data.draw(st.integers(1, len(rest[row])))] for row in active]
             kept = Keep(sum(map(len, pieces)))
             run_chunk(stack, state, Chunk.of(pieces, active, stack.device), kept)
             last = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
