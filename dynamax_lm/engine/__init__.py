@@ -1,12 +1,14 @@
 """One layer loop and its two doors: parallel scoring and token-by-token generation."""
 
 from dynamax_lm.engine.generate import Chooser, GeneratedAnswer, GenerateRequest, generate
+from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
 
 __all__ = [
     "Chooser",
     "GenerateRequest",
     "GeneratedAnswer",
+    "Phases",
     "ScoreRequest",
     "ScoredAnswer",
     "generate",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
@@ -101,6 +102,7 @@ def generate(
     policy: ExitPolicy = FULL_DEPTH,
     skipped_state: str = "propagate",
     reference: bool = False,
+    phases: Phases | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token leaving where the policy says.
 
@@ -110,21 +112,26 @@ def generate(
         policy: when a token leaves.
         skipped_state: what skipped layers remember.
         reference: whether to find the full-depth model's answers as well.
+        phases: where to add the seconds spent.
     """
-    state = prefill(stack, [request.prompt for request in requests])
+    phases = phases or Phases()
+    with phases.measure("prompt"):
+        state = prefill(stack, [request.prompt for request in requests])
     exits = bool(policy.exit_layers)
     mark = stack.mark(state) if reference and exits else None
     rows = [_Progress() for _ in requests]
-    _decode(stack, state, requests, rows, policy, skipped_state)
+    with phases.measure("answer"):
+        _decode(stack, state, requests, rows, policy, skipped_state)
     full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
     answers: Sequence[Sequence[int] | None] = [None] * len(rows)
     if reference and mark is None:
         full_depth = answers = [row.tokens for row in rows]
     elif reference:
-        stack.rewind(state, mark)
-        full_depth = _parallel(stack, state, requests, rows)
-        stack.rewind(state, mark)
-        answers = _continue(stack, state, requests, rows, full_depth)
+        with phases.measure("reference"):
+            stack.rewind(state, mark)
+            full_depth = _parallel(stack, state, requests, rows)
+            stack.rewind(state, mark)
+            answers = _continue(stack, state, requests, rows, full_depth)
     return [
         GeneratedAnswer(
             AnswerTrace(

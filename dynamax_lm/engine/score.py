@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.engine.loop import Depths, run_chunk
+from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
@@ -99,6 +100,7 @@ def score(
     skipped_state: str = "propagate",
     reference: bool = False,
     softmax_dtype: torch.dtype = torch.float32,
+    phases: Phases | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token leaving where the policy says.
 
@@ -109,27 +111,32 @@ def score(
         skipped_state: what skipped layers remember.
         reference: whether to score at full depth as well, from the same prompt states.
         softmax_dtype: in which the log-probabilities are computed.
+        phases: where to add the seconds spent.
     """
+    phases = phases or Phases()
     passes = _share(requests)
-    state, chunk = _begin(stack, passes)
+    with phases.measure("prompt"):
+        state, chunk = _begin(stack, passes)
     targets = _targets(requests, passes).to(stack.device)
     full_needed = reference or policy.needs_target
     full: _Targets | None = None
     if full_needed and policy.exit_layers:
-        mark = stack.mark(state)
-        full = _Targets(targets, softmax_dtype)
-        run_chunk(stack, state, chunk, full)
-        stack.rewind(state, mark)
+        with phases.measure("reference"):
+            mark = stack.mark(state)
+            full = _Targets(targets, softmax_dtype)
+            run_chunk(stack, state, chunk, full)
+            stack.rewind(state, mark)
     ours = _Targets(targets, softmax_dtype)
-    depths = run_chunk(
-        stack,
-        state,
-        chunk,
-        ours,
-        policy=policy,
-        skipped_state=skipped_state,
-        targets=None if full is None else full.most_likely.to(stack.device),
-    )
+    with phases.measure("answer"):
+        depths = run_chunk(
+            stack,
+            state,
+            chunk,
+            ours,
+            policy=policy,
+            skipped_state=skipped_state,
+            targets=None if full is None else full.most_likely.to(stack.device),
+        )
     if reference and full is None:
         full = ours
     return _answers(requests, passes, ours, full if reference else None, depths)

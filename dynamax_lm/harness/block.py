@@ -9,17 +9,18 @@ import logging
 from typing import Any
 
 from dynamax_lm.harness.live import Run, run_of
+from dynamax_lm.ledger import CONVENTION as FLOPS_CONVENTION
 
 LOW_AGREEMENT = 0.9
 
 CONVENTION = (
     "layers_used counts decoder layers run for an emitted token, 1..L. The prompt without its last "
     "token is prefilled at full depth; answer tokens are those generated, up to and including the "
-    "stop, or the continuation's in scoring. FLOPs are 2 per multiply-add. flops_saved is "
-    "1 - spent / full_depth over answer tokens, exit checks and state propagation included; "
+    "stop, or the continuation's in scoring. flops_saved counts answer tokens only; "
     "flops_saved_total has the prompt in both. agreement is the share of emitted tokens equal to "
     "the full-depth model's most likely token after the same prefix. The tables average "
-    "per-document values; the values here pool tokens. The reference is never billed."
+    "per-document values; the values here pool tokens. The reference is never billed. "
+    + FLOPS_CONVENTION
 )
 
 _log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,7 +23,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from dynamax_lm import __version__
-from dynamax_lm.engine import ScoredAnswer, ScoreRequest, generate, score
+from dynamax_lm.engine import Phases, ScoredAnswer, ScoreRequest, generate, score
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
 from dynamax_lm.ledger import AttentionCosts, Ledger, Mamba2Costs
@@ -76,7 +77,8 @@ _NOT_IN_FINGERPRINT = frozenset(
 )
 _UNFIT = {
     "tp_plan": "tensor parallelism cuts the projections that exits read; use parallelize=True",
-    "autogptq": "its weights are not read from plain safetensors modules; use gptqmodel or none",
+    "quantization_config": "the hf model passes the checkpoint's own, and takes no second one",
+    "autogptq": "its weights are not read from plain safetensors modules; leave it out",
 }
 _Item = TypeVar("_Item")
 
@@ -147,6 +149,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             self._policy = ExitPolicy(
                 self.settings.exit_layers, self.settings.confidence, self.settings.threshold
             )
+        self.phases = Phases()
         self.fingerprint = self._fingerprint()
         self._announce(costs.n_layers)
 
@@ -208,7 +211,16 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""
         info: dict[str, Any] = super().get_model_info()
-        return info | {"early_exit": early_exit_block(self)}
+        seconds = {name: round(value, 3) for name, value in asdict(self.phases).items()}
+        if self.phases.reference:
+            _log.info(
+                "the full-depth reference took %.1f s beside %.1f s for the prompts and %.1f s for "
+                "the answers; reference=false leaves it out",
+                self.phases.reference,
+                self.phases.prompt,
+                self.phases.answer,
+            )
+        return info | {"early_exit": early_exit_block(self) | {"seconds": seconds}}
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -291,6 +303,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 policy=self._policy,
                 skipped_state=self.settings.skipped_state,
                 reference=self.settings.reference,
+                phases=self.phases,
             )
         texts = []
         for one, answer in zip(some, answers, strict=True):
@@ -323,6 +336,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                         skipped_state=self.settings.skipped_state,
                         reference=self.settings.reference,
                         softmax_dtype=self.softmax_dtype or torch.float32,
+                        phases=self.phases,
                     )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

@@ -1,0 +1,48 @@
+"""Where the seconds of a run go: prompts, answers, and the full-depth reference.
+
+Owns a stopwatch and nothing else. Readings are of one process and machine; only ratios within a
+run mean anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Phase = Literal["prompt", "answer", "reference"]
+
+
+@dataclass
+class Phases:
+    """Seconds spent in each part of a run.
+
+    Attributes:
+        prompt: prefilling prompts; the exits and the reference share it.
+        answer: generating or scoring with exits.
+        reference: finding the full-depth model's answers.
+    """
+
+    prompt: float = 0.0
+    answer: float = 0.0
+    reference: float = 0.0
+
+    @contextmanager
+    def measure(self, phase: Phase) -> Iterator[None]:
+        """Add the seconds of the block to ``phase``; waits for a GPU at both ends."""
+        _finish_queued_work()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _finish_queued_work()
+            setattr(self, phase, getattr(self, phase) + time.perf_counter() - start)
+
+
+def _finish_queued_work() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
