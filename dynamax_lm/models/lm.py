@@ -51,7 +51,7 @@ from dynamax_lm.settings import (
 )
 from dynamax_lm.trace import Bill, ExitRecord, TracedScore, TracedText, TracedTotal
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
 """Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
 
