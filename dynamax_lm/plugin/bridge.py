@@ -17,7 +17,10 @@ MODELS = {
 }
 """Name and defining class of each model; lm-eval imports the class when it is asked for."""
 
-_MARK = "_dynamax_lm_tasks"
+TASKS = Path(__file__).resolve().parent.parent / "tasks"
+"""The folder of our task files."""
+
+_MARK = "_dynamax_lm"
 
 
 def connect(name: str) -> None:
@@ -26,12 +29,12 @@ def connect(name: str) -> None:
     Args:
         name: ``lm_eval.models`` or ``lm_eval.tasks``, fully imported.
     """
+    supply_squad_metrics()
     if name == "lm_eval.models":
         register_models()
-        supply_squad_metrics()
     elif name == "lm_eval.tasks":
+        teach_yaml_tags()
         add_tasks()
-        supply_squad_metrics()
 
 
 def register_models() -> None:
@@ -44,14 +47,10 @@ def register_models() -> None:
 
 
 def add_tasks() -> None:
-    """Let every ``TaskManager`` that has the stock tasks see ours too; stock names win."""
-    import lm_eval.tasks.manager as manager
-    import yaml
-    from lm_eval.tasks import _yaml_loader
+    """Let every ``TaskManager`` that has the stock tasks see ours too."""
+    from lm_eval.tasks.manager import TaskManager
 
-    yaml.add_constructor("!stock_task", _stock_task, Loader=_yaml_loader._Base)
-    yaml.add_constructor("!sample", _sample, Loader=_yaml_loader._Base)
-    original = manager.TaskManager.__init__
+    original = TaskManager.__init__
     if hasattr(original, _MARK):
         return
 
@@ -65,31 +64,44 @@ def add_tasks() -> None:
         **kwargs: Any,
     ) -> None:
         given = include_path
-        if include_defaults:
+        if include_defaults:  # later folders win, so a user's own come after ours
             theirs = list(given) if isinstance(given, (list, tuple)) else [given] * bool(given)
-            include_path = [our_tasks(), *theirs]
+            include_path = [TASKS, *theirs]
         original(self, verbosity, include_path, include_defaults, *args, **kwargs)
         self.include_path = given
 
     setattr(init, _MARK, True)
-    manager.TaskManager.__init__ = init
+    TaskManager.__init__ = init
 
 
-def our_tasks() -> Path:
-    """The folder of our task files."""
-    return Path(__file__).resolve().parent.parent / "tasks"
+def teach_yaml_tags() -> None:
+    """Let task files name stock files and our records, wherever the two packages lie.
+
+    lm-eval's ``include`` and ``data_files`` know only paths that are absolute, or relative to the
+    including file or the working directory.
+    """
+    import yaml
+    from lm_eval.tasks import _yaml_loader
+
+    if hasattr(_yaml_loader._Base, _MARK):
+        return
+    # A class of our own: constructors added to yaml's would hold in the whole process.
+    base = type("Base", (_yaml_loader._Base,), {_MARK: True})
+    yaml.add_constructor("!stock_task", _stock_task, Loader=base)
+    yaml.add_constructor("!sample", _sample, Loader=base)
+    _yaml_loader._Base = base
 
 
 def _stock_task(loader: Any, node: Any) -> str:
-    """``!stock_task coqa/default.yaml``: a stock file, wherever lm-eval is installed."""
+    """``!stock_task coqa/default.yaml``: a file among lm-eval's tasks."""
     import lm_eval.tasks
 
     return str(Path(lm_eval.tasks.__file__).parent / loader.construct_scalar(node))
 
 
 def _sample(loader: Any, node: Any) -> str:
-    """``!sample coqa/sample.jsonl``: records inside this package, wherever it is installed."""
-    return str(our_tasks() / loader.construct_scalar(node))
+    """``!sample coqa/sample.jsonl``: records among our tasks."""
+    return str(TASKS / loader.construct_scalar(node))
 
 
 def supply_squad_metrics() -> None:

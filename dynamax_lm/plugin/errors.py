@@ -1,20 +1,27 @@
 """One line instead of a traceback, where a person typed the command.
 
-Owns the exception hook of lm-eval's command line. Programs that call lm-eval as a library see the
+Owns the exception hook of the command lines. Programs that call lm-eval as a library see the
 exception itself.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import PurePath
 from types import TracebackType
 
 from dynamax_lm.errors import SettingError
 
+_COMMANDS = frozenset({"lm_eval", "lm-eval"})
+_PACKAGES = frozenset({"lm_eval", "dynamax_lm"})
+
 
 def install_one_line_errors() -> None:
-    """Print a wrong setting as one line on lm-eval's command line; anything else as before."""
+    """Print a wrong setting as one line on our and lm-eval's command lines; all else as before.
+
+    Python ends with status 1 either way. lm-eval's command line lets exceptions through, so the
+    interpreter's own hook is the place.
+    """
     if not _is_command_line() or getattr(sys.excepthook, "_one_line", False):
         return
     before = sys.excepthook
@@ -32,9 +39,9 @@ def install_one_line_errors() -> None:
 
 
 def _is_command_line() -> bool:
+    """Whether the main program is lm-eval's script, or a module of lm-eval's or ours."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name.partition(".")[0] in {"lm_eval", "dynamax_lm"}:
+    if spec is not None and spec.name.partition(".")[0] in _PACKAGES:
         return True
-    command = os.path.basename(getattr(main, "__file__", "") or "").removesuffix(".py")
-    return command in {"lm_eval", "lm-eval"}
+    return PurePath(sys.argv[0] if sys.argv else "").stem in _COMMANDS

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 _PUNCTUATION = frozenset(string.punctuation)
@@ -44,3 +46,25 @@ def compute_f1(a_gold: str, a_pred: str) -> float:
         return 0.0
     precision, recall = shared / len(predicted), shared / len(gold)
     return 2 * precision * recall / (precision + recall)
+
+
+def get_raw_scores(
+    examples: Iterable[Any], preds: Mapping[str, str]
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Each question's exact match and F1, the best over its gold answers.
+
+    Args:
+        examples: each with ``qas_id`` and ``answers``, a list of ``{"text": ...}``; gold answers
+            that normalise to nothing do not count, and without any the right answer is empty.
+        preds: answers by question; questions without one are left out.
+    """
+    exact: dict[str, int] = {}
+    f1: dict[str, float] = {}
+    for example in examples:
+        if example.qas_id not in preds:
+            continue
+        answer = preds[example.qas_id]
+        gold = [one["text"] for one in example.answers if normalize_answer(one["text"])] or [""]
+        exact[example.qas_id] = max(compute_exact(text, answer) for text in gold)
+        f1[example.qas_id] = max(compute_f1(text, answer) for text in gold)
+    return exact, f1

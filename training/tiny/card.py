@@ -101,10 +101,10 @@ def _distilled(settings: dict[str, Any]) -> str:
     if not settings["distil"]:
         return ""
     return f"""while
-the learning rate was annealed, {settings["distil"]:.0%} of what an exit was asked for in answers was
-the last layer's most likely token, the rest the text. There an exit's top probability is nearer to its
-agreement with the last layer than to the chance that the text goes on so: log-likelihoods read at
-an exit are too sure of themselves. """
+the learning rate was annealed, {settings["distil"]:.0%} of what an exit was asked for in answers
+was the last layer's most likely token, the rest the text. There an exit's top probability is nearer
+to its agreement with the last layer than to the chance that the text goes on so: log-likelihoods
+read at an exit are too sure of themselves. """
 
 
 def _policy(title: str, metrics: dict[str, Any]) -> str:
