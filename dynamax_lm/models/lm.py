@@ -44,6 +44,7 @@ from dynamax_lm.settings import (
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
     ExitSettings,
+    RawSettings,
     mend_split_lists,
     parse_settings,
     refuse_pickled_weights,
@@ -111,7 +112,8 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         if given.get("backend", "default") not in {"default", "causal"}:
             raise SettingError(f"backend={given['backend']!r}: only causal models have exits")
         checkpoint.check_attention(given.get("attn_implementation"))
-        self._raw_settings = parse_settings({k: given[k] for k in OUR_NAMES & set(given)})
+        self._own = {name: given[name] for name in OUR_NAMES & set(given)}
+        self._raw_settings = parse_settings(self._own)
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
         if given.get("device") is None and not torch.cuda.is_available():
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
@@ -137,18 +139,36 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         self._join_ranks()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._stack = type(self).STACK(self._unwrapped)
+        self._apply(self.settings)
+
+    def change(self, **own: Any) -> None:
+        """Go on under other settings, without loading anything again.
+
+        Args:
+            **own: our arguments (DESIGN, "Outer names"), over those given so far.
+
+        Raises:
+            SettingError: any wrong name or value; the settings then stay as they were.
+        """
+        refuse_unknown(own, OUR_NAMES)
+        merged = {**self._own, **own}
+        settings = self._resolve(parse_settings(merged))
+        self._own = merged
+        self._apply(settings)
+
+    def _apply(self, settings: ExitSettings) -> None:
+        """Everything that follows from the settings."""
+        self.settings = settings
         costs = type(self).COSTS.from_config(self.config)
         self._ledger = Ledger(
             costs,
-            exit_layers=self.settings.exit_layers,
-            confidence=self.settings.confidence,
-            skipped_state=self.settings.skipped_state,
+            exit_layers=settings.exit_layers,
+            confidence=settings.confidence,
+            skipped_state=settings.skipped_state,
         )
         self._policy = FULL_DEPTH
-        if self.settings.exit_layers:
-            self._policy = ExitPolicy(
-                self.settings.exit_layers, self.settings.confidence, self.settings.threshold
-            )
+        if settings.exit_layers:
+            self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
         self.phases = Phases()
         self.fingerprint = self._fingerprint()
         self._announce(costs.n_layers)
@@ -158,11 +178,14 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
     def _get_backend(self, config: Any, **kwargs: Any) -> None:
         """The last call before tokenizer and weights: the settings meet the configuration."""
         checkpoint.check_config(config, self.ARCHITECTURE)
-        self.settings: ExitSettings = self._raw_settings.resolve(
-            n_layers=config.num_hidden_layers,
+        self.settings = self._resolve(self._raw_settings, config)
+        super()._get_backend(config, **kwargs)
+
+    def _resolve(self, raw: RawSettings, config: Any = None) -> ExitSettings:
+        return raw.resolve(
+            n_layers=(config or self.config).num_hidden_layers,
             architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
         )
-        super()._get_backend(config, **kwargs)
 
     @property
     def _unwrapped(self) -> Any:

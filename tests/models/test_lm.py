@@ -346,3 +346,19 @@ def test_the_fingerprint_follows_what_can_change_a_number(folders: dict[str, Pat
     assert fingerprint(skipped_state="copy_kv") != base
     assert fingerprint(dtype="bfloat16") != base
     assert fingerprint(max_length=50) != base
+
+
+def test_changed_settings_are_those_of_a_fresh_model(folders: dict[str, Path]) -> None:
+    changed = ours("mistral", folders["mistral"], threshold=1.0, exit_layers=2)
+    changed.change(threshold=0.0, confidence="margin")
+    fresh = ours("mistral", folders["mistral"], threshold=0.0, confidence="margin", exit_layers=2)
+    assert changed.fingerprint == fresh.fingerprint
+    records = [record_of(lm.generate_until(texts(PROMPTS))[0]) for lm in (changed, fresh)]
+    assert records[0] is not None
+    assert records[0] == records[1]
+    assert set(records[0].traces[0].layers_used) == {2}
+
+    for wrong in ({"threshold": 1.5}, {"exit_layers": 9}, {"treshold": 0.5}):
+        with pytest.raises(SettingError):
+            changed.change(**wrong)
+    assert changed.fingerprint == fresh.fingerprint
