@@ -1,0 +1,282 @@
+"""All trained heads of one backbone: ask them, train them, save and load them.
+
+Owns which classifier and translator stands at which exit, what is remembered while a batch is
+answered, and whether a backbone is the one they were trained on. It does not know thresholds, how
+a token is chosen, or lm-eval.
+
+An exit is named by its *layer*: the layers run before it, 1..L-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import store
+from dynamax_lm.heads.classifiers import BY_TOKEN, Classifier
+from dynamax_lm.heads.config import HeadsConfig
+from dynamax_lm.heads.depth import MambaDepth
+from dynamax_lm.heads.fingerprint import fingerprint
+from dynamax_lm.heads.mixer import Memory
+from dynamax_lm.heads.translators import make_translator
+
+_ARCHITECTURES = {"mistral": "attention", "llama": "attention", "mamba2": "mamba2"}
+
+
+@dataclass
+class HeadsState:
+    """What classifiers remember while one batch is answered.
+
+    Attributes:
+        rows: rows of the batch.
+        along: per exit, its memory of each row: the tokens asked there so far.
+        depth: of each token of the current pass, for ``mamba_depth``.
+    """
+
+    rows: int
+    along: dict[int, Memory] = field(default_factory=dict)
+    depth: Memory | None = None
+
+
+class ExitHeads(nn.Module, PyTorchModelHubMixin):
+    """Classifiers and translators of every exit.
+
+    Args:
+        config: what they are. Weights start random, translators at the identity.
+        card: text of the model card that is saved with them.
+    """
+
+    def __init__(self, config: HeadsConfig, card: str = "") -> None:
+        super().__init__()
+        self.config = config
+        self.card = card
+        names = [str(layer) for layer in config.exit_layers]
+        self.translators = nn.ModuleDict({name: make_translator(config) for name in names})
+        self.classifiers = nn.ModuleDict()
+        self.depth: MambaDepth | None = None
+        if config.classifier == "mamba_depth":
+            self.depth = MambaDepth(config)
+        elif config.has_classifier:
+            kind = BY_TOKEN[config.classifier]
+            self.classifiers = nn.ModuleDict({name: kind(config) for name in names})
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    def new_state(self, rows: int) -> HeadsState:
+        """An empty memory for a batch of ``rows`` rows."""
+        return HeadsState(rows)
+
+    def begin(self, state: HeadsState, tokens: int) -> None:
+        """A pass of ``tokens`` tokens begins; what runs along depth starts anew."""
+        if self.depth is not None:
+            state.depth = self.depth.empty(tokens)
+
+    def confidence(
+        self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: HeadsState
+    ) -> Tensor:
+        """How likely leaving is right, calibrated.
+
+        Args:
+            layer: the exit.
+            hidden: (n, D) of the tokens asked.
+            rows: (n,) the batch's row of each; a row's tokens stand together, in order.
+            tokens: (n,) which of the pass's tokens these are.
+            state: of the batch; afterwards it has seen these tokens.
+
+        Returns:
+            (n,) float32 in [0, 1].
+        """
+        with torch.no_grad():
+            logits = self._ask(layer, hidden, rows, tokens, state)
+            scale, bias = self.config.calibrated(layer)
+            return torch.sigmoid(scale * logits + bias)
+
+    def _ask(
+        self, layer: int, hidden: Tensor, rows: Tensor, tokens: Tensor, state: HeadsState
+    ) -> Tensor:
+        if self.depth is not None:
+            assert state.depth is not None, "begin() comes before the first question of a pass"
+            device = self.depth.mixer.conv_weight.device
+            wide = hidden.to(device, torch.float32)
+            found: Tensor = self.depth(layer, wide, tokens.to(device), state.depth)
+            return found
+        classifier = self._classifier(layer)
+        if layer not in state.along and (empty := classifier.empty(state.rows)) is not None:
+            state.along[layer] = empty
+        device = next(classifier.parameters()).device
+        wide = hidden.to(device, torch.float32)
+        logits: Tensor = classifier(wide, rows.to(device), state.along.get(layer))
+        return logits
+
+    def _classifier(self, layer: int) -> Classifier:
+        classifier = self.classifiers[str(layer)]
+        assert isinstance(classifier, Classifier)
+        return classifier
+
+    def translate(self, layer: int, hidden: Tensor) -> Tensor:
+        """What the unembedding reads at an exit: (n, D) to (n, D), in the dtype of ``hidden``."""
+        if self.config.translator == "identity":
+            return hidden
+        translator = self.translators[str(layer)]
+        wide = hidden.to(next(translator.parameters()).device, torch.float32)
+        translated: Tensor = translator(wide)
+        return translated.to(hidden.device, hidden.dtype)
+
+    # -- training -------------------------------------------------------------------------------
+
+    def training_logits(
+        self, hidden: Mapping[int, Tensor], masks: Mapping[int, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """Uncalibrated logits at every exit, in parallel, from an empty memory.
+
+        Args:
+            hidden: (B, T, D) at each exit, by layer.
+            masks: (B, T) bool at each exit, which tokens are asked there; ``None`` for all. A
+                Mamba classifier along tokens does not see the others, as at run time.
+
+        Returns:
+            (B, T) float32 by layer; 0 where nothing was asked.
+        """
+        wide = {layer: one.float() for layer, one in hidden.items()}
+        if self.depth is None:
+            return {
+                layer: self._classifier(layer).logits(one, None if masks is None else masks[layer])
+                for layer, one in wide.items()
+            }
+        found = self.depth.logits(wide)
+        if masks is None:
+            return found
+        return {layer: torch.where(masks[layer], one, 0.0) for layer, one in found.items()}
+
+    # -- cost -----------------------------------------------------------------------------------
+
+    def classifier_flops(self, layer: int) -> int:
+        """FLOPs of asking one token at an exit, norm included; 0 without a classifier."""
+        if self.depth is not None:
+            return self.depth.flops
+        return self._classifier(layer).flops if self.classifiers else 0
+
+    def translator_flops(self, layer: int) -> int:
+        """FLOPs of translating one token at an exit."""
+        flops: int = self.translators[str(layer)].flops  # type: ignore[assignment]
+        return flops
+
+    # -- the backbone ---------------------------------------------------------------------------
+
+    def check_backbone(self, config: Any, unembedding: Tensor) -> None:
+        """Refuse a backbone that these heads were not trained on.
+
+        Args:
+            config: the backbone's transformers configuration.
+            unembedding: (V, D) its vocabulary projection's weight.
+
+        Raises:
+            SettingError: says what differs.
+        """
+        check_shape(self.config, config)
+        if fingerprint(unembedding) != self.config.fingerprint:
+            raise SettingError(
+                f"heads were trained on {self.config.backbone}, whose unembedding has fingerprint "
+                f"{self.config.fingerprint[:12]}, and this checkpoint's has "
+                f"{fingerprint(unembedding)[:12]}: train heads for it, or use heads=none"
+            )
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        card: str | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> str | None:
+        """Save as a folder of safetensors, configuration and card, whole or not at all.
+
+        Args:
+            save_directory: the folder; what it held of these three files is replaced.
+            card: text of the card; the present one where left out.
+            repo_id: where to push, the folder's name where left out.
+            push_to_hub: whether to push as well.
+            **hub: for ``push_to_hub``.
+
+        Returns:
+            The address of the commit, if pushed.
+
+        Raises:
+            SettingError: the folder cannot be written.
+        """
+        folder = Path(save_directory)
+        self.card = self.card if card is None else card
+        self.config = store.write_folder(folder, self.config, self.state_dict(), self.card)
+        if push_to_hub:
+            pushed: str = self.push_to_hub(repo_id or folder.name, **hub)
+            return pushed
+        return None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub: Any) -> ExitHeads:  # type: ignore[override]
+        """Load from a folder or the hub.
+
+        Args:
+            name: a folder, or a hub id.
+            **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ...
+
+        Raises:
+            SettingError: no such heads, or files that are cut, changed or of another shape.
+        """
+        folder = store.find_folder(str(name), **hub)
+        config = store.read_config(folder)
+        heads = cls(config, store.read_card(folder))
+        heads._fill(store.read_tensors(folder, config), folder)
+        return heads.eval()
+
+    def _fill(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        own = self.state_dict()
+        for what, names in (
+            ("lacks", own.keys() - tensors.keys()),
+            ("has unknown", tensors.keys() - own.keys()),
+        ):
+            if names:
+                some = ", ".join(sorted(names)[:3])
+                raise SettingError(f"heads {folder / store.WEIGHTS} {what} {some}")
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+                raise SettingError(
+                    f"heads {folder / store.WEIGHTS}: {name} is {list(tensor.shape)} "
+                    f"{tensor.dtype}, and the configuration says {list(own[name].shape)} "
+                    f"{own[name].dtype}"
+                )
+            if not bool(tensor.isfinite().all()):
+                raise SettingError(f"heads {folder / store.WEIGHTS}: {name} is not finite")
+        self.load_state_dict(dict(tensors))
+
+
+def check_shape(heads: HeadsConfig, config: Any) -> None:
+    """Refuse a backbone by its configuration alone, before weights load.
+
+    Args:
+        heads: of the heads.
+        config: the backbone's transformers configuration.
+
+    Raises:
+        SettingError: says what differs.
+    """
+    kind = _ARCHITECTURES.get(config.model_type, config.model_type)
+    theirs = (kind, config.num_hidden_layers, config.hidden_size, config.vocab_size)
+    ours = (heads.architecture, heads.n_layers, heads.width, heads.vocabulary)
+    names = ("architecture", "number of layers", "width", "vocabulary")
+    for name, our, their in zip(names, ours, theirs, strict=True):
+        if our != their:
+            raise SettingError(
+                f"heads were trained on {heads.backbone}, whose {name} is {our}, and this "
+                f"checkpoint's is {their}: train heads for it, or use heads=none"
+            )

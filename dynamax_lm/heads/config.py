@@ -1,0 +1,228 @@
+"""What trained heads are: their shape, their backbone, how they were made and what they promise.
+
+Owns ``config.json`` of a heads folder, strictly: a missing, extra or impossible field is refused in
+one line, so that heads never run under a reading that their author did not mean. It does not know
+tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from dynamax_lm.errors import SettingError
+
+SCHEMA = 1
+"""Version of the fields below."""
+
+CLASSIFIERS = ("none", "linear", "ffn", "mamba", "mamba_depth")
+TRANSLATORS = ("identity", "low_rank", "affine")
+ARCHITECTURES = ("attention", "mamba2")
+LABELS = ("top1", "top_k")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadsConfig:
+    """Everything about trained heads that is not a tensor.
+
+    Attributes:
+        backbone: name of the checkpoint they were trained on.
+        architecture: ``attention`` or ``mamba2``.
+        n_layers: the backbone's L.
+        width: the backbone's D.
+        vocabulary: the backbone's V.
+        fingerprint: of the backbone's unembedding, as :mod:`dynamax_lm.heads.fingerprint` has it.
+        exit_layers: layers run before each exit, ascending, each in 1..L-1.
+        classifier: ``linear``, ``ffn``, ``mamba``, ``mamba_depth``, or ``none`` for translators
+            alone.
+        classifier_width: what the hidden state is projected down to first; D for no projection.
+        ffn_width: inner width of ``ffn``; ignored elsewhere, as the four sizes below are outside
+            the Mamba kinds.
+        state_size: S, SSM state elements per inner channel.
+        head_dim: P, width of an SSM head; divides ``expand * classifier_width``.
+        expand: inner channels per channel of ``classifier_width``.
+        conv_kernel: K, width of the convolution.
+        translator: ``identity``, ``low_rank`` or ``affine``.
+        translator_rank: of ``low_rank``; ignored elsewhere.
+        label: what the classifier was trained to predict: that the exit's most likely token is full
+            depth's (``top1``), or is among full depth's ``label_k`` most likely (``top_k``).
+        label_k: k of ``top_k``; 1 for ``top1``.
+        loss: settings of the loss.
+        data: description, files, tokens.
+        training: steps, seed, and whatever else made them.
+        calibration: per exit (its layer as text) ``{"scale": a, "bias": b}``: the confidence is
+            sigmoid(a * logit + b). An exit left out has a = 1, b = 0.
+        reliability: rows of the reliability table.
+        certificate: a certified threshold and what it promises, or ``None``.
+        weights_sha256: of ``model.safetensors``; written as the heads are saved, empty before.
+        schema: version of these fields.
+
+    Raises:
+        SettingError: an impossible value.
+    """
+
+    backbone: str
+    architecture: str
+    n_layers: int
+    width: int
+    vocabulary: int
+    fingerprint: str
+    exit_layers: tuple[int, ...]
+    classifier: str
+    classifier_width: int
+    ffn_width: int = 0
+    state_size: int = 16
+    head_dim: int = 8
+    expand: int = 2
+    conv_kernel: int = 4
+    translator: str = "identity"
+    translator_rank: int = 0
+    label: str = "top1"
+    label_k: int = 1
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reliability: tuple[Mapping[str, Any], ...] = ()
+    certificate: Mapping[str, Any] | None = None
+    weights_sha256: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        object.__setattr__(self, "exit_layers", tuple(self.exit_layers))
+        object.__setattr__(self, "reliability", tuple(self.reliability))
+        if self.schema != SCHEMA:
+            raise _bad("schema", self.schema, f"this version reads schema {SCHEMA}")
+        _choose("architecture", self.architecture, ARCHITECTURES)
+        _choose("classifier", self.classifier, CLASSIFIERS)
+        _choose("translator", self.translator, TRANSLATORS)
+        _choose("label", self.label, LABELS)
+        for name in ("n_layers", "width", "vocabulary", "classifier_width", "label_k"):
+            if getattr(self, name) < 1:
+                raise _bad(name, getattr(self, name), "at least 1")
+        self._check_exits()
+        self._check_sizes()
+        self._check_calibration()
+
+    def _check_types(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            kind = _KINDS[str(one.type)]
+            wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+            if wrong:
+                raise _bad(one.name, value, f"{_KIND_NAMES[str(one.type)]} expected")
+
+    def _check_exits(self) -> None:
+        exits = self.exit_layers
+        whole = all(isinstance(e, int) and not isinstance(e, bool) for e in exits)
+        if not exits or not whole or list(exits) != sorted(set(exits)):
+            raise _bad("exit_layers", list(exits), "ascending layers, each once, at least one")
+        if exits[0] < 1 or exits[-1] >= self.n_layers:
+            raise _bad("exit_layers", list(exits), f"exits lie in 1..{self.n_layers - 1}")
+
+    def _check_sizes(self) -> None:
+        narrow = self.classifier_width
+        if narrow > self.width:
+            raise _bad("classifier_width", narrow, f"at most the backbone's width, {self.width}")
+        if self.classifier == "linear" and narrow != self.width:
+            why = f"linear is one layer over the whole hidden state; its width is {self.width}"
+            raise _bad("classifier_width", narrow, why)
+        if self.classifier == "ffn" and self.ffn_width < 1:
+            raise _bad("ffn_width", self.ffn_width, "at least 1 for classifier ffn")
+        if self.classifier in {"mamba", "mamba_depth"}:
+            for name in ("state_size", "head_dim", "expand", "conv_kernel"):
+                if getattr(self, name) < 1:
+                    raise _bad(name, getattr(self, name), f"at least 1 for {self.classifier}")
+            if self.expand * narrow % self.head_dim:
+                why = f"must divide expand * classifier_width = {self.expand * narrow}"
+                raise _bad("head_dim", self.head_dim, why)
+        if self.translator == "low_rank" and not 1 <= self.translator_rank <= self.width:
+            raise _bad("translator_rank", self.translator_rank, f"lies in 1..{self.width}")
+
+    def _check_calibration(self) -> None:
+        known = {str(layer) for layer in self.exit_layers}
+        for layer, pair in self.calibration.items():
+            if layer not in known:
+                raise _bad("calibration", layer, f"no exit of these heads: {list(known)}")
+            if not isinstance(pair, Mapping) or set(pair) != {"scale", "bias"}:
+                raise _bad("calibration", pair, 'each exit has {"scale": a, "bias": b}')
+            for name, value in pair.items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if not number or not math.isfinite(value):
+                    raise _bad(f"calibration {layer} {name}", value, "a finite number expected")
+            if pair["scale"] <= 0:
+                why = "above 0, or a surer classifier would count as less sure"
+                raise _bad(f"calibration {layer} scale", pair["scale"], why)
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether ``confidence=head`` can be asked of these heads."""
+        return self.classifier != "none"
+
+    def calibrated(self, layer: int) -> tuple[float, float]:
+        """(a, b) of the exit after ``layer`` layers: confidence = sigmoid(a * logit + b)."""
+        pair = self.calibration.get(str(layer), {"scale": 1.0, "bias": 0.0})
+        return float(pair["scale"]), float(pair["bias"])
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> HeadsConfig:
+        """Read the text of ``config.json``.
+
+        Raises:
+            SettingError: no JSON object, a missing or extra field, or an impossible value.
+        """
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise SettingError(f"heads config.json is not JSON: {error}") from error
+        if not isinstance(given, dict):
+            raise SettingError("heads config.json holds no JSON object")
+        names = [one.name for one in fields(cls)]
+        if missing := [name for name in names if name not in given]:
+            raise SettingError(f"heads config.json lacks {', '.join(missing)}")
+        if extra := sorted(set(given) - set(names)):
+            raise SettingError(
+                f"heads config.json has unknown fields {', '.join(extra)}; "
+                f"a newer version may have written it"
+            )
+        for name in ("exit_layers", "reliability"):
+            if isinstance(given[name], list):
+                given[name] = tuple(given[name])
+        return cls(**given)
+
+
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "tuple[int, ...]": tuple,
+    "Mapping[str, Any]": Mapping,
+    "Mapping[str, Mapping[str, float]]": Mapping,
+    "tuple[Mapping[str, Any], ...]": tuple,
+    "Mapping[str, Any] | None": (Mapping, type(None)),
+}
+_KIND_NAMES = {
+    "str": "text",
+    "int": "a whole number",
+    "tuple[int, ...]": "a list of layers",
+    "Mapping[str, Any]": "an object",
+    "Mapping[str, Mapping[str, float]]": "an object",
+    "tuple[Mapping[str, Any], ...]": "a list of rows",
+    "Mapping[str, Any] | None": "an object or null",
+}
+
+
+def _bad(name: str, value: object, why: str) -> SettingError:
+    return SettingError(f"heads config {name}={' '.join(repr(value).split())[:80]}: {why}")
+
+
+def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise _bad(name, value, f"choose one of {', '.join(allowed)}")
