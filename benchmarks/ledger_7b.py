@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from dynamax_lm.ledger import (
     AttentionCosts,
+    ExitExtras,
     LayerCosts,
     Ledger,
     Mamba2Costs,
@@ -196,7 +197,7 @@ def illustrations() -> Iterator[Row]:
                 exit_layers=tuple(layers),
                 confidence="head",
                 skipped_state=state,
-                exit_extras=[classifiers(costs)[classifier]] * len(layers),
+                exit_extras=[ExitExtras(classifiers(costs)[classifier])] * len(layers),
             )
             saved = ledger.answer(0, [3 * costs.n_layers // 4]).flops_saved
             name = f"{NAMES[id(costs)]}, `{state}`"

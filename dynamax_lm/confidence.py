@@ -48,6 +48,11 @@ class ExitView(Protocol):
         """(n,) the tokens that an exact full-depth state emits; only for the oracle."""
         ...
 
+    @property
+    def trained(self) -> Tensor:
+        """(n,) what trained heads say of the tokens asked; only for them. Read it once."""
+        ...
+
 
 class Confidence(Protocol):
     """A measure over the exits of one pass; it may remember what it saw at earlier exits."""
@@ -142,6 +147,13 @@ class Oracle:
         return (view.emission == view.target).float()
 
 
+class Head:
+    """A trained classifier's calibrated probability that leaving is right."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        return view.trained.float().clamp(0.0, 1.0)
+
+
 def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
     """A fresh measure for one pass of ``tokens`` tokens over ``exits`` exits.
 
@@ -152,11 +164,12 @@ def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
         return Patience(tokens, exits)
     if name == "saturation":
         return Saturation(tokens)
-    simple: dict[str, type[TopProb | Margin | Entropy | Oracle]] = {
+    simple: dict[str, type[TopProb | Margin | Entropy | Oracle | Head]] = {
         "top_prob": TopProb,
         "margin": Margin,
         "entropy": Entropy,
         "oracle": Oracle,
+        "head": Head,
     }
     if name not in simple:
         raise ValueError(f"confidence={name!r} is none of {sorted(simple)}, patience, saturation")

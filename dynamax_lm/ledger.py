@@ -272,6 +272,19 @@ class Mamba2Costs:
         raise ValueError(f"Mamba-2 has no skipped_state {skipped_state!r}")
 
 
+class ExitExtras(NamedTuple):
+    """FLOPs of what is trained for one exit, for one token.
+
+    Attributes:
+        classifier: its norm and classifier, paid whenever confidence ``head`` asks.
+        translator: paid whenever this exit's logits are made: at each check that reads them, else
+            at the emission.
+    """
+
+    classifier: int = 0
+    translator: int = 0
+
+
 class _Depth(NamedTuple):
     """What a token pays beside its layers when it leaves at one depth."""
 
@@ -288,8 +301,7 @@ class Ledger:
         exit_layers: ascending, each in 1..L-1; empty for full depth.
         confidence: name of the measure.
         skipped_state: what skipped layers remember.
-        exit_extras: FLOPs of what is trained for each exit (classifier, translator), paid whenever
-            that exit is asked; as long as ``exit_layers``, or empty for none.
+        exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
 
     Raises:
         ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
@@ -303,7 +315,7 @@ class Ledger:
         exit_layers: Sequence[int] = (),
         confidence: str = "top_prob",
         skipped_state: str = "propagate",
-        exit_extras: Sequence[int] = (),
+        exit_extras: Sequence[ExitExtras] = (),
     ) -> None:
         exits = tuple(exit_layers)
         if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
@@ -316,7 +328,11 @@ class Ledger:
         self._depths = self._tariff(exits, confidence, skipped_state, exit_extras)
 
     def _tariff(
-        self, exits: tuple[int, ...], confidence: str, skipped_state: str, extras: Sequence[int]
+        self,
+        exits: tuple[int, ...],
+        confidence: str,
+        skipped_state: str,
+        extras: Sequence[ExitExtras],
     ) -> dict[int, _Depth]:
         costs = self._costs
         emission = norm_flops(costs) + unembed_flops(costs)
@@ -329,10 +345,14 @@ class Ledger:
                 checks += emission
             elif confidence == "saturation" and asked:  # nothing to compare at the first exit
                 checks += _COSINE_OPS * costs.width
-            if extras:
-                checks += extras[asked]
+            extra = extras[asked] if extras else ExitExtras()
+            if confidence == "head":
+                checks += extra.classifier
+            if reads_logits:
+                checks += extra.translator
             state = (costs.n_layers - layer) * per_skipped
-            depths[layer] = _Depth(checks, 0 if reads_logits else emission, state)
+            projection = 0 if reads_logits else emission + extra.translator
+            depths[layer] = _Depth(checks, projection, state)
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths
 

@@ -27,6 +27,7 @@ from transformers.models.mamba2.modeling_mamba2 import mamba2_selective_state_up
 from dynamax_lm.engine import GenerateRequest, generate
 from dynamax_lm.ledger import (
     AttentionCosts,
+    ExitExtras,
     LayerCosts,
     Ledger,
     Mamba2Costs,
@@ -381,7 +382,7 @@ class Case:
     exits: tuple[int, ...]
     confidence: str
     skipped_state: str
-    extras: tuple[int, ...]
+    extras: tuple[ExitExtras, ...]
     ledger: Ledger
     prompt_tokens: int
     layers_used: tuple[int, ...]
@@ -394,7 +395,8 @@ def cases(draw: st.DrawFn) -> Case:
     confidence = draw(st.sampled_from([*MEASURES, "head"]))
     other = "copy_kv" if isinstance(costs, AttentionCosts) else "freeze"
     skipped_state = draw(st.sampled_from(["propagate", other]))
-    extras = draw(st.sampled_from([(), tuple(range(1, len(exits) + 1))]))
+    trained = tuple(ExitExtras(7 * number, 1000 * number) for number in range(1, len(exits) + 1))
+    extras = draw(st.sampled_from([(), trained]))
     ledger = Ledger(
         costs,
         exit_layers=exits,
@@ -486,7 +488,13 @@ def test_a_bill_spelt_out_token_by_token(case: Case) -> None:
             checks += len(asked) * emission
         elif case.confidence == "saturation":
             checks += len(asked[1:]) * 6 * case.costs.width
-        checks += sum(case.extras[: len(asked)])
+        extras = case.extras[: len(asked)]
+        if case.confidence == "head":
+            checks += sum(extra.classifier for extra in extras)
+        if case.confidence in LOGIT_MEASURES:
+            checks += sum(extra.translator for extra in extras)
+        elif extras and used < case.costs.n_layers:
+            projection += extras[-1].translator
         for _ in range(used, case.costs.n_layers):
             state += case.costs.skipped(case.skipped_state)
     assert (bill.layers, bill.projection, bill.propagation) == (layers, projection, state)
@@ -497,7 +505,12 @@ def test_trained_parts_are_paid_at_every_exit_asked() -> None:
     costs = Mamba2Costs(
         n_layers=4, width=2, inner=4, heads=2, groups=1, state_size=3, kernel=2, vocabulary=5
     )
-    ledger = Ledger(costs, exit_layers=(1, 2, 3), confidence="head", exit_extras=(10, 200, 3000))
+    ledger = Ledger(
+        costs,
+        exit_layers=(1, 2, 3),
+        confidence="head",
+        exit_extras=[ExitExtras(10), ExitExtras(200), ExitExtras(3000)],
+    )
     assert [ledger.answer(0, [used]).checks for used in (1, 2, 3, 4)] == [10, 210, 3210, 3210]
 
 
@@ -510,7 +523,7 @@ def test_trained_parts_are_paid_at_every_exit_asked() -> None:
         ({"exit_layers": (1, 1)}, "exits ascend within"),
         ({"confidence": "luck"}, "no measure"),
         ({"exit_layers": (1,), "skipped_state": "freeze"}, "no skipped_state"),
-        ({"exit_layers": (1,), "exit_extras": (1, 2)}, "exit_extras"),
+        ({"exit_layers": (1,), "exit_extras": (ExitExtras(), ExitExtras())}, "exit_extras"),
     ],
 )
 def test_impossible_ledgers_are_refused(arguments: dict[str, Any], message: str) -> None:

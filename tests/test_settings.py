@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dynamax_lm.settings import (
     OUR_NAMES,
     Architecture,
     ExitSettings,
+    HeadsFacts,
     mend_split_lists,
     parse_settings,
     refuse_pickled_weights,
@@ -338,7 +340,6 @@ def test_names_unknown(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("heads", "folder/of/heads"),
         ("heads", True),
         ("heads", ""),
         ("confidence", "head"),
@@ -488,3 +489,64 @@ def test_a_fingerprint_has_all_that_can_change_a_number(given: Given, changes: b
 def test_at_full_depth_the_exits_settings_change_nothing() -> None:
     one, other = {"mode": "full"}, {"mode": "full", "threshold": 0.1, "exit_layers": 3}
     assert settle(one).fingerprint_fields() == settle(other).fingerprint_fields()
+
+
+# --- trained heads -------------------------------------------------------------------------------
+
+HEADS = HeadsFacts(name="my-heads", exit_layers=(4, 9, 20), has_classifier=True, fingerprint="abc")
+CERTIFIED = replace(HEADS, certified=0.85, certified_confidence="head")
+
+
+def with_heads(given: Given, heads: HeadsFacts | None) -> ExitSettings:
+    return parse_settings(given).resolve(n_layers=32, architecture="attention", heads=heads)
+
+
+def refused_with(heads: HeadsFacts | None, given: Given, *words: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        with_heads(given, heads)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    for word in words:
+        assert word in line
+
+
+def test_heads_bring_their_exits_and_their_classifier() -> None:
+    settings = with_heads({"heads": "my-heads"}, HEADS)
+    assert settings.exit_layers == (4, 9, 20)
+    assert (settings.confidence, settings.threshold) == ("head", 0.9)
+    assert settings.heads == "my-heads"
+    silent = with_heads({}, replace(HEADS, has_classifier=False))
+    assert (silent.confidence, silent.exit_layers) == ("top_prob", (4, 9, 20))
+    assert with_heads({"confidence": "margin"}, HEADS).confidence == "margin"
+
+
+def test_exits_are_chosen_among_those_of_the_heads() -> None:
+    assert with_heads({"exit_layers": "20+4"}, HEADS).exit_layers == (4, 20)
+    refused_with(
+        HEADS, {"exit_layers": [4, 8]}, "exit_layers=[4, 8]", "my-heads", "8", "[4, 9, 20]"
+    )
+    refused_with(HEADS, {"exit_layers": "latter_half"}, "exit_layers=", "heads=none")
+
+
+def test_a_certificate_names_the_threshold() -> None:
+    assert with_heads({}, CERTIFIED).threshold == 0.85
+    assert with_heads({"threshold": "certified"}, CERTIFIED).threshold == 0.85
+    assert with_heads({"threshold": 0.5}, CERTIFIED).threshold == 0.5
+    assert with_heads({"confidence": "margin"}, CERTIFIED).threshold == 0.9
+    asked = {"confidence": "margin", "threshold": "certified"}
+    assert with_heads(asked, CERTIFIED).threshold == 0.85
+
+
+def test_what_heads_lack_is_refused() -> None:
+    silent = replace(HEADS, has_classifier=False)
+    refused_with(silent, {"confidence": "head"}, "confidence=head", "my-heads", "no classifier")
+    refused_with(HEADS, {"threshold": "certified"}, "threshold=certified", "my-heads", "certify")
+    for wrong in ("high", 1.5, float("nan"), True):
+        bad = replace(CERTIFIED, certified=wrong)
+        refused_with(bad, {}, "threshold=certified", "my-heads")
+
+
+def test_heads_count_by_what_they_are_not_by_where_they_lie() -> None:
+    here = with_heads({}, HEADS).fingerprint_fields()
+    assert here == with_heads({}, replace(HEADS, name="elsewhere")).fingerprint_fields()
+    assert here != with_heads({}, replace(HEADS, fingerprint="def")).fingerprint_fields()

@@ -3,6 +3,7 @@
 from dynamax_lm.engine.generate import Chooser, GeneratedAnswer, GenerateRequest, generate
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
+from dynamax_lm.engine.trained import TrainedHeads
 
 __all__ = [
     "Chooser",
@@ -11,6 +12,7 @@ __all__ = [
     "Phases",
     "ScoreRequest",
     "ScoredAnswer",
+    "TrainedHeads",
     "generate",
     "score",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor
 from dynamax_lm.engine.loop import run_chunk
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.trace import AnswerTrace
@@ -102,6 +103,7 @@ def generate(
     policy: ExitPolicy = FULL_DEPTH,
     skipped_state: str = "propagate",
     reference: bool = False,
+    heads: TrainedHeads | None = None,
     phases: Phases | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token leaving where the policy says.
@@ -112,6 +114,7 @@ def generate(
         policy: when a token leaves.
         skipped_state: what skipped layers remember.
         reference: whether to find the full-depth model's answers as well.
+        heads: trained classifiers and translators of the exits, if any.
         phases: where to add the seconds spent.
     """
     phases = phases or Phases()
@@ -121,7 +124,7 @@ def generate(
     mark = stack.mark(state) if reference and exits else None
     rows = [_Progress() for _ in requests]
     with phases.measure("answer"):
-        _decode(stack, state, requests, rows, policy, skipped_state)
+        _decode(stack, state, requests, rows, policy, skipped_state, heads)
     full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
     answers: Sequence[Sequence[int] | None] = [None] * len(rows)
     if reference and mark is None:
@@ -155,9 +158,11 @@ def _decode(
     rows: Sequence[_Progress],
     policy: ExitPolicy,
     skipped_state: str,
+    heads: TrainedHeads | None,
 ) -> None:
     """Generate until every row has finished; a finished row is no longer run."""
     exact = stack.take(state, range(len(rows))) if policy.needs_target else None
+    advice = Advice.of(heads, len(rows))
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
@@ -178,6 +183,7 @@ def _decode(
             policy=policy,
             skipped_state=skipped_state,
             targets=targets,
+            advice=advice,
         )
         steps = zip(
             active,
@@ -247,5 +253,5 @@ def _continue(
         chunk = Chunk.of(inputs, range(len(unfinished)), stack.device)
         run_chunk(stack, forked, chunk, None)
         progress = [_Progress(tokens=answers[number]) for number in unfinished]
-        _decode(stack, forked, some, progress, FULL_DEPTH, "propagate")
+        _decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
     return answers

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.confidence import make_confidence
+from dynamax_lm.engine.trained import Advice
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 
@@ -61,14 +62,23 @@ class _View:
     stack: LayerStack
     emitter: Emitter
     exit: int
+    layer: int
     index: Tensor
+    rows: Tensor
     hidden: Tensor
     targets: Tensor | None
+    advice: Advice | None
     _chosen: Tensor | None = field(default=None, init=False)
 
     @cached_property
     def logits(self) -> Tensor:
-        return self.stack.unembed(self.hidden)
+        return self.project(self.hidden)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits of ``hidden`` (n, D) at this exit: translated, if heads bring a translator."""
+        if self.advice is not None:
+            hidden = self.advice.heads.translate(self.layer, hidden)
+        return self.stack.unembed(hidden)
 
     @property
     def emission(self) -> Tensor:
@@ -82,6 +92,18 @@ class _View:
             raise ValueError("confidence 'oracle' needs the full-depth tokens of the chunk")
         return self.targets[self.index].to(self.hidden.device)
 
+    @property
+    def trained(self) -> Tensor:
+        if self.advice is None:
+            raise ValueError("confidence 'head' needs trained heads")
+        return self.advice.heads.confidence(
+            self.layer,
+            self.hidden,
+            rows=self.rows,
+            tokens=self.index,
+            state=self.advice.state,
+        )
+
 
 def run_chunk(
     stack: LayerStack,
@@ -92,6 +114,7 @@ def run_chunk(
     policy: ExitPolicy = FULL_DEPTH,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
+    advice: Advice | None = None,
 ) -> Depths:
     """Run ``chunk`` through the layers; each token leaves where the policy says.
 
@@ -103,6 +126,7 @@ def run_chunk(
         policy: when to leave.
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
+        advice: trained heads and what they remember of the batch, whose rows are the chunk's.
     """
     run = stack.begin(state, chunk, skipped_state)
     hidden = stack.embed(run)
@@ -113,13 +137,27 @@ def run_chunk(
     confidence = torch.full((count,), torch.nan, device=device)
     exits = {layers: number for number, layers in enumerate(policy.exit_layers)}
     measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
+    rows = torch.tensor(chunk.rows, device=device)[run.cells // chunk.width]
+    if advice is not None and policy.confidence == "head":
+        advice.heads.begin(advice.state, count)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, hidden, run)
         if layer + 1 not in exits or emitter is None or not running.shape[0]:
             continue
         leaving = torch.zeros_like(running, dtype=torch.bool)
         for part in _slices(stack, running.shape[0]):
-            view = _View(stack, emitter, exits[layer + 1], running[part], hidden[part], targets)
+            index = running[part]
+            view = _View(
+                stack=stack,
+                emitter=emitter,
+                exit=exits[layer + 1],
+                layer=layer + 1,
+                index=index,
+                rows=rows[index],
+                hidden=hidden[part],
+                targets=targets,
+                advice=advice,
+            )
             sure = measure.ask(view).to(device)
             confidence[view.index] = sure
             going = policy.leaves(sure)
@@ -143,7 +181,7 @@ def _some(view: _View, going: Tensor) -> Tensor:
     """Logits of the tokens that go: those a check made, or one projection of just these."""
     if "logits" in view.__dict__:
         return view.logits[going.to(view.logits.device)]
-    return view.stack.unembed(view.hidden[going.to(view.hidden.device)])
+    return view.project(view.hidden[going.to(view.hidden.device)])
 
 
 def _slices(stack: LayerStack, count: int) -> Iterator[slice]:

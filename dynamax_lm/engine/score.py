@@ -17,6 +17,7 @@ from torch import Tensor
 from dynamax_lm.engine.loop import Depths, run_chunk
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.trace import AnswerTrace
@@ -100,6 +101,7 @@ def score(
     skipped_state: str = "propagate",
     reference: bool = False,
     softmax_dtype: torch.dtype = torch.float32,
+    heads: TrainedHeads | None = None,
     phases: Phases | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token leaving where the policy says.
@@ -111,6 +113,7 @@ def score(
         skipped_state: what skipped layers remember.
         reference: whether to score at full depth as well, from the same prompt states.
         softmax_dtype: in which the log-probabilities are computed.
+        heads: trained classifiers and translators of the exits, if any.
         phases: where to add the seconds spent.
     """
     phases = phases or Phases()
@@ -136,6 +139,7 @@ def score(
             policy=policy,
             skipped_state=skipped_state,
             targets=None if full is None else full.most_likely.to(stack.device),
+            advice=Advice.of(heads, len(passes)),
         )
     if reference and full is None:
         full = ours

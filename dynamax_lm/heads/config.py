@@ -7,6 +7,7 @@ tensors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -162,6 +163,14 @@ class HeadsConfig:
     def has_classifier(self) -> bool:
         """Whether ``confidence=head`` can be asked of these heads."""
         return self.classifier != "none"
+
+    @property
+    def identity(self) -> str:
+        """A digest of whatever can change a number: not of certificates, tables or descriptions."""
+        known = asdict(self)
+        for name in ("certificate", "reliability", "data", "training", "loss", "backbone"):
+            del known[name]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
     def calibrated(self, layer: int) -> tuple[float, float]:
         """(a, b) of the exit after ``layer`` layers: confidence = sigmoid(a * logit + b)."""

@@ -26,6 +26,7 @@ from dynamax_lm import __version__
 from dynamax_lm.engine import Phases, ScoredAnswer, ScoreRequest, generate, score
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
+from dynamax_lm.heads import ExitHeads
 from dynamax_lm.ledger import AttentionCosts, Ledger, Mamba2Costs
 from dynamax_lm.models import checkpoint
 from dynamax_lm.models.mamba2 import Mamba2Stack
@@ -38,6 +39,7 @@ from dynamax_lm.models.requests import (
     row_seeds,
     text_request,
 )
+from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 from dynamax_lm.plugin.errors import install_one_line_errors
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.settings import (
@@ -139,7 +141,8 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         self._join_ranks()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._stack = type(self).STACK(self._unwrapped)
-        self._apply(self.settings)
+        self._heads: ExitHeads | None = None
+        self._apply(self.settings, self._chosen_heads)
 
     def change(self, **own: Any) -> None:
         """Go on under other settings, without loading anything again.
@@ -152,19 +155,25 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         """
         refuse_unknown(own, OUR_NAMES)
         merged = {**self._own, **own}
-        settings = self._resolve(parse_settings(merged))
+        settings, chosen = self._resolve(parse_settings(merged), self.config)
+        self._apply(settings, chosen)
         self._own = merged
-        self._apply(settings)
 
-    def _apply(self, settings: ExitSettings) -> None:
-        """Everything that follows from the settings."""
-        self.settings = settings
+    def _apply(self, settings: ExitSettings, chosen: ChosenHeads | None) -> None:
+        """Everything that follows from the settings; heads first, as they may be refused."""
+        heads: ExitHeads | None = None
+        if chosen is not None and settings.exit_layers:
+            heads = self._heads
+            if heads is None or heads.config != chosen.config:
+                heads = load_heads(chosen, self._unwrapped)
+        self.settings, self._chosen_heads, self._heads = settings, chosen, heads
         costs = type(self).COSTS.from_config(self.config)
         self._ledger = Ledger(
             costs,
             exit_layers=settings.exit_layers,
             confidence=settings.confidence,
             skipped_state=settings.skipped_state,
+            exit_extras=exit_extras(heads, settings.exit_layers),
         )
         self._policy = FULL_DEPTH
         if settings.exit_layers:
@@ -178,14 +187,22 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
     def _get_backend(self, config: Any, **kwargs: Any) -> None:
         """The last call before tokenizer and weights: the settings meet the configuration."""
         checkpoint.check_config(config, self.ARCHITECTURE)
-        self.settings = self._resolve(self._raw_settings, config)
+        self.settings, self._chosen_heads = self._resolve(self._raw_settings, config)
         super()._get_backend(config, **kwargs)
 
-    def _resolve(self, raw: RawSettings, config: Any = None) -> ExitSettings:
-        return raw.resolve(
-            n_layers=(config or self.config).num_hidden_layers,
-            architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
+    def _resolve(self, raw: RawSettings, config: Any) -> tuple[ExitSettings, ChosenHeads | None]:
+        chosen = choose_heads(
+            raw,
+            pretrained=self._shown_name,
+            embedded=self.ARCHITECTURE.folder,
+            config=config,
         )
+        settings = raw.resolve(
+            n_layers=config.num_hidden_layers,
+            architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
+            heads=None if chosen is None else chosen.facts,
+        )
+        return settings, chosen
 
     @property
     def _unwrapped(self) -> Any:
@@ -225,7 +242,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             self,
             LiveModel(
                 fingerprint=self.fingerprint,
-                settings=settings | self.settings.describe(),
+                settings=settings
+                | self.settings.describe()
+                | {"heads_fingerprint": self.settings.heads_fingerprint},
                 layers=n_layers,
                 trace_dir=None if folder is None else Path(folder),
             ),
@@ -243,7 +262,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 self.phases.prompt,
                 self.phases.answer,
             )
-        return info | {"early_exit": early_exit_block(self) | {"seconds": seconds}}
+        heads = None if self._chosen_heads is None else self._chosen_heads.describe()
+        block = early_exit_block(self) | {"seconds": seconds, "heads": heads}
+        return info | {"early_exit": block}
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -326,6 +347,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 policy=self._policy,
                 skipped_state=self.settings.skipped_state,
                 reference=self.settings.reference,
+                heads=self._heads,
                 phases=self.phases,
             )
         texts = []
@@ -358,6 +380,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                         policy=self._policy,
                         skipped_state=self.settings.skipped_state,
                         reference=self.settings.reference,
+                        heads=self._heads,
                         softmax_dtype=self.softmax_dtype or torch.float32,
                         phases=self.phases,
                     )

@@ -6,6 +6,7 @@ Two stages, both before weights load: ``parse_settings`` reads values as they ar
 
 from __future__ import annotations
 
+from dynamax_lm.settings.heads import HeadsFacts
 from dynamax_lm.settings.names import (
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
@@ -20,6 +21,7 @@ __all__ = [
     "OUR_NAMES",
     "Architecture",
     "ExitSettings",
+    "HeadsFacts",
     "RawSettings",
     "mend_split_lists",
     "parse_settings",

@@ -11,8 +11,14 @@ from typing import Literal
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.settings.exits import ExitRule, Listed, read_exit_rule
+from dynamax_lm.settings.heads import (
+    CERTIFIED,
+    HeadsFacts,
+    choose_confidence,
+    choose_threshold,
+    place_exits,
+)
 from dynamax_lm.settings.values import (
-    is_missing,
     read_folder,
     read_name,
     read_share,
@@ -25,12 +31,10 @@ Architecture = Literal["attention", "mamba2"]
 Plain = str | float | bool | list[int] | None
 """A setting as JSON has it."""
 
-_CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle")
+_CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
 _MODES = ("exit", "full")
 _SKIPPED_STATES = ("propagate", "copy_kv", "freeze")
 _NOT_YET = {
-    ("confidence", "head"): f"trained heads are not available yet; use {', '.join(_CONFIDENCES)}",
-    ("threshold", "certified"): "no heads carry one yet; give a number in [0, 1], such as 0.9",
     ("skipped_state", "recompute"): "not available yet; use propagate, copy_kv or freeze",
     ("mode", "lossless"): "not available yet; use exit or full",
 }
@@ -39,8 +43,6 @@ _IMPOSSIBLE = {
     "cache; use propagate or copy_kv",
     ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate or freeze",
 }
-_DEFAULT_CONFIDENCE = "top_prob"
-_DEFAULT_THRESHOLD = 0.9
 _DEFAULT_SKIPPED_STATE = "propagate"
 
 
@@ -55,8 +57,9 @@ class ExitSettings:
         skipped_state: what skipped layers remember.
         mode: ``exit`` or ``full``.
         reference: whether answers are compared with the full-depth model's.
-        heads: folder or hub id of trained heads, or ``None``.
+        heads: folder, hub id or shipped name of trained heads, or ``None``.
         trace_dir: folder for one JSONL row a token, or ``None``.
+        heads_fingerprint: identifies whatever of the heads can change a number.
     """
 
     exit_layers: tuple[int, ...]
@@ -67,6 +70,7 @@ class ExitSettings:
     reference: bool
     heads: str | None
     trace_dir: str | None
+    heads_fingerprint: str | None = None
 
     def describe(self) -> dict[str, Plain]:
         """Every setting as plain JSON, for the results file."""
@@ -87,6 +91,7 @@ class ExitSettings:
         del fields["trace_dir"]
         if self.mode == "full":
             return {"mode": self.mode, "reference": self.reference}
+        fields["heads"] = self.heads_fingerprint  # what they are, wherever they lie
         return fields
 
 
@@ -97,22 +102,29 @@ class RawSettings:
     Attributes:
         exit_layers: the rule; the default one where none was given.
         confidence: name, or ``None`` where none was given.
-        threshold: in [0, 1], or ``None`` where none was given.
+        threshold: in [0, 1], ``certified``, or ``None`` where none was given.
         skipped_state: name, or ``None`` where none was given.
         mode: ``exit`` or ``full``.
         reference: whether answers are compared with the full-depth model's.
         trace_dir: folder, or ``None``.
+        heads: folder or hub id, or ``None`` for none.
+        heads_chosen: whether the user said which heads, or that there are none; if not, heads that
+            ship with the checkpoint are the default.
     """
 
     exit_layers: ExitRule
     confidence: str | None
-    threshold: float | None
+    threshold: float | str | None
     skipped_state: str | None
     mode: str
     reference: bool
     trace_dir: str | None
+    heads: str | None = None
+    heads_chosen: bool = False
 
-    def resolve(self, *, n_layers: int, architecture: Architecture) -> ExitSettings:
+    def resolve(
+        self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
+    ) -> ExitSettings:
         """Fill in defaults and check what needs the checkpoint's configuration.
 
         In ``mode="full"`` nobody leaves, but a wrong value is still refused: a comparison run with
@@ -121,36 +133,38 @@ class RawSettings:
         Args:
             n_layers: L, at least 1.
             architecture: which kind of layers.
+            heads: the trained heads in use, if any.
 
         Raises:
             SettingError: exits outside 1..L-1, no room for any, a ``skipped_state`` that these
-                layers cannot have, or a measure that needs more exits.
+                layers cannot have, a measure that needs more exits, or what these heads lack.
         """
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
         if why := _IMPOSSIBLE.get((architecture, skipped_state)):
             raise refusal("skipped_state", skipped_state, why)
-        confidence = self.confidence or _DEFAULT_CONFIDENCE
+        confidence = choose_confidence(self.confidence, heads)
         exits: tuple[int, ...] = ()
         if self.mode != "full":
-            exits = self._exits(n_layers, confidence)
+            exits = self._exits(n_layers, confidence, heads)
         elif isinstance(self.exit_layers, Listed):
             self.exit_layers.place(n_layers)
         return ExitSettings(
             exit_layers=exits,
             confidence=confidence,
-            threshold=_DEFAULT_THRESHOLD if self.threshold is None else self.threshold,
+            threshold=choose_threshold(self.threshold, confidence, heads),
             skipped_state=skipped_state,
             mode=self.mode,
             reference=self.reference,
-            heads=None,
+            heads=None if heads is None else heads.name,
             trace_dir=self.trace_dir,
+            heads_fingerprint=None if heads is None else heads.fingerprint,
         )
 
-    def _exits(self, n_layers: int, confidence: str) -> tuple[int, ...]:
+    def _exits(self, n_layers: int, confidence: str, heads: HeadsFacts | None) -> tuple[int, ...]:
         if n_layers < 2:
             why = "there is no earlier layer to leave at; use mode=full"
             raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
-        exits = self.exit_layers.place(n_layers)
+        exits = place_exits(self.exit_layers, n_layers, heads)
         if confidence == "patience" and len(exits) < 2:
             why = "it counts agreeing exits, and needs at least two"
             raise refusal("confidence", confidence, f"{why}; exit_layers is {list(exits)}")
@@ -171,14 +185,16 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         given = raw.get(name)
         if isinstance(given, str) and given.strip() == value:
             raise refusal(name, given, why)
-    if not is_missing(raw.get("heads")):
-        raise refusal("heads", raw["heads"], "trained heads are not available yet; use heads=none")
+    threshold = raw.get("threshold")
+    certified = isinstance(threshold, str) and threshold.strip() == CERTIFIED
     return RawSettings(
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_name("confidence", raw.get("confidence"), _CONFIDENCES),
-        threshold=read_share("threshold", raw.get("threshold")),
+        threshold=CERTIFIED if certified else read_share("threshold", threshold),
         skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
         mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
+        heads=read_folder("heads", raw.get("heads"), "./my-heads"),
+        heads_chosen="heads" in raw,
     )

@@ -117,7 +117,7 @@ def read_switch(name: str, value: object, default: bool) -> bool:
     raise refusal(name, value, "give true or false")
 
 
-def read_folder(name: str, value: object) -> str | None:
+def read_folder(name: str, value: object, example: str = "./trace") -> str | None:
     """A path, or ``None`` where none was given.
 
     Raises:
@@ -129,4 +129,4 @@ def read_folder(name: str, value: object) -> str | None:
         value = os.fspath(value)
     if isinstance(value, str) and value.strip():
         return value
-    raise refusal(name, value, f"give the path of a folder, such as {name}=./trace")
+    raise refusal(name, value, f"give the path of a folder, such as {name}={example}")

@@ -1,0 +1,119 @@
+"""Which trained heads a model runs with, and whether they are its own.
+
+Owns the way from the ``heads`` setting to loaded heads, in two steps: what their configuration says
+before the backbone's weights load, and their tensors and the backbone's fingerprint after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
+from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.ledger import ExitExtras
+from dynamax_lm.models.checkpoint import TINY
+from dynamax_lm.settings import HeadsFacts, RawSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenHeads:
+    """Heads whose configuration fits the backbone's.
+
+    Attributes:
+        folder: where they lie.
+        config: their configuration.
+        facts: what the settings must know.
+    """
+
+    folder: Path
+    config: HeadsConfig
+    facts: HeadsFacts
+
+    def describe(self) -> dict[str, Any]:
+        """What a results file says of them."""
+        config = self.config
+        return {
+            "name": self.facts.name,
+            "fingerprint": self.facts.fingerprint,
+            "classifier": config.classifier,
+            "classifier_width": config.classifier_width,
+            "translator": config.translator,
+            "label": config.label if config.label == "top1" else f"top_{config.label_k}",
+            "exit_layers": list(config.exit_layers),
+            "certificate": config.certificate,
+        }
+
+
+def choose_heads(
+    raw: RawSettings, *, pretrained: object, embedded: str, config: Any
+) -> ChosenHeads | None:
+    """The heads of a run, from configurations alone.
+
+    Args:
+        raw: the settings as given.
+        pretrained: the checkpoint as given.
+        embedded: folder name of this architecture's embedded model.
+        config: the backbone's transformers configuration.
+
+    Returns:
+        ``None`` for a run without heads.
+
+    Raises:
+        SettingError: heads that cannot be read, or of another backbone.
+    """
+    name = raw.heads
+    if name is None and not raw.heads_chosen and pretrained == TINY:
+        shipped = f"tiny-{embedded}"
+        name = shipped if shipped_folder(shipped) is not None else None
+    if name is None:
+        return None
+    folder = None if Path(name).is_dir() else shipped_folder(name)
+    folder = folder or find_folder(name)
+    heads = read_config(folder)
+    check_shape(heads, config)
+    certificate = heads.certificate or {}
+    setting = certificate.get("setting")
+    facts = HeadsFacts(
+        name=name,
+        exit_layers=heads.exit_layers,
+        has_classifier=heads.has_classifier,
+        certified=certificate.get("threshold"),
+        certified_confidence=setting.get("confidence") if isinstance(setting, dict) else None,
+        fingerprint=heads.identity,
+    )
+    return ChosenHeads(folder, heads, facts)
+
+
+def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
+    """Load the tensors, and hold the fingerprint against the loaded backbone.
+
+    Args:
+        chosen: from :func:`choose_heads`.
+        model: the loaded backbone.
+
+    Raises:
+        SettingError: files that are cut or changed, or heads of another backbone.
+    """
+    heads = ExitHeads.from_pretrained(chosen.folder)
+    unembedding = model.get_output_embeddings().weight
+    if not unembedding.dtype.is_floating_point:
+        raise SettingError(
+            f"heads={chosen.facts.name}: the checkpoint's unembedding is quantised, so that its "
+            f"fingerprint cannot be checked; use heads=none"
+        )
+    heads.check_backbone(model.config, unembedding)
+    return heads.to(unembedding.device)
+
+
+def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[ExitExtras]:
+    """What the ledger bills for heads at each exit."""
+    if heads is None:
+        return []
+    return [
+        ExitExtras(heads.classifier_flops(layer), heads.translator_flops(layer))
+        for layer in exit_layers
+    ]

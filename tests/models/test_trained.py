@@ -1,0 +1,202 @@
+"""Models with trained heads, end to end: settings, refusals, results, caches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
+from dynamax_lm.models import trained
+from dynamax_lm.settings import parse_settings
+from dynamax_lm.trace import record_of
+from tests.checkpoints import save_checkpoint
+from tests.heads.builders import heads_of
+from tests.models.test_lm import PROMPTS, ours, pairs, texts
+
+EXITS = (1, 2, 3)
+KINDS = ["mistral", "mamba2"]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """A checkpoint and its heads, by kind."""
+    found = {}
+    for kind in KINDS:
+        root = tmp_path_factory.mktemp(kind)
+        checkpoint = save_checkpoint(root / "model", kind)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        heads_of(model, EXITS, 2, translator="low_rank").save_pretrained(root / "heads")
+        found[kind] = (checkpoint, root / "heads")
+    return found
+
+
+@pytest.fixture
+def own(places: dict[str, tuple[Path, Path]], tmp_path: Path) -> tuple[Path, Path]:
+    """A checkpoint and heads of its own that a test may spoil."""
+    checkpoint, heads = places["mistral"]
+    shutil.copytree(heads, tmp_path / "heads")
+    return checkpoint, tmp_path / "heads"
+
+
+def depths(model: Any) -> set[int]:
+    found: set[int] = set()
+    for answer in model.generate_until(texts(PROMPTS), disable_tqdm=True):
+        record = record_of(answer)
+        assert record is not None
+        found.update(used for trace in record.traces for used in trace.layers_used)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_decide_and_are_shown(kind: str, places: dict[str, tuple[Path, Path]]) -> None:
+    checkpoint, heads = places[kind]
+    model = ours(kind, checkpoint, heads=str(heads), threshold=0.5)
+    assert (model.settings.confidence, model.settings.exit_layers) == ("head", EXITS)
+    assert len(depths(model)) > 1
+    assert len(model.loglikelihood(pairs(), disable_tqdm=True)) == len(pairs())
+    block = model.get_model_info()["early_exit"]
+    json.dumps(block)
+    assert block["heads"]["classifier"] == "mamba"
+    assert block["heads"]["fingerprint"] == read_config(heads).identity
+    assert block["settings"]["heads"] == str(heads)
+    assert block["settings"]["heads_fingerprint"] == read_config(heads).identity
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bill_has_the_heads(kind: str, places: dict[str, tuple[Path, Path]]) -> None:
+    """One token that leaves at the first exit: its classifier is a check, its translator is not."""
+    checkpoint, folder = places[kind]
+    model = ours(kind, checkpoint, heads=str(folder), threshold=0.0)
+    heads = ExitHeads.from_pretrained(folder)
+    text = model.generate_until(texts(PROMPTS[:1], max_gen_toks=1), disable_tqdm=True)[0]
+    record = record_of(text)
+    assert record is not None
+    assert record.bill.checks == heads.classifier_flops(1)
+    width, vocabulary = heads.config.width, heads.config.vocabulary
+    emission = 4 * width + 2 * width * vocabulary
+    assert record.bill.projection == emission + heads.translator_flops(1)
+
+
+def test_settings_change_with_heads_and_back(places: dict[str, tuple[Path, Path]]) -> None:
+    checkpoint, heads = places["mistral"]
+    model = ours("mistral", checkpoint, threshold=0.5)
+    plain = model.fingerprint
+    model.change(heads=str(heads))
+    fresh = ours("mistral", checkpoint, heads=str(heads), threshold=0.5)
+    assert model.fingerprint == fresh.fingerprint != plain
+    asked = texts(PROMPTS)
+    assert [record_of(t) for t in model.generate_until(asked)] == [
+        record_of(t) for t in fresh.generate_until(asked)
+    ]
+    for wrong in (
+        {"heads": "no/such/folder"},
+        {"exit_layers": [1, 2, 3], "threshold": "certified"},
+    ):
+        with pytest.raises(SettingError):
+            model.change(**wrong)
+    assert model.fingerprint == fresh.fingerprint
+    model.change(heads=None)
+    assert model.fingerprint == plain
+
+
+def test_a_certificate_is_the_default_threshold(own: tuple[Path, Path]) -> None:
+    checkpoint, heads = own
+    before = ours("mistral", checkpoint, heads=str(heads), threshold=0.75)
+    certificate = {"threshold": 0.75, "risk": 0.05, "setting": {"confidence": "head"}}
+    write_config(heads, replace(read_config(heads), certificate=certificate))
+    after = ours("mistral", checkpoint, heads=str(heads))
+    assert after.settings.threshold == 0.75
+    assert after.get_model_info()["early_exit"]["heads"]["certificate"] == certificate
+    assert after.fingerprint == before.fingerprint, "a certificate changes no number"
+
+
+def test_recalibrated_heads_are_other_heads(own: tuple[Path, Path]) -> None:
+    checkpoint, heads = own
+    before = ours("mistral", checkpoint, heads=str(heads)).fingerprint
+    calibration = {"2": {"scale": 2.0, "bias": -0.5}}
+    write_config(heads, replace(read_config(heads), calibration=calibration))
+    assert ours("mistral", checkpoint, heads=str(heads)).fingerprint != before
+
+
+def no_weights(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("weights were loaded before the refusal")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"heads": "./nowhere"}, "no such folder"),
+        ({"heads": "a/b/c"}, "no such folder"),
+        ({"heads": "nobody/no-such-heads"}, "hub"),
+        ({"heads": 7}, "path of a folder"),
+        ({"exit_layers": "1+2", "heads": "{mamba2}"}, "architecture"),
+        ({"heads": "{mistral}", "threshold": "certified"}, "certified"),
+        ({"confidence": "head"}, "needs trained heads"),
+        ({"threshold": "certified"}, "needs heads"),
+    ],
+)
+def test_wrong_heads_are_refused_before_weights_load(
+    options: dict[str, Any],
+    word: str,
+    places: dict[str, tuple[Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HFLM, "_create_model", no_weights)
+    folders = {kind: str(heads) for kind, (_, heads) in places.items()}
+    given = {
+        name: value.format(**folders) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    with pytest.raises(SettingError, match=word) as caught:
+        ours("mistral", places["mistral"][0], **given)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_another_backbone_of_the_same_shape_is_refused(
+    places: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    twin = save_checkpoint(tmp_path / "twin", "mistral", seed=1)
+    with pytest.raises(SettingError, match="unembedding") as caught:
+        ours("mistral", twin, heads=str(places["mistral"][1]))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_same_backbone_in_other_numbers_is_taken(
+    dtype: str, places: dict[str, tuple[Path, Path]]
+) -> None:
+    checkpoint, heads = places["mistral"]
+    model = ours("mistral", checkpoint, heads=str(heads), dtype=dtype, threshold=0.5)
+    assert depths(model) <= {1, 2, 3, 4}
+
+
+def test_shipped_heads_are_the_default_of_tiny_alone(
+    own: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, heads = own
+    heads.rename(tmp_path / "tiny-mistral")
+    monkeypatch.setattr(shipped, "_PLACES", (tmp_path / "nothing", tmp_path))
+    config = AutoModelForCausalLM.from_pretrained(checkpoint).config
+
+    def chosen(pretrained: str, **given: Any) -> str | None:
+        found = trained.choose_heads(
+            parse_settings(given),
+            pretrained=pretrained,
+            embedded="mistral",
+            config=config,
+        )
+        return None if found is None else found.facts.name
+
+    assert chosen("tiny") == "tiny-mistral"
+    assert chosen("tiny", heads="none") is None
+    assert chosen("tiny", heads=None) is None
+    assert chosen(str(checkpoint)) is None
+    assert chosen(str(checkpoint), heads="tiny-mistral") == "tiny-mistral"
