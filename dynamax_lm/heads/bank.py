@@ -10,6 +10,7 @@ An exit is named by its *layer*: the layers run before it, 1..L-1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         Returns:
             (n,) float32 in [0, 1].
         """
-        with torch.no_grad():
+        with torch.no_grad(), _float32(hidden.device):
             logits = self._ask(layer, hidden, rows, tokens, state)
             scale, bias = self.config.calibrated(layer)
             return torch.sigmoid(scale * logits + bias)
@@ -126,7 +127,8 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             return hidden
         translator = self.translators[str(layer)]
         wide = hidden.to(next(translator.parameters()).device, torch.float32)
-        translated: Tensor = translator(wide)
+        with _float32(wide.device):
+            translated: Tensor = translator(wide)
         return translated.to(hidden.device, hidden.dtype)
 
     # -- training -------------------------------------------------------------------------------
@@ -258,6 +260,13 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             if not bool(tensor.isfinite().all()):
                 raise SettingError(f"heads {folder / store.WEIGHTS}: {name} is not finite")
         self.load_state_dict(dict(tensors))
+
+
+def _float32(device: torch.device) -> AbstractContextManager[object]:
+    """No mixed precision: heads are small, and their confidences are compared with a threshold."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def check_shape(heads: HeadsConfig, config: Any) -> None:

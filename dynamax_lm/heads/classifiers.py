@@ -90,7 +90,8 @@ class Classifier(nn.Module):
         asked = hidden.new_ones(batch, width, dtype=torch.bool) if mask is None else mask
         rows, places = asked.nonzero(as_tuple=True)
         found = self(hidden[rows, places], rows, None)
-        return hidden.new_zeros(batch, width).index_put((rows, places), found)
+        blank = torch.zeros(batch, width, device=hidden.device)
+        return blank.index_put((rows, places), found.float())
 
 
 class Linear(Classifier):

@@ -89,4 +89,4 @@ class MambaDepth(nn.Module):
 
     def _read(self, layer: int, mixed: Tensor, inputs: Tensor) -> Tensor:
         logits: Tensor = self.outs[str(layer)](mixed) + self.skips[str(layer)](inputs)
-        return logits[..., 0]
+        return logits[..., 0].float()
