@@ -34,12 +34,13 @@ class View:
     logits: Tensor
     emission: Tensor
     target: Tensor
+    trained: Tensor
 
 
 def view(logits: Tensor, exit: int = 0, index: Tensor | None = None) -> View:
     index = torch.arange(logits.shape[0]) if index is None else index
     tokens = logits.argmax(-1)
-    return View(exit, index, logits, logits, tokens, tokens)
+    return View(exit, index, logits, logits, tokens, tokens, tokens.float())
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -122,3 +123,11 @@ def test_the_ends_of_the_threshold_are_absolute() -> None:
     sure = torch.tensor([0.0, 0.5, 1.0])
     assert ExitPolicy((1,), "top_prob", 0.0).leaves(sure).tolist() == [True, True, True]
     assert ExitPolicy((1,), "top_prob", 1.0).leaves(sure).tolist() == [False, False, False]
+
+
+def test_head_is_what_trained_heads_say() -> None:
+    asked = view(torch.zeros(3, 4))
+    asked.trained = torch.tensor([0.25, 1.0 + 1e-7, -1e-9], dtype=torch.float64)
+    sure = make_confidence("head", tokens=3, exits=1).ask(asked)
+    assert sure.dtype == torch.float32
+    assert sure.tolist() == [0.25, 1.0, 0.0]

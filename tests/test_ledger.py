@@ -36,8 +36,10 @@ from dynamax_lm.ledger import (
 )
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
+from dynamax_lm.models.trained import exit_extras
 from dynamax_lm.policy import ExitPolicy
 from dynamax_lm.trace import Bill
+from tests.heads.builders import heads_of, kinds
 
 models = settings(max_examples=25, deadline=None)
 MEASURES = ("top_prob", "margin", "entropy", "patience", "saturation", "oracle")
@@ -344,6 +346,38 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_mamba2(
     assert counted.convolution == outputs * costs.convolution
     if not prompt:  # a prompt is scanned in chunks, which is another count than the recurrence's
         assert counted.batched == running * costs.read_out
+
+
+@settings(max_examples=15, deadline=None)
+@given(attention_configs(), st.data())
+def test_a_run_with_trained_heads_costs_what_the_bill_says(
+    config: Any, data: st.DataObject
+) -> None:
+    """Classifiers are paid when asked, translators whenever an exit's logits are made."""
+    config.num_hidden_layers, config.sliding_window = 4, None
+    model, costs = attention_model(config), AttentionCosts.from_config(config)
+    exits = tuple(sorted(data.draw(st.sets(st.integers(1, 3), min_size=1))))
+    heads = heads_of(model, exits, **data.draw(kinds(config.hidden_size)))
+    confidence = data.draw(st.sampled_from(["head", "head", "top_prob", "saturation"]))
+    policy = ExitPolicy(exits, confidence, data.draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0])))
+    request = GenerateRequest((1,), max_new=4, stops=lambda _: False)
+    answers: list[Any] = []
+    counted = seen(
+        lambda: answers.extend(generate(MistralStack(model), [request], policy=policy, heads=heads))
+    )
+    used = answers[0].trace.layers_used
+    ledger = Ledger(
+        costs, exit_layers=exits, confidence=confidence, exit_extras=exit_extras(heads, exits)
+    )
+    asked = sum(layer <= depth for depth in used for layer in exits)
+    unseen = norms_billed(exits, confidence, used) * norm_flops(costs)
+    unseen += cosines_billed(exits, confidence, used) * 6 * costs.width
+    if confidence == "head":
+        unseen += asked * norm_flops(costs)
+        if heads.config.classifier in {"mamba", "mamba_depth"}:  # the advance is elementwise
+            inner = heads.config.expand * heads.config.classifier_width
+            unseen += asked * 3 * inner * heads.config.state_size
+    assert counted.total - rotary(model, len(used)) == ledger.answer(0, used).spent - unseen
 
 
 # --- laws of the arithmetic ----------------------------------------------------------------------
