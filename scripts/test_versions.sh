@@ -72,7 +72,12 @@ for set in "${@:-oldest newest}"; do
       sed -i '/^torch==/d' "$pins"
       echo "torch==$TORCH" >> "$pins"
     fi
-    "$environment/bin/python" -m pip install --quiet --upgrade --constraint "$pins" '.[dev]'
+    if ! "$environment/bin/python" -m pip install --upgrade --constraint "$pins" '.[dev]' \
+      > "$folder/$label.pip.log" 2>&1; then
+      grep -v '^WARNING' "$folder/$label.pip.log" | tail -n 30 >&2
+      echo "$label: these versions cannot be installed together" >&2
+      exit 1
+    fi
     # The tests find the package in the working directory; its hook comes from the install.
     verdict=pass
     "$environment/bin/python" -m pytest -n "$jobs" "$tests" > "$folder/$label.log" 2>&1 || verdict=FAIL
