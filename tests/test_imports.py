@@ -1,55 +1,202 @@
-"""Imports point one way: what a part must not know, it does not load."""
+"""Imports point one way: the layers of the house as a table, held against the real imports.
+
+A row says what a part of the package may import of the rest of the package, and which libraries it
+must do without. Parts that do not exist yet are passed over, so a row may come before its package;
+a new module or folder without a row fails the test that every part has one.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "dynamax_lm"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "dynamax_lm"
+
+HEAVY = frozenset({"torch", "transformers", "lm_eval", "datasets", "matplotlib"})
+"""Libraries that a part with ``without=HEAVY`` never imports, not even inside a function."""
+
+ANY = frozenset({"*"})
+NUMBERS = frozenset({"errors", "trace", "confidence", "policy", "ledger"})
+FRONT = frozenset({"heads", "certify", "sweep", "report", "headroom", "bench"})
 
 
-def imported(part: str) -> dict[str, set[str]]:
-    """Modules named in import statements, for each file of a folder or module."""
-    path = PACKAGE / part
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    assert files
-    found: dict[str, set[str]] = {}
-    for file in files:
-        names: set[str] = set()
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module)
-        found[str(file.relative_to(PACKAGE))] = names
+class Row(NamedTuple):
+    """What one part may import.
+
+    Attributes:
+        may: other parts of the package; a part covers what lies inside it.
+        without: libraries that it must not import.
+    """
+
+    may: frozenset[str]
+    without: frozenset[str] = frozenset()
+
+
+def row(may: str = "", without: frozenset[str] = frozenset()) -> Row:
+    return Row(frozenset(may.split()), without)
+
+
+LM_EVAL = frozenset({"lm_eval"})
+MODELS = frozenset({"transformers", "lm_eval", "tokenizers", "safetensors", "datasets"})
+
+TABLE: dict[str, Row] = {
+    # what everything else is made of
+    "errors": row("", HEAVY),
+    "trace": row("", HEAVY),
+    "policy": row("confidence trace", MODELS),
+    "confidence": row("", MODELS),
+    "ledger": row("errors trace", HEAVY),
+    "summary": row("trace", HEAVY),
+    "tracefile": row("errors trace", HEAVY),
+    "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
+    # the model: adapters know no exits, the engine no architecture, tokenizer or file
+    "models.stack": row("", MODELS),
+    "models.mistral": row("models.stack", LM_EVAL),
+    "models.mamba2": row("models.stack", LM_EVAL),
+    "models.stops": row("", LM_EVAL),
+    "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
+    "models.sampling": row("errors engine"),
+    "models.requests": row("errors engine models.stops models.sampling"),
+    "engine": row("confidence policy trace models.stack", MODELS),
+    # the host: the report knows records, not models; the doors know both
+    "harness": row("errors trace ledger summary tracefile", frozenset({"transformers"})),
+    "models.trained": row("errors heads ledger settings models.checkpoint"),
+    "models.lm": Row(ANY),
+    "plugin": row("errors models.lm", frozenset({"torch", "transformers", "datasets"})),
+    "__main__": row("plugin"),
+    # heads need no lm-eval, and reports no model; their command lines may use the doors
+    "heads.train": Row(ANY),
+    "heads": row("errors", LM_EVAL),
+    "certify": Row(ANY - FRONT),
+    "sweep": Row(ANY),
+    "headroom": Row(ANY),
+    "bench": Row(ANY),
+    "report": row(
+        "errors trace summary ledger tracefile plugin", frozenset({"torch", "transformers"})
+    ),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module by its name inside the package, ``""`` for the package itself."""
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> set[str]:
+    """Full names that a file imports anywhere, except for type checkers alone."""
+    found: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
     return found
 
 
+NAMES = {name for name, _ in modules()}
+GRAPH = {name: imports(path) for name, path in modules()}
+
+
+def part_of(name: str) -> str | None:
+    """The longest row that covers a module."""
+    while name and name not in TABLE:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def inside(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def own_targets(name: str) -> set[str]:
+    """Modules of the package that a module imports; names inside a module count as the module."""
+    found = set()
+    for full in GRAPH[name]:
+        if not inside(full, PACKAGE):
+            continue
+        target = full.removeprefix(PACKAGE).removeprefix(".")
+        while target and target not in NAMES:
+            target = target.rpartition(".")[0]
+        if target:
+            found.add(target)
+    return found
+
+
+def libraries(name: str) -> set[str]:
+    return {full.partition(".")[0] for full in GRAPH[name]}
+
+
+def test_every_module_has_a_row() -> None:
+    lonely = {name for name in NAMES if name and part_of(name) is None}
+    only_docstrings = {"models", "tasks"}
+    assert lonely <= only_docstrings, "say in TABLE what the new part may import"
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_module_imports_what_its_row_allows(name: str) -> None:
+    part = part_of(name)
+    if part is None:
+        assert not own_targets(name)
+        return
+    may, without = TABLE[part]
+    for target in own_targets(name):
+        allowed = may == ANY or inside(target, part) or any(inside(target, one) for one in may)
+        assert allowed, f"{name} imports {target}, which the row of {part} does not allow"
+    assert not libraries(name) & without
+
+
+def reach(name: str) -> set[str]:
+    """Every module of the package that a module needs, however indirectly."""
+    seen: set[str] = set()
+    pending = [name]
+    while pending:
+        for target in own_targets(pending.pop()) - seen:
+            seen.add(target)
+            pending.append(target)
+    return seen
+
+
 @pytest.mark.parametrize(
-    ("part", "strangers"),
+    ("part", "library"),
     [
-        ("engine", ("dynamax_lm.heads", "dynamax_lm.settings", "transformers", "lm_eval")),
-        ("heads", ("lm_eval",)),
-        ("settings", ("dynamax_lm.heads", "dynamax_lm.models", "dynamax_lm.engine", "torch")),
-        ("ledger.py", ("torch", "transformers", "lm_eval", "dynamax_lm.heads")),
-        ("policy.py", ("dynamax_lm.models", "dynamax_lm.heads", "lm_eval")),
-        ("confidence.py", ("dynamax_lm.models", "dynamax_lm.heads", "lm_eval")),
+        ("report", "torch"),
+        ("summary", "torch"),
+        ("ledger", "torch"),
+        ("trace", "torch"),
+        ("tracefile", "torch"),
+        ("settings", "torch"),
+        ("engine", "transformers"),
+        ("engine", "lm_eval"),
     ],
 )
-def test_a_part_knows_no_stranger(part: str, strangers: tuple[str, ...]) -> None:
-    for file, names in imported(part).items():
-        for name in names:
-            known = [s for s in strangers if name == s or name.startswith(f"{s}.")]
-            assert not known, f"{file} imports {name}"
+def test_what_a_part_does_without_does_not_come_by_a_detour(part: str, library: str) -> None:
+    for name in (name for name in NAMES if inside(name, part)):
+        doors = {target for target in reach(name) if inside(target, "plugin")}
+        for needed in {name, *reach(name)} - doors:
+            assert library not in libraries(needed), f"{name} needs {needed}"
 
 
-@pytest.mark.parametrize(
-    "module", ["config.py", "mixer.py", "classifiers.py", "depth.py", "translators.py", "bank.py"]
-)
-def test_running_heads_needs_no_engine_and_no_settings(module: str) -> None:
-    for file, names in imported(f"heads/{module}").items():
-        for name in names:
-            assert not name.startswith(("dynamax_lm.engine", "dynamax_lm.settings")), file
-            assert not name.startswith("dynamax_lm.models"), file
+def test_no_module_needs_itself() -> None:
+    """Cycles between modules; the package's own ``__init__`` files only re-export."""
+    for name in NAMES - {""}:
+        assert name not in reach(name) or name in {n for n in NAMES if n + "." in " ".join(NAMES)}
+
+
+@pytest.mark.parametrize("name", ["engine", "harness", "heads", "models.mistral"])
+def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
+    for module in (module for module in NAMES if inside(module, name) and part_of(module) == name):
+        assert "models.lm" not in reach(module)
