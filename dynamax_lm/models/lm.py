@@ -237,7 +237,11 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
 
     def _announce(self, n_layers: int) -> None:
         folder = self.settings.trace_dir
-        settings = {"model": self.ARCHITECTURE.model, "pretrained": self._shown_name}
+        settings = {
+            "model": self.ARCHITECTURE.model,
+            "pretrained": self._shown_name,
+            "dtype": str(getattr(self.model, "dtype", None)),
+        }
         announce(
             self,
             LiveModel(
