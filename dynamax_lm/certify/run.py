@@ -159,10 +159,12 @@ def certify(
 def _evaluate(lm: Any, tasks: Sequence[ChosenTask], question: Question) -> dict[str, Any]:
     """lm-eval's own evaluation of the chosen documents; each task's logged samples."""
     import lm_eval
+    from lm_eval.tasks import TaskManager
 
     results = lm_eval.simple_evaluate(
         model=lm,
         tasks=[chosen.task for chosen in tasks],
+        task_manager=TaskManager(include_defaults=False),  # the tasks are there; no index of all
         samples={chosen.name: list(chosen.documents) for chosen in tasks},
         num_fewshot=question.num_fewshot,
         gen_kwargs=question.gen_kwargs,

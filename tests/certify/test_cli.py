@@ -29,11 +29,17 @@ def _fast() -> Iterator[None]:
     """No look at the machine, and no index of all stock tasks, which takes seconds a time."""
     manager = TaskManager(include_path=TOYS, include_defaults=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.tasks.TaskManager", lambda include_path: manager)
-        patch.setattr("lm_eval.evaluator.TaskManager", lambda **_: manager)
+        patch.setattr("lm_eval.tasks.TaskManager", _once(manager))
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
         patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
         yield
+
+
+def _once(manager: TaskManager) -> Callable[..., TaskManager]:
+    def make(include_path: str | None = None, include_defaults: bool = True) -> TaskManager:
+        return manager if include_defaults else TaskManager(None, include_path, False)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +130,7 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
         gen_kwargs={"max_gen_toks": 3},
         num_fewshot=0,
         bootstrap_iters=0,
+        task_manager=TaskManager(include_defaults=False),
     )
     values = results["results"]["toy_gen"]
     (outcome,) = next(p for p in certificate.grid if p.threshold == 0.2).outcomes
