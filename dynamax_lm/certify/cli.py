@@ -15,11 +15,13 @@ from typing import Any
 
 from dynamax_lm.certificate import Certificate, GridPoint
 from dynamax_lm.certify import store
-from dynamax_lm.certify.contents import evaluation_samples
+from dynamax_lm.certify.contents import evaluation_samples, training_contents
 from dynamax_lm.certify.needed import LEAST, needed_by_any_test, needed_without_loss
 from dynamax_lm.certify.run import DEFAULT_GRID, Question, certify, losses_for
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import read_config
+from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.plugin.bridge import MODELS
 from dynamax_lm.plugin.errors import install_one_line_errors
 from dynamax_lm.settings.values import as_number, hint, is_missing
@@ -62,7 +64,7 @@ def _certify(options: argparse.Namespace) -> Certificate:
     )
     arguments = _model_arguments(options.model, options.model_args or {})
     heads, output = _places(options, arguments)
-    tasks = _choose_tasks(options)
+    tasks = _choose_tasks(options, heads)
     _announce(question, tasks)
 
     from lm_eval.api.registry import get_model
@@ -159,11 +161,9 @@ def _places(
     from lm_eval.utils import sanitize_model_name
 
     heads = arguments.get("heads")
-    folder = None if is_missing(heads) else Path(str(heads)).expanduser()
-    if folder is not None and folder.is_dir():
+    folder = None if is_missing(heads) else _heads_folder(str(heads))
+    if folder is not None:
         store.check_heads(folder)
-    else:
-        folder = None
     if options.output_path is None:
         if folder is None:
             raise SettingError(
@@ -177,7 +177,27 @@ def _places(
     return folder, output
 
 
-def _choose_tasks(options: argparse.Namespace) -> list[ChosenTask]:
+def _heads_folder(name: str) -> Path | None:
+    """The folder of heads that lie here; ``None`` for those of the hub."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else shipped_folder(name)
+
+
+def _trained_on(heads: Path | None) -> frozenset[str]:
+    """What the heads' training data tells; says so where that cannot be known."""
+    if heads is None:
+        return frozenset()
+    name = str(read_config(heads).data.get("name", "an unknown source"))
+    told = training_contents(name)
+    if told is None:
+        print(
+            f"These heads were trained on {name}, whose records do not lie here: that none of "
+            "these documents is among them is for you to know."
+        )
+    return told or frozenset()
+
+
+def _choose_tasks(options: argparse.Namespace, heads: Path | None) -> list[ChosenTask]:
     limit = options.limit
     if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
         raise SettingError(f"limit={limit}: give a number of documents, or a share below 1")
@@ -186,7 +206,7 @@ def _choose_tasks(options: argparse.Namespace) -> list[ChosenTask]:
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
     if not names:
         raise SettingError("tasks: none given")
-    elsewhere = evaluation_samples()
+    elsewhere = evaluation_samples() | _trained_on(heads)
     return [
         choose_documents(task, data=options.data, used_elsewhere=elsewhere, limit=limit)
         for task in load_tasks(names, options.data, options.include_path)
@@ -212,7 +232,7 @@ def _announce(question: Question, tasks: Sequence[ChosenTask]) -> None:
         left = [
             f"{count} left out: {why}"
             for count, why in (
-                (chosen.overlapping, "in the package's evaluation samples"),
+                (chosen.overlapping, "in evaluation samples or training data"),
                 (chosen.repeated, "repeats of others"),
             )
             if count

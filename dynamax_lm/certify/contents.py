@@ -63,6 +63,23 @@ def evaluation_samples() -> frozenset[str]:
     return frozenset(told)
 
 
+def training_contents(data: str) -> frozenset[str] | None:
+    """What the JSONL file, or folder of such files, tells that heads were trained on.
+
+    Args:
+        data: as the heads' configuration names it.
+
+    Returns:
+        ``None`` where nothing lies here under that name, or it is plain text: it then cannot be
+        compared with documents.
+    """
+    path = Path(data).expanduser()
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or any(file.suffix != ".jsonl" or not file.is_file() for file in files):
+        return None
+    return frozenset().union(*(contents(one) for file in files for one in read_records(file)))
+
+
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file.
 

@@ -5,15 +5,16 @@ Owns the two files, each written whole or not at all. It does not know how a cer
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dynamax_lm.certificate import Certificate
 from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import read_config, write_config
+from dynamax_lm.heads.store import CONFIG
 
-CONFIG, FIELD, FILE = "config.json", "certificate", "certificate.json"
+FILE = "certificate.json"
 
 
 def check_heads(folder: Path) -> None:
@@ -22,7 +23,7 @@ def check_heads(folder: Path) -> None:
     Raises:
         SettingError: no heads folder, or it cannot be written.
     """
-    _read(folder)
+    read_config(folder)
     if not os.access(folder, os.W_OK):
         raise SettingError(f"heads={folder}: the folder cannot be written; give --output_path")
 
@@ -47,8 +48,8 @@ def write_into_heads(folder: Path, certificate: Certificate) -> Path:
     Raises:
         SettingError: the file cannot be read or written; the old one then stays.
     """
-    config = _read(folder) | {FIELD: certificate.to_json()}
-    return _write(folder / CONFIG, json.dumps(config, indent=2, allow_nan=False) + "\n")
+    write_config(folder, replace(read_config(folder), certificate=certificate.to_json()))
+    return folder / CONFIG
 
 
 def write_file(folder: Path, certificate: Certificate) -> Path:
@@ -58,17 +59,6 @@ def write_file(folder: Path, certificate: Certificate) -> Path:
         SettingError: it cannot be written; an old one then stays.
     """
     return _write(folder / FILE, certificate.dumps())
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"heads={folder}: {CONFIG} cannot be read: {error}") from error
-    if not isinstance(config, dict) or FIELD not in config:
-        raise SettingError(f"heads={folder}: {CONFIG} is not that of trained heads: no {FIELD!r}")
-    return config
 
 
 def _write(path: Path, text: str) -> Path:

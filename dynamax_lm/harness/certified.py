@@ -9,19 +9,21 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dynamax_lm.certificate import NOT_CERTIFIED, Certificate, TaskSetup, why_not
+from dynamax_lm.certificate import NOT_CERTIFIED, Certificate, CertificateError, TaskSetup, why_not
 from dynamax_lm.harness.setup import setting_from
 
 _log = logging.getLogger(__name__)
 
 
 def certificate_block(
-    certificate: Certificate | None, settings: Mapping[str, Any], setups: Mapping[str, TaskSetup]
+    certificate: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    setups: Mapping[str, TaskSetup],
 ) -> dict[str, Any] | None:
     """The certificate, and for each task whether it is ``certified``, else ``reason``.
 
     Args:
-        certificate: the run's, or ``None``.
+        certificate: as the heads carry it; one that cannot be read speaks for nothing.
         settings: of the model's announcement.
         setups: how each evaluated task asked.
 
@@ -37,7 +39,7 @@ def certificate_block(
             "certified": reason is None,
             "reason": None if reason is None else f"{NOT_CERTIFIED}: {reason}",
         }
-    return {**certificate.to_json(), "applies": tasks}
+    return {**certificate, "applies": tasks}
 
 
 def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
@@ -47,11 +49,17 @@ def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
             _log.warning("%s: %s", name, label["reason"])
 
 
-def _reason(certificate: Certificate, settings: Mapping[str, Any], setup: TaskSetup) -> str | None:
+def _reason(
+    certificate: Mapping[str, Any], settings: Mapping[str, Any], setup: TaskSetup
+) -> str | None:
+    try:
+        read = Certificate.from_json(certificate)
+    except CertificateError as error:
+        return str(error)
     if settings["mode"] != "exit":
         return f"mode is {settings['mode']}, certified for exit"
     return why_not(
-        certificate,
+        read,
         task=setup,
         setting=setting_from(settings),
         threshold=settings["threshold"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from dynamax_lm.certificate import Certificate, TaskSetup
+from dynamax_lm.certificate import TaskSetup
 from dynamax_lm.errors import SettingError
 from dynamax_lm.summary import RunTotals
 from dynamax_lm.trace import ExitRecord, record_of
@@ -43,14 +43,14 @@ class LiveModel:
         settings: what the run's configuration block shows, as JSON values.
         layers: the model's decoder layers, L.
         trace_dir: folder for one JSON line a token, or ``None``.
-        certificate: of the model's heads, or ``None``.
+        certificate: the JSON object that the model's heads carry, or ``None``.
     """
 
     fingerprint: str
     settings: Mapping[str, Any]
     layers: int
     trace_dir: Path | None = None
-    certificate: Certificate | None = None
+    certificate: Mapping[str, Any] | None = None
 
 
 @dataclass(eq=False)

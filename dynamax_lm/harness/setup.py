@@ -34,7 +34,7 @@ def setup_of(task: Any) -> TaskSetup:
     options = task.get_config("generation_kwargs") if generates else None
     return TaskSetup(
         name=str(task.task_name),
-        version=str(getattr(task, "VERSION", None)),
+        version=str((task.get_config("metadata") or {}).get("version", "unknown")),
         output_type=str(task.OUTPUT_TYPE),
         num_fewshot=int(task.get_config("num_fewshot") or 0),
         generation_kwargs=None if options is None else json.loads(json.dumps(options, default=str)),

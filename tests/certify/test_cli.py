@@ -110,7 +110,7 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     printed = capsys.readouterr().out
     assert certificate == _written(tmp_path)
     assert certificate.documents == DOCUMENTS
-    assert "1 left out: in the package's evaluation samples" in printed
+    assert "1 left out: in evaluation samples" in printed
     assert "2 left out: repeats" in printed
     assert "fewer than 29 documents" in printed
     assert certificate.threshold is not None
