@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM
 
 from dynamax_lm.certificate import Certificate
 from dynamax_lm.certify import losses
 from dynamax_lm.certify.cli import main
 from dynamax_lm.certify.contents import read_records
 from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import read_config
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.plugin.bridge import TASKS
 from tests.checkpoints import save_checkpoint
+from tests.heads.builders import heads_of
 
 TOYS = str(Path(__file__).parent.parent / "harness" / "toys")
 DOCUMENTS = 300
@@ -143,6 +147,51 @@ def load_over(path: Path) -> Any:
 
     (task,) = load_tasks(["toy_gen"], path, TOYS)
     return task
+
+
+def test_heads_carry_their_certificate_into_every_result(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Certified on one task, then evaluated on it at ``threshold=certified``, and on another."""
+    heads = tmp_path / "heads"
+    trained_on = write(tmp_path / "train.jsonl", sums(DOCUMENTS + 9)[DOCUMENTS:])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    bank = heads_of(model, (1, 2, 3))
+    bank.config = replace(bank.config, data={"name": str(trained_on)})
+    bank.save_pretrained(heads)
+    before = read_config(heads)
+
+    new = write(tmp_path / "more.jsonl", sums(DOCUMENTS + 9))
+    arguments = f"pretrained={folder},heads={heads},dtype=float32"
+    certificate = run(model_args=arguments, data=new, thresholds="1,0.999", output_path=None)
+    assert "9 left out: in evaluation samples or training data" in capsys.readouterr().out
+    assert certificate.threshold is not None
+    after = read_config(heads)
+    assert Certificate.from_json(after.certificate) == certificate
+    assert replace(after, certificate=None) == before
+    assert certificate.setting.confidence == "head"
+    assert certificate.setting.heads == before.identity
+
+    lm = DynamaxMamba(
+        pretrained=str(folder),
+        heads=str(heads),
+        threshold="certified",
+        dtype="float32",
+        device="cpu",
+        batch_size=64,
+    )
+    results = lm_eval.simple_evaluate(
+        model=lm,
+        tasks=["toy_gen", "toy_mc"],
+        gen_kwargs={"max_gen_toks": 3},
+        num_fewshot=0,
+        bootstrap_iters=0,
+        task_manager=TaskManager(include_path=TOYS, include_defaults=False),
+    )
+    assert lm.settings.threshold == certificate.threshold
+    shown = results["config"]["early_exit"]["certificate"]
+    assert shown["applies"]["toy_gen"] == {"certified": True, "reason": None}
+    assert "the certificate is for toy_gen" in shown["applies"]["toy_mc"]["reason"]
 
 
 @pytest.mark.parametrize(
