@@ -70,7 +70,7 @@ def test_at_the_border_small_p_values_are_as_rare_as_they_say(
 ) -> None:
     rng = np.random.default_rng(5)
     for delta in (0.05, 0.3):
-        values = np.array([p_value(draw(rng, n, risk), risk, delta) for _ in range(1500)])
+        values = np.array([p_value(draw(rng, n, risk), risk, delta) for _ in range(800)])
         for level in (0.01, 0.05, 0.1, 0.3, 0.7):
             rejections = int((values <= level).sum())
             assert not too_many(rejections, len(values), level), (level, rejections)
