@@ -22,7 +22,6 @@ HEAVY = frozenset({"torch", "transformers", "lm_eval", "datasets", "matplotlib"}
 
 ANY = frozenset({"*"})
 NUMBERS = frozenset({"errors", "trace", "confidence", "policy", "ledger"})
-FRONT = frozenset({"heads", "certify", "sweep", "report", "headroom", "bench"})
 
 
 class Row(NamedTuple):
@@ -53,6 +52,7 @@ TABLE: dict[str, Row] = {
     "ledger": row("errors trace", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
+    "certificate": row("errors", HEAVY),
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
@@ -64,7 +64,9 @@ TABLE: dict[str, Row] = {
     "models.requests": row("errors engine models.stops models.sampling"),
     "engine": row("confidence policy trace models.stack", MODELS),
     # the host: the report knows records, not models; the doors know both
-    "harness": row("errors trace ledger summary tracefile", frozenset({"transformers"})),
+    "harness": row(
+        "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
+    ),
     "models.trained": row("errors heads ledger settings models.checkpoint"),
     "models.lm": Row(ANY),
     "plugin": row("errors models.lm", frozenset({"torch", "transformers", "datasets"})),
@@ -72,7 +74,7 @@ TABLE: dict[str, Row] = {
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train": Row(ANY),
     "heads": row("errors", LM_EVAL),
-    "certify": Row(ANY - FRONT),
+    "certify": Row(ANY),
     "sweep": Row(ANY),
     "headroom": Row(ANY),
     "bench": Row(ANY),

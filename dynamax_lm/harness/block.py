@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from dynamax_lm.harness.certified import certificate_block, warn_of_uncertified
 from dynamax_lm.harness.live import Run, run_of
 from dynamax_lm.ledger import CONVENTION as FLOPS_CONVENTION
 
@@ -41,23 +42,28 @@ def early_exit_block(lm: object) -> dict[str, Any]:
     run = run_of(lm)
     if run is None:
         return {}
-    _warn_of_low_agreement(run)
+    certificate = certificate_block(run.live.certificate, run.live.settings, run.setups)
+    _warn(run, certificate)
     totals = run.totals.to_json()
     return {
         "settings": dict(run.live.settings),
         "fingerprint": run.live.fingerprint,
         "layers": run.live.layers,
         **totals,
+        "certificate": certificate,
         "skipped": {task: dict(notes) for task, notes in sorted(run.skipped.items())},
         "convention": CONVENTION,
     }
 
 
-def _warn_of_low_agreement(run: Run) -> None:
-    agreement = run.totals.total.agreement
-    if agreement is None or agreement >= LOW_AGREEMENT or run.warned:
+def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
+    if run.warned:
         return
     run.warned = True
+    warn_of_uncertified(certificate)
+    agreement = run.totals.total.agreement
+    if agreement is None or agreement >= LOW_AGREEMENT:
+        return
     _log.warning(
         "only %.1f %% of the emitted tokens are the full-depth model's: "
         "`python -m dynamax_lm.headroom` shows what these exits could reach, "

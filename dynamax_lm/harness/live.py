@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dynamax_lm.certificate import TaskSetup
 from dynamax_lm.errors import SettingError
 from dynamax_lm.summary import RunTotals
 from dynamax_lm.trace import ExitRecord, record_of
@@ -42,12 +43,14 @@ class LiveModel:
         settings: what the run's configuration block shows, as JSON values.
         layers: the model's decoder layers, L.
         trace_dir: folder for one JSON line a token, or ``None``.
+        certificate: the JSON object that the model's heads carry, or ``None``.
     """
 
     fingerprint: str
     settings: Mapping[str, Any]
     layers: int
     trace_dir: Path | None = None
+    certificate: Mapping[str, Any] | None = None
 
 
 @dataclass(eq=False)
@@ -58,19 +61,21 @@ class Run:
         live: the model's announcement.
         totals: pooled over all ranks.
         skipped: for each task, what was left out and why.
+        setups: how each task asked.
     """
 
     live: LiveModel
     ranks: weakref.ref[Ranks]
     totals: RunTotals = field(default_factory=RunTotals)
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    setups: dict[str, TaskSetup] = field(default_factory=dict)
     evaluation: int = -1
     warned: bool = False
 
     def enter(self, evaluation: int) -> None:
         """Forgets what an earlier evaluation of the same model has shown."""
         if evaluation != self.evaluation:
-            self.totals, self.skipped = RunTotals(), {}
+            self.totals, self.skipped, self.setups = RunTotals(), {}, {}
             self.evaluation, self.warned = evaluation, False
 
 

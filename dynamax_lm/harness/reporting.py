@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from dynamax_lm.harness.live import Run, bring_forward, recordless, run_behind
 from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
+from dynamax_lm.harness.setup import note_prompting, setup_of
 from dynamax_lm.harness.tap import Tap, remove_tap
 from dynamax_lm.summary import Answer, Request, TaskTotals, pool, summarise
 from dynamax_lm.trace import record_of
@@ -52,6 +53,7 @@ def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs:
     if _Clock.reporting:
         _Clock.evaluation, _Clock.reporting = _Clock.evaluation + 1, False
     setattr(task, _SAMPLES, kwargs.get("samples"))
+    note_prompting(task, kwargs)
     return original(task, **kwargs)
 
 
@@ -94,6 +96,7 @@ def _report(task: Any, documents: Documents) -> None:
     # lm-eval gathers metrics by rank 0's keys and fails where a rank has none of one.
     shared = frozenset.intersection(*(part.keys for part in parts))
     _note_skips(run, task.task_name, parts, shared)
+    run.setups[task.task_name] = setup_of(task)
     for part in parts:
         run.totals.add(task.task_name, part.totals)
     Tap(task, {doc: _only(shared, metrics) for doc, metrics in values.items()})

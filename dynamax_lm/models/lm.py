@@ -236,8 +236,12 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _announce(self, n_layers: int) -> None:
-        folder = self.settings.trace_dir
-        settings = {"model": self.ARCHITECTURE.model, "pretrained": self._shown_name}
+        folder, chosen = self.settings.trace_dir, self._chosen_heads
+        settings = {
+            "model": self.ARCHITECTURE.model,
+            "pretrained": self._shown_name,
+            "dtype": str(getattr(self.model, "dtype", None)),
+        }
         announce(
             self,
             LiveModel(
@@ -247,6 +251,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 | {"heads_fingerprint": self.settings.heads_fingerprint},
                 layers=n_layers,
                 trace_dir=None if folder is None else Path(folder),
+                certificate=None if chosen is None else chosen.config.certificate,
             ),
         )
 

@@ -1,0 +1,1 @@
+"""Finds the threshold that saves most while a risk stays bounded, and says how sure that is."""

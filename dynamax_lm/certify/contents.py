@@ -1,0 +1,110 @@
+"""Which documents are the same: by contents, whatever file they come from.
+
+Owns the identity of a document. A question that a heads' training file, an evaluation sample and a
+certification file all hold has three forms, so that its telling fields are compared, without case
+and spacing. It does not know lm-eval or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.plugin.bridge import TASKS
+
+_TELLING = (
+    "question",
+    "story",
+    "passage",
+    "context",
+    "text",
+    "query",
+    "prompt",
+    "sentence",
+    "input",
+    "goal",
+    "ctx",
+    "document",
+    "article",
+    "problem",
+)
+"""Fields that hold what a document asks or tells, by the names that data sets give them."""
+
+
+def contents(doc: Mapping[str, Any]) -> frozenset[str]:
+    """Hashes of a document's telling fields; of all of it, where it has none.
+
+    Two documents overlap where they share one: two questions about one story do.
+    """
+    told = [doc.get(name) for name in _TELLING]
+    texts = [" ".join(text.casefold().split()) for text in told if isinstance(text, str)]
+    texts = [text for text in texts if text]
+    if not texts:
+        texts = [json.dumps(doc, sort_keys=True, default=str)]
+    return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+
+
+def digest(documents: Iterable[frozenset[str]]) -> str:
+    """SHA-256 over the documents' sorted hashes: the same set, the same digest."""
+    lines = sorted("+".join(sorted(one)) for one in documents)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def evaluation_samples() -> frozenset[str]:
+    """What the records tell that the package's ``_sample`` tasks evaluate on."""
+    told: set[str] = set()
+    for path in sorted(TASKS.glob("*/sample*.jsonl")):
+        for record in read_records(path):
+            told |= contents(record)
+    return frozenset(told)
+
+
+def training_contents(data: str) -> frozenset[str] | None:
+    """What the JSONL file, or folder of such files, tells that heads were trained on.
+
+    Args:
+        data: as the heads' configuration names it.
+
+    Returns:
+        ``None`` where nothing lies here under that name, or it is plain text: it then cannot be
+        compared with documents.
+    """
+    path = Path(data).expanduser()
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or any(file.suffix != ".jsonl" or not file.is_file() for file in files):
+        return None
+    return frozenset().union(*(contents(one) for file in files for one in read_records(file)))
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file.
+
+    Raises:
+        SettingError: the file is missing, empty, or a line is not a JSON object.
+    """
+    found = False
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                found = True
+                yield _record(path, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"data={path}: cannot be read: {error}") from error
+    if not found:
+        raise SettingError(f"data={path}: holds no record; give JSONL, one object a line")
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise SettingError(f"data={path}: line {number} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise SettingError(f"data={path}: line {number} is not a JSON object")
+    return record

@@ -1,0 +1,123 @@
+"""What is risked: one loss a document, from the values that a run logs for it.
+
+Owns the metrics, their losses and the test that fits each. It does not know models or thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from dynamax_lm.certify import statistics
+from dynamax_lm.certify.statistics import Losses, PValue
+from dynamax_lm.errors import SettingError
+from dynamax_lm.harness.reference import PREFIX
+from dynamax_lm.settings.values import hint
+
+AGREEMENT, CONSISTENCY = "agreement", "consistency"
+LIKENESS = (AGREEMENT, CONSISTENCY)
+"""The metrics that every task has."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is risked on one task.
+
+    Attributes:
+        metric: ``agreement``, ``consistency``, or a metric of the task.
+        higher_is_better: of the metric.
+        method: name of the test.
+        p_value: the test. It is chosen by what the loss can be, never by what it was: a choice that
+            looked at the losses would have no guarantee.
+    """
+
+    metric: str
+    higher_is_better: bool
+    method: str
+    p_value: PValue
+
+    def of(self, sample: Mapping[str, Any]) -> float:
+        """One document's loss.
+
+        Args:
+            sample: the logged values of the document.
+
+        Returns:
+            1 - the value, in [0, 1], for likeness to full depth; the full-depth model's value less
+            the run's own, in [-1, 1], for a metric of the task (its negative if lower is better).
+
+        Raises:
+            SettingError: the document has no such value, or one outside [0, 1].
+        """
+        if self.metric in LIKENESS:
+            return 1 - self._share(sample, self.metric)
+        loss = self._share(sample, PREFIX + self.metric) - self._share(sample, self.metric)
+        return loss if self.higher_is_better else -loss
+
+    def _share(self, sample: Mapping[str, Any], key: str) -> float:
+        value = sample.get(key)
+        where = f"document {sample.get('doc_id')}"
+        if value is None:
+            raise SettingError(
+                f"metric={self.metric}: {where} has no {key}: the task has none, or the reference "
+                "was left out; choose another metric"
+            )
+        single = isinstance(value, (Real, np.bool_)) or (
+            isinstance(value, np.ndarray) and value.ndim == 0
+        )
+        number = float(value) if single else float("nan")
+        if not 0 <= number <= 1:
+            shown = " ".join(repr(value).split())[:60]
+            raise SettingError(
+                f"metric={self.metric}: {where} has {key}={shown}, not a number in [0, 1]; "
+                "only metrics that are averages of such numbers have a risk"
+            )
+        return number
+
+
+def choose_loss(metric: str, directions: Mapping[str, bool | None], repeats: int) -> Loss:
+    """The loss of ``metric``, with the test that fits what it can be.
+
+    Args:
+        metric: as asked.
+        directions: for each metric of the task, whether higher is better.
+        repeats: answers asked of each document.
+
+    Raises:
+        SettingError: the task has no such metric.
+    """
+    if metric == CONSISTENCY and repeats == 1:
+        return Loss(metric, True, "binomial", statistics.binomial)
+    if metric in LIKENESS:
+        return Loss(metric, True, "betting", statistics.betting)
+    if metric not in directions:
+        raise unknown_metric(metric, directions)
+    higher = directions[metric] is not False
+    return Loss(metric, higher, "betting", statistics.betting_on_differences)
+
+
+def unknown_metric(metric: str, known: Collection[str]) -> SettingError:
+    """The error for a metric that a task does not have."""
+    names = [*LIKENESS, *sorted(known)]
+    return SettingError(
+        f"metric={metric}: no such metric here; choose one of {', '.join(names)}"
+        f"{hint(metric, names)}"
+    )
+
+
+def losses_of(loss: Loss, samples: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Losses:
+    """The losses of documents in a given order.
+
+    Args:
+        loss: what is risked.
+        samples: logged values under the task's first filter, one a document.
+        order: document ids, each once.
+    """
+    by_id = {sample["doc_id"]: loss.of(sample) for sample in samples}
+    if set(by_id) != set(order):
+        raise SettingError(f"{len(by_id)} documents were answered, {len(order)} were asked")
+    return np.array([by_id[doc_id] for doc_id in order], dtype=np.float64)

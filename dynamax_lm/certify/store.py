@@ -1,0 +1,73 @@
+"""Where a certificate is kept: the heads' ``config.json``, or a file of its own.
+
+Owns the two files, each written whole or not at all. It does not know how a certificate came about.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from dynamax_lm.certificate import Certificate
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import read_config, write_config
+from dynamax_lm.heads.store import CONFIG
+
+FILE = "certificate.json"
+
+
+def check_heads(folder: Path) -> None:
+    """Makes sure, before anything is run, that a certificate can be put there.
+
+    Raises:
+        SettingError: no heads folder, or it cannot be written.
+    """
+    read_config(folder)
+    if not os.access(folder, os.W_OK):
+        raise SettingError(f"heads={folder}: the folder cannot be written; give --output_path")
+
+
+def check_output(folder: Path) -> None:
+    """Makes the folder, and makes sure that it can be written.
+
+    Raises:
+        SettingError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"output_path={folder}: cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise SettingError(f"output_path={folder}: the folder cannot be written")
+
+
+def write_into_heads(folder: Path, certificate: Certificate) -> Path:
+    """Replaces the certificate in a heads folder; everything else in its configuration stays.
+
+    Raises:
+        SettingError: the file cannot be read or written; the old one then stays.
+    """
+    write_config(folder, replace(read_config(folder), certificate=certificate.to_json()))
+    return folder / CONFIG
+
+
+def write_file(folder: Path, certificate: Certificate) -> Path:
+    """Writes ``certificate.json`` into a folder.
+
+    Raises:
+        SettingError: it cannot be written; an old one then stays.
+    """
+    return _write(folder / FILE, certificate.dumps())
+
+
+def _write(path: Path, text: str) -> Path:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise SettingError(f"{path}: cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

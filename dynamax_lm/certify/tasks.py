@@ -1,0 +1,173 @@
+"""The tasks of a certification: loaded, checked and counted before any weights load.
+
+Owns which documents are used. It does not know models, losses' values or thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.certify.contents import contents, digest, read_records
+from dynamax_lm.errors import SettingError
+from dynamax_lm.settings.values import hint
+
+
+@dataclass(frozen=True)
+class ChosenTask:
+    """One task and the documents it is tested on.
+
+    Attributes:
+        task: lm-eval's task object.
+        documents: indices into its documents, ascending.
+        digest: of their contents.
+        data: name of the file they came from, or ``None``.
+        repeated: documents left out because an earlier one has the same contents.
+        overlapping: documents left out because evaluation or training uses them.
+    """
+
+    task: Any
+    documents: tuple[int, ...]
+    digest: str
+    data: str | None
+    repeated: int
+    overlapping: int
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self.task.task_name)
+
+    @property
+    def repeats(self) -> int:
+        """Answers asked of each document."""
+        return int(self.task.get_config("repeats") or 1)
+
+
+def load_tasks(names: Sequence[str], data: Path | None, include_path: str | None) -> list[Any]:
+    """The tasks behind names, groups and tags; one over the records of ``data`` if given.
+
+    Raises:
+        SettingError: an unknown name, data that cannot be had, several tasks for one file.
+    """
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=include_path)
+    for name in names:
+        if name not in manager.all_tasks:
+            raise SettingError(f"tasks={name}: no such task{hint(name, manager.all_tasks)}")
+    try:
+        tasks = list(manager.load(list(names))["tasks"].values()) if data is None else []
+    except Exception as error:  # a task's code and the hub's client may raise anything
+        line = _first_line(error)
+        raise SettingError(
+            f"tasks={','.join(names)}: its documents cannot be had: {line}; "
+            "--data FILE gives records of your own in the task's columns"
+        ) from error
+    if data is not None:
+        tasks = [_over_records(manager, names, data)]
+    for task in tasks:
+        _ask_once(task, data)
+    return tasks
+
+
+def choose_documents(
+    task: Any, *, data: Path | None, used_elsewhere: Collection[str], limit: float | None
+) -> ChosenTask:
+    """The documents that are new to everyone, each contents once, the first ``limit`` of them.
+
+    Args:
+        task: lm-eval's task object.
+        data: the file that its documents came from.
+        used_elsewhere: hashes of what evaluation and training use.
+        limit: how many, or which share of them if below 1; all if ``None``.
+    """
+    elsewhere, seen = frozenset(used_elsewhere), set()
+    kept: list[tuple[int, frozenset[str]]] = []
+    repeated = overlapping = 0
+    for number, doc in enumerate(task.eval_docs):
+        told = contents(doc)
+        if told & elsewhere:
+            overlapping += 1
+        elif told in seen:
+            repeated += 1
+        else:
+            seen.add(told)
+            kept.append((number, told))
+    if limit is not None:
+        kept = kept[: -int(-len(kept) * limit // 1) if limit < 1 else int(limit)]
+    return ChosenTask(
+        task=task,
+        documents=tuple(number for number, _ in kept),
+        digest=digest(told for _, told in kept),
+        data=None if data is None else data.name,
+        repeated=repeated,
+        overlapping=overlapping,
+    )
+
+
+def _over_records(manager: Any, names: Sequence[str], data: Path) -> Any:
+    """The one named task, with the file's records for its documents."""
+    import datasets
+
+    if len(names) != 1 or names[0] not in manager.all_subtasks:
+        why = "gives one task its documents; name one task, no group"
+        raise SettingError(f"data={data}: {why}, got tasks={','.join(names)}")
+    records = list(read_records(data))
+    try:
+        # Rows of different columns are given all of them, empty.
+        columns = list(dict.fromkeys(name for record in records for name in record))
+        rows = datasets.Dataset.from_list([{c: r.get(c) for c in columns} for r in records])
+    except Exception as error:  # pyarrow has many
+        raise SettingError(
+            f"data={data}: records differ in the types of their columns: {_first_line(error)}"
+        ) from error
+
+    def documents(**_: Any) -> dict[str, Any]:
+        return {"certification": rows}
+
+    entry = {
+        "task": names[0],
+        "custom_dataset": documents,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": None,
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "certification",
+        "fewshot_split": None,
+    }
+    try:
+        loaded = manager.load([{"group": "certification", "task": [entry]}])
+    except Exception as error:  # a task's code may raise anything
+        raise _wrong_columns(names[0], data, columns, error) from error
+    return loaded["tasks"][names[0]]
+
+
+def _ask_once(task: Any, data: Path | None) -> None:
+    """Asks every document's question, so that wrong columns show before weights load."""
+    for number, doc in enumerate(task.eval_docs):
+        try:
+            task.doc_to_text(doc)
+            task.doc_to_target(doc)
+            if task.OUTPUT_TYPE == "multiple_choice":
+                task.doc_to_choice(doc)
+        except Exception as error:  # a task's code may raise anything
+            if data is None:
+                why = f"document {number} cannot be asked: {_first_line(error)}"
+                raise SettingError(f"tasks={task.task_name}: {why}") from error
+            raise _wrong_columns(task.task_name, data, list(doc), error) from error
+
+
+def _wrong_columns(task: str, data: Path, columns: Sequence[str], error: Exception) -> SettingError:
+    return SettingError(
+        f"data={data}: its records do not have the columns that {task} reads "
+        f"({_first_line(error)}); they have {', '.join(columns)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"[:200]

@@ -1,0 +1,66 @@
+"""For which tasks of a run its heads' certificate speaks.
+
+Owns the part of the results block that shows a certificate. It does not know how one is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dynamax_lm.certificate import NOT_CERTIFIED, Certificate, CertificateError, TaskSetup, why_not
+from dynamax_lm.harness.setup import setting_from
+
+_log = logging.getLogger(__name__)
+
+
+def certificate_block(
+    certificate: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    setups: Mapping[str, TaskSetup],
+) -> dict[str, Any] | None:
+    """The certificate, and for each task whether it is ``certified``, else ``reason``.
+
+    Args:
+        certificate: as the heads carry it; one that cannot be read speaks for nothing.
+        settings: of the model's announcement.
+        setups: how each evaluated task asked.
+
+    Returns:
+        JSON values; ``None`` where there is no certificate.
+    """
+    if certificate is None:
+        return None
+    tasks = {}
+    for name, setup in sorted(setups.items()):
+        reason = _reason(certificate, settings, setup)
+        tasks[name] = {
+            "certified": reason is None,
+            "reason": None if reason is None else f"{NOT_CERTIFIED}: {reason}",
+        }
+    return {**certificate, "applies": tasks}
+
+
+def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
+    """One line a task that the certificate does not speak for."""
+    for name, label in (block or {}).get("applies", {}).items():
+        if not label["certified"]:
+            _log.warning("%s: %s", name, label["reason"])
+
+
+def _reason(
+    certificate: Mapping[str, Any], settings: Mapping[str, Any], setup: TaskSetup
+) -> str | None:
+    try:
+        read = Certificate.from_json(certificate)
+    except CertificateError as error:
+        return str(error)
+    if settings["mode"] != "exit":
+        return f"mode is {settings['mode']}, certified for exit"
+    return why_not(
+        read,
+        task=setup,
+        setting=setting_from(settings),
+        threshold=settings["threshold"],
+    )

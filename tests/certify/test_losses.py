@@ -1,0 +1,67 @@
+"""Losses: their definitions, the test that fits each, and values that have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamax_lm.certify import statistics
+from dynamax_lm.certify.losses import choose_loss, losses_of
+from dynamax_lm.errors import SettingError
+
+DIRECTIONS = {"f1": True, "error": False, "odd": None}
+share = st.floats(0, 1)
+
+
+@given(share, share)
+def test_losses_are_their_definitions(run: float, full: float) -> None:
+    sample = {
+        "agreement": run,
+        "consistency": run,
+        "f1": run,
+        "full_depth_f1": full,
+        "error": run,
+        "full_depth_error": full,
+    }
+
+    def loss(metric: str) -> float:
+        return choose_loss(metric, DIRECTIONS, 1).of(sample)
+
+    assert loss("agreement") == loss("consistency") == 1 - run
+    assert loss("f1") == full - run
+    assert loss("error") == run - full
+
+
+def test_each_metric_has_the_test_that_fits_what_it_can_be() -> None:
+    assert choose_loss("consistency", {}, 1).p_value is statistics.binomial
+    assert choose_loss("consistency", {}, 2).p_value is statistics.betting
+    assert choose_loss("agreement", {}, 1).p_value is statistics.betting
+    for metric in DIRECTIONS:
+        assert choose_loss(metric, DIRECTIONS, 1).p_value is statistics.betting_on_differences
+
+
+def test_an_unknown_metric_names_the_nearest() -> None:
+    with pytest.raises(SettingError, match="did you mean agreement") as caught:
+        choose_loss("agrement", DIRECTIONS, 1)
+    assert "consistency" in str(caught.value)
+    assert "f1" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), -0.1, 1.5, 37.0, (1, 2), "1", [0.5]])
+def test_a_value_without_a_risk_is_refused_with_its_document(value: Any) -> None:
+    loss = choose_loss("f1", DIRECTIONS, 1)
+    with pytest.raises(SettingError, match="document 7") as caught:
+        loss.of({"doc_id": 7, "f1": value, "full_depth_f1": 0.5})
+    assert "\n" not in str(caught.value)
+
+
+def test_losses_stand_in_the_order_asked_for_and_are_all_there() -> None:
+    samples = [{"doc_id": n, "agreement": n / 10} for n in range(4)]
+    loss = choose_loss("agreement", {}, 1)
+    assert losses_of(loss, samples, [2, 0, 3, 1]) == pytest.approx(np.array([0.8, 1, 0.7, 0.9]))
+    with pytest.raises(SettingError, match="4 documents were answered, 3 were asked"):
+        losses_of(loss, samples, [2, 0, 3])

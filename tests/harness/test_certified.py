@@ -1,0 +1,122 @@
+"""Every result says for which of its tasks the heads' certificate speaks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from toy_model import LAYERS, ToyExits
+
+from dynamax_lm.certificate import Certificate
+from dynamax_lm.harness import LiveModel, announce
+from dynamax_lm.harness.setup import setting_from
+
+Evaluate = Callable[..., dict[str, Any]]
+
+SETTINGS: dict[str, Any] = {
+    "model": "dynamax-mamba",
+    "pretrained": "toy",
+    "dtype": "torch.float32",
+    "exit_layers": [4, 8],
+    "confidence": "head",
+    "threshold": 0.9,
+    "skipped_state": "propagate",
+    "mode": "exit",
+    "heads_fingerprint": "ab12",
+}
+
+
+def certificate_for(task: str) -> dict[str, Any]:
+    """A certificate that was made with exactly this run of one task."""
+    setup = {
+        "name": task,
+        "version": "unknown",
+        "output_type": "generate_until",
+        "num_fewshot": 0,
+        "generation_kwargs": {"until": ["\n"], "do_sample": False},
+        "repeats": 1,
+        "apply_chat_template": False,
+        "system_instruction": None,
+    }
+    outcome = {"task": task, "mean_loss": 0.0, "p_value": 0.01, "flops_saved": 0.1}
+    certificate = {
+        "schema": 1,
+        "metric": "agreement",
+        "risk": 0.05,
+        "delta": 0.05,
+        "threshold": 0.9,
+        "grid": [{"threshold": 0.9, "outcomes": [outcome]}],
+        "method": "betting",
+        "seed": 0,
+        "tasks": [{"setup": setup, "documents": 300, "digest": "0" * 64, "data": None}],
+        "setting": setting_from(SETTINGS).to_json(),
+        "date": "2026-01-01T00:00:00+00:00",
+        "version": "0",
+    }
+    return Certificate.from_json(certificate).to_json()
+
+
+def certified_model(certificate: dict[str, Any] | None, **changes: Any) -> ToyExits:
+    model = ToyExits()
+    live = LiveModel(model.fingerprint, SETTINGS | changes, LAYERS, certificate=certificate)
+    announce(model, live)
+    return model
+
+
+def labels(results: dict[str, Any]) -> dict[str, Any]:
+    shown = results["config"]["early_exit"]["certificate"]
+    assert json.loads(json.dumps(shown)) == shown
+    return dict(shown["applies"])
+
+
+def test_the_certified_task_is_and_another_is_not(
+    evaluate: Evaluate, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = certificate_for("toy_gen")
+    with caplog.at_level(logging.WARNING):
+        results = evaluate("toy_gen", "toy_mc", model=certified_model(certificate))
+    applies = labels(results)
+    assert applies["toy_gen"] == {"certified": True, "reason": None}
+    assert not applies["toy_mc"]["certified"]
+    assert applies["toy_mc"]["reason"].startswith("not certified here: ")
+    shown = results["config"]["early_exit"]["certificate"]
+    assert {name: shown[name] for name in certificate} == certificate
+    lines = [r.getMessage() for r in caplog.records if "not certified here" in r.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("toy_mc: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "named"),
+    [
+        ({"threshold": 0.8}, {}, "threshold"),
+        ({"heads_fingerprint": "cd34"}, {}, "heads"),
+        ({"skipped_state": "freeze"}, {}, "skipped_state"),
+        ({"mode": "full", "exit_layers": []}, {}, "mode"),
+        ({}, {"num_fewshot": 2}, "num_fewshot"),
+        ({}, {"gen_kwargs": {"max_gen_toks": 5}}, "generation_kwargs"),
+        ({}, {"system_instruction": "Answer."}, "system_instruction"),
+    ],
+)
+def test_another_setting_is_not(
+    evaluate: Evaluate, changes: dict[str, Any], options: dict[str, Any], named: str
+) -> None:
+    model = certified_model(certificate_for("toy_gen"), **changes)
+    label = labels(evaluate("toy_gen", model=model, **options))["toy_gen"]
+    assert not label["certified"]
+    assert named in label["reason"]
+
+
+def test_a_certificate_that_cannot_be_read_speaks_for_nothing(evaluate: Evaluate) -> None:
+    model = certified_model({"threshold": 0.9})
+    label = labels(evaluate("toy_gen", model=model))["toy_gen"]
+    assert not label["certified"]
+    assert "schema" in label["reason"]
+
+
+def test_without_one_there_is_none(evaluate: Evaluate) -> None:
+    results = evaluate("toy_gen", model=certified_model(None))
+    assert results["config"]["early_exit"]["certificate"] is None
