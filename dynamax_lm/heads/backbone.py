@@ -98,7 +98,7 @@ class Backbone:
 
     @torch.no_grad()
     def observe(self, batch: Batch, exit_layers: Sequence[int]) -> Observation:
-        """Run ``batch`` at full depth and read it after each of ``exit_layers`` (counted from 1)."""
+        """Run ``batch`` at full depth and read it after each of ``exit_layers``, counted from 1."""
         device = self.stack.device
         positions, real = batch.asked()
         rows = torch.arange(positions.shape[0])[:, None]

@@ -180,7 +180,7 @@ def open_source(
 
 
 def is_held_out(document: Document, share: float) -> bool:
-    """Whether ``document`` belongs to the held-out split: by its text alone, so that it stays there.
+    """Whether ``document`` is held out: its text alone decides, so that it always is.
 
     Args:
         document: any.

@@ -17,6 +17,8 @@ from dynamax_lm.heads.targets import read_label
 
 _AT_LEAST_ONE = (
     "max_steps",
+    "prompts",
+    "max_gen_toks",
     "batch_size",
     "calibration_tokens",
     "save_every",
@@ -51,6 +53,12 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if options.window < 2:
         raise SettingError(f"--window={options.window}: a window holds at least 2 tokens")
+    if options.answers == "model" and options.max_gen_toks >= options.window:
+        raise SettingError(
+            f"--max_gen_toks={options.max_gen_toks}: leaves no room for a prompt in a --window of "
+            f"{options.window}"
+        )
+    options.until = [one.encode().decode("unicode_escape") for one in options.until]
     for name in ("lr", "translator_lr"):
         if not 0.0 < getattr(options, name) < 10.0:
             raise SettingError(f"--{name}={getattr(options, name)}: give a rate such as 0.002")
@@ -99,6 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--text_field", default="text", help="field of plain text")
     add("--doc_to_text", help="jinja2 template of a record's prompt, as in lm-eval's tasks")
     add("--doc_to_target", help="jinja2 template of its answer")
+    add(
+        "--answers",
+        choices=("data", "model"),
+        default="data",
+        help="who wrote the answers: \
+the records, or the frozen model to their prompts, as at run time",
+    )
+    add("--prompts", type=int, default=10_000, help="with --answers model: at most so many")
+    add("--max_gen_toks", type=int, default=48, help="with --answers model: of one answer")
+    add("--until", action="append", default=[], help="ends the model's answers; may be repeated")
     add("--window", type=int, default=512, help="tokens of a window")
     add("--held_out", type=float, default=0.1, help="share of documents kept for calibration")
     add("--calibration_tokens", type=int, default=50_000, help="of these, at most so many tokens")

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dynamax_lm.errors import SettingError
+from dynamax_lm.heads.answers import answered
 from dynamax_lm.heads.assess import (
     calibrate,
     hold_out,
@@ -79,6 +80,19 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
         cpu=backbone.stack.device.type == "cpu",
         kwargs_handlers=_ddp(),
     )
+    if options.answers == "model":
+        with accelerator.main_process_first():
+            source = answered(
+                source,
+                backbone,
+                folder,
+                prompts=options.prompts,
+                max_gen_toks=options.max_gen_toks,
+                until=options.until,
+                window=options.window,
+                batch_size=options.batch_size,
+                seed=options.seed,
+            )
     torch.manual_seed(options.seed)
     heads = ExitHeads(_config(options, backbone)).to(backbone.stack.device)
     objective = Objective(
@@ -290,7 +304,9 @@ def _command(options: argparse.Namespace) -> str:
         default: Any = getattr(defaults, name)
         if name == "model" or (value == default and name != "output_path"):
             continue
-        if isinstance(value, bool):
+        if isinstance(value, list):
+            pieces += [f"--{name} {shlex.quote(one)}" for one in value]
+        elif isinstance(value, bool):
             pieces.append(f"--{name}" if value else f"--no-{name}")
         else:
             pieces.append(f"--{name} {shlex.quote(str(value))}")
