@@ -96,7 +96,7 @@ def _answer(
     made = backbone.model.generate(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
-        max_new_tokens=max_gen_toks,
+        max_length=longest + max_gen_toks,
         do_sample=False,
         pad_token_id=pad,
         stop_strings=list(until) or None,

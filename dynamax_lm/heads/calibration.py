@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 BINS = 10
-_STEEPEST = 100.0
+_FLATTEST, _STEEPEST = 1e-3, 100.0
 
 
 class Platt(NamedTuple):
@@ -75,7 +75,7 @@ def fit_platt(logits: Floats, right: Bools) -> Platt:
     """The scale and bias of least log loss (Platt 1999, with his smoothed targets).
 
     The smoothed targets keep both finite where the classes can be told apart without error. The
-    scale is never negative: a threshold keeps its direction.
+    scale is always positive: a threshold keeps its direction.
 
     Args:
         logits: (n,) finite.
@@ -101,7 +101,11 @@ def fit_platt(logits: Floats, right: Bools) -> Platt:
 
     start = np.array([spread, middle])
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, _STEEPEST * spread), (None, None)]
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(_FLATTEST * spread, _STEEPEST * spread), (None, None)],
     )
     slope, offset = (float(value) for value in found.x)
     return Platt(slope / spread, offset - slope * middle / spread)

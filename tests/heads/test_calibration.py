@@ -41,7 +41,7 @@ def test_the_order_of_tokens_is_kept_and_the_fit_is_finite(pairs, stretch):
     right = np.array([y for _, y in pairs])
     fitted = fit_platt(logits, right)
     assert np.isfinite(fitted).all()
-    assert fitted.scale >= 0
+    assert fitted.scale > 0
     order = np.argsort(logits, kind="stable")
     assert (np.diff(fitted(logits[order])) >= -1e-12).all()
 

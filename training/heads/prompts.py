@@ -1,6 +1,7 @@
-"""The training records as the tasks prompt them: one JSON line with a prompt and an answer each.
+r"""The training records as the tasks prompt them: one JSON line with a prompt and an answer each.
 
-    python -m training.heads.prompts --data_dir ../shared/data/train --output_path ../runs/prompts.jsonl
+    python -m training.heads.prompts --data_dir ../shared/data/train \
+        --output_path ../runs/prompts.jsonl
 
 Records of the evaluation files are left out, as in the training of the embedded models.
 """
