@@ -233,7 +233,7 @@ WRONG = {
     ("--model_args", "pretrain=x"): "pretrain",
     ("--model_args", "pretrained"): "not name=value",
     ("--model_args", "pretrained=tiny,dtype=int8"): "dtype=int8",
-    ("--answers", "model"): "no record has a prompt",
+    ("--answers", "model", "--max_gen_toks", "4"): "no record has a prompt",
     ("--answers", "model", "--max_gen_toks", "24"): "no room for a prompt",
 }
 
