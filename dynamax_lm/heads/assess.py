@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dynamax_lm.heads.backbone import Backbone
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.calibration import Bools, Floats, Platt, fit_platt, quality, reliability
+from dynamax_lm.heads.observer import Observer
 from dynamax_lm.heads.targets import agreement
 from dynamax_lm.heads.windows import Batch
 
@@ -83,14 +84,20 @@ class PolicyReport(NamedTuple):
 
 @torch.no_grad()
 def hold_out(
-    heads: ExitHeads, backbone: Backbone, batches: Iterable[Batch], *, top_k: int, tokens: int
+    heads: ExitHeads,
+    backbone: Backbone,
+    observe: Observer,
+    batches: Iterable[Batch],
+    *,
+    top_k: int,
+    tokens: int,
 ) -> HeldOut:
     """Ask ``heads`` about held-out batches until ``tokens`` tokens were seen."""
     layers = heads.config.exit_layers
     found: list[tuple[NDArray[np.float64], ...]] = []
     count = 0
     for batch in batches:
-        seen = backbone.observe(batch, layers)
+        seen = observe(batch)
         hidden = dict(zip(layers, seen.hidden, strict=True))
         asked = (
             heads.training_logits(hidden, dict.fromkeys(layers, seen.real))

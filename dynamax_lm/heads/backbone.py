@@ -96,11 +96,28 @@ class Backbone:
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
         return ids
 
-    @torch.no_grad()
     def observe(self, batch: Batch, exit_layers: Sequence[int]) -> Observation:
         """Run ``batch`` at full depth and read it after each of ``exit_layers``, counted from 1."""
+        _, real = batch.asked()
+        *hidden, final = self.read(batch, exit_layers)
+        return self.observation(hidden, final, real)
+
+    @torch.no_grad()
+    def observation(self, hidden: Sequence[Tensor], final: Tensor, real: Tensor) -> Observation:
+        """What :meth:`read` gave, with the full-depth logits of the (B, A) real tokens."""
         device = self.stack.device
-        positions, real = batch.asked()
+        head = self.model.lm_head
+        last = final[real.to(final.device)]
+        full_logits = head(last.to(head.weight.device, head.weight.dtype)).float()
+        return Observation(
+            tuple(one.to(device) for one in hidden), real.to(device), full_logits.to(device)
+        )
+
+    @torch.no_grad()
+    def read(self, batch: Batch, exit_layers: Sequence[int]) -> list[Tensor]:
+        """(B, A, D) at the asked tokens, after each of ``exit_layers`` and after the final norm."""
+        device = self.stack.device
+        positions, _ = batch.asked()
         rows = torch.arange(positions.shape[0])[:, None]
         seen: dict[int, Tensor] = {}
 
@@ -122,11 +139,8 @@ class Backbone:
         finally:
             for hook in hooks:
                 hook.remove()
-        final = final[rows.to(final.device), positions.to(final.device)][real.to(final.device)]
-        head = self.model.lm_head
-        full_logits = head(final.to(head.weight.device, head.weight.dtype)).float()
-        hidden = tuple(seen[layer].to(device) for layer in exit_layers)
-        return Observation(hidden, real.to(device), full_logits.to(device))
+        asked = final[rows.to(final.device), positions.to(final.device)]
+        return [*(seen[layer] for layer in exit_layers), asked]
 
 
 def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:

@@ -117,6 +117,12 @@ the records, or the frozen model to their prompts, as at run time",
     add("--prompts", type=int, default=10_000, help="with --answers model: at most so many")
     add("--max_gen_toks", type=int, default=48, help="with --answers model: of one answer")
     add("--until", action="append", default=[], help="ends the model's answers; may be repeated")
+    add(
+        "--cache",
+        action="store_true",
+        help="keep hidden states of asked tokens on disk while the \
+run lasts: the backbone reads every window once; (exits + 1) x D numbers a token",
+    )
     add("--window", type=int, default=512, help="tokens of a window")
     add("--held_out", type=float, default=0.1, help="share of documents kept for calibration")
     add("--calibration_tokens", type=int, default=50_000, help="of these, at most so many tokens")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,6 +43,7 @@ from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.data import Document, Layout, Source, is_held_out, open_source
 from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.objective import Objective
+from dynamax_lm.heads.observer import FOLDER, Observer
 from dynamax_lm.heads.options import read_options
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.targets import read_label
@@ -104,9 +106,11 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
         thin=options.thin,
     )
     settings = {k: v for k, v in vars(options).items() if k not in _NOT_SETTINGS}
+    cache = folder / FOLDER if options.cache else None
+    observer = Observer(backbone, heads.config.exit_layers, cache)
     trainer = Trainer(
         objective,
-        backbone,
+        observer,
         _stream(options, source, backbone, held_out=False),
         _schedule(options),
         accelerator,
@@ -116,7 +120,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     trainer.train()
     if accelerator.is_main_process:
         held = _stream(options, source, backbone, held_out=True)
-        _finish(heads, backbone, held, trainer, folder, options)
+        _finish(heads, backbone, observer, held, trainer, folder, options)
     accelerator.wait_for_everyone()
     return heads
 
@@ -231,6 +235,7 @@ def _stream(
 def _finish(
     heads: ExitHeads,
     backbone: Backbone,
+    observer: Observer,
     stream: BatchStream,
     trainer: Trainer,
     folder: Path,
@@ -242,6 +247,7 @@ def _finish(
     held = hold_out(
         heads.eval(),
         backbone,
+        observer,
         stream.once(),
         top_k=config.label_k,
         tokens=options.calibration_tokens,
@@ -292,6 +298,7 @@ def _finish(
         exits=report_exits(layers, report, platts),
         policies=report_policies(layers, config.n_layers, report, platts),
     )
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
     heads.save_pretrained(folder, card=card)
     trainer.forget()
 

@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from dynamax_lm.errors import SettingError
-from dynamax_lm.heads.backbone import Backbone
 from dynamax_lm.heads.objective import Losses, Objective
+from dynamax_lm.heads.observer import Observer
 from dynamax_lm.heads.windows import Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
@@ -88,11 +88,11 @@ class Stopped(Exception):  # noqa: N818 - no error: the run goes on later
 
 
 class Trainer:
-    """A run over one backbone.
+    """A run over what one backbone shows.
 
     Args:
         objective: heads and losses.
-        backbone: frozen.
+        observer: reads batches from the frozen backbone.
         stream: batches.
         schedule: steps and rates.
         accelerator: device, precision and processes.
@@ -103,14 +103,14 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        backbone: Backbone,
+        observer: Observer,
         stream: BatchStream,
         schedule: Schedule,
         accelerator: Accelerator,
         folder: Path,
         settings: dict[str, Any],
     ) -> None:
-        self._backbone, self._stream, self._schedule = backbone, stream, schedule
+        self._observe, self._stream, self._schedule = observer, stream, schedule
         self._accelerator, self._folder = accelerator, folder
         self._settings = settings | asdict(schedule)
         self.heads = objective.heads
@@ -149,7 +149,8 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = translator_lr if group["translators"] else classifier_lr
         batch = self._next_batch()
-        seen = self._backbone.observe(batch, self.heads.config.exit_layers)
+        with self._writing():
+            seen = self._observe(batch)
         seed = hash((self._schedule.seed, self.step, self._accelerator.process_index))
         with self._accelerator.autocast():
             losses: Losses = self._objective(

@@ -60,6 +60,13 @@ class Batch(NamedTuple):
             torch.tensor([len(one.ids) for one in windows]),
         )
 
+    def windows(self) -> list[Window]:
+        """The rows without their pads."""
+        return [
+            Window(tuple(self.ids[row, :length].tolist()), int(self.starts[row]))
+            for row, length in enumerate(self.lengths.tolist())
+        ]
+
     def asked(self) -> tuple[Tensor, Tensor]:
         """Where the asked tokens are: positions (B, A), and which of them are real (B, A)."""
         counts = self.lengths - self.starts

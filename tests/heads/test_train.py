@@ -139,6 +139,23 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(checkpoints, data, tmp_path
     assert config == json.loads((tmp_path / "whole" / "config.json").read_text())
 
 
+def test_a_cache_changes_nothing_and_is_gone_afterwards(checkpoints, data, tmp_path, monkeypatch):
+    whole = module.train(options(checkpoints, data, tmp_path / "whole", "--max_steps", 30))
+    read, windows = module.Backbone.read, []
+
+    def counted(self, batch, exits):
+        windows.extend(batch.windows())
+        return read(self, batch, exits)
+
+    monkeypatch.setattr(module.Backbone, "read", counted)
+    extra = ("--max_steps", 30, "--cache")
+    cached = module.train(options(checkpoints, data, tmp_path / "cached", *extra))
+    assert len(windows) == len(set(windows))
+    for name, tensor in cached.state_dict().items():
+        torch.testing.assert_close(tensor, whole.state_dict()[name], atol=1e-3, rtol=1e-2)
+    assert not (tmp_path / "cached" / "observations").exists()
+
+
 def remains(folder):
     return torch.load(folder / CHECKPOINT, weights_only=True)["step"]
 
