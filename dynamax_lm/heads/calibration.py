@@ -1,0 +1,142 @@
+"""Making a classifier's numbers mean what they say, and showing how far they do.
+
+Owns Platt scaling and the reliability table, over plain arrays. It does not know models or files.
+
+Glossary: n held-out tokens asked at an exit, z their log-odds, y whether leaving was right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from scipy.stats import rankdata
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+BINS = 10
+_FLATTEST, _STEEPEST = 1e-3, 100.0
+
+
+class Platt(NamedTuple):
+    """Confidence = sigmoid(scale * z + bias)."""
+
+    scale: float
+    bias: float
+
+    def __call__(self, logits: Floats) -> Floats:
+        """(n,) probabilities of (n,) log-odds."""
+        probabilities: Floats = expit(self.scale * logits + self.bias)
+        return probabilities
+
+
+IDENTITY = Platt(1.0, 0.0)
+
+
+class Bin(NamedTuple):
+    """One row of the reliability table: tokens whose confidence lies in [low, high)."""
+
+    low: float
+    high: float
+    tokens: int
+    confidence: float
+    right: float
+
+
+class Quality(NamedTuple):
+    """What a classifier is worth on held-out tokens.
+
+    Attributes:
+        tokens: n.
+        right: share of y.
+        log_loss: mean, in nats.
+        calibration_error: expected, over the bins (ECE), in [0, 1].
+        ranking: probability that a right token is surer than a wrong one (AUC); 0.5 where only one
+            class is there.
+    """
+
+    tokens: int
+    right: float
+    log_loss: float
+    calibration_error: float
+    ranking: float
+
+
+def log_loss(logits: Floats, right: Bools) -> float:
+    """Mean negative log-likelihood of (n,) labels under (n,) log-odds, in nats."""
+    return float(np.mean(np.logaddexp(0.0, np.where(right, -logits, logits))))
+
+
+def fit_platt(logits: Floats, right: Bools) -> Platt:
+    """The scale and bias of least log loss (Platt 1999, with his smoothed targets).
+
+    The smoothed targets keep both finite where the classes can be told apart without error. The
+    scale is always positive: a threshold keeps its direction.
+
+    Args:
+        logits: (n,) finite.
+        right: (n,).
+
+    Returns:
+        :data:`IDENTITY` where there is no token.
+    """
+    if not len(logits):
+        return IDENTITY
+    positives = int(right.sum())
+    negatives = len(right) - positives
+    target = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    # standardised, so that the optimiser sees one scale whatever the classifier's
+    middle, spread = float(np.mean(logits)), float(np.std(logits)) or 1.0
+    scaled = (logits - middle) / spread
+
+    def loss(pair: Floats) -> tuple[float, Floats]:
+        z = pair[0] * scaled + pair[1]
+        value = np.mean(np.logaddexp(0.0, z) - target * z)
+        error = expit(z) - target
+        return float(value), np.array([np.mean(error * scaled), np.mean(error)])
+
+    start = np.array([spread, middle])
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(_FLATTEST * spread, _STEEPEST * spread), (None, None)],
+    )
+    slope, offset = (float(value) for value in found.x)
+    return Platt(slope / spread, offset - slope * middle / spread)
+
+
+def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
+    """The tokens by confidence, in ``bins`` equal parts of [0, 1]; empty parts are left out."""
+    part = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = []
+    for number in range(bins):
+        inside = part == number
+        if inside.any():
+            mean, share = float(confidence[inside].mean()), float(right[inside].mean())
+            rows.append(Bin(number / bins, (number + 1) / bins, int(inside.sum()), mean, share))
+    return rows
+
+
+def quality(logits: Floats, right: Bools, platt: Platt = IDENTITY) -> Quality:
+    """What ``platt`` over (n,) log-odds is worth against (n,) labels; n is at least 1."""
+    confidence = platt(logits)
+    table = reliability(confidence, right)
+    error = sum(row.tokens * abs(row.confidence - row.right) for row in table) / len(right)
+    loss = log_loss(platt.scale * logits + platt.bias, right)
+    return Quality(len(right), float(right.mean()), loss, float(error), _ranking(logits, right))
+
+
+def _ranking(logits: Floats, right: Bools) -> float:
+    positives = int(right.sum())
+    negatives = len(right) - positives
+    if not positives or not negatives:
+        return 0.5
+    ranks = rankdata(logits)
+    above = ranks[right].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))

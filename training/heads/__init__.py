@@ -1,0 +1,1 @@
+"""How the heads of the embedded models were trained."""
