@@ -42,12 +42,15 @@ class LiveModel:
         settings: what the run's configuration block shows, as JSON values.
         layers: the model's decoder layers, L.
         trace_dir: folder for one JSON line a token, or ``None``.
+        costs: the architecture's widths that the ledger counts with, as JSON values: enough to
+            recompute every bill without the checkpoint.
     """
 
     fingerprint: str
     settings: Mapping[str, Any]
     layers: int
     trace_dir: Path | None = None
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -171,7 +171,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
         self.phases = Phases()
         self.fingerprint = self._fingerprint()
-        self._announce(costs.n_layers)
+        self._announce(costs)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _announce(self, n_layers: int) -> None:
+    def _announce(self, costs: AttentionCosts | Mamba2Costs) -> None:
         folder = self.settings.trace_dir
         settings = {"model": self.ARCHITECTURE.model, "pretrained": self._shown_name}
         announce(
@@ -226,8 +226,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             LiveModel(
                 fingerprint=self.fingerprint,
                 settings=settings | self.settings.describe(),
-                layers=n_layers,
+                layers=costs.n_layers,
                 trace_dir=None if folder is None else Path(folder),
+                costs={"architecture": self.ARCHITECTURE.name, **asdict(costs)},
             ),
         )
 
