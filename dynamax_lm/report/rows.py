@@ -12,7 +12,7 @@ from typing import Literal
 
 from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
-from dynamax_lm.report.runs import MetricKey, Run, Value
+from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
 from dynamax_lm.summary import HIGHER_IS_BETTER
 
 FULL_DEPTH_PREFIX = "full_depth_"
@@ -198,7 +198,9 @@ def _certificate(run: Run) -> str:
     if found.get("label"):
         return str(found["label"])
     risk, delta = found.get("risk"), found.get("delta")
-    return f"{found.get('metric', 'risk')} ≤ {risk} at {delta}" if risk is not None else ""
+    if not is_number(risk) or not is_number(delta):
+        return ""
+    return f"{found.get('metric', 'metric')} loss ≤ {risk:g} with probability {1 - delta:g}"
 
 
 def _same_folder(name: str, folder: str) -> bool:

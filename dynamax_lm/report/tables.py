@@ -21,6 +21,7 @@ from dynamax_lm.report.static import FULL_DEPTH
 Record = dict[str, str | float | int | bool | None]
 """A table row as plain values, every column present; ``None`` where unknown."""
 
+_AGAINST = {"mixed": "mixed against"}
 _WITH_STDERR = (
     "full_depth",
     "layers_used",
@@ -216,10 +217,8 @@ def rival_text(entry: Entry) -> str:
         return f"{mark} {rival.verdict}: {rival.source}"
     quality = "?" if rival.quality is None else f"{rival.quality:.3f}"
     agreement = "?" if rival.agreement is None else f"{100 * rival.agreement:.1f} %"
-    return (
-        f"{mark} {rival.verdict} layer {rival.depth:.1f}: {quality}, agreement {agreement}; "
-        f"{rival.source}"
-    )
+    verdict = f"{mark} {_AGAINST.get(rival.verdict, rival.verdict)} layer {rival.depth:.1f}"
+    return f"{verdict}: {quality}, agreement {agreement}; {rival.source}"
 
 
 def difference_text(comparison: Comparison) -> str:

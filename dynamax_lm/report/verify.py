@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynamax_lm.report.costs import costs_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.recompute import (
     DocumentAgain,
@@ -67,6 +68,9 @@ def _verify_run(library: Library, run: Run, found: Verification) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found.mismatches.append(f"{run.path}: early_exit cannot be read: {error!r}"[:300])
         return
+    costs = costs_of(run)
+    if costs is not None:
+        found.compare(f"{run.path} early_exit layers", block.get("layers"), costs.n_layers)
     again = RunTotals()
     for task in run.tasks():
         if run.is_group(task):
