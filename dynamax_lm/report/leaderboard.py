@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dynamax_lm.report.load import Library
-from dynamax_lm.report.paired import Comparison, against_full_depth, against_run
+from dynamax_lm.report.paired import (
+    Comparison,
+    against_full_depth,
+    against_run,
+    against_static,
+)
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import StaticRival, static_rival
+from dynamax_lm.report.static import FULL_DEPTH, StaticRival, static_rival
 
 _FULL_DEPTH = frozenset({"plain", "full"})
 
@@ -61,12 +66,21 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
             entries.append(Entry(row, marks, static_rival(row, arena)))
     chosen = rows_of(baseline.runs) if baseline else rows
     comparisons = []
-    for row in rows:
+    for entry in entries:
+        row, rival = entry.row, entry.rival
         if row.full_depth is not None and row.kind not in _FULL_DEPTH:
             comparisons.append(against_full_depth(library, row))
+        if rival is not None and rival.mixture and rival.source != FULL_DEPTH:
+            comparisons += against_static(library, row, rival)
         for other in _opponents(row, chosen, everyone=baseline is not None):
             comparisons.append(against_run(library, row, other))
-    return Leaderboard(entries, comparisons)
+    return Leaderboard(entries, _once(comparisons))
+
+
+def _once(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Without repeats: a task's several metrics share one agreement."""
+    seen = {(c.row.run.path, c.row.task, c.row.key.filter, *c[1:]): c for c in comparisons}
+    return list(seen.values())
 
 
 def _opponents(row: Row, rows: Sequence[Row], *, everyone: bool) -> list[Row]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dynamax_lm.errors import SettingError
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.tracefile import TraceLine, read_trace, trace_files
 
+_KEPT_FILES = 8
 _RESULTS = re.compile(r"results_(?P<stamp>.+)\.json")
 
 
@@ -33,6 +35,10 @@ class Library:
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # Comparisons ask for the same few files again and again; all of them may not fit.
+        self._read_samples = lru_cache(maxsize=_KEPT_FILES)(read_samples)
+
     def note(self, line: str) -> None:
         """Remembers a problem, once."""
         if line not in self.problems:
@@ -44,7 +50,7 @@ class Library:
         if path is None:
             return None
         try:
-            return read_samples(path)
+            return self._read_samples(path)
         except SettingError as error:
             self.note(str(error))
             return None

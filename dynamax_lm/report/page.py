@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -49,6 +49,8 @@ class _Shown:
     cells: list[_Cell]
 
 
+_NOTHING = "–"
+"""A cell that says nothing; a column of them is left out."""
 _COLUMNS = (
     _Column("task", "sort by task"),
     _Column("metric", "the arrow shows the better way"),
@@ -91,14 +93,15 @@ def leaderboard_page(
         verification: what a verification came to, in a sentence.
     """
     rows = [_shown(entry, links or {}) for entry in board.entries]
+    told = [i for i in range(len(_COLUMNS)) if any(row.cells[i].text != _NOTHING for row in rows)]
     names = ("task", "metric", "checkpoint", "kind")
     filters = [
         (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
         for name in names
     ]
     return _template("index.html.j2").render(
-        rows=rows,
-        columns=_COLUMNS,
+        rows=[replace(row, cells=[row.cells[i] for i in told]) for row in rows],
+        columns=[_COLUMNS[i] for i in told],
         filters=filters,
         runs=runs,
         problems=problems,
@@ -169,11 +172,11 @@ def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
             _number(tables.percent(row.flops_saved_total), row.flops_saved_total),
             _number(tables.percent(row.agreement), row.agreement),
             _number(tables.percent(row.consistency), row.consistency),
-            _Cell(row.certificate or "–", row.certificate),
+            _Cell(row.certificate or _NOTHING, row.certificate),
             _Cell(tables.pareto_text(entry), str(sum(entry.marks))),
             _rival(entry),
-            _Cell(str(documents or "–"), str(documents or ""), number=True),
-            _Cell("read" if link else "–", "", link=link),
+            _Cell(str(documents or _NOTHING), str(documents or ""), number=True),
+            _Cell("read" if link else _NOTHING, "", link=link),
         ],
     )
 

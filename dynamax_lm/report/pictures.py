@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -278,7 +279,7 @@ def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
     """Rows by how depth is chosen: label, rows by saving, colour and marker."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        label = _STYLES[row.kind][2] if row.kind in _STYLES else _measure(row)
+        label = _STYLES[row.kind][2] if row.kind in _STYLES else measure_of(row)
         groups.setdefault(label, []).append(row)
     looks = iter(_DYNAMIC * (1 + len(groups)))
     series = []
@@ -290,8 +291,8 @@ def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
     return series
 
 
-def _measure(row: Row) -> str:
-    """A dynamic setting without its threshold: what one line of the picture joins."""
+def measure_of(row: Row) -> str:
+    """A dynamic setting without its threshold: what one line of a picture joins."""
     settings = row.run.settings
     return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
 
@@ -353,5 +354,6 @@ def _picture(name: str, title: str, description: str, figure: Figure) -> Picture
 def _saved(figure: Figure, canvas: Callable[[Figure], Any], kind: str, **options: Any) -> bytes:
     canvas(figure)
     out = io.BytesIO()
-    figure.savefig(out, format=kind, **options)
+    with rc_context({"svg.hashsalt": "dynamax_lm"}):  # the same names inside, every time
+        figure.savefig(out, format=kind, **options)
     return out.getvalue()

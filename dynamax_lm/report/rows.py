@@ -88,10 +88,17 @@ def rows_of(runs: Iterable[Run]) -> list[Row]:
 
 
 def arenas(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows by what may be compared, each group in the rows' order."""
+    """The rows by what may be compared, each group in the rows' order.
+
+    A run that logged no samples has no hash of them; it joins the others where their hash is one.
+    """
+    hashes: dict[object, set[str]] = {}
+    for row in rows:
+        hashes.setdefault(_loose(row), set()).add(row.conditions.samples)
     groups: dict[object, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.arena, []).append(row)
+        one = len(hashes[_loose(row)] - {""}) <= 1
+        groups.setdefault(_loose(row) if one else row.arena, []).append(row)
     return list(groups.values())
 
 
@@ -155,6 +162,10 @@ def setting_of(run: Run) -> str:
         parts.append(f"heads {Path(str(settings['heads'])).name}")
     dtype = str(run.config.get("model_dtype", "")).removeprefix("torch.")
     return ", ".join([*parts, dtype] if dtype not in {"", "float32"} else parts)
+
+
+def _loose(row: Row) -> object:
+    return (*row.arena[:-1], row.conditions._replace(samples=""))
 
 
 def _rows_of_run(run: Run) -> list[Row]:

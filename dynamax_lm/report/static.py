@@ -32,6 +32,9 @@ class StaticRival:
         agreement: with full depth, or ``None`` likewise.
         source: where the two come from, in words.
         verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere worse.
+        mixture: the measured depths that it lies between, each with its weight; choosing between
+            them by these odds, document by document, is what interpolation stands for. ``None`` is
+            full depth; empty where nothing was measured.
     """
 
     depth: float
@@ -39,6 +42,7 @@ class StaticRival:
     agreement: float | None
     source: str
     verdict: Verdict
+    mixture: tuple[tuple[Row | None, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class _Point:
     depth: float
     goodness: float | None
     agreement: float | None
+    row: Row | None = None
 
 
 def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
@@ -65,7 +70,7 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
         return None
     if depth >= costs.n_layers:
         point = _Point(costs.n_layers, _full_depth(row), 1.0)
-        rival = _judged(row, point, FULL_DEPTH)
+        rival = replace(_judged(row, point, FULL_DEPTH), mixture=((None, 1.0),))
         return replace(rival, verdict="does not beat") if rival.verdict == "ties" else rival
     known = _measured(row, arena, costs.n_layers)
     below = max((p for p in known if p.depth <= depth), key=lambda p: p.depth, default=None)
@@ -73,14 +78,15 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     if below is None or above is None:
         return StaticRival(depth, None, None, "no static run at or below it", "unknown")
     if below.depth == above.depth:
-        return _judged(row, below, "measured")
+        return replace(_judged(row, below, "measured"), mixture=((below.row, 1.0),))
     share = (depth - below.depth) / (above.depth - below.depth)
     point = _Point(
         depth,
         _between(below.goodness, above.goodness, share),
         _between(below.agreement, above.agreement, share),
     )
-    return _judged(row, point, f"measured at {below.depth:g} and {above.depth:g}")
+    rival = _judged(row, point, f"measured at {below.depth:g} and {above.depth:g}")
+    return replace(rival, mixture=((below.row, 1 - share), (above.row, share)))
 
 
 def equal_cost_depth(row: Row) -> float | None:
@@ -118,7 +124,7 @@ def _measured(row: Row, arena: Sequence[Row], layers: int) -> list[_Point]:
         same = other.run.settings.get("skipped_state") == row.run.settings.get("skipped_state")
         if depth is not None and same:
             agreement = other.agreement.mean if other.agreement else None
-            points.append(_Point(depth, other.goodness, agreement))
+            points.append(_Point(depth, other.goodness, agreement, other))
     return points
 
 

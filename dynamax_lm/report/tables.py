@@ -75,7 +75,7 @@ def comparison_record(comparison: Comparison) -> Record:
     row, gap = comparison.row, comparison.difference
     return {
         "task": row.task,
-        "metric": row.key.metric,
+        "metric": comparison.metric,
         "filter": row.key.filter,
         "checkpoint": row.checkpoint,
         "setting": row.setting,
@@ -149,7 +149,7 @@ def to_markdown(board: Leaderboard) -> str:
         body = [
             [
                 one.row.task,
-                one.row.key.metric,
+                one.metric,
                 one.row.checkpoint,
                 one.row.setting,
                 one.against,
@@ -202,7 +202,7 @@ def layers_text(entry: Entry) -> str:
 def pareto_text(entry: Entry) -> str:
     """On which counts a row is Pareto-optimal."""
     names = [name for name in ("quality", "agreement") if getattr(entry.marks, name)]
-    return " and ".join(names) or "–"
+    return "both" if len(names) == 2 else "".join(names) or "–"
 
 
 def rival_text(entry: Entry) -> str:

@@ -122,11 +122,8 @@ def _spread(arena: Sequence[Row]) -> float:
 def _drawn(library: Library, arena: Sequence[Row]) -> list[Picture]:
     name = "_".join(_safe(str(part)) for part in (arena[0].checkpoint, arena[0].task))
     curves = []
-    for row in arena:
-        lines = None
-        if row.kind in {"dynamic", "static"}:
-            lines = library.trace(row.run, row.task)
-        if lines:
+    for row in _widest(arena):
+        if lines := library.trace(row.run, row.task):
             curves.append(reliability_curve(setting_of(row.run), lines, row.run.layers or 0))
     drawn = (
         pictures.trade_off(f"{name}_saved", arena),
@@ -135,6 +132,20 @@ def _drawn(library: Library, arena: Sequence[Row]) -> list[Picture]:
         pictures.reliability(f"{name}_reliability", _heading(arena), curves),
     )
     return [picture for picture in drawn if picture is not None]
+
+
+def _widest(arena: Sequence[Row]) -> list[Row]:
+    """Of each measure the run of the lowest threshold, which shows most of its range."""
+    chosen: dict[str, Row] = {}
+    for row in (row for row in arena if row.kind in {"dynamic", "static"}):
+        name = pictures.measure_of(row)
+        if name not in chosen or _threshold(row) < _threshold(chosen[name]):
+            chosen[name] = row
+    return list(chosen.values())
+
+
+def _threshold(row: Row) -> float:
+    return float(row.run.settings["threshold"])
 
 
 def _heading(arena: Sequence[Row]) -> str:

@@ -57,6 +57,7 @@ def test_a_picture_is_the_same_every_time(arena: list[Row]) -> None:
     assert first is not None
     assert second is not None
     assert first.png == second.png
+    assert first.svg == second.svg
 
 
 def test_without_numbers_of_ours_nothing_is_drawn(tmp_path: Path) -> None:

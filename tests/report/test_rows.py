@@ -63,6 +63,22 @@ def test_only_equal_conditions_are_held_against_each_other(tmp_path: Path) -> No
     assert sorted(len(group) for group in groups) == [1, 2]
 
 
+def test_a_run_without_samples_joins_the_others_only_where_it_can_be_one_of_them(
+    tmp_path: Path,
+) -> None:
+    for name, plan in {"a": Plan(), "b": Plan(threshold=0.6), "c": Plan(threshold=0.7)}.items():
+        plan.tasks = ONE
+        made = write_run(tmp_path / name, plan)
+        if name == "b":
+            data = made.data()
+            del data["task_hashes"]
+            made.change(data)
+    assert [len(group) for group in arenas(rows_of(load([tmp_path]).runs))] == [3]
+    write_run(tmp_path / "d", Plan(threshold=0.8, tasks=ONE, salt="x"))
+    groups = arenas(rows_of(load([tmp_path]).runs))
+    assert sorted(len(group) for group in groups) == [1, 1, 2]
+
+
 def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:
     made = write_run(tmp_path / "ours", Plan(tasks=ONE, settings={"pretrained": "tiny"}))
     path = write_plain(tmp_path / "plain", Plan(tasks=ONE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
 from dynamax_lm.report.load import load
+from dynamax_lm.report.paired import against_static
 from dynamax_lm.report.rows import Row, arenas, rows_of
 from dynamax_lm.report.static import FULL_DEPTH, equal_cost_depth, static_rival
 
@@ -76,6 +78,47 @@ def test_between_measured_depths_the_quality_lies_between_theirs(tmp_path: Path)
     share = (rival.depth - 1) / 6
     assert rival.quality == pytest.approx(low + share * (high - low))
     assert rival.verdict in {"does not beat", "mixed"}
+
+
+def test_the_interpolated_rival_is_paired_by_document(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
+    for layer in (1, 7):
+        write_run(tmp_path / str(layer), replace(_static(layer), seed=layer))
+    library = load([tmp_path])
+    (arena,) = arenas(rows_of(library.runs))
+    row = next(row for row in arena if row.kind == "dynamic")
+    rival = static_rival(row, arena)
+    assert rival is not None
+    assert rival.quality is not None
+    assert rival.agreement is not None
+    assert row.agreement is not None
+    assert sum(weight for _, weight in rival.mixture) == pytest.approx(1)
+    quality, agreement = against_static(library, row, rival)
+    assert quality.difference is not None
+    assert agreement.difference is not None
+    assert quality.difference.mean == pytest.approx(row.quality.mean - rival.quality)
+    assert agreement.difference.mean == pytest.approx(row.agreement.mean - rival.agreement)
+    assert quality.difference.low < quality.difference.mean < quality.difference.high
+
+
+def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
+    """A depth between the last static run and L lies between that run and the row's reference."""
+    write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
+    write_run(tmp_path / "b", _static(1))
+    library = load([tmp_path])
+    (arena,) = arenas(rows_of(library.runs))
+    row = next(row for row in arena if row.kind == "dynamic")
+    rival = static_rival(row, arena)
+    assert rival is not None
+    assert rival.mixture[1][0] is None
+    assert row.full_depth is not None
+    static = next(r for r in arena if r.kind == "static")
+    share = (rival.depth - 1) / 7
+    expected = (1 - share) * static.quality.mean + share * row.full_depth.mean
+    assert rival.quality == pytest.approx(expected)
+    (quality, _) = against_static(library, row, rival)
+    assert quality.difference is not None
+    assert quality.difference.mean == pytest.approx(row.quality.mean - expected)
 
 
 def test_static_runs_with_another_state_are_no_rivals(tmp_path: Path) -> None:
