@@ -35,6 +35,8 @@ class TraceLine(NamedTuple):
         layers_used: decoder layers run for it, 1..L.
         confidence: at the exit where it left, or at the last exit asked.
         full_depth: full depth's most likely token after the same prefix.
+        prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
+            token's position in its whole sequence is ``prompt_tokens + position``.
     """
 
     task: str
@@ -48,6 +50,7 @@ class TraceLine(NamedTuple):
     layers_used: int
     confidence: float | None
     full_depth: int | None
+    prompt_tokens: int
 
 
 class TraceWriter:
@@ -78,7 +81,9 @@ class TraceWriter:
         """Writes the rows of one answer, window by window."""
         for window, trace in enumerate(traces):
             for row in trace.rows():
-                line = TraceLine(self.task, doc_id, request, repeat, window, *row)
+                line = TraceLine(
+                    self.task, doc_id, request, repeat, window, *row, trace.prompt_tokens
+                )
                 self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
 
     def __exit__(

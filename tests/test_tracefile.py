@@ -27,10 +27,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         writer.write(18, 3, 1, (SCORED, SCORED))
     (path,) = trace_files(tmp_path / "new" / "folder")
     assert list(read_trace(path)) == [
-        TraceLine("coqa", 17, 0, 0, 0, 0, 5, 5, 4, 0.1 + 0.2, 5),
-        TraceLine("coqa", 17, 0, 0, 0, 1, 6, 6, 16, None, 7),
-        TraceLine("coqa", 18, 3, 1, 0, 0, 8, 9, 1, 1.0, None),
-        TraceLine("coqa", 18, 3, 1, 1, 0, 8, 9, 1, 1.0, None),
+        TraceLine("coqa", 17, 0, 0, 0, 0, 5, 5, 4, 0.1 + 0.2, 5, 3),
+        TraceLine("coqa", 17, 0, 0, 0, 1, 6, 6, 16, None, 7, 3),
+        TraceLine("coqa", 18, 3, 1, 0, 0, 8, 9, 1, 1.0, None, 2),
+        TraceLine("coqa", 18, 3, 1, 1, 0, 8, 9, 1, 1.0, None, 2),
     ]
 
 

@@ -49,6 +49,7 @@ def early_exit_block(lm: object) -> dict[str, Any]:
         "settings": dict(run.live.settings),
         "fingerprint": run.live.fingerprint,
         "layers": run.live.layers,
+        "costs": dict(run.live.costs),
         **totals,
         "certificate": certificate,
         "skipped": {task: dict(notes) for task, notes in sorted(run.skipped.items())},

@@ -44,6 +44,8 @@ class LiveModel:
         layers: the model's decoder layers, L.
         trace_dir: folder for one JSON line a token, or ``None``.
         certificate: the JSON object that the model's heads carry, or ``None``.
+        costs: the architecture's widths that the ledger counts with, as JSON values: enough to
+            recompute every bill without the checkpoint.
     """
 
     fingerprint: str
@@ -51,6 +53,7 @@ class LiveModel:
     layers: int
     trace_dir: Path | None = None
     certificate: Mapping[str, Any] | None = None
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -181,7 +181,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
         self.phases = Phases()
         self.fingerprint = self._fingerprint()
-        self._announce(costs.n_layers)
+        self._announce(costs)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _announce(self, n_layers: int) -> None:
+    def _announce(self, costs: AttentionCosts | Mamba2Costs) -> None:
         folder, chosen = self.settings.trace_dir, self._chosen_heads
         settings = {
             "model": self.ARCHITECTURE.model,
@@ -251,9 +251,10 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 settings=settings
                 | self.settings.describe()
                 | {"heads_fingerprint": self.settings.heads_fingerprint},
-                layers=n_layers,
+                layers=costs.n_layers,
                 trace_dir=None if folder is None else Path(folder),
                 certificate=None if chosen is None else chosen.config.certificate,
+                costs={"architecture": self.ARCHITECTURE.name, **asdict(costs)},
             ),
         )
 

@@ -1,0 +1,99 @@
+"""``python -m dynamax_lm.report``: reads results folders, writes a report, or verifies one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.plugin.errors import install_one_line_errors
+
+if TYPE_CHECKING:
+    from dynamax_lm.report.load import Library
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0, or 1 where a published number does not match.
+
+    Raises:
+        SettingError: nothing could be read, or nothing verified.
+    """
+    install_one_line_errors()
+    given = _parser().parse_args(arguments)
+    from dynamax_lm.report.load import load
+
+    library = load(given.results)
+    if given.verify:
+        status = _verify(library, given)
+        if given.output_path is None:
+            return status
+    else:
+        status = 0
+    from dynamax_lm.report.write import write_report
+
+    baseline = load([given.baseline]) if given.baseline else None
+    written = write_report(
+        library, given.output_path or Path("report"), baseline=baseline, tokenizer=given.tokenizer
+    )
+    _complain(library.problems)
+    sys.stdout.write(f"{written.rows} rows of {len(library.runs)} runs: {written.page}\n")
+    return status
+
+
+def _verify(library: Library, given: argparse.Namespace) -> int:
+    from dynamax_lm.report.verify import verify
+
+    found = verify(library)
+    _complain(library.problems)
+    for line in found.unchecked:
+        sys.stdout.write(f"not checked: {line}\n")
+    for line in found.mismatches:
+        sys.stdout.write(f"does not match: {line}\n")
+    sys.stdout.write(
+        f"{found.checked} numbers recomputed, {len(found.mismatches)} do not match, "
+        f"{len(found.unchecked)} kinds not checked\n"
+    )
+    if not found.checked and not found.mismatches:
+        raise SettingError("--verify: none of these runs has numbers of ours to recompute")
+    return 1 if found.mismatches else 0
+
+
+def _complain(problems: Sequence[str]) -> None:
+    for line in problems:
+        sys.stderr.write(f"dynamax_lm: {line}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dynamax_lm.report",
+        description="Leaderboard, pictures and token pages from any mix of lm-eval results "
+        "folders, ours and plain ones. Needs no model and no GPU.",
+    )
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="folders that --output_path named, or results files"
+    )
+    parser.add_argument(
+        "--output_path", type=Path, help="folder to write (default: report, unless --verify)"
+    )
+    parser.add_argument(
+        "--baseline", type=Path, help="results that every setting is compared with, by document"
+    )
+    parser.add_argument(
+        "--tokenizer", help="folder or hub id, for token texts (default: each run's own)"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="recompute every number of ours from samples and traces; status 1 if one differs",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

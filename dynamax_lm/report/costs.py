@@ -1,0 +1,53 @@
+"""The widths that the ledger counts with, for a run whose model is not here.
+
+Owns where they are found: in the results, or in the checkpoint's configuration if that is a folder
+on this machine. It does not know bills.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.ledger import AttentionCosts, LayerCosts, Mamba2Costs
+from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.report.runs import Run
+
+_BY_ARCHITECTURE: dict[str, type[AttentionCosts] | type[Mamba2Costs]] = {
+    ATTENTION.name: AttentionCosts,
+    MAMBA2.name: Mamba2Costs,
+}
+_BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
+
+
+def costs_of(run: Run) -> LayerCosts | None:
+    """What one layer of the run's model costs, or ``None`` where nobody says."""
+    written = dict((run.early_exit or {}).get("costs") or {})
+    kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
+    try:
+        return kind(**written) if kind else _from_checkpoint(run)
+    except (TypeError, ValueError):
+        return None
+
+
+def checkpoint_folder(run: Run) -> Path | None:
+    """The checkpoint's folder on this machine, if it is one."""
+    architecture = _BY_MODEL.get(run.model, ATTENTION)
+    try:
+        folder = Path(resolve_name(run.pretrained, architecture))
+    except SettingError:
+        return None
+    return folder if folder.is_dir() else None
+
+
+def _from_checkpoint(run: Run) -> LayerCosts | None:
+    folder, architecture = checkpoint_folder(run), _BY_MODEL.get(run.model)
+    if folder is None or architecture is None:
+        return None
+    try:
+        config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
+        return _BY_ARCHITECTURE[architecture.name].from_config(config)
+    except (OSError, ValueError, AttributeError):
+        return None

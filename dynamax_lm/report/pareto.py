@@ -1,0 +1,65 @@
+"""Which settings no other setting beats on both counts.
+
+Owns dominance. The oracle takes no part: it is a ceiling, never a result. Full depth always does:
+it saves nothing and agrees with itself, so a setting that costs more than it and is no better is
+beaten by not exiting at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dynamax_lm.report.rows import Row
+
+
+class Marks(NamedTuple):
+    """Whether a row is Pareto-optimal among those it may be held against.
+
+    Attributes:
+        quality: in net FLOPs saved and the task's metric.
+        agreement: in net FLOPs saved and agreement with full depth.
+    """
+
+    quality: bool
+    agreement: bool
+
+
+Point = tuple[float, ...]
+
+
+def optimal(points: Sequence[Point]) -> list[bool]:
+    """For each point, higher being better: no other is at least as good and somewhere better."""
+    return [not any(_dominates(other, point) for other in points) for point in points]
+
+
+def pareto_marks(arena: Sequence[Row]) -> list[Marks]:
+    """Marks for rows that may be held against each other, in their order."""
+    sign = 1 if all(row.higher_is_better for row in arena) else -1
+    at_full_depth = [sign * row.full_depth.mean for row in arena if row.full_depth]
+    quality = _marked(
+        [_point(row, row.goodness) for row in arena],
+        [(0.0, max(at_full_depth))] if at_full_depth else [],
+    )
+    agreement = _marked(
+        [_point(row, row.agreement.mean) if row.agreement else None for row in arena],
+        [(0.0, 1.0)],
+    )
+    return [Marks(*pair) for pair in zip(quality, agreement, strict=True)]
+
+
+def _point(row: Row, value: float) -> Point | None:
+    if row.kind == "oracle" or row.flops_saved is None:
+        return None
+    return row.flops_saved.mean, value
+
+
+def _marked(points: Sequence[Point | None], rivals: Sequence[Point]) -> list[bool]:
+    there = [point for point in points if point is not None]
+    marks = iter(optimal([*there, *rivals]))
+    return [next(marks) if point is not None else False for point in points]
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

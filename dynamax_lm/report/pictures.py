@@ -1,0 +1,359 @@
+"""The report's pictures, as PNG and SVG.
+
+Owns what is drawn and how it stays readable: a colour-blind safe palette (Okabe and Ito's; cividis
+where order matters), markers that differ as well, dark outlines for print. It compares nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dynamax_lm.report.palette import shades
+from dynamax_lm.report.reliability import Curve
+from dynamax_lm.report.rows import Kind, Row, static_depth
+
+_BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+)
+_DYNAMIC = (
+    (_BLUE, "o"),
+    (_RED, "^"),
+    (_GREEN, "v"),
+    (_PURPLE, "D"),
+    (_SKY, "P"),
+    (_ORANGE, "X"),
+)
+_LEDGER = (
+    ("layers", "layers run", _BLUE, ""),
+    ("checks", "exit checks", _ORANGE, "///"),
+    ("projection", "final projection", _SKY, ""),
+    ("propagation", "skipped state", _GREEN, "..."),
+    ("recomputation", "recomputation", _PURPLE, "xx"),
+    ("verification", "verification", _RED, "\\\\"),
+)
+_STYLES: dict[Kind, tuple[str, str, str]] = {
+    "static": ("#555555", "s", "always one depth"),
+    "oracle": ("#000000", "*", "oracle (ceiling)"),
+    "lossless": (_SKY, "h", "lossless"),
+    "full": ("#000000", "|", "full depth"),
+}
+_MOST_BARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One drawn picture.
+
+    Attributes:
+        name: file name without suffix.
+        title: what it shows.
+        description: the same for those who cannot see it.
+        png: its bytes.
+        svg: its text.
+    """
+
+    name: str
+    title: str
+    description: str
+    png: bytes
+    svg: str
+
+
+def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
+    """Quality and agreement against net FLOPs saved, with the oracle's ceiling.
+
+    Args:
+        name: file name without suffix.
+        arena: rows of one task and metric that may be held against each other.
+    """
+    drawn = [row for row in arena if row.flops_saved is not None]
+    if not drawn:
+        return None
+    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    full = next((row.full_depth.mean for row in drawn if row.full_depth), None)
+    for axes, level in ((upper, full), (lower, 1.0)):
+        if level is not None:
+            axes.axhline(level, color="#555555", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        axes.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
+        axes.grid(color="#EEEEEE")
+    for label, rows, colour, marker in _series(drawn):
+        line = "" if rows[0].kind in {"oracle", "full"} else "-"
+        for axes, values in (
+            (upper, [row.quality for row in rows]),
+            (lower, [row.agreement for row in rows]),
+        ):
+            points = [
+                (row.flops_saved.mean, value.mean, value.stderr or 0.0, row)
+                for row, value in zip(rows, values, strict=True)
+                if value is not None and row.flops_saved is not None
+            ]
+            if not points:
+                continue
+            x, y, error, _ = zip(*points, strict=True)
+            axes.errorbar(
+                x,
+                y,
+                yerr=error,
+                label=label,
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                linewidth=1.2,
+                markersize=11 if marker == "*" else 7,
+                markeredgecolor="black",
+                markeredgewidth=0.6,
+                elinewidth=0.8,
+                capsize=2,
+            )
+        _label_points(lower, rows)
+    metric = drawn[0].key.metric
+    upper.set_ylabel(f"{metric} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)")
+    lower.set_ylabel("agreement with full depth")
+    lower.set_xlabel("net FLOPs saved over answer tokens")
+    lower.xaxis.set_major_formatter(PercentFormatter(1.0))
+    lower.yaxis.set_major_formatter(PercentFormatter(1.0))
+    title = f"{drawn[0].checkpoint}, {drawn[0].task}"
+    upper.set_title(title, fontsize=11)
+    handles, labels = upper.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _picture(
+        name,
+        f"{metric} and agreement against net FLOPs saved: {title}",
+        "Error bars are standard errors over documents; the dashed lines are full depth.",
+        figure,
+    )
+
+
+def depths(name: str, arena: Sequence[Row]) -> Picture | None:
+    """At which layer the tokens of one task leave, a bar a setting."""
+    bars = [(row, row.run.totals(row.task) or {}) for row in arena]
+    bars = [(row, totals) for row, totals in bars if totals.get("tokens")][:_MOST_BARS]
+    if not bars:
+        return None
+    layers = sorted({int(k) for _, totals in bars for k in totals["depth_histogram"]})
+    colours = shades(len(layers))
+    figure, axes = _bar_figure(len(bars))
+    for index, (_, totals) in enumerate(bars):
+        left = 0.0
+        for layer, shade in zip(layers, colours, strict=True):
+            share = totals["depth_histogram"].get(str(layer), 0) / totals["tokens"]
+            first = layer if index == 0 else None
+            axes.barh(
+                index,
+                share,
+                left=left,
+                color=shade.paper,
+                edgecolor="white",
+                linewidth=0.8,
+                label=None if first is None else f"layer {layer}",
+            )
+            if share >= 0.06:
+                axes.text(
+                    left + share / 2,
+                    index,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=shade.ink,
+                )
+            left += share
+    title = f"{bars[0][0].checkpoint}, {bars[0][0].task}"
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of emitted tokens, in percent, by layers used")
+    _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
+    return _picture(
+        name,
+        f"Where tokens leave: {title}",
+        "Shares of emitted tokens by the number of layers run, for each setting.",
+        figure,
+    )
+
+
+def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
+    """What answer tokens cost, item by item, as shares of full depth."""
+    bars = [(row, row.run.totals(row.task) or {}) for row in arena]
+    bars = [(row, t) for row, t in bars if t.get("ledger", {}).get("share_of_full_depth")]
+    bars = bars[:_MOST_BARS]
+    if not bars:
+        return None
+    figure, axes = _bar_figure(len(bars))
+    most = max(1.0, *(1.0 - totals["flops_saved"] for _, totals in bars))
+    for item, label, colour, hatch in _LEDGER:
+        shares = [totals["ledger"]["share_of_full_depth"].get(item, 0.0) for _, totals in bars]
+        if not any(shares):
+            continue
+        earlier = [_before(item, totals) for _, totals in bars]
+        axes.barh(
+            range(len(bars)),
+            shares,
+            left=earlier,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.6,
+            label=label,
+        )
+    for index, (_, totals) in enumerate(bars):
+        text = f"{100 * totals['flops_saved']:+.1f} %".replace("-", "−")
+        axes.text(most + 0.13, index, text, va="center", ha="right", fontsize=8)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set_xlim(0, most + 0.14)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("FLOPs of answer tokens, full depth = 100 %; at the right: net saved")
+    title = f"{bars[0][0].checkpoint}, {bars[0][0].task}"
+    _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
+    return _picture(
+        name,
+        f"The ledger: {title}",
+        "FLOPs of answer tokens by item, as shares of the same tokens at full depth.",
+        figure,
+    )
+
+
+def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | None:
+    """How often a token that left with some confidence is full depth's."""
+    curves = [curve for curve in curves if curve.bins][: len(_DYNAMIC)]
+    if not curves:
+        return None
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#555555", linestyle=(0, (4, 3)), linewidth=1)
+    for curve, (colour, marker) in zip(curves, _DYNAMIC, strict=False):
+        x = [one.confidence for one in curve.bins]
+        y = [one.agreement for one in curve.bins]
+        error = [
+            [max(0.0, one.agreement - one.low) for one in curve.bins],
+            [max(0.0, one.high - one.agreement) for one in curve.bins],
+        ]
+        tokens = sum(one.tokens for one in curve.bins)
+        axes.errorbar(
+            x,
+            y,
+            yerr=error,
+            color=colour,
+            marker=marker,
+            markersize=7,
+            markeredgecolor="black",
+            markeredgewidth=0.6,
+            linewidth=1.2,
+            elinewidth=0.8,
+            capsize=2,
+            label=f"{curve.label} ({tokens} tokens)",
+        )
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.05)
+    axes.grid(color="#EEEEEE")
+    axes.set_xlabel("confidence at the exit, mean of its bin")
+    axes.set_ylabel("agreement with full depth")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_title(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
+    return _picture(
+        name,
+        f"Reliability of confidence: {title}",
+        "Only tokens that left early; 95 % Wilson intervals; on the dashed line a confidence "
+        "is the chance to agree.",
+        figure,
+    )
+
+
+def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
+    """Rows by how depth is chosen: label, rows by saving, colour and marker."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        label = _STYLES[row.kind][2] if row.kind in _STYLES else measure_of(row)
+        groups.setdefault(label, []).append(row)
+    looks = iter(_DYNAMIC * (1 + len(groups)))
+    series = []
+    for label, members in groups.items():
+        members.sort(key=lambda row: row.flops_saved.mean if row.flops_saved else 0.0)
+        kind = members[0].kind
+        colour, marker = _STYLES[kind][:2] if kind in _STYLES else next(looks)
+        series.append((label, members, colour, marker))
+    return series
+
+
+def measure_of(row: Row) -> str:
+    """A dynamic setting without its threshold: what one line of a picture joins."""
+    settings = row.run.settings
+    return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
+
+
+def _label_points(axes: Any, rows: Sequence[Row]) -> None:
+    """Thresholds and depths beside their points."""
+    for row in rows:
+        if row.flops_saved is None or row.agreement is None:
+            continue
+        depth = static_depth(row.run)
+        text = f"{depth}" if depth is not None else None
+        if row.kind == "dynamic":
+            text = f"{row.run.settings.get('threshold')}"
+        if text:
+            axes.annotate(
+                text,
+                (row.flops_saved.mean, row.agreement.mean),
+                xytext=(5, -12),
+                textcoords="offset points",
+                fontsize=8,
+            )
+
+
+def _before(item: str, totals: Any) -> float:
+    """Where an item's part of a bar begins."""
+    shares, left = totals["ledger"]["share_of_full_depth"], 0.0
+    for name, *_ in _LEDGER:
+        if name == item:
+            return left
+        left += shares.get(name, 0.0)
+    return left
+
+
+def _bar_figure(bars: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8.4, 1.6 + 0.36 * bars), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _finish_bars(figure: Figure, axes: Any, names: Sequence[str], title: str) -> None:
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+
+
+def _picture(name: str, title: str, description: str, figure: Figure) -> Picture:
+    return Picture(
+        name=name,
+        title=title,
+        description=description,
+        png=_saved(figure, FigureCanvasAgg, "png", dpi=110),
+        svg=_saved(figure, FigureCanvasSVG, "svg", metadata={"Date": None}).decode(),
+    )
+
+
+def _saved(figure: Figure, canvas: Callable[[Figure], Any], kind: str, **options: Any) -> bytes:
+    canvas(figure)
+    out = io.BytesIO()
+    with rc_context({"svg.hashsalt": "dynamax_lm"}):  # the same names inside, every time
+        figure.savefig(out, format=kind, **options)
+    return out.getvalue()

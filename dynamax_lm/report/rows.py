@@ -1,0 +1,226 @@
+"""The leaderboard's rows: one measured metric of one task under one setting.
+
+Owns what a row holds and how a setting is named in words. It does not compare rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
+from dynamax_lm.report.conditions import Conditions, conditions_of
+from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
+from dynamax_lm.summary import HIGHER_IS_BETTER
+
+FULL_DEPTH_PREFIX = "full_depth_"
+
+Kind = Literal["dynamic", "static", "full", "oracle", "lossless", "plain"]
+"""How depth is chosen: by confidence, always the same exit, never an exit, by looking at the answer
+(a ceiling, never a result), by drafts that full depth checks, or by a model that is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of one task in one run; ``None`` where the run has no such number.
+
+    Attributes:
+        run: whose numbers these are.
+        checkpoint: the weights, whatever the model type that ran them.
+        setting: every setting that matters, in words.
+        kind: how depth is chosen.
+        task: the task or group.
+        key: the metric and its filter.
+        conditions: what must be equal for rows to be compared.
+        higher_is_better: which way the metric is better.
+        quality: the task's metric.
+        full_depth: the same metric on the full-depth answers.
+        layers_used: decoder layers run per emitted token, 1..L.
+        flops_saved: net, over answer tokens; may be negative.
+        flops_saved_total: with the prompt in both.
+        agreement: share of tokens equal to full depth's, in [0, 1].
+        consistency: share of documents whose answer is full depth's, in [0, 1].
+        certificate: what is certified of the threshold, in words; empty for nothing.
+    """
+
+    run: Run
+    checkpoint: str
+    setting: str
+    kind: Kind
+    task: str
+    key: MetricKey
+    conditions: Conditions
+    higher_is_better: bool
+    quality: Value
+    full_depth: Value | None
+    layers_used: Value | None
+    flops_saved: Value | None
+    flops_saved_total: Value | None
+    agreement: Value | None
+    consistency: Value | None
+    certificate: str
+
+    @property
+    def goodness(self) -> float:
+        """The metric, turned so that higher is better."""
+        return self.quality.mean if self.higher_is_better else -self.quality.mean
+
+    @property
+    def arena(self) -> tuple[str, str, MetricKey, Conditions]:
+        """Rows with the same one may be held against each other."""
+        return self.checkpoint, self.task, self.key, self.conditions
+
+    @property
+    def name(self) -> str:
+        """Checkpoint and setting, for a legend or a sentence."""
+        return f"{self.checkpoint}: {self.setting}"
+
+
+def rows_of(runs: Iterable[Run]) -> list[Row]:
+    """All rows, ordered by task, metric, checkpoint and saving; the newest of equal settings."""
+    newest: dict[object, Row] = {}
+    for run in sorted(runs, key=lambda run: run.date):
+        for row in _rows_of_run(run):
+            newest[row.arena, row.run.model, row.setting] = row
+    return sorted(newest.values(), key=_order)
+
+
+def arenas(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows by what may be compared, each group in the rows' order.
+
+    A run that logged no samples has no hash of them; it joins the others where their hash is one.
+    """
+    hashes: dict[object, set[str]] = {}
+    for row in rows:
+        hashes.setdefault(_loose(row), set()).add(row.conditions.samples)
+    groups: dict[object, list[Row]] = {}
+    for row in rows:
+        one = len(hashes[_loose(row)] - {""}) <= 1
+        groups.setdefault(_loose(row) if one else row.arena, []).append(row)
+    return list(groups.values())
+
+
+def first_filter(run: Run, task: str) -> str | None:
+    """The filter under which our keys stand: the task's first."""
+    keys = (key for key in run.values(task) if key.metric in HIGHER_IS_BETTER)
+    return next((key.filter for key in keys), None)
+
+
+def kind_of(run: Run) -> Kind:
+    """How the run chose its depth."""
+    settings = run.settings
+    if not settings:
+        return "plain"
+    if settings.get("mode") == "full":
+        return "full"
+    if settings.get("mode") == "lossless":
+        return "lossless"
+    if settings.get("confidence") == "oracle":
+        return "oracle"
+    return "static" if settings.get("threshold") == 0 else "dynamic"
+
+
+def static_depth(run: Run) -> int | None:
+    """The layer at which every token of a static run leaves."""
+    exits = run.settings.get("exit_layers")
+    return int(exits[0]) if kind_of(run) == "static" and exits else None
+
+
+def checkpoint_of(run: Run) -> str:
+    """The weights' name; the embedded models have one, by whichever door they came in."""
+    name = run.pretrained
+    for architecture in (ATTENTION, MAMBA2):
+        ours = run.model == architecture.model and name == TINY
+        if ours or _same_folder(name, resolve_name(TINY, architecture)):
+            name = f"{TINY}/{architecture.folder}"
+            break
+    revision = run.model_args.get("revision", "main")
+    return name if revision == "main" else f"{name}@{revision}"
+
+
+def setting_of(run: Run) -> str:
+    """Every setting that matters, in words."""
+    settings, kind = run.settings, kind_of(run)
+    if kind == "plain":
+        return f"full depth ({run.model})"
+    if kind == "full":
+        return "full depth"
+    exits = "+".join(map(str, settings.get("exit_layers") or ()))
+    state = settings.get("skipped_state", "?")
+    parts = [f"exits {exits}", str(state)]
+    if kind == "static":
+        parts = [f"always layer {static_depth(run)}", str(state)]
+    elif kind == "oracle":
+        parts.insert(0, "oracle")
+    else:
+        parts.insert(0, f"{settings.get('confidence')} ≥ {settings.get('threshold')}")
+    if kind == "lossless":
+        parts.insert(0, "lossless")
+    if settings.get("heads"):
+        parts.append(f"heads {Path(str(settings['heads'])).name}")
+    dtype = str(run.config.get("model_dtype", "")).removeprefix("torch.")
+    return ", ".join([*parts, dtype] if dtype not in {"", "float32"} else parts)
+
+
+def _loose(row: Row) -> object:
+    return (*row.arena[:-1], row.conditions._replace(samples=""))
+
+
+def _rows_of_run(run: Run) -> list[Row]:
+    return [
+        _row(run, task, key)
+        for task in run.tasks()
+        for key in run.values(task)
+        if key.metric not in HIGHER_IS_BETTER and not key.metric.startswith(FULL_DEPTH_PREFIX)
+    ]
+
+
+def _row(run: Run, task: str, key: MetricKey) -> Row:
+    values, ours = run.values(task), first_filter(run, task) or ""
+    full_depth = values.get(MetricKey(FULL_DEPTH_PREFIX + key.metric, ours))
+    higher = (run.of_task("higher_is_better", task) or {}).get(key.metric)
+    return Row(
+        run=run,
+        checkpoint=checkpoint_of(run),
+        setting=setting_of(run),
+        kind=kind_of(run),
+        task=task,
+        key=key,
+        conditions=conditions_of(run, task),
+        higher_is_better=higher is not False,
+        quality=values[key],
+        full_depth=full_depth if key.filter == ours else None,
+        layers_used=values.get(MetricKey("layers_used", ours)),
+        flops_saved=values.get(MetricKey("flops_saved", ours)),
+        flops_saved_total=values.get(MetricKey("flops_saved_total", ours)),
+        agreement=values.get(MetricKey("agreement", ours)),
+        consistency=values.get(MetricKey("consistency", ours)),
+        certificate=_certificate(run),
+    )
+
+
+def _certificate(run: Run) -> str:
+    """The certificate in words, from whatever the heads' run wrote of it."""
+    found = (run.early_exit or {}).get("certificate") or run.settings.get("certificate")
+    if not isinstance(found, dict):
+        return str(found or "")
+    if found.get("label"):
+        return str(found["label"])
+    risk, delta = found.get("risk"), found.get("delta")
+    if not is_number(risk) or not is_number(delta):
+        return ""
+    return f"{found.get('metric', 'metric')} loss ≤ {risk:g} with probability {1 - delta:g}"
+
+
+def _same_folder(name: str, folder: str) -> bool:
+    try:
+        return Path(name).expanduser().resolve() == Path(folder).resolve()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _order(row: Row) -> tuple[str, str, str, str, float]:
+    saved = row.flops_saved.mean if row.flops_saved else float("inf")
+    return row.task, row.key.metric, row.key.filter, row.checkpoint, -saved

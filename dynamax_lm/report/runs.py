@@ -1,0 +1,219 @@
+"""One run and one document's sample, as their files have them.
+
+Owns the fields' names in lm-eval's results and samples, for every module of the report. It does
+not read files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dynamax_lm.tracefile import TraceLine, trace_files
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+_STDERR = "_stderr"
+_NOT_METRICS = frozenset({"name", "alias", "sample_len", "sample_count", " "})
+
+
+class Value(NamedTuple):
+    """A number of the results table.
+
+    Attributes:
+        mean: the aggregate.
+        stderr: its standard error, or ``None`` where lm-eval has none.
+    """
+
+    mean: float
+    stderr: float | None
+
+
+class MetricKey(NamedTuple):
+    """A metric of a task under one of its filters."""
+
+    metric: str
+    filter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One document under one filter, as lm-eval logged it.
+
+    Attributes:
+        doc_id: the document's number.
+        filter: the filter's name.
+        hashes: of document, prompt and target, where logged.
+        metrics: every value logged for it, by name.
+        prompts: the prompt of each request.
+        continuations: the text scored for each request; ``None`` for generation.
+        responses: for each request, what came back for each repeat.
+    """
+
+    doc_id: int
+    filter: str
+    hashes: tuple[str, str, str]
+    metrics: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    continuations: tuple[str | None, ...]
+    responses: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Sample:
+        """A line of a samples file.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a line.
+        """
+        names = data.get("metrics", ())
+        arguments = [list(request.values()) for request in data["arguments"].values()]
+        second = [request[1] if len(request) > 1 else None for request in arguments]
+        return cls(
+            doc_id=int(data["doc_id"]),
+            filter=str(data["filter"]),
+            hashes=(
+                str(data.get("doc_hash", "")),
+                str(data.get("prompt_hash", "")),
+                str(data.get("target_hash", "")),
+            ),
+            metrics={name: data[name] for name in names if name in data},
+            prompts=tuple(str(request[0]) for request in arguments),
+            continuations=tuple(text if isinstance(text, str) else None for text in second),
+            responses=tuple(tuple(answers) for answers in data["resps"]),
+        )
+
+    def number(self, metric: str) -> float | None:
+        """A metric's value, or ``None`` where it is not one finite number."""
+        value = self.metrics.get(metric)
+        if isinstance(value, (bool, int, float)) and math.isfinite(value):
+            return float(value)
+        return None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results file and what belongs to it.
+
+    Attributes:
+        path: the results file.
+        data: its JSON.
+        sample_files: the samples file of each task that has one.
+        trace_folder: where its traces lie, or ``None``.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    sample_files: Mapping[str, Path]
+    trace_folder: Path | None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """lm-eval's ``config``."""
+        config: Mapping[str, Any] = self.data.get("config") or {}
+        return config
+
+    @property
+    def early_exit(self) -> Mapping[str, Any] | None:
+        """Our block, or ``None`` for a run of another model."""
+        return self.config.get("early_exit") or None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Our settings; empty for a run of another model."""
+        settings: Mapping[str, Any] = (self.early_exit or {}).get("settings") or {}
+        return settings
+
+    @property
+    def date(self) -> float:
+        """When it was made, in seconds since 1970; 0 where unknown."""
+        date = self.data.get("date")
+        return float(date) if isinstance(date, (int, float)) else 0.0
+
+    @property
+    def model(self) -> str:
+        """lm-eval's name of the model type, such as ``dynamax-mistral`` or ``hf``."""
+        return str(self.config.get("model") or self.data.get("model_source") or "unknown")
+
+    @cached_property
+    def model_args(self) -> dict[str, str]:
+        """The model arguments as text, whichever form lm-eval wrote."""
+        given = self.config.get("model_args") or {}
+        if isinstance(given, str):
+            pairs = (part.partition("=") for part in given.split(",") if "=" in part)
+            return {name.strip(): value.strip() for name, _, value in pairs}
+        return {str(name): str(value) for name, value in given.items()}
+
+    @property
+    def pretrained(self) -> str:
+        """The checkpoint's name."""
+        name = self.settings.get("pretrained") or self.model_args.get("pretrained")
+        return str(name or self.data.get("model_name") or "unknown")
+
+    @property
+    def layers(self) -> int | None:
+        """L, where known."""
+        return (self.early_exit or {}).get("layers")
+
+    def tasks(self) -> Iterator[str]:
+        """Every task and group with numbers of its own."""
+        for task, numbers in self.data["results"].items():
+            if isinstance(numbers, Mapping) and any("," in key for key in numbers):
+                yield str(task)
+
+    def is_group(self, task: str) -> bool:
+        """Whether ``task`` is a group of others."""
+        return bool((self.data.get("group_subtasks") or {}).get(task))
+
+    def values(self, task: str) -> dict[MetricKey, Value]:
+        """All finite numbers of one task's results."""
+        numbers = self.data["results"].get(task) or {}
+        values = {}
+        for key, mean in numbers.items():
+            metric, comma, name = key.partition(",")
+            if not comma or metric.endswith(_STDERR) or metric in _NOT_METRICS:
+                continue
+            if is_number(mean):
+                stderr = numbers.get(f"{metric}{_STDERR},{name}")
+                values[MetricKey(metric, name)] = Value(
+                    float(mean), float(stderr) if is_number(stderr) else None
+                )
+        return values
+
+    def totals(self, task: str) -> Mapping[str, Any] | None:
+        """The token-pooled totals of one task."""
+        tasks: Mapping[str, Any] = (self.early_exit or {}).get("tasks") or {}
+        return tasks.get(task)
+
+    def of_task(self, table: str, task: str) -> Any:
+        """An entry of one of lm-eval's tables by task, such as ``versions``, or ``None``."""
+        return (self.data.get(table) or {}).get(task)
+
+    def documents(self, task: str) -> int | None:
+        """How many documents were evaluated, where known."""
+        counted = self.of_task("n-samples", task)
+        if isinstance(counted, Mapping) and is_number(counted.get("effective")):
+            return int(counted["effective"])
+        numbers = self.data["results"].get(task) or {}
+        count = numbers.get("sample_len", numbers.get("sample_count"))
+        return int(count) if is_number(count) else None
+
+    def trace_files(self, task: str) -> list[Path]:
+        """The task's trace files."""
+        return [] if self.trace_folder is None else trace_files(self.trace_folder, task)
+
+    def owns(self, task: str, lines: Sequence[TraceLine]) -> bool:
+        """Whether a trace has the depths that the results report."""
+        totals = self.totals(task) or {}
+        depths = Counter(str(line.layers_used) for line in lines)
+        return dict(depths) == dict(totals.get("depth_histogram") or {})
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,126 @@
+"""Answers token by token: what a token page embeds.
+
+Owns the compact form in which a page holds a thousand documents. It does not know HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dynamax_lm.report.load import Library
+from dynamax_lm.report.rows import first_filter
+from dynamax_lm.report.runs import Run, Sample
+from dynamax_lm.report.tokentext import Decode, TokenTexts, split
+from dynamax_lm.tracefile import TraceLine
+
+_PROMPT_KEPT = 1500
+"""Characters of the prompt's end that a page holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPage:
+    """One task of one run.
+
+    Attributes:
+        run: whose answers they are.
+        task: the task.
+        layers: L, or the deepest layer seen.
+        depths: the layers at which tokens may leave, ascending, L included.
+        texts: whether token texts are shown, not ids.
+        scored: whether the answers were scored, not generated.
+        documents: embedded JSON: for each document ``id``, ``prompt`` (its end), ``values`` and
+            ``answers``; each answer has a ``label`` and ``tokens`` as lists
+            ``[text, layers used, confidence or null]``, and two more where the exit disagrees with
+            full depth: full depth's text, and what the exit emitted.
+    """
+
+    run: Run
+    task: str
+    layers: int
+    depths: list[int]
+    texts: bool
+    scored: bool
+    documents: list[dict[str, Any]]
+
+
+def token_page(library: Library, run: Run, task: str, texts: TokenTexts) -> TokenPage | None:
+    """The page of one task, or ``None`` where the run has no trace of it."""
+    lines = library.trace(run, task)
+    if not lines:
+        return None
+    decode = texts.of(run)
+    by_document: dict[int, list[TraceLine]] = {}
+    for line in lines:
+        by_document.setdefault(line.doc_id, []).append(line)
+    name = first_filter(run, task)
+    logged = library.samples(run, task) or []
+    samples = {sample.doc_id: sample for sample in logged if sample.filter == name}
+    exits = run.settings.get("exit_layers") or []
+    depths = sorted({line.layers_used for line in lines} | {*map(int, exits)})
+    return TokenPage(
+        run=run,
+        task=task,
+        layers=run.layers or depths[-1],
+        depths=sorted({*depths, run.layers or depths[-1]}),
+        texts=decode is not None,
+        scored=any(any(sample.continuations) for sample in samples.values()),
+        documents=[
+            _document(doc_id, rows, samples.get(doc_id), decode)
+            for doc_id, rows in sorted(by_document.items())
+        ],
+    )
+
+
+def _document(
+    doc_id: int, rows: Sequence[TraceLine], sample: Sample | None, decode: Decode | None
+) -> dict[str, Any]:
+    answers: dict[tuple[int, int, int], list[TraceLine]] = {}
+    for row in rows:
+        answers.setdefault((row.request, row.repeat, row.window), []).append(row)
+    values = {}
+    if sample is not None:
+        values = {m: n for m in sample.metrics if (n := sample.number(m)) is not None}
+    return {
+        "id": doc_id,
+        "prompt": sample.prompts[0][-_PROMPT_KEPT:] if sample and sample.prompts else "",
+        "values": values,
+        "answers": [
+            {
+                "label": _label(key, sample, several=len(answers) > 1),
+                "tokens": _tokens(sorted(lines, key=lambda r: r.position), decode),
+            }
+            for key, lines in sorted(answers.items())
+        ],
+    }
+
+
+def _label(key: tuple[int, int, int], sample: Sample | None, *, several: bool) -> str:
+    request, repeat, window = key
+    scored = sample is not None and any(sample.continuations)
+    label = ("option" if scored else "answer") if several else "answer"
+    if several:
+        label += f" {request + 1}"
+    label += f", repeat {repeat + 1}" if repeat else ""
+    return label + (f", window {window + 1}" if window else "")
+
+
+def _tokens(rows: Sequence[TraceLine], decode: Decode | None) -> list[list[Any]]:
+    pieces = split([row.token for row in rows], decode)
+    return [
+        [
+            piece,
+            row.layers_used,
+            None if row.confidence is None else round(row.confidence, 4),
+            *_disagreement(row, decode),
+        ]
+        for piece, row in zip(pieces, rows, strict=True)
+    ]
+
+
+def _disagreement(row: TraceLine, decode: Decode | None) -> list[str]:
+    """What full depth would have emitted, and what the exit did, where the two differ."""
+    if row.full_depth is None or row.full_depth == row.emitted:
+        return []
+    return [split([row.full_depth], decode)[0], split([row.emitted], decode)[0]]

@@ -1,0 +1,220 @@
+"""Results folders as lm-eval and this package write them, from random answers.
+
+Everything published is computed by `summary` and `ledger` from the same records, as in a real run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.ledger import AttentionCosts, Ledger
+from dynamax_lm.summary import Answer, Request, RunTotals, pool, summarise
+from dynamax_lm.trace import AnswerTrace, ExitRecord
+from dynamax_lm.tracefile import TraceWriter
+
+COSTS = AttentionCosts(
+    n_layers=8,
+    width=16,
+    feedforward=24,
+    query_heads=4,
+    kv_heads=2,
+    head_dim=4,
+    vocabulary=64,
+)
+GENERATION, SCORING = "generate_until", "loglikelihood"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A written run: its results file and what stands beside it."""
+
+    results: Path
+    samples: Mapping[str, Path]
+    traces: Path
+
+    def data(self) -> dict[str, Any]:
+        return dict(json.loads(self.results.read_text()))
+
+    def change(self, data: Mapping[str, Any]) -> None:
+        self.results.write_text(json.dumps(data))
+
+
+@dataclass
+class Plan:
+    """What to make up.
+
+    Attributes:
+        salt: stands for the samples: another one means other documents.
+        gain: added to every document's metric.
+    """
+
+    seed: int = 0
+    documents: int = 5
+    threshold: float = 0.5
+    exits: tuple[int, ...] = (3, 5)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, str] = field(default_factory=lambda: {"gen": GENERATION, "mc": SCORING})
+    version: float = 1.0
+    few_shot: int = 0
+    salt: str = ""
+    gain: float = 0.0
+    stamp: str = "2026-01-01T00-00-00.000000"
+    date: float = 1.8e9
+    text: str = "an answer"
+
+
+def write_run(folder: Path, plan: Plan | None = None) -> Made:
+    """Writes one run below ``folder``."""
+    plan = plan or Plan()
+    settings = {
+        "model": "dynamax-mistral",
+        "pretrained": "org/model",
+        "exit_layers": list(plan.exits),
+        "confidence": "top_prob",
+        "threshold": plan.threshold,
+        "skipped_state": "propagate",
+        "mode": "exit",
+        "reference": True,
+        "heads": None,
+        "trace_dir": str(folder / "traces"),
+        **plan.settings,
+    }
+    ledger = Ledger(
+        COSTS,
+        exit_layers=settings["exit_layers"],
+        confidence=settings["confidence"],
+        skipped_state=settings["skipped_state"],
+    )
+    rng = random.Random(plan.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    totals, results, samples = RunTotals(), {}, {}
+    for task, kind in plan.tasks.items():
+        documents = [_document(rng, kind, ledger, plan) for _ in range(plan.documents)]
+        totals.add(task, pool(documents))
+        with TraceWriter(folder / "traces", task) as writer:
+            for number, requests in enumerate(documents):
+                for index, request in enumerate(requests):
+                    for repeat, answer in enumerate(request.answers):
+                        writer.write(number, index, repeat, answer.record.traces)
+        lines = [_sample(n, requests, plan, rng) for n, requests in enumerate(documents)]
+        samples[task] = folder / f"samples_{task}_{plan.stamp}.jsonl"
+        samples[task].write_text("".join(json.dumps(line) + "\n" for line in lines))
+        results[task] = _table(lines)
+    path = folder / f"results_{plan.stamp}.json"
+    block = {
+        "settings": settings,
+        "layers": COSTS.n_layers,
+        "costs": {"architecture": "attention", **asdict(COSTS)},
+        **totals.to_json(),
+    }
+    path.write_text(json.dumps(_results(plan, results, {"early_exit": block})))
+    return Made(path, samples, folder / "traces")
+
+
+def write_plain(folder: Path, plan: Plan | None = None) -> Path:
+    """Writes a run of a model that is not ours."""
+    plan = plan or Plan()
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {task: {"alias": task, "em,none": 0.5, "em_stderr,none": 0.1} for task in plan.tasks}
+    path = folder / f"results_{plan.stamp}.json"
+    data = _results(plan, results, {})
+    data["config"] |= {"model": "hf", "model_args": "pretrained=org/model,dtype=float32"}
+    path.write_text(json.dumps(data))
+    return path
+
+
+def _results(plan: Plan, results: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    listed = [{"metric": "em", "aggregation": "mean", "higher_is_better": True}]
+    return {
+        "results": results,
+        "configs": {t: {"output_type": k, "metric_list": listed} for t, k in plan.tasks.items()},
+        "versions": dict.fromkeys(plan.tasks, plan.version),
+        "n-shot": dict.fromkeys(plan.tasks, plan.few_shot),
+        "higher_is_better": {task: {"em": True} for task in plan.tasks},
+        "n-samples": {task: {"effective": plan.documents} for task in plan.tasks},
+        "task_hashes": {task: f"{task}{plan.salt}{plan.documents}" for task in plan.tasks},
+        "config": {
+            "model": "dynamax-mistral",
+            "model_args": {"pretrained": "org/model"},
+            "model_dtype": "torch.float32",
+            **config,
+        },
+        "date": plan.date,
+        "group_subtasks": {},
+    }
+
+
+def _document(rng: random.Random, kind: str, ledger: Ledger, plan: Plan) -> list[Request]:
+    prompt = rng.randint(2, 9)
+    requests = []
+    for _ in range(1 if kind == GENERATION else 3):
+        length = rng.randint(1, 6)
+        tokens = tuple(rng.randrange(4, 60) for _ in range(length))
+        agrees = [rng.random() < 0.8 for _ in tokens]
+        scored = kind != GENERATION
+        emitted = tuple(t if not scored or rng.random() < 0.5 else 3 for t in tokens)
+        depths = tuple(
+            rng.choice([*plan.settings.get("exit_layers", plan.exits), 8]) for _ in tokens
+        )
+        full = tuple(e if same else 2 for e, same in zip(emitted, agrees, strict=True))
+        trace = AnswerTrace(
+            prompt, tokens, emitted, depths, tuple(round(rng.random(), 6) for _ in tokens), full
+        )
+        bill = ledger.answer(prompt, depths)
+        if kind == GENERATION:
+            reference: Any = plan.text if all(agrees) else f"{plan.text}?"
+            response: Any = plan.text
+        else:
+            reference = (-rng.random(), emitted == tokens)
+            response = (-rng.random(), emitted == tokens)
+        record = ExitRecord("print", (trace,), bill, reference)
+        requests.append(Request(kind, (Answer(response, record),)))
+    return requests
+
+
+def _sample(
+    number: int, requests: Sequence[Request], plan: Plan, rng: random.Random
+) -> dict[str, Any]:
+    values = dict(summarise(requests).values())
+    em = round(rng.random(), 3) + plan.gain
+    same = values.get("consistency") == 1.0
+    values |= {"full_depth_em": em if same else round(rng.random(), 3), "em": em}
+    generated = requests[0].kind == GENERATION
+    second: Any = {"until": ["\n"]} if generated else plan.text
+    shown = [
+        [[r.answers[0].response] if generated else list(map(str, r.answers[0].response))]
+        for r in requests
+    ]
+    return {
+        "doc_id": number,
+        "doc": {},
+        "target": "",
+        "arguments": {
+            f"gen_args_{i}": {"arg_0": f"prompt {number}", "arg_1": second}
+            for i in range(len(requests))
+        },
+        "resps": [answers[0] if generated else answers for answers in shown],
+        "filter": "none",
+        "metrics": list(values),
+        "doc_hash": f"doc {number}{plan.salt}",
+        "prompt_hash": f"prompt {number} {plan.few_shot}",
+        "target_hash": f"target {number}",
+        **values,
+    }
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {"alias": "x", "sample_len": len(lines)}
+    for name in lines[0]["metrics"]:
+        numbers = [line[name] for line in lines if name in line]
+        mean = sum(numbers) / len(numbers)
+        table[f"{name},none"] = mean
+        spread = sum((x - mean) ** 2 for x in numbers) / max(1, len(numbers) - 1)
+        table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers))
+    return table

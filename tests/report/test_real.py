@@ -1,0 +1,80 @@
+"""A real run of the embedded model: every number follows from its samples and traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynamax_lm.report.__main__ import main
+from dynamax_lm.report.load import Library, load
+from dynamax_lm.report.tokens import token_page
+from dynamax_lm.report.tokentext import TokenTexts
+from dynamax_lm.report.verify import verify
+
+TASKS = ("dynamax_coqa_sample", "dynamax_truthfulqa_mc1_sample")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results as ``lm_eval --log_samples`` writes them, by the same two calls."""
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    import dynamax_lm
+    from dynamax_lm.plugin.hook import force
+
+    force()
+    own = Path(dynamax_lm.__file__).parent / "tasks"
+
+    folder = tmp_path_factory.mktemp("real")
+    arguments = {"pretrained": "tiny", "threshold": 0.5, "trace_dir": str(folder / "traces")}
+    tracker = EvaluationTracker(output_path=str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+        patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+        results = simple_evaluate(
+            model="dynamax-mistral",
+            model_args=arguments,
+            tasks=list(TASKS),
+            task_manager=TaskManager(include_path=str(own), include_defaults=False),
+            limit=2,
+            batch_size=8,
+            log_samples=True,
+            bootstrap_iters=10,
+            evaluation_tracker=tracker,
+        )
+    assert results is not None
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in TASKS:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Library:
+    return load([folder])
+
+
+def test_every_number_of_a_real_run_is_recomputed(library: Library) -> None:
+    found = verify(library)
+    assert (found.mismatches, found.unchecked, library.problems) == ([], [], [])
+    assert found.checked > 100
+
+
+def test_the_tokens_of_a_real_answer_join_to_its_text(library: Library) -> None:
+    (run,) = library.runs
+    page = token_page(library, run, TASKS[0], TokenTexts())
+    assert page is not None
+    assert page.texts
+    for sample, document in zip(library.samples(run, TASKS[0]) or [], page.documents, strict=True):
+        (answer,) = document["answers"]
+        text = "".join(token[0] for token in answer["tokens"])
+        assert text.startswith(sample.responses[0][0].rstrip())
+
+
+def test_a_report_of_a_real_run_is_written(folder: Path, tmp_path: Path) -> None:
+    assert main([str(folder), "--output_path", str(tmp_path), "--verify"]) == 0
+    assert len(list((tmp_path / "tokens").iterdir())) == len(TASKS)

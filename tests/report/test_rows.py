@@ -1,0 +1,106 @@
+"""Rows: what was measured, under which name, and what may be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic import GENERATION, Plan, write_plain, write_run
+
+from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.report.load import load
+from dynamax_lm.report.rows import arenas, checkpoint_of, kind_of, rows_of, static_depth
+
+ONE = {"gen": GENERATION}
+
+
+def test_a_row_holds_what_the_results_say(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks=ONE))
+    (row,) = rows_of(load([tmp_path]).runs)
+    table = made.data()["results"]["gen"]
+    assert row.quality == (table["em,none"], table["em_stderr,none"])
+    for name in ("layers_used", "flops_saved", "flops_saved_total", "agreement", "consistency"):
+        assert getattr(row, name) == (table[f"{name},none"], table[f"{name}_stderr,none"])
+    assert row.full_depth == (table["full_depth_em,none"], table["full_depth_em_stderr,none"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "depth"),
+    [
+        ({}, "dynamic", None),
+        ({"threshold": 0}, "static", 3),
+        ({"confidence": "oracle"}, "oracle", None),
+        ({"mode": "full", "exit_layers": []}, "full", None),
+        ({"mode": "lossless"}, "lossless", None),
+    ],
+)
+def test_kinds(tmp_path: Path, settings: dict[str, object], kind: str, depth: int | None) -> None:
+    write_run(tmp_path, Plan(settings=settings))
+    (run,) = load([tmp_path]).runs
+    assert (kind_of(run), static_depth(run)) == (kind, depth)
+
+
+def test_a_plain_run_has_a_row_without_depths(tmp_path: Path) -> None:
+    write_plain(tmp_path, Plan(tasks=ONE))
+    (row,) = rows_of(load([tmp_path]).runs)
+    assert (row.kind, row.checkpoint, row.quality.mean) == ("plain", "org/model", 0.5)
+    assert row.layers_used is row.flops_saved is row.full_depth is None
+
+
+def test_the_newest_of_equal_settings_is_shown(tmp_path: Path) -> None:
+    for date, gain in ((2.0, 0.5), (1.0, 0.0)):
+        write_run(tmp_path / str(date), Plan(tasks=ONE, date=date, gain=gain))
+    (row,) = rows_of(load([tmp_path]).runs)
+    assert row.run.date == 2.0
+
+
+def test_only_equal_conditions_are_held_against_each_other(tmp_path: Path) -> None:
+    plans = [Plan(threshold=0.5), Plan(threshold=0.6), Plan(threshold=0.7, few_shot=2)]
+    for number, plan in enumerate(plans):
+        plan.tasks = ONE
+        write_run(tmp_path / str(number), plan)
+    groups = arenas(rows_of(load([tmp_path]).runs))
+    assert sorted(len(group) for group in groups) == [1, 2]
+
+
+def test_a_run_without_samples_joins_the_others_only_where_it_can_be_one_of_them(
+    tmp_path: Path,
+) -> None:
+    for name, plan in {"a": Plan(), "b": Plan(threshold=0.6), "c": Plan(threshold=0.7)}.items():
+        plan.tasks = ONE
+        made = write_run(tmp_path / name, plan)
+        if name == "b":
+            data = made.data()
+            del data["task_hashes"]
+            made.change(data)
+    assert [len(group) for group in arenas(rows_of(load([tmp_path]).runs))] == [3]
+    write_run(tmp_path / "d", Plan(threshold=0.8, tasks=ONE, salt="x"))
+    groups = arenas(rows_of(load([tmp_path]).runs))
+    assert sorted(len(group) for group in groups) == [1, 1, 2]
+
+
+def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:
+    made = write_run(tmp_path / "ours", Plan(tasks=ONE, settings={"pretrained": "tiny"}))
+    path = write_plain(tmp_path / "plain", Plan(tasks=ONE))
+    folder = resolve_name("tiny", ATTENTION)
+    path.write_text(path.read_text().replace("org/model", folder))
+    runs = load([made.results, path]).runs
+    assert {checkpoint_of(run) for run in runs} == {"tiny/mistral"}
+
+
+def test_every_name_a_certificate_may_have(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks=ONE))
+    data = made.data()
+    for written, shown in [
+        ("not certified here", "not certified here"),
+        ({"label": "certified"}, "certified"),
+        (
+            {"metric": "agreement", "risk": 0.05, "delta": 0.1},
+            "agreement loss ≤ 0.05 with probability 0.9",
+        ),
+        (None, ""),
+    ]:
+        data["config"]["early_exit"]["certificate"] = written
+        made.change(data)
+        (row,) = rows_of(load([tmp_path]).runs)
+        assert row.certificate == shown

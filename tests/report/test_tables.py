@@ -1,0 +1,69 @@
+"""Tables: all three forms hold the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from synthetic import Plan, write_plain, write_run
+
+from dynamax_lm.report import tables
+from dynamax_lm.report.leaderboard import Leaderboard, build
+from dynamax_lm.report.load import load
+from dynamax_lm.report.runs import Value
+
+
+def _board(folder: Path) -> Leaderboard:
+    write_run(folder / "a")
+    write_run(folder / "b", Plan(threshold=0, settings={"exit_layers": [1]}))
+    write_plain(folder / "c")
+    return build(load([folder]))
+
+
+def test_json_and_csv_give_back_every_record(tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    records = [tables.record_of(entry) for entry in board.entries]
+    assert json.loads(tables.to_json(board))["rows"] == records
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(board))))
+    as_text = [
+        {name: "" if value is None else str(value) for name, value in record.items()}
+        for record in records
+    ]
+    assert rows == as_text
+
+
+def test_markdown_has_a_line_a_row_and_as_many_cells_as_columns(tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    board.entries[0].row.run.data["results"]["gen"]["alias"] = "a|b"  # type: ignore[index]
+    first, second = tables.to_markdown(board).split("\nPaired by document")
+    lines = first.strip().splitlines()
+    assert len(lines) == 2 + len(board.entries)
+    assert {line.replace("\\|", "").count("|") for line in lines} == {14}
+    assert len(second.strip().splitlines()) == 2 + 2 + len(board.comparisons)
+
+
+def test_a_setting_that_does_not_beat_its_static_rival_is_marked(tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    for entry in board.entries:
+        text = tables.rival_text(entry)
+        if entry.rival is None:
+            assert text == "–"
+        elif entry.rival.verdict == "beats":
+            assert text.startswith("✓")
+        else:
+            assert text.startswith("✗") or "unknown" in text
+
+
+def test_the_oracle_is_never_shown_as_a_result(tmp_path: Path) -> None:
+    write_run(tmp_path, Plan(settings={"confidence": "oracle"}))
+    text = tables.to_markdown(build(load([tmp_path])))
+    assert "ceiling, not a result" in text
+
+
+def test_numbers_for_people() -> None:
+    assert tables.shown(None) == tables.percent(None) == "–"
+    assert tables.shown(Value(0.12345, 0.01)) == "0.123 ± 0.010"
+    assert tables.percent(Value(-0.031, 0.027)) == "−3.1 ± 2.7 %"
+    assert tables.percent(Value(0.5, None)) == "50.0 %"

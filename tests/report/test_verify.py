@@ -1,0 +1,193 @@
+"""Verification: a real run's arithmetic passes, and every tampered number is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import GENERATION, Made, Plan, write_run
+
+from dynamax_lm.report.load import load
+from dynamax_lm.report.verify import Verification, verify
+
+Keys = tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def _verified(made: Made) -> Verification:
+    return verify(load([made.results]))
+
+
+def _numbers(data: Any, path: Keys = ()) -> Iterator[Keys]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _numbers(value, (*path, key))
+    elif isinstance(data, (int, float)) and not isinstance(data, bool):
+        yield path
+
+
+def _published(data: dict[str, Any]) -> list[Keys]:
+    """Every number that a run of ours publishes; not its settings."""
+    ours = [("results",), ("config", "early_exit"), ("n-samples",)]
+    paths = [p for p in _numbers(data) if p[:1] in ours or p[:2] in ours]
+    return [p for p in paths if "settings" not in p and "sample_len" not in p]
+
+
+def _tampered(data: dict[str, Any], path: Keys) -> dict[str, Any]:
+    changed = copy.deepcopy(data)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    value = inner[path[-1]]
+    inner[path[-1]] = value + 1 if isinstance(value, int) else value * 1.001 + 1e-6
+    return changed
+
+
+@given(seed=st.integers(0, 10_000), documents=st.integers(1, 6))
+def test_what_was_computed_from_the_records_matches(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, documents: int
+) -> None:
+    made = write_run(tmp_path_factory.mktemp("run"), Plan(seed=seed, documents=documents))
+    found = _verified(made)
+    assert (found.mismatches, found.unchecked) == ([], [])
+    assert found.checked > 100
+
+
+def test_every_tampered_number_of_the_results_is_named(made: Made) -> None:
+    data = made.data()
+    paths = _published(data)
+    assert len(paths) > 100
+    try:
+        for path in paths:
+            made.change(_tampered(data, path))
+            found = _verified(made)
+            assert found.mismatches, path
+            if "costs" not in path and path[-1] != "schema":
+                named = path[-1].replace("_stderr", "").replace("effective", "n-samples")
+                assert any(named.partition(",")[0] in line for line in found.mismatches), path
+    finally:
+        made.change(data)
+    assert not _verified(made).mismatches
+
+
+def test_every_tampered_number_of_a_sample_is_named(made: Made) -> None:
+    for task, path in made.samples.items():
+        text = path.read_text()
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            sample = json.loads(line)
+            for name in sample["metrics"]:
+                changed = {**sample, name: sample[name] * 1.01 + 0.001}
+                lines[number] = json.dumps(changed)
+                path.write_text("\n".join(lines))
+                mismatches = _verified(made).mismatches
+                assert any(f"{task} " in m and name in m for m in mismatches), (task, name)
+            lines[number] = line
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["layers_used", "emitted", "full_depth", "position", "doc_id"])
+def test_a_tampered_trace_is_named(made: Made, name: str) -> None:
+    for path in made.traces.iterdir():
+        text = path.read_text()
+        lines = text.splitlines()
+        row = json.loads(lines[0])
+        other = 3 if row["layers_used"] != 3 else 5
+        row[name] = other if name == "layers_used" else row[name] + 70
+        path.write_text("\n".join([json.dumps(row), *lines[1:]]))
+        assert _verified(made).mismatches
+        path.write_text(text)
+
+
+def test_a_tampered_prompt_length_is_named(made: Made) -> None:
+    """The prompt's length decides what attention costs."""
+    path = made.traces / "trace_gen.jsonl"
+    text = path.read_text()
+    first, *others = (json.loads(line) for line in text.splitlines())
+    changed = [{**first, "prompt_tokens": first["prompt_tokens"] + 1}, *others]
+    path.write_text("\n".join(map(json.dumps, changed)))
+    assert any("prompt" in line for line in _verified(made).mismatches)
+    path.write_text(text)
+
+
+def test_a_deleted_row_is_named(made: Made) -> None:
+    path = made.traces / "trace_mc.jsonl"
+    text = path.read_text()
+    path.write_text("".join(text.splitlines(keepends=True)[1:]))
+    assert _verified(made).mismatches
+    path.write_text(text)
+
+
+def test_the_logged_answers_belong_to_the_trace(made: Made) -> None:
+    path = made.samples["mc"]
+    text = path.read_text()
+    flipped = text.replace('"True"', '"maybe"').replace('"False"', '"True"')
+    path.write_text(flipped.replace('"maybe"', '"False"'))
+    mismatches = _verified(made).mismatches
+    assert mismatches
+    assert all("is_greedy" in line for line in mismatches)
+    path.write_text(text)
+
+
+def test_what_the_files_do_not_determine_is_said(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
+    for path in (*made.samples.values(), *made.traces.iterdir()):
+        path.unlink()
+    found = _verified(made)
+    assert not found.mismatches
+    assert [line for line in found.unchecked if "no samples" in line]
+    assert [line for line in found.unchecked if "no trace" in line]
+
+
+def test_the_totals_own_arithmetic_is_checked_without_a_trace(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
+    for path in made.traces.iterdir():
+        path.unlink()
+    data = made.data()
+    data["config"]["early_exit"]["tasks"]["gen"]["flops_saved"] += 0.01
+    made.change(data)
+    assert [line for line in _verified(made).mismatches if "flops_saved" in line]
+
+
+def test_bills_that_depths_do_not_determine_are_left(tmp_path: Path) -> None:
+    made = write_run(tmp_path)
+    data = made.data()
+    data["config"]["early_exit"]["settings"]["heads"] = "some/heads"
+    made.change(data)
+    found = _verified(made)
+    assert not found.mismatches
+    assert [line for line in found.unchecked if "FLOPs" in line]
+
+
+def test_a_metric_that_is_no_mean_is_left(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
+    data = made.data()
+    data["configs"]["gen"]["metric_list"][0]["aggregation"] = "perplexity"
+    data["results"]["gen"]["em,none"] = 7.0
+    made.change(data)
+    found = _verified(made)
+    assert not found.mismatches
+    assert [line for line in found.unchecked if "perplexity" in line]
+
+
+def test_groups_are_averages_of_their_tasks(tmp_path: Path) -> None:
+    made = write_run(tmp_path)
+    data = made.data()
+    parts = [data["results"][task]["layers_used,none"] for task in ("gen", "mc")]
+    data["group_subtasks"] = {"both": ["gen", "mc"]}
+    data["results"]["both"] = {"layers_used,none": sum(parts) / 2}
+    made.change(data)
+    assert not _verified(made).mismatches
+    data["results"]["both"]["layers_used,none"] += 0.01
+    made.change(data)
+    assert [line for line in _verified(made).mismatches if "group both layers_used" in line]
