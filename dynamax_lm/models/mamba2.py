@@ -1,8 +1,7 @@
-"""Mamba-2 decoders as a layer stack, over transformers' own modules and kernels.
+"""Mamba-2 decoders as a layer stack, over transformers' own modules.
 
-Owns the convolution windows and SSM states. It does not know why a token stops running.
-transformers picks up the kernels of ``mamba-ssm`` and ``causal-conv1d`` where they import, and its
-torch functions otherwise; both are called here under the same names.
+Owns the convolution windows and SSM states. It does not know why a token stops running, nor how a
+window or a state advances: ``ssd`` does.
 
 Glossary: C channels of the convolution (x, B and C together), K its width, H heads, P head width,
 G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.21060, section 2).
@@ -17,13 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers.models.mamba2.modeling_mamba2 import (
-    causal_conv1d_fn,
-    causal_conv1d_update,
-    mamba2_chunk_scan,
-    mamba2_selective_state_update,
-)
 
+from dynamax_lm.models.ssd import Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
 
 
@@ -33,7 +27,7 @@ class RecurrentState:
 
     Attributes:
         tokens: per layer, the tokens it has seen in each row.
-        conv: per layer (B, C, K), the convolution's last inputs.
+        conv: per layer (B, K, C), the convolution's last inputs, oldest first.
         ssm: per layer (B, H, P, S), float32.
     """
 
@@ -57,23 +51,73 @@ class RecurrentRun(Run):
     """A pass over recurrent states.
 
     Attributes:
+        all_rows: whether the chunk has every row of the state, in order.
         state_rows: (B,) the state's rows.
+        lengths: (B,) real tokens of each row.
         mask: (B, T, 1), 0 at the pads of a prefill, or ``None`` without pads.
     """
 
     def __init__(self, chunk: Chunk, state: RecurrentState, skipped_state: str) -> None:
         super().__init__(chunk)
+        device = chunk.ids.device
         self.state = state
         self.skipped_state = skipped_state
-        self.state_rows = torch.tensor(chunk.rows, device=chunk.ids.device)
         self.all_rows = chunk.rows == tuple(range(len(state.tokens[0])))
+        self.state_rows = torch.tensor(chunk.rows, device=device)
+        self.lengths = torch.tensor(chunk.lengths, device=device)
         self.mask: Tensor | None = None
         if chunk.prefill and not chunk.even:
-            lengths = torch.tensor(chunk.lengths, device=chunk.ids.device)
-            columns = torch.arange(chunk.width, device=chunk.ids.device)
-            self.mask = (columns >= chunk.width - lengths[:, None])[:, :, None]
+            columns = torch.arange(chunk.width, device=device)
+            self.mask = (columns >= chunk.width - self.lengths[:, None])[:, :, None]
+        self.changed()
 
-    def counts(self, cells: Tensor) -> Tensor:
+    def changed(self) -> None:
+        self._places: tuple[Tensor, Tensor, int] | None = None
+        self._seen: list[int] | None = None
+        self._step_rows: tuple[list[int] | None, list[int]] | None = None
+
+    def seen(self) -> list[int]:
+        """Tokens that a layer now sees of each row of the chunk."""
+        if self._seen is None:
+            if self.left and self.skipped_state == "freeze":
+                self._seen = self._counts(self.cells).tolist()
+            else:
+                self._seen = list(self.chunk.lengths)
+        return self._seen
+
+    def step_rows(self) -> tuple[list[int] | None, list[int]]:
+        """In a chunk of one token a row: the state's rows that run, and those that left.
+
+        ``None`` stands for all rows, in order.
+        """
+        if self._step_rows is None:
+            rows = self.chunk.rows
+            running = None
+            if not (self.whole and self.all_rows):
+                running = [rows[cell] for cell in self.cells.tolist()]
+            self._step_rows = running, [rows[cell] for cell in self.frozen.tolist()]
+        return self._step_rows
+
+    def places(self) -> tuple[Tensor, Tensor, int]:
+        """Where the running cells stand in what a layer sees.
+
+        Returns:
+            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` a
+            layer sees the shorter sequence of the tokens that reached it, else the whole chunk.
+        """
+        if self._places is None:
+            width = self.chunk.width
+            self._places = self.cells, self.lengths, width
+            if self.left and self.skipped_state == "freeze":
+                counts = self._counts(self.cells)
+                first = counts.cumsum(0) - counts
+                row = self.cells // width
+                rank = torch.arange(self.cells.shape[0], device=row.device) - first[row]
+                shorter = int(counts.max())
+                self._places = row * shorter + rank, counts, shorter
+        return self._places
+
+    def _counts(self, cells: Tensor) -> Tensor:
         """(B,) how many of ``cells`` each row has."""
         return torch.bincount(cells // self.chunk.width, minlength=len(self.chunk.rows))
 
@@ -83,15 +127,18 @@ class Mamba2Stack:
 
     Args:
         model: the loaded model, in evaluation mode.
+        kernels: what advances windows and states; the best for the model's device if left out.
     """
 
     skipped_states = frozenset({"propagate", "freeze"})
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
         self.decoder = model.backbone
         self.lm_head: Any = model.lm_head
         self.n_layers: int = model.config.num_hidden_layers
         self.vocab_size: int = model.config.vocab_size
+        self.kernels = kernels or best_kernels(self.device)
+        self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +151,7 @@ class Mamba2Stack:
         for block in self.decoder.layers:
             mixer = block.mixer
             weight = mixer.conv1d.weight
-            conv.append(weight.new_zeros(batch, mixer.conv_dim, mixer.conv_kernel_size))
+            conv.append(weight.new_zeros(batch, mixer.conv_kernel_size, mixer.conv_dim))
             shape = (batch, mixer.num_heads, mixer.head_dim, mixer.ssm_state_size)
             ssm.append(torch.zeros(shape, device=weight.device))
         return RecurrentState([[0] * batch for _ in range(self.n_layers)], conv, ssm)
@@ -178,11 +225,7 @@ class Mamba2Stack:
     def _count(self, index: int, run: RecurrentRun) -> None:
         """Note how many tokens this layer has now seen."""
         tokens = run.state.tokens[index]
-        if run.left and run.skipped_state == "freeze":
-            new = run.counts(run.cells).tolist()
-        else:
-            new = list(run.chunk.lengths)
-        for row, count in zip(run.chunk.rows, new, strict=True):
+        for row, count in zip(run.chunk.rows, run.seen(), strict=True):
             tokens[row] += count
 
     @staticmethod
@@ -213,96 +256,68 @@ class Mamba2Stack:
         self, index: int, mixer: Any, running: _Inputs, frozen: _Inputs | None, run: RecurrentRun
     ) -> Tensor:
         """(N, H * P) one token a row: the recurrence. Frozen rows advance without an output."""
-        rows = run.state_rows.to(running.xbc.device)
+        alive, gone = run.step_rows()
         if frozen is not None:
-            there = rows[run.frozen.to(rows.device)]
-            x, b, _ = self._split(mixer, self._convolve(index, mixer, frozen.xbc, there, run))
-            self._advance(index, mixer, x, b, frozen.dt, there, run)
+            self._advance(index, mixer, frozen, gone, run, output=False)
         if not running.xbc.shape[0]:
             return running.xbc.new_empty(0, mixer.intermediate_size)
-        here = None if run.whole and run.all_rows else rows[run.cells.to(rows.device)]
-        x, b, c = self._split(mixer, self._convolve(index, mixer, running.xbc, here, run))
-        ssm = run.state.ssm[index]
-        state = ssm if here is None else ssm[here]
-        dt, bias, softplus = self._step_sizes(mixer, running.dt)
-        wide = (-1, mixer.head_dim)
-        output: Tensor = mamba2_selective_state_update(
-            state,
-            x,
-            dt[..., None].expand(-1, *wide),
-            self._decay(mixer)[:, None, None].expand(*wide, mixer.ssm_state_size),
-            b,
-            c,
-            mixer.D[:, None].expand(*wide),
-            z=None,
-            dt_bias=None if bias is None else bias[:, None].expand(*wide),
-            dt_softplus=softplus,
+        return self._advance(index, mixer, running, alive, run, output=True).flatten(1)
+
+    def _advance(
+        self,
+        index: int,
+        mixer: Any,
+        inputs: _Inputs,
+        rows: list[int] | None,
+        run: RecurrentRun,
+        *,
+        output: bool,
+    ) -> Tensor:
+        """(N, H, P) one token for each of the state's ``rows``."""
+        space, window = self._spaces[index], run.state.conv[index]
+        some = window if rows is None else window[rows]
+        convolved = self.kernels.convolve_step(space, some, inputs.xbc)
+        if rows is not None:
+            window[rows] = some
+        x, b, c = self._split(mixer, convolved)
+        return self.kernels.step(
+            space, run.state.ssm[index], rows, x, inputs.dt, b, c if output else None
         )
-        if here is not None:
-            ssm[here] = state
-        return output.flatten(1)
 
     def _scan(
         self, index: int, mixer: Any, running: _Inputs, frozen: _Inputs | None, run: RecurrentRun
     ) -> Tensor:
         """(N, H * P) many tokens a row: the chunked form over a rectangle of tokens."""
-        batch, width = run.chunk.ids.shape
-        rows = run.state_rows.to(running.xbc.device)
-        cells = run.cells.to(rows.device)
-        if run.left and frozen is None:  # freeze: the layer sees the shorter sequence
-            lengths = run.counts(cells)
-            width = int(lengths.max())
-            first = lengths.cumsum(0) - lengths
-            row = cells // run.chunk.width
-            rank = torch.arange(cells.shape[0], device=cells.device) - first[row]
-            cells = row * width + rank
-        else:
-            lengths = torch.tensor(run.chunk.lengths, device=cells.device)
+        batch = len(run.chunk.rows)
+        device = running.xbc.device
+        places, lengths, width = run.places()
+        places = places.to(device)
         if run.whole:
             xbc, dt = running.xbc, running.dt
         else:
             xbc = running.xbc.new_zeros(batch * width, mixer.conv_dim)
             # softplus(-inf) = 0: an empty cell neither decays the state nor adds to it.
             dt = running.dt.new_full((batch * width, mixer.num_heads), -torch.inf)
-            xbc[cells], dt[cells] = running.xbc, running.dt
+            xbc[places], dt[places] = running.xbc, running.dt
             if frozen is not None:
-                gone = run.frozen.to(rows.device)
+                gone = run.frozen.to(device)
                 xbc[gone], dt[gone] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
-        convolved = self._convolve_many(
-            index, mixer, xbc.unflatten(0, (batch, width)), lengths, run
-        )
+        convolved = self._convolve(index, xbc.unflatten(0, (batch, width)), lengths, run)
         x, b, c = self._split(mixer, convolved)
-        initial = None if run.chunk.prefill else run.state.ssm[index][rows]
-        output, final = mamba2_chunk_scan(
-            x,
-            dt.unflatten(0, (batch, width)),
-            self._decay(mixer),
-            b,
-            c,
-            chunk_size=self._scan_length(mixer, width, run),
-            D=mixer.D,
-            z=None,
-            return_final_states=True,
-            dt_bias=mixer.dt_bias,
-            dt_softplus=True,
-            initial_states=initial,
-            dt_limit=mixer.time_step_limit,
+        rows = None if run.all_rows else run.state_rows.to(device)
+        states = run.state.ssm
+        initial = None
+        if not run.chunk.prefill:
+            initial = states[index] if rows is None else states[index][rows]
+        output, final = self.kernels.scan(
+            self._spaces[index], x, dt.unflatten(0, (batch, width)), b, c, initial
         )
-        run.state.ssm[index][rows] = final.to(run.state.ssm[index].dtype)
+        if rows is None:
+            states[index] = final.to(states[index].dtype)
+        else:
+            states[index][rows] = final.to(states[index].dtype)
         flat: Tensor = output.reshape(batch * width, -1)
-        return flat if run.whole else flat[cells]
-
-    @staticmethod
-    def _scan_length(mixer: Any, width: int, run: RecurrentRun) -> int:
-        """The config's own length for a prefill; no longer than needed for short chunks."""
-        own = int(mixer.chunk_size)
-        return own if run.chunk.prefill else min(own, 1 << (width - 1).bit_length())
-
-    @staticmethod
-    def _decay(mixer: Any) -> Tensor:
-        """(H,) A, the negative decay rates."""
-        decay: Tensor = -torch.exp(mixer.A_log.float())
-        return decay
+        return flat if run.whole else flat[places]
 
     @staticmethod
     def _split(mixer: Any, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -315,79 +330,23 @@ class Mamba2Stack:
             c.unflatten(-1, (mixer.n_groups, mixer.ssm_state_size)),
         )
 
-    @staticmethod
-    def _step_sizes(mixer: Any, dt: Tensor) -> tuple[Tensor, Tensor | None, bool]:
-        """Step sizes with what is left to do to them: (dt, bias, softplus).
-
-        The scan clamps dt to the config's limits and transformers' step does not; where the limits
-        bind, the clamp is done here so that decoding equals scoring.
-        """
-        low, high = mixer.time_step_limit
-        if low <= 0.0 and high == float("inf"):
-            return dt, mixer.dt_bias, True
-        return F.softplus(dt + mixer.dt_bias).clamp(low, high), None, False
-
-    def _convolve(
-        self, index: int, mixer: Any, xbc: Tensor, rows: Tensor | None, run: RecurrentRun
-    ) -> Tensor:
-        """(N, C) the convolution's output for one new token a row; its window advances."""
-        window = run.state.conv[index]
-        state = window if rows is None else window[rows]
-        output: Tensor = causal_conv1d_update(
-            xbc[:, :, None],
-            state,
-            mixer.conv1d.weight.squeeze(1),
-            mixer.conv1d.bias,
-            activation=mixer.activation,
-        )
-        if rows is not None:
-            window[rows] = state
-        return output[:, :, 0]
-
-    def _convolve_many(
-        self, index: int, mixer: Any, xbc: Tensor, lengths: Tensor, run: RecurrentRun
-    ) -> Tensor:
+    def _convolve(self, index: int, xbc: Tensor, lengths: Tensor, run: RecurrentRun) -> Tensor:
         """(B, T, C) the convolution's output for (B, T, C) inputs; its window advances.
 
         ``lengths`` (B,): real tokens of each row, at the left of a row (at its right in a prefill).
         """
-        width, kernel = xbc.shape[1], mixer.conv_kernel_size
+        space, window = self._spaces[index], run.state.conv[index]
+        width, kernel = xbc.shape[1], window.shape[1]
         rows = run.state_rows.to(xbc.device)
-        new = xbc.transpose(1, 2)
-        window = run.state.conv[index]
         if run.chunk.prefill:
-            seen = new
-            window[rows] = F.pad(new, (max(kernel - width, 0), 0))[:, :, -kernel:].to(window.dtype)
+            seen = xbc
+            last = F.pad(xbc, (0, 0, max(kernel - width, 0), 0))[:, -kernel:]
         else:
-            seen = torch.cat([window[rows].to(new.dtype), new], dim=-1)
-            last = lengths[:, None] + torch.arange(kernel, device=xbc.device)  # (B, K)
-            index_last = last[:, None, :].expand(-1, seen.shape[1], -1)
-            window[rows] = seen.gather(2, index_last).to(window.dtype)
-        convolved: Tensor = causal_conv1d_fn(
-            seen,
-            mixer.conv1d.weight.squeeze(1),
-            mixer.conv1d.bias,
-            activation=mixer.activation,
-        )[:, :, -width:].transpose(1, 2)
+            seen = torch.cat([window[rows].to(xbc.dtype), xbc], dim=1)
+            ends = lengths.to(xbc.device)[:, None] + torch.arange(kernel, device=xbc.device)
+            last = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))  # (B, K, C)
+        window[rows] = last.to(window.dtype)
+        convolved = self.kernels.convolve(space, seen, width)
         if run.mask is not None:
             convolved = (convolved * run.mask.to(convolved.device)).to(convolved.dtype)
         return convolved
-
-    def _advance(
-        self,
-        index: int,
-        mixer: Any,
-        x: Tensor,
-        b: Tensor,
-        dt: Tensor,
-        rows: Tensor,
-        run: RecurrentRun,
-    ) -> None:
-        """The recurrence without its output: state <- state * exp(dt A) + dt x B."""
-        low, high = mixer.time_step_limit
-        step = F.softplus(dt + mixer.dt_bias).clamp(low, high).float()  # (N, H)
-        decay = torch.exp(step * self._decay(mixer))[:, :, None, None]
-        b = b.repeat_interleave(mixer.num_heads // mixer.n_groups, dim=1)  # (N, H, S)
-        added = (step[..., None] * x.float())[..., None] * b.float()[:, :, None, :]
-        ssm = run.state.ssm[index]
-        ssm[rows] = ssm[rows] * decay + added

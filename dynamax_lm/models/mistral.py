@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.mistral.modeling_mistral import (
     apply_rotary_pos_emb,
@@ -74,6 +75,8 @@ class AttentionRun(Run):
         state_rows: (B * T,) the state's row of every cell.
         cos: (B * T, P) rotary cosines; ``sin`` likewise.
         used: slots that any row uses once the chunk is in.
+        block: whether the chunk's cells are the same slots of every row of the state.
+        one_token: whether the chunk is a decoding step.
     """
 
     def __init__(self, chunk: Chunk, state: AttentionState, skipped_state: str) -> None:
@@ -98,7 +101,9 @@ class AttentionRun(Run):
         self.all_rows = chunk.rows == tuple(range(len(state.lengths)))
         self.cos: Tensor
         self.sin: Tensor
-        self._queries: _Queries | None = None
+        self.block = self.level and self.all_rows
+        self.one_token = width == 1 and not chunk.prefill
+        self.changed()
 
     def positions(self) -> Tensor:
         """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
@@ -106,7 +111,31 @@ class AttentionRun(Run):
         return (self.slots.view(shape) - self.pads[:, None]).clamp(min=0)
 
     def changed(self) -> None:
-        self._queries = None
+        self._queries: _Queries | None = None
+        self._angles: tuple[Tensor, Tensor] | None = None
+        self._spans: list[tuple[int, int, int]] | None = None
+
+    def angles(self) -> tuple[Tensor, Tensor]:
+        """(N, P) rotary cosines and sines of the running cells."""
+        if self._angles is None:
+            whole = self.whole
+            self._angles = (
+                (self.cos, self.sin) if whole else (self.cos[self.cells], self.sin[self.cells])
+            )
+        return self._angles
+
+    def spans(self, window: int | None) -> list[tuple[int, int, int]]:
+        """In a chunk of one token a row: the row of each running cell, and the slots it sees."""
+        if self._spans is None:
+            self._spans = []
+            for cell in self.cells.tolist():
+                row = self.chunk.rows[cell]
+                end = self.state.lengths[row] + 1
+                start = self.state.pads[row]
+                if window is not None:
+                    start = max(start, end - window)
+                self._spans.append((row, start, end))
+        return self._spans
 
     def queries(self, window: int | None, *, additive: torch.dtype | None) -> _Queries:
         """The layout of the running cells; ``additive`` asks for a mask of that float type."""
@@ -220,9 +249,8 @@ class MistralStack:
         query = attention.q_proj(normed).unflatten(-1, (self.heads, -1))
         key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
         value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
-        cos, sin = run.cos.to(device), run.sin.to(device)
-        if not run.whole:
-            cos, sin = cos[run.cells], sin[run.cells]
+        cos, sin = run.angles()
+        cos, sin = cos.to(device), sin.to(device)
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
         self._write(index, key, value, run.cells, run)
         hidden = hidden + attention.o_proj(self._attend(attention, index, query, run))
@@ -270,6 +298,11 @@ class MistralStack:
     ) -> None:
         """Store (N, G, P) keys and values at the cells' slots."""
         keys, values = run.state.keys[index], run.state.values[index]
+        if cells is run.cells and run.whole and run.block:
+            shape, slots_new = run.chunk.ids.shape, slice(run.used - run.chunk.width, run.used)
+            keys[:, :, slots_new] = key.unflatten(0, shape).transpose(1, 2)
+            values[:, :, slots_new] = value.unflatten(0, shape).transpose(1, 2)
+            return
         rows, slots = run.state_rows[cells].to(keys.device), run.slots[cells].to(keys.device)
         keys[rows, :, slots] = key.to(keys.dtype)
         values[rows, :, slots] = value.to(values.dtype)
@@ -297,6 +330,8 @@ class MistralStack:
     def _attend(self, attention: Any, index: int, query: Tensor, run: AttentionRun) -> Tensor:
         """(N, H * P) attention of the running cells over all that their rows remember."""
         implementation = self.config._attn_implementation
+        if implementation == "sdpa" and query.device.type == "cpu" and run.one_token:
+            return self._attend_one(attention, index, query, run)
         additive = query.dtype if implementation == "eager" else None
         lay = run.queries(self.window, additive=additive)
         keys = run.state.keys[index]
@@ -326,3 +361,28 @@ class MistralStack:
         output = output.flatten(0, 1).flatten(1)  # (B' * Tq, H * P)
         attended: Tensor = output if lay.place is None else output[lay.place.to(output.device)]
         return attended
+
+    def _attend_one(self, attention: Any, index: int, query: Tensor, run: AttentionRun) -> Tensor:
+        """(N, H * P) attention of one token a row, on views of the cache.
+
+        The query heads that share a key stand where the kernel expects queries: keys and values
+        are not repeated. Rows that are not the whole state are taken one by one, each over the
+        slots that it really sees: nothing is gathered, and no mask is needed.
+        """
+        keys, values = run.state.keys[index], run.state.values[index]
+        grouped = query.unflatten(1, (self.kv_heads, -1))  # (N, G, H / G, P)
+        if run.whole and run.block and run.no_pads and self.window is None:
+            seen = slice(0, run.used)
+            output = F.scaled_dot_product_attention(
+                grouped, keys[:, :, seen], values[:, :, seen], scale=attention.scaling
+            )
+        else:
+            output = torch.empty_like(grouped)
+            for place, (row, start, end) in enumerate(run.spans(self.window)):
+                output[place] = F.scaled_dot_product_attention(
+                    grouped[place : place + 1],
+                    keys[row : row + 1, :, start:end],
+                    values[row : row + 1, :, start:end],
+                    scale=attention.scaling,
+                )[0]
+        return output.flatten(1)

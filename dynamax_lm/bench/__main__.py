@@ -1,0 +1,177 @@
+"""``python -m dynamax_lm.bench``: how fast is the engine, as ratios within one process.
+
+Owns the command line. Random weights of a given shape are measured unless ``--model_args`` names a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.plugin.errors import install_one_line_errors
+
+PARTS = ("decode", "exits", "scoring", "prompts", "scan", "context", "runs", "memory")
+MODELS = ("dynamax-mistral", "dynamax-mamba")
+_DEFAULT_SHAPE = {"dynamax-mistral": (16, 1024, 8192), "dynamax-mamba": (24, 1024, 8192)}
+_QUICK_SHAPE = {"dynamax-mistral": (4, 256, 1024), "dynamax-mamba": (4, 256, 1024)}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(
+        prog="python -m dynamax_lm.bench",
+        description="Ratios of seconds in one process: our engine, transformers, and the limits.",
+    )
+    line.add_argument("--model", default=None, help=f"one of {', '.join(MODELS)}; default both")
+    line.add_argument("--model_args", default="", help="dtype=..., pretrained=... (default random)")
+    line.add_argument("--batch_size", default="1,8", help="rows of the decode measurements")
+    line.add_argument("--device", default=None, help="default: a GPU where there is one, else cpu")
+    line.add_argument("--seed", type=int, default=0)
+    line.add_argument("--output_path", default=None, help="folder for bench.json and bench.md")
+    line.add_argument("--parts", default=",".join(PARTS), help=f"any of {','.join(PARTS)}")
+    line.add_argument("--layers", type=int, default=None, help="layers of the random model")
+    line.add_argument("--width", type=int, default=None, help="its width, a multiple of 256")
+    line.add_argument("--vocabulary", type=int, default=None, help="its vocabulary")
+    line.add_argument("--rounds", type=int, default=5, help="runs behind each median")
+    line.add_argument("--threads", type=int, default=None, help="processor threads of torch")
+    line.add_argument(
+        "--clock",
+        default="wall",
+        help="wall, or processor: this process's own time, for one thread on a busy machine",
+    )
+    line.add_argument("--quick", action="store_true", help="tiny shapes, to see that it works")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write."""
+    install_one_line_errors()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = parser().parse_args(words)
+    kinds = _names("model", given.model, MODELS)
+    parts = _names("parts", given.parts, PARTS)
+    batches = _batches(given.batch_size)
+    extra = _model_args(given.model_args)
+    if given.rounds < 1:
+        raise SettingError(f"rounds={given.rounds}: at least 1")
+    [clock] = _names("clock", given.clock, ("wall", "processor"))
+    import torch
+
+    from dynamax_lm.bench.limits import bandwidth
+    from dynamax_lm.bench.rows import Hardware, Row, markdown, write
+    from dynamax_lm.bench.timing import use_clock
+
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    use_clock(clock)
+    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
+    hardware = Hardware.here(bandwidth(device))
+    print(hardware.sentence(), flush=True)
+    rows: list[Row] = []
+    for kind in kinds:
+        with torch.inference_mode():
+            subject = _subject(given, kind, extra, device)
+            for part in parts:
+                start = time.perf_counter()
+                print(f"{subject.name}: {part} ...", flush=True)
+                for row in _measure(part, subject, batches):
+                    rows.append(row)
+                    print("   " + " | ".join(row.cells()[1:]), flush=True)
+                    if given.output_path:
+                        write(Path(given.output_path), rows, hardware, command)
+                print(f"   {time.perf_counter() - start:.0f} s", flush=True)
+    if given.output_path:
+        print(f"written to {write(Path(given.output_path), rows, hardware, command)}")
+    else:
+        print(markdown(rows, hardware, command))
+    return 0
+
+
+def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
+    from dynamax_lm.bench import decode, exits, prompts, runs, scan
+
+    if part == "decode":
+        yield from decode.decode(subject, batches)
+    elif part == "context":
+        yield from decode.context(subject)
+    elif part == "exits":
+        yield from exits.half_depth(subject)
+        yield from exits.mixed(subject)
+    elif part == "scoring":
+        yield from exits.multiple_choice(subject)
+    elif part == "prompts":
+        yield from prompts.prompts(subject)
+    elif part == "scan" and not subject.attention:
+        yield from scan.scan(subject)
+    elif part == "runs":
+        yield from runs.runs(subject)
+    elif part == "memory":
+        yield from runs.memory(subject)
+
+
+def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device: str) -> Any:
+    import torch
+
+    from dynamax_lm.bench.subject import Shape, make_subject, wrap
+
+    name = extra.get("dtype", "float32")
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise SettingError(f"dtype={name!r}: no number format of torch; give float32 or bfloat16")
+    options = {"rounds": given.rounds, "quick": given.quick, "seed": given.seed}
+    if "pretrained" in extra:
+        from transformers import AutoModelForCausalLM
+
+        from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, check_config, resolve_name
+
+        architecture = ATTENTION if kind == "dynamax-mistral" else MAMBA2
+        folder = resolve_name(extra["pretrained"], architecture)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        check_config(model.config, architecture)
+        return wrap(kind, model.eval().to(device), **options)
+    layers, width, vocabulary = (_QUICK_SHAPE if given.quick else _DEFAULT_SHAPE)[kind]
+    shape = Shape(given.layers or layers, given.width or width, given.vocabulary or vocabulary)
+    if shape.width % 256 or shape.width < 256 or shape.layers < 4 or shape.vocabulary < 16:
+        raise SettingError(f"{shape}: width is a multiple of 256, layers at least 4")
+    return make_subject(kind, shape, dtype=dtype, device=device, **options)
+
+
+def _names(option: str, value: str | None, allowed: Sequence[str]) -> list[str]:
+    names = list(allowed) if value is None else [name for name in value.split(",") if name]
+    for name in names:
+        if name not in allowed:
+            raise SettingError(f"{option}={name!r}: none of {', '.join(allowed)}")
+    return names
+
+
+def _batches(value: str) -> list[int]:
+    batches = []
+    for piece in value.split(","):
+        with contextlib.suppress(ValueError):
+            batches.append(int(piece))
+    if not batches or min(batches) < 1 or len(batches) != len(value.split(",")):
+        raise SettingError(f"batch_size={value!r}: give numbers of rows, such as 1,8")
+    return batches
+
+
+def _model_args(value: str) -> dict[str, str]:
+    known: dict[str, str] = {}
+    for piece in filter(None, value.split(",")):
+        name, equals, content = piece.partition("=")
+        if not equals or name not in {"dtype", "pretrained"}:
+            raise SettingError(f"model_args={piece!r}: give dtype=... or pretrained=...")
+        known[name] = content
+    return known
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""Decoding: full depth against transformers and the limit, by batch and by context.
+
+Owns these measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dynamax_lm.bench.limits import bandwidth, bare_products, bytes_read
+from dynamax_lm.bench.rows import Row
+from dynamax_lm.bench.subject import Subject, token_ids
+from dynamax_lm.bench.timing import Contestant, medians, per_step, samples
+from dynamax_lm.engine import GenerateRequest, generate
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+
+
+def endless(answer: Any) -> bool:
+    """A stop rule that never stops."""
+    del answer
+    return False
+
+
+def ours(
+    subject: Subject,
+    prompts: list[tuple[int, ...]],
+    new: int,
+    policy: ExitPolicy = FULL_DEPTH,
+    **options: Any,
+) -> Contestant:
+    """Our engine generating ``new`` tokens a row."""
+    requests = [GenerateRequest(prompt, new, endless) for prompt in prompts]
+    return lambda: generate(subject.stack, requests, policy=policy, **options)
+
+
+def theirs(subject: Subject, prompts: list[tuple[int, ...]], new: int) -> Contestant:
+    """Transformers' own generate."""
+    ids = token_ids(prompts, subject.stack.device)
+    mask = ids.new_ones(ids.shape)
+    return lambda: subject.model.generate(
+        ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0
+    )
+
+
+def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
+    """Full depth, by batch: against transformers' generate, and against the limit."""
+    steps = 8 if subject.quick else 24
+    goals = {(True, 1): 1.15, (True, 8): 1.4, (False, 1): 1.15, (False, 8): 2.2}
+    speed = bandwidth(str(subject.stack.device))
+    for batch in batches:
+        prompts = subject.prompts(batch, 32)
+        taken = samples(
+            {
+                "ours short": ours(subject, prompts, 2),
+                "ours long": ours(subject, prompts, 2 + steps),
+                "theirs short": theirs(subject, prompts, 2),
+                "theirs long": theirs(subject, prompts, 2 + steps),
+                "products": bare_products(subject, batch),
+            },
+            subject.rounds,
+        )
+        mine = per_step("ours short", "ours long", steps, taken)
+        other = per_step("theirs short", "theirs long", steps, taken)
+        products = medians(taken)["products"]
+        what = f"decode at full depth, batch {batch}"
+        yield Row(
+            "Decode",
+            subject.name,
+            what,
+            "transformers' generate / ours",
+            other / mine,
+            goals.get((subject.attention, batch), 1.0),
+            seconds={"ours": mine, "transformers": other},
+        )
+        yield Row(
+            "Decode",
+            subject.name,
+            what,
+            "ours / limit (bare products)",
+            mine / products,
+            1.2,
+            at_most=True,
+            seconds={
+                "ours": mine,
+                "products": products,
+                "bytes over bandwidth": bytes_read(subject) / speed,
+            },
+        )
+
+
+def context(subject: Subject) -> Iterator[Row]:
+    """Cost per token as the context grows; transformers' own beside it."""
+    steps = 4 if subject.quick else 12
+    lengths = [128, 512] if subject.quick else [128, 1024, 4096]
+    costs: dict[int, float] = {}
+    for length in lengths:
+        prompts = subject.prompts(1, length)
+        taken = samples(
+            {"short": ours(subject, prompts, 2), "long": ours(subject, prompts, 2 + steps)},
+            max(3, subject.rounds // 2),
+        )
+        costs[length] = per_step("short", "long", steps, taken)
+    for length in lengths[1:]:
+        yield Row(
+            "Context",
+            subject.name,
+            f"a token after {length} tokens",
+            f"of a token after {lengths[0]}",
+            costs[length] / costs[lengths[0]],
+            None if subject.attention else 1.1,
+            at_most=True,
+            seconds={"ours": costs[length]},
+        )

@@ -1,0 +1,183 @@
+"""Leaving early: seconds against the ideal, which is the measured time of the layers really run.
+
+Owns these measurements and scripted exits.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.bench.decode import ours
+from dynamax_lm.bench.rows import Row
+from dynamax_lm.bench.subject import Subject
+from dynamax_lm.bench.timing import medians, per_step, samples, seconds
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.models.stack import Chunk
+from dynamax_lm.policy import ExitPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Staggered(ExitPolicy):
+    """Lets a fixed number of tokens leave at every exit, whatever their confidence.
+
+    Attributes:
+        share: tokens that leave at each exit.
+    """
+
+    share: int = 1
+
+    def leaves(self, confidence: Tensor, *details: Any) -> Tensor:
+        """(n,) bool: the first ``share`` tokens."""
+        del details
+        return torch.arange(confidence.shape[0], device=confidence.device) < self.share
+
+
+def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
+    """Every token leaves at half depth."""
+    half = subject.layers // 2
+    policy = ExitPolicy((half,), "top_prob", 0.0)
+    yield _against_ideal(subject, batch, policy, {half: batch}, "all leave at half depth", 0.95)
+
+
+def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
+    """A row leaves at each of evenly spread exits from a quarter of the depth on."""
+    layers = subject.layers
+    quarter = layers // 4
+    exits = sorted({quarter + (layers - quarter) * place // (batch - 1) for place in range(batch)})
+    exits = [layer for layer in exits if layer < layers]
+    policy = Staggered(tuple(exits), "top_prob", 0.5)
+    leaving = dict.fromkeys(exits, 1)
+    what = f"exits spread evenly from layer {quarter} to {layers}"
+    yield _against_ideal(subject, batch, policy, leaving, what, 0.85)
+
+
+def _against_ideal(
+    subject: Subject,
+    batch: int,
+    policy: ExitPolicy,
+    leaving: dict[int, int],
+    what: str,
+    goal: float,
+) -> Row:
+    steps = 8 if subject.quick else 24
+    prompts = subject.prompts(batch, 32)
+    taken = samples(
+        {
+            "short": ours(subject, prompts, 2, policy),
+            "long": ours(subject, prompts, 2 + steps, policy),
+            "full short": ours(subject, prompts, 2),
+            "full long": ours(subject, prompts, 2 + steps),
+        },
+        subject.rounds,
+    )
+    mine = per_step("short", "long", steps, taken)
+    full = per_step("full short", "full long", steps, taken)
+    ideal = _ideal(subject, batch, leaving)
+    return Row(
+        "Exits",
+        subject.name,
+        f"batch {batch}, {what}",
+        "ideal / ours",
+        ideal / mine,
+        goal,
+        seconds={"ours": mine, "ideal": ideal, "full depth": full},
+    )
+
+
+def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
+    """Layers at the rows alive, the state of those that left, and a look at every exit."""
+    alive, gone, total = batch, 0, 0.0
+    run_time: dict[tuple[int, int], float] = {}
+    for layer in range(subject.layers):
+        key = (alive, gone)
+        if key not in run_time:
+            run_time[key] = _layer_time(subject, batch, alive)
+        total += run_time[key]
+        if layer + 1 in leaving:
+            total += unembed_time(subject, alive)  # the look; those that leave reuse it
+            alive, gone = alive - leaving[layer + 1], gone + leaving[layer + 1]
+    return total + (unembed_time(subject, alive) if alive else 0.0)
+
+
+def _layer_time(subject: Subject, batch: int, alive: int) -> float:
+    """Seconds of a layer with ``alive`` rows running, the others having left below it.
+
+    All layers are run in turn, so that weights come from memory as they do in a real step.
+    """
+    stack = subject.stack
+    prompts = subject.prompts(batch, 33)
+    state = prefill(stack, prompts)
+    chunk = Chunk.of([[5]] * batch, range(batch), stack.device)
+    mark = stack.mark(state)
+    times: list[float] = []
+    for _ in range(max(5, subject.rounds)):
+        stack.rewind(state, mark)
+        run = stack.begin(state, chunk, "propagate")
+        hidden = stack.embed(run)
+        if alive < batch:
+            leaving = torch.arange(batch) < batch - alive
+            run.leave(leaving, hidden)
+            hidden = hidden[~leaving]
+
+        def layers(hidden: Tensor = hidden, run: Any = run) -> None:
+            for index in range(stack.n_layers):
+                hidden = stack.layer(index, hidden, run)
+
+        times.append(seconds(layers) / stack.n_layers)
+    return statistics.median(times)
+
+
+def unembed_time(subject: Subject, rows: int) -> float:
+    """Seconds of one vocabulary projection, its weights in memory and not in a cache."""
+    config = subject.model.config
+    hidden = torch.randn(rows, config.hidden_size, device=subject.stack.device)
+    hidden = hidden.to(subject.model.dtype)
+    flush = torch.ones(16 << 20)
+    times = []
+    for _ in range(max(5, subject.rounds)):
+        flush.add_(1.0)  # 64 MiB go through the caches
+        times.append(seconds(lambda: subject.stack.unembed(hidden)))
+    return statistics.median(times)
+
+
+def multiple_choice(subject: Subject) -> Iterator[Row]:
+    """Scoring four options whose tokens leave after three quarters of the layers."""
+    from dynamax_lm.engine import ScoreRequest, score
+
+    batch, tokens = (2, 8) if subject.quick else (8, 32)
+    cut = subject.layers * 3 // 4
+    prompts = subject.prompts(batch // 2, tokens)
+    answers = subject.prompts(batch, tokens)
+    requests = [
+        ScoreRequest(prompts[number % len(prompts)], answer)
+        for number, answer in enumerate(answers)
+    ]
+    policy = ExitPolicy((cut,), "saturation", 0.0)  # a check that needs no projection
+    only_prompts = [ScoreRequest(prompt, answers[0][:1]) for prompt in prompts]
+    taken = samples(
+        {
+            "full": lambda: score(subject.stack, requests),
+            "exits": lambda: score(subject.stack, requests, policy=policy),
+            "prompt": lambda: prefill(subject.stack, [one.prompt for one in only_prompts]),
+        },
+        subject.rounds,
+    )
+    found = medians(taken)
+    answer_full, answer_exits = found["full"] - found["prompt"], found["exits"] - found["prompt"]
+    projection = unembed_time(subject, batch * tokens)
+    expected = (answer_full - projection) * cut / subject.layers + projection
+    yield Row(
+        "Scoring",
+        subject.name,
+        f"{batch} answers of {tokens} tokens, all leave after {cut} of {subject.layers} layers",
+        "time in proportion to layers / ours (answers' share)",
+        expected / answer_exits,
+        0.9,
+        seconds=found,
+    )

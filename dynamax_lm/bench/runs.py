@@ -1,0 +1,131 @@
+"""Whole evaluations through lm-eval: our models against its ``hf`` model, in seconds and memory.
+
+Owns these measurements.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.bench.rows import Row
+from dynamax_lm.bench.subject import Subject
+from dynamax_lm.bench.timing import alternate
+
+TASK = "dynamax_coqa_sample"
+CHOICES = "dynamax_truthfulqa_mc1_sample"
+
+
+def runs(subject: Subject) -> Iterator[Row]:
+    """The sample of CoQA, on the embedded model and on the subject, and multiple choice."""
+    from transformers import AutoTokenizer
+
+    from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
+
+    folder = resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    from transformers import AutoModelForCausalLM
+
+    tiny = AutoModelForCausalLM.from_pretrained(folder, dtype=subject.model.dtype)
+    some = {"limit": 4 if subject.quick else None}
+    yield from _compare(subject, "embedded model, " + TASK, tiny.eval(), tokenizer, **some)
+    if not subject.quick and subject.model.config.vocab_size >= len(tokenizer):
+        what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
+        options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}
+        yield from _compare(subject, what, subject.model, tokenizer, **options)
+
+
+def _compare(
+    subject: Subject, what: str, model: Any, tokenizer: Any, **options: Any
+) -> Iterator[Row]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+
+    manager = TaskManager()
+    device = str(subject.stack.device)
+    shared = {"tokenizer": tokenizer, "batch_size": 8, "device": device}
+    hf = HFLM(pretrained=model, **shared)
+    mine = (DynamaxMistral if subject.attention else DynamaxMamba)(pretrained=model, **shared)
+    cut = model.config.num_hidden_layers * 3 // 4
+
+    def evaluate(lm: Any, **own: Any) -> object:
+        if own:
+            mine.change(**own)
+        return simple_evaluate(
+            lm, tasks=[TASK], task_manager=manager, bootstrap_iters=0, verbosity="ERROR", **options
+        )
+
+    quarter = {"exit_layers": cut, "threshold": 0}
+    found = alternate(
+        {
+            "hf": lambda: evaluate(hf),
+            "threshold 1, reference": lambda: evaluate(mine, threshold=1, reference=True),
+            "a quarter saved": lambda: evaluate(mine, **quarter, reference=False),
+            "a quarter saved, reference": lambda: evaluate(mine, **quarter, reference=True),
+        },
+        max(1, subject.rounds // 2),
+    )
+    goals = {
+        "threshold 1, reference": 1.15,
+        "a quarter saved": 1.0,
+        "a quarter saved, reference": 2.0,
+    }
+    for name, goal in goals.items():
+        yield Row(
+            "Runs",
+            subject.name if model is subject.model else subject.name.split()[0] + " tiny",
+            f"{what}: {name}",
+            "ours / lm-eval hf",
+            found[name] / found["hf"],
+            goal,
+            at_most=True,
+            seconds={"ours": found[name], "hf": found["hf"]},
+        )
+
+
+def memory(subject: Subject) -> Iterator[Row]:
+    """Peak resident memory of the same run as a command of its own."""
+    from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
+
+    folder = resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
+    with tempfile.TemporaryDirectory() as scratch:
+        subject.model.save_pretrained(scratch)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (Path(scratch) / name).write_bytes((Path(folder) / name).read_bytes())
+        shared = f"pretrained={scratch},dtype={str(subject.model.dtype).removeprefix('torch.')}"
+        hf = _peak("hf", shared, subject)
+        for what, extra in [("threshold 1", ",threshold=1"), ("threshold 0", ",threshold=0")]:
+            ours = _peak(subject.kind, shared + extra, subject)
+            yield Row(
+                "Memory",
+                subject.name,
+                f"8 documents of {TASK}, {what}, reference on",
+                "ours / lm-eval hf",
+                ours / hf,
+                1.1,
+                at_most=True,
+                seconds={"ours": ours, "hf": hf},
+            )
+
+
+def _peak(model: str, model_args: str, subject: Subject) -> float:
+    """Bytes that a run of its own process held at most."""
+    command = [sys.executable, "-m", "dynamax_lm", "--model", model, "--model_args", model_args]
+    command += ["--tasks", TASK, "--limit", "8", "--batch_size", "8", "--verbosity", "ERROR"]
+    command += ["--gen_kwargs", "max_gen_toks=32", "--device", str(subject.stack.device)]
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            output.seek(0)
+            raise RuntimeError(output.read().decode(errors="replace")[-2000:])
+    return float(usage.ru_maxrss * 1024)

@@ -1,0 +1,154 @@
+"""What is measured: a model of a given shape, or a checkpoint, with its layer stack.
+
+Owns the shapes. It does not measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dynamax_lm.models.mamba2 import Mamba2Stack
+from dynamax_lm.models.mistral import MistralStack
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A random model; the proportions are those of the 7B checkpoints.
+
+    Attributes:
+        layers: L.
+        width: D, a multiple of 256.
+        vocabulary: V.
+    """
+
+    layers: int
+    width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        kind: ``dynamax-mistral`` or ``dynamax-mamba``.
+        model: transformers' model.
+        stack: the same model as the engine runs it.
+        rounds: rounds of every measurement.
+        quick: whether to make do with little work.
+        seed: for prompts.
+    """
+
+    kind: str
+    model: Any
+    stack: Any
+    rounds: int
+    quick: bool
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Kind, shape and number format."""
+        config = self.model.config
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return (
+            f"{self.kind.removeprefix('dynamax-')} "
+            f"{config.num_hidden_layers}x{config.hidden_size} {dtype}"
+        )
+
+    @property
+    def attention(self) -> bool:
+        """Whether it is a decoder of attention layers."""
+        return self.kind == "dynamax-mistral"
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        layers: int = self.stack.n_layers
+        return layers
+
+    def prompts(self, batch: int, tokens: int) -> list[tuple[int, ...]]:
+        """Random prompts of equal length."""
+        generator = torch.Generator().manual_seed(self.seed)
+        vocabulary = self.model.config.vocab_size
+        ids = torch.randint(3, vocabulary, (batch, tokens), generator=generator)
+        return [tuple(row) for row in ids.tolist()]
+
+    def linears(self, first: int, last: int) -> list[torch.nn.Linear]:
+        """The matrix products of layers ``first`` to ``last`` - 1, in order."""
+        found: list[torch.nn.Linear] = []
+        for layer in self.stack.decoder.layers[first:last]:
+            found += [part for part in layer.modules() if isinstance(part, torch.nn.Linear)]
+        return found
+
+
+def make_subject(
+    kind: str,
+    shape: Shape,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    rounds: int,
+    quick: bool,
+    seed: int,
+) -> Subject:
+    """A model with random weights."""
+    torch.manual_seed(seed)
+    config = _attention(shape) if kind == "dynamax-mistral" else _mamba(shape)
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to(device)
+    return wrap(kind, model, rounds=rounds, quick=quick, seed=seed)
+
+
+def wrap(kind: str, model: Any, *, rounds: int, quick: bool, seed: int) -> Subject:
+    """A loaded model."""
+    stack = (MistralStack if kind == "dynamax-mistral" else Mamba2Stack)(model)
+    return Subject(kind, model, stack, rounds, quick, seed)
+
+
+def _attention(shape: Shape) -> Any:
+    from transformers import MistralConfig
+
+    return MistralConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.width * 7 // 2,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.width // 64,
+        num_key_value_heads=max(1, shape.width // 256),
+        head_dim=64,
+        max_position_embeddings=8192,
+        sliding_window=None,
+        **_SPECIAL,
+    )
+
+
+def _mamba(shape: Shape) -> Any:
+    from transformers import Mamba2Config
+
+    return Mamba2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_heads=shape.width // 32,
+        head_dim=64,
+        expand=2,
+        state_size=128,
+        n_groups=max(1, shape.width // 512),
+        chunk_size=256,
+        tie_word_embeddings=False,
+        **_SPECIAL,
+    )
+
+
+_SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": None}
+
+
+def token_ids(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """(B, T) of rows of equal length."""
+    return torch.tensor([list(row) for row in rows], device=device)

@@ -1,0 +1,341 @@
+"""Mamba-2's convolution and state space, in plain torch and through transformers' functions.
+
+Owns the two sets of kernels behind one protocol and the choice between them. It does not know
+layers, rows that left, or why a token stops running.
+
+``TRUSTED`` calls transformers' functions, which are those of ``mamba-ssm`` and ``causal-conv1d``
+where these import: the reference, and the right choice on a GPU that has them. ``PLAIN`` is the
+same arithmetic as batched matrix products (Mamba-2, arXiv 2405.21060, section 6): B and C are never
+repeated over the heads of a group, the text is cut into chunks that stay in a processor's cache, no
+chunk is padded, and decays are summed in float64, so that their differences lose nothing.
+
+Glossary: B rows, T tokens, C channels of the convolution, K its width, H heads, P head width, G
+groups, R = H / G heads of a group, S state size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers.activations import ACT2FN
+from transformers.models.mamba2.modeling_mamba2 import (
+    causal_conv1d_fn,
+    causal_conv1d_update,
+    mamba2_chunk_scan,
+    mamba2_selective_state_update,
+)
+from transformers.utils.import_utils import is_causal_conv1d_available, is_mamba_2_ssm_available
+
+_CHUNK = 64
+"""Tokens scanned at once: their scores of all heads stay in a processor's second-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpace:
+    """What a layer's mixer fixes for good, read from it once.
+
+    Attributes:
+        mixer: transformers' ``Mamba2Mixer``.
+        decay: (H,) A, negative, float32.
+        taps: (K, C) the convolution's weights.
+        limits: smallest and largest step size.
+    """
+
+    mixer: Any
+    decay: Tensor
+    taps: Tensor
+    limits: tuple[float, float]
+
+    @classmethod
+    def of(cls, mixer: Any) -> StateSpace:
+        """Read ``mixer``."""
+        low, high = mixer.time_step_limit
+        taps = mixer.conv1d.weight.detach()[:, 0].t().contiguous()
+        return cls(mixer, -torch.exp(mixer.A_log.detach().float()), taps, (low, high))
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether the limits never bind."""
+        low, high = self.limits
+        return low <= 0.0 and high == float("inf")
+
+    def steps(self, dt: Tensor) -> Tensor:
+        """Step sizes from raw ``dt`` (..., H); -inf gives 0, at which a state stays as it is."""
+        raw = dt + self.mixer.dt_bias
+        steps = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)))
+        return steps if self.unlimited else steps.clamp(*self.limits)
+
+
+class Kernels(Protocol):
+    """The four operations on a layer's memory."""
+
+    def scan(
+        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Many tokens a row.
+
+        Args:
+            space: the layer.
+            x: (B, T, H, P).
+            dt: (B, T, H), raw.
+            b: (B, T, G, S); ``c`` likewise.
+            c: read-out.
+            initial: (B, H, P, S) state before, left as it is; ``None`` for zeros.
+
+        Returns:
+            (B, T, H, P) output and (B, H, P, S) state after.
+        """
+        ...
+
+    def step(
+        self,
+        space: StateSpace,
+        state: Tensor,
+        rows: list[int] | None,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+    ) -> Tensor:
+        """One token a row; ``state`` advances in place.
+
+        Args:
+            space: the layer.
+            state: (B, H, P, S).
+            rows: the N rows that have a token; ``None`` for all, in order.
+            x: (N, H, P).
+            dt: (N, H), raw.
+            b: (N, G, S).
+            c: (N, G, S), or ``None`` where no output is wanted.
+
+        Returns:
+            (N, H, P) output; without ``c``, ``x``.
+        """
+        ...
+
+    def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
+        """(B, tokens, C) activated outputs of the last ``tokens`` of ``seen`` (B, T', C).
+
+        Inputs before the first of ``seen`` count as zeros.
+        """
+        ...
+
+    def convolve_step(self, space: StateSpace, window: Tensor, xbc: Tensor) -> Tensor:
+        """(N, C) activated output for one new input a row; ``window`` (N, K, C) rolls in place."""
+        ...
+
+
+class Plain:
+    """Plain torch, as batched matrix products."""
+
+    def scan(
+        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        rows, tokens, heads, width = x.shape
+        groups, size = b.shape[2:]
+        wide = torch.promote_types(x.dtype, torch.float32)
+        x = x.to(wide)
+        b, c = b.to(wide).transpose(1, 2), c.to(wide).transpose(1, 2)  # (B, G, T, S)
+        steps = space.steps(dt).to(wide)
+        value = x * steps[..., None]
+        output = x * space.mixer.D.to(wide)[:, None]
+        fading = (steps * space.decay.to(wide)).transpose(1, 2)  # (B, H, T)
+        by_group = (rows, groups, heads // groups)
+        joined = (rows, groups, heads // groups * width)
+        state = initial if initial is None else initial.to(wide)
+        for start in range(0, tokens, _CHUNK):
+            part = slice(start, min(start + _CHUNK, tokens))
+            count = part.stop - start
+            b_part, c_part, v = b[:, :, part], c[:, :, part], value[:, part]
+            since = fading[:, :, part].double().cumsum(-1)  # (B, H, Q) since the chunk began
+            # Within the chunk: (C B^T) shared by a group, faded by each head from source to target.
+            fade = (since[..., :, None] - since[..., None, :]).to(wide).clamp_(max=0.0).exp_()
+            scores = (c_part @ b_part.transpose(2, 3)).tril_()
+            fade = fade.view(*by_group, count, count).mul_(scores[:, :, None])
+            inside = fade.view(rows, heads, count, count) @ v.transpose(1, 2)  # (B, H, Q, P)
+            output[:, part] += inside.transpose(1, 2)
+            if state is not None:  # what the state before the chunk still says
+                across = (c_part @ state.view(*joined, size).transpose(2, 3)).unflatten(
+                    3, (heads // groups, width)
+                )
+                across = (
+                    across * since.to(wide).exp().view(*by_group, count).transpose(2, 3)[..., None]
+                )
+                output[:, part] += across.transpose(1, 2).flatten(2, 3)
+            left = (since[..., -1:] - since).to(wide).exp()  # of each token at the chunk's end
+            kept = (v * left.transpose(1, 2)[..., None]).view(rows, count, *joined[1:])
+            added = kept.permute(0, 2, 3, 1) @ b_part  # (B, G, R * P, S)
+            if state is not None:
+                added.view(*x.shape[::2], width, size).add_(
+                    state * since[..., -1:].to(wide).exp()[..., None]
+                )
+            state = added.view(rows, heads, width, size)
+        assert state is not None
+        return output, state
+
+    def step(
+        self,
+        space: StateSpace,
+        state: Tensor,
+        rows: list[int] | None,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+    ) -> Tensor:
+        wide = state.dtype
+        count, heads, width = x.shape
+        groups, size = b.shape[1:]
+        steps = space.steps(dt).to(wide)
+        keep = torch.exp(steps * space.decay)[..., None, None]  # (N, H, 1, 1)
+        x = x.to(wide)
+        new = (x * steps[..., None]).view(count, groups, -1, 1)  # (N, G, R * P, 1)
+        b = b.to(wide)[:, :, None]
+        told = None if c is None else c.to(wide)[..., None]
+        output = torch.empty_like(x) if rows is not None and told is not None else x
+        joined = (groups, heads // groups * width, size)
+        if rows is None:
+            state.mul_(keep).view(-1, *joined).addcmul_(new, b)
+            if told is not None:
+                output = (state.view(-1, *joined) @ told).view(x.shape)
+        else:  # row by row, so that no row is gathered and scattered
+            for number, row in enumerate(rows):
+                one = state[row].mul_(keep[number]).view(joined).addcmul_(new[number], b[number])
+                if told is not None:
+                    torch.bmm(one, told[number], out=output[number].view(groups, -1, 1))
+        if told is None:
+            return x
+        return output.addcmul_(x, space.mixer.D.to(wide)[:, None])
+
+    def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
+        wide = torch.promote_types(seen.dtype, torch.float32)
+        kernel = space.taps.shape[0]
+        missing = kernel - 1 - (seen.shape[1] - tokens)
+        if missing > 0:
+            seen = F.pad(seen, (0, 0, missing, 0))
+        seen = seen[:, seen.shape[1] - tokens - kernel + 1 :].to(wide)
+        summed = _weigh(space, [seen[:, tap : tap + tokens] for tap in range(kernel)])
+        return _activate(space, summed).to(space.taps.dtype)
+
+    def convolve_step(self, space: StateSpace, window: Tensor, xbc: Tensor) -> Tensor:
+        wide = torch.promote_types(xbc.dtype, torch.float32)
+        rolled = torch.cat([window[:, 1:], xbc[:, None].to(window.dtype)], dim=1)
+        window.copy_(rolled)
+        summed = _weigh(space, rolled.to(wide).unbind(1))
+        return _activate(space, summed).to(space.taps.dtype)
+
+
+def _weigh(space: StateSpace, inputs: Sequence[Tensor]) -> Tensor:
+    """The convolution's sum, in the precision of ``inputs``: K tensors (..., C), oldest first."""
+    taps = space.taps.to(inputs[0].dtype)
+    bias: Tensor | None = space.mixer.conv1d.bias
+    if bias is None:
+        summed = inputs[0] * taps[0]
+    else:
+        summed = torch.addcmul(bias.to(taps.dtype), inputs[0], taps[0])
+    for one, tap in zip(inputs[1:], taps[1:], strict=True):
+        summed.addcmul_(one, tap)
+    return summed
+
+
+def _activate(space: StateSpace, summed: Tensor) -> Tensor:
+    if space.mixer.activation in {"silu", "swish"}:
+        return F.silu(summed, inplace=True)
+    activated: Tensor = ACT2FN[space.mixer.activation](summed)
+    return activated
+
+
+class Trusted:
+    """Transformers' functions, with the kernels they pick up."""
+
+    def scan(
+        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        own = int(space.mixer.chunk_size)
+        if initial is not None:  # no longer than needed for a short text that goes on
+            own = min(own, 1 << (x.shape[1] - 1).bit_length())
+        output, final = mamba2_chunk_scan(
+            x,
+            dt,
+            space.decay,
+            b,
+            c,
+            chunk_size=own,
+            D=space.mixer.D,
+            z=None,
+            return_final_states=True,
+            dt_bias=space.mixer.dt_bias,
+            dt_softplus=True,
+            initial_states=initial,
+            dt_limit=space.limits,
+        )
+        return output, final
+
+    def step(
+        self,
+        space: StateSpace,
+        state: Tensor,
+        rows: list[int] | None,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+    ) -> Tensor:
+        bias: Tensor | None = space.mixer.dt_bias
+        # The scan clamps dt and this step does not: clamped here, decoding equals scoring.
+        softplus = space.unlimited
+        if not softplus:
+            dt, bias = space.steps(dt).to(dt.dtype), None
+        wide = (-1, space.mixer.head_dim)
+        some = state if rows is None else state[rows]
+        output: Tensor = mamba2_selective_state_update(
+            some,
+            x,
+            dt[..., None].expand(-1, *wide),
+            space.decay[:, None, None].expand(*wide, space.mixer.ssm_state_size),
+            b,
+            torch.zeros_like(b) if c is None else c,
+            space.mixer.D[:, None].expand(*wide),
+            z=None,
+            dt_bias=None if bias is None else bias[:, None].expand(*wide),
+            dt_softplus=softplus,
+        )
+        if rows is not None:
+            state[rows] = some
+        return output
+
+    def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
+        convolved: Tensor = causal_conv1d_fn(
+            seen.transpose(1, 2),
+            space.mixer.conv1d.weight.squeeze(1),
+            space.mixer.conv1d.bias,
+            activation=space.mixer.activation,
+        )
+        return convolved[:, :, -tokens:].transpose(1, 2)
+
+    def convolve_step(self, space: StateSpace, window: Tensor, xbc: Tensor) -> Tensor:
+        turned = window.transpose(1, 2).contiguous()
+        output: Tensor = causal_conv1d_update(
+            xbc[:, :, None],
+            turned,
+            space.mixer.conv1d.weight.squeeze(1),
+            space.mixer.conv1d.bias,
+            activation=space.mixer.activation,
+        )
+        window.copy_(turned.transpose(1, 2))
+        return output[:, :, 0]
+
+
+PLAIN: Kernels = Plain()
+TRUSTED: Kernels = Trusted()
+
+
+def best_kernels(device: torch.device) -> Kernels:
+    """``TRUSTED`` on a GPU where mamba-ssm and causal-conv1d import, else ``PLAIN``."""
+    fused = device.type == "cuda" and is_mamba_2_ssm_available() and is_causal_conv1d_available()
+    return TRUSTED if fused else PLAIN
