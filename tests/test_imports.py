@@ -57,7 +57,8 @@ TABLE: dict[str, Row] = {
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
     "models.mistral": row("models.stack", LM_EVAL),
-    "models.mamba2": row("models.stack", LM_EVAL),
+    "models.ssd": row("", LM_EVAL),
+    "models.mamba2": row("models.ssd models.stack", LM_EVAL),
     "models.stops": row("", LM_EVAL),
     "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
     "models.sampling": row("errors engine"),
@@ -73,13 +74,22 @@ TABLE: dict[str, Row] = {
     "__main__": row("plugin"),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train": Row(ANY),
+    "heads.backbone": row(
+        "errors heads models.checkpoint models.mistral models.mamba2 models.stack settings", LM_EVAL
+    ),
     "heads": row("errors", LM_EVAL),
     "certify": Row(ANY),
     "sweep": Row(ANY),
     "headroom": Row(ANY),
     "bench": Row(ANY),
+    "markdown": row("", HEAVY),
+    "commandline": row("errors plugin models.lm models.checkpoint"),
+    "report.tokentext": row(
+        "errors report", frozenset({"torch"})
+    ),  # transformers when asked for names
     "report": row(
-        "errors trace summary ledger tracefile plugin", frozenset({"torch", "transformers"})
+        "certificate errors ledger markdown models.checkpoint plugin summary trace tracefile",
+        frozenset({"torch", "transformers"}),
     ),
 }
 
