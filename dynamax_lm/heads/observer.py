@@ -54,9 +54,9 @@ class Observer:
         _, real = batch.asked()
         shape = (len(self._exits) + 1, *real.shape, self._backbone.width)
         whole = next(one for one in known if one is not None).new_zeros(shape)
-        for row, one_row in enumerate(known):
-            assert one_row is not None
-            whole[:, row, : one_row.shape[1]] = one_row
+        for row, kept in enumerate(known):
+            assert kept is not None
+            whole[:, row, : kept.shape[1]] = kept
         return self._backbone.observation(list(whole[:-1]), whole[-1], real)
 
     def _path(self, window: Window) -> Path:
