@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/lm_eval --model dynamax-mamba --model_args pretrained=tiny --tasks dynamax_coqa_sample --batch_size 8 --output_path demo/mamba --log_samples
-	$(BIN)/lm_eval --model dynamax-mistral --model_args pretrained=tiny --tasks dynamax_coqa_sample --batch_size 8 --output_path demo/mistral --log_samples
+	$(BIN)/lm_eval --model dynamax-mamba --model_args pretrained=tiny,trace_dir=demo/mamba/traces --tasks dynamax_coqa_sample --batch_size 8 --output_path demo/mamba --log_samples
+	$(BIN)/lm_eval --model dynamax-mistral --model_args pretrained=tiny,trace_dir=demo/mistral/traces --tasks dynamax_coqa_sample --batch_size 8 --output_path demo/mistral --log_samples
+	$(BIN)/python -m dynamax_lm.report demo --output_path demo/report
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", type=Path, help="results that every setting is compared with, by document"
     )
     parser.add_argument(
-        "--tokenizer", help="folder or hub id, for token texts (default: each run's own)"
+        "--tokenizer",
+        help="folder or hub id, for token texts (default: each run's own, if it is here)",
     )
     parser.add_argument(
         "--verify",

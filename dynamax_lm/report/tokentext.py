@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dynamax_lm.errors import SettingError
 from dynamax_lm.report.costs import checkpoint_folder
 from dynamax_lm.report.runs import Run
 
@@ -19,24 +20,28 @@ _UNFINISHED = "\ufffd"
 
 
 class TokenTexts:
-    """Finds each run's tokenizer once.
+    """Finds each run's tokenizer once; without one that is named, it looks only on this machine.
 
     Args:
         tokenizer: folder or hub id to use for every run; ``None`` for each run's own.
+
+    Raises:
+        SettingError: ``tokenizer`` cannot be loaded.
     """
 
     def __init__(self, tokenizer: str | None = None) -> None:
-        self._tokenizer = tokenizer
+        self._given = None if tokenizer is None else _load(tokenizer)
         self._known: dict[str, Decode | None] = {}
 
     def of(self, run: Run) -> Decode | None:
-        """The run's decoder, or ``None`` where its tokenizer cannot be had."""
+        """The run's decoder, or ``None`` where its tokenizer is not on this machine."""
+        if self._given is not None:
+            return self._given
         folder = checkpoint_folder(run)
         own = run.model_args.get("tokenizer") or (str(folder) if folder else run.pretrained)
-        name = self._tokenizer or own
-        if name not in self._known:
-            self._known[name] = _find(name)
-        return self._known[name]
+        if own not in self._known:
+            self._known[own] = _find(own)
+        return self._known[own]
 
 
 def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
@@ -70,17 +75,54 @@ _LONGEST = 8
 
 
 def _find(name: str) -> Decode | None:
-    """A decoder from a folder's tokenizer.json without torch, or else by transformers."""
+    """A decoder from a folder or the hub's cache, or ``None``."""
+    try:
+        file = _file(name, "tokenizer.json")
+        if file is not None:
+            return _fast(file)
+        if _file(name, "tokenizer_config.json") is not None:
+            return _slow(name, local_files_only=True)
+    except Exception:  # a tokenizer's file or code may fail in any way: then ids are shown
+        return None
+    return None
+
+
+def _load(name: str) -> Decode:
+    """A decoder that was asked for by name, from the hub if need be."""
+    try:
+        file = _file(name, "tokenizer.json")
+        return _fast(file) if file is not None else _slow(name)
+    except Exception as error:  # as above; but this one was asked for
+        why = " ".join(str(error).split())[:120]
+        raise SettingError(
+            f"--tokenizer {name}: cannot be loaded ({why}); give a folder with a tokenizer.json, "
+            f"or a hub id"
+        ) from error
+
+
+def _file(name: str, file: str) -> Path | None:
+    """A file of a folder, or of a hub id in the cache."""
+    path = Path(os.path.expanduser(name)) / file
+    if path.is_file():
+        return path
+    if path.parent.is_dir() or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _fast(file: Path) -> Decode:
     from tokenizers import Tokenizer
 
-    file = Path(os.path.expanduser(name)) / "tokenizer.json"
-    try:
-        if file.is_file():
-            fast = Tokenizer.from_file(str(file))
-            return lambda ids: str(fast.decode(ids, skip_special_tokens=False))
-        from transformers import AutoTokenizer
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
 
-        slow = AutoTokenizer.from_pretrained(name)
-        return lambda ids: str(slow.decode(ids, clean_up_tokenization_spaces=False))
-    except Exception:  # a hub, a network, or a tokenizer's own code: any failure means ids
-        return None
+
+def _slow(name: str, **options: bool) -> Decode:
+    """For tokenizers without a tokenizer.json; imports much, and torch."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dynamax_lm.report.aggregates import aggregate, mean_stderr
 from dynamax_lm.report.costs import costs_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.recompute import (
@@ -90,37 +91,35 @@ def _verify_run(library: Library, run: Run, found: Verification) -> None:
 
 
 def _verify_means(run: Run, task: str, samples: Sequence[Sample], found: Verification) -> None:
-    """Every mean of the task's results, and its standard error."""
+    """Every aggregate of the task's results, and the standard errors of means."""
     where = f"{run.path} {task}"
     for key, value in run.values(task).items():
         name = f"{where} {key.metric},{key.filter}"
-        if why := _not_a_mean(run, task, key.metric):
-            found.leave(name, why)
-            continue
+        kind = _aggregation(run, task, key.metric)
         chosen = [s for s in samples if s.filter == key.filter and key.metric in s.metrics]
-        numbers = [number for s in chosen if (number := s.number(key.metric)) is not None]
-        if not numbers or len(numbers) != len(chosen):
-            found.leave(name, "its samples are not one number a document")
+        again = aggregate(kind, [sample.metrics[key.metric] for sample in chosen])
+        if again is None:
+            found.leave(name, f"its aggregation, {kind}, does not follow from what is logged")
             continue
-        found.compare(name, value.mean, _mean(numbers))
-        if value.stderr is not None and len(numbers) > 1:
-            found.compare(f"{name} stderr", value.stderr, _stderr(numbers))
+        found.compare(name, value.mean, again)
+        if kind == "mean" and value.stderr is not None and len(chosen) > 1:
+            numbers = [float(sample.metrics[key.metric]) for sample in chosen]
+            found.compare(f"{name} stderr", value.stderr, mean_stderr(numbers))
     counted = run.of_task("n-samples", task)
     if isinstance(counted, Mapping) and "effective" in counted:
         ids = {sample.doc_id for sample in samples}
         found.compare(f"{where} n-samples", counted["effective"], len(ids))
 
 
-def _not_a_mean(run: Run, task: str, metric: str) -> str | None:
-    """Why a metric is no mean over documents that samples could give, or ``None`` if it is."""
+def _aggregation(run: Run, task: str, metric: str) -> str:
+    """lm-eval's name of a metric's aggregation."""
     if metric in HIGHER_IS_BETTER:
-        return None
+        return "mean"
     name = metric.removeprefix(FULL_DEPTH_PREFIX)
     for listed in (run.of_task("configs", task) or {}).get("metric_list") or ():
         if isinstance(listed, Mapping) and listed.get("metric") == name:
-            kind = listed.get("aggregation", "unknown")
-            return None if kind == "mean" else f"its aggregation is {kind}, not a mean"
-    return "its aggregation is not in the results"
+            return str(listed.get("aggregation", "unknown"))
+    return "unknown"
 
 
 def _task_again(
@@ -255,12 +254,3 @@ def _same(published: Any, again: Any) -> bool:
             return published == again
         return math.isclose(published, again, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
     return bool(published == again)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)
-
-
-def _stderr(numbers: Sequence[float]) -> float:
-    mean, count = _mean(numbers), len(numbers)
-    return math.sqrt(sum((x - mean) ** 2 for x in numbers) / (count - 1)) / math.sqrt(count)

@@ -85,7 +85,8 @@ def test_a_wrong_path_is_one_line_and_no_model_is_imported(tmp_path: Path) -> No
         "heavy = {'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    write_run(tmp_path, Plan(tasks=ONE, settings={"pretrained": "tiny"}))
+    write_run(tmp_path / "a", Plan(tasks=ONE, settings={"pretrained": "tiny"}))
+    write_run(tmp_path / "b", Plan(tasks=ONE))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     command = [sys.executable, "-m", "dynamax_lm.report", str(tmp_path / "nowhere")]

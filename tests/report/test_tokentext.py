@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import Plan, write_run
 
+from dynamax_lm.errors import SettingError
 from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
 from dynamax_lm.report.load import load
 from dynamax_lm.report.tokentext import TokenTexts, split
@@ -53,6 +54,24 @@ def test_each_run_finds_its_own_tokenizer_or_none(tmp_path: Path) -> None:
     given_one = TokenTexts(resolve_name("tiny", ATTENTION)).of(gone)
     assert given_one is not None
     assert given_one([70, 90, 300]) == decode([70, 90, 300])
+
+
+def test_a_tokenizer_that_was_asked_for_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=f"--tokenizer {tmp_path}"):
+        TokenTexts(str(tmp_path))
+
+
+def test_without_being_asked_no_network_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    write_run(tmp_path, Plan(settings={"pretrained": "no/such-model"}))
+    assert TokenTexts().of(load([tmp_path]).runs[0]) is None
 
 
 @pytest.mark.parametrize("text", [" Mr. Smith,\n\nwho is naïve", "🙂 ünï", "  two  spaces"])

@@ -1,0 +1,65 @@
+"""lm-eval's aggregations that follow from what is logged of each document.
+
+Owns their closed forms. Others (corpus BLEU, those of a task's own code) are left to lm-eval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dynamax_lm.report.runs import is_number
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean over documents."""
+    return sum(values) / len(values)
+
+
+def mean_stderr(values: Sequence[float]) -> float:
+    """Its standard error, from the sample's standard deviation; at least two documents."""
+    centre, count = mean(values), len(values)
+    return math.sqrt(sum((x - centre) ** 2 for x in values) / (count - 1) / count)
+
+
+def _perplexity(values: Sequence[float]) -> float:
+    return math.exp(-mean(values))
+
+
+def _per_unit(pairs: Sequence[tuple[float, float]]) -> float:
+    """Log-likelihood by word or byte: each document gives both sums."""
+    return sum(total for total, _ in pairs) / sum(units for _, units in pairs)
+
+
+_OF_NUMBERS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "mean": mean,
+    "perplexity": _perplexity,
+}
+_OF_PAIRS: Mapping[str, Callable[[Sequence[tuple[float, float]]], float]] = {
+    "weighted_perplexity": lambda pairs: math.exp(-_per_unit(pairs)),
+    "bits_per_byte": lambda pairs: -_per_unit(pairs) / math.log(2),
+}
+
+
+def aggregate(kind: str, values: Sequence[Any]) -> float | None:
+    """The aggregate of documents' logged values.
+
+    Args:
+        kind: lm-eval's name of the aggregation.
+        values: a number a document, or a pair of sums.
+
+    Returns:
+        ``None`` where the aggregation is not one of these, or a value is not of its form.
+    """
+    if not values:
+        return None
+    if kind in _OF_NUMBERS and all(isinstance(v, bool) or is_number(v) for v in values):
+        return _OF_NUMBERS[kind]([float(v) for v in values])
+    if kind in _OF_PAIRS and all(_is_pair(v) for v in values):
+        return _OF_PAIRS[kind]([(float(a), float(b)) for a, b in values])
+    return None
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
