@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.engine.memory import Memory
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.trained import Advice, TrainedHeads
@@ -40,12 +41,14 @@ class GenerateRequest:
         max_new: most tokens to generate, at least 1.
         stops: whether an answer that ends like this is finished; its last token counts.
         chooser: how to choose a token; ``None`` takes the most likely one.
+        key: stands for all of the above in a memory: equal keys, equal full-depth answers.
     """
 
     prompt: tuple[int, ...]
     max_new: int
     stops: Callable[[Sequence[int]], bool]
     chooser: Chooser | None = None
+    key: str | None = None
 
     def finished(self, answer: Sequence[int]) -> bool:
         """Whether nothing may follow ``answer``."""
@@ -105,6 +108,7 @@ def generate(
     reference: bool = False,
     heads: TrainedHeads | None = None,
     phases: Phases | None = None,
+    memory: Memory | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token leaving where the policy says.
 
@@ -116,10 +120,15 @@ def generate(
         reference: whether to find the full-depth model's answers as well.
         heads: trained classifiers and translators of the exits, if any.
         phases: where to add the seconds spent.
+        memory: what earlier runs over the same requests left to share.
     """
     phases = phases or Phases()
+    prompts = [request.prompt for request in requests]
     with phases.measure("prompt"):
-        state = prefill(stack, [request.prompt for request in requests])
+        if memory is None:
+            state = prefill(stack, prompts)
+        else:
+            state = memory.prompt_state(stack, prompts, range(len(prompts)))
     exits = bool(policy.exit_layers)
     mark = stack.mark(state) if reference and exits else None
     rows = [_Progress() for _ in requests]
@@ -131,10 +140,7 @@ def generate(
         full_depth = answers = [row.tokens for row in rows]
     elif reference:
         with phases.measure("reference"):
-            stack.rewind(state, mark)
-            full_depth = _parallel(stack, state, requests, rows)
-            stack.rewind(state, mark)
-            answers = _continue(stack, state, requests, rows, full_depth)
+            full_depth, answers = _compare(stack, state, mark, requests, rows, memory)
     return [
         GeneratedAnswer(
             AnswerTrace(
@@ -204,23 +210,65 @@ def _inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list
     return [request.prompt[-1], *answer[: steps - 1]]
 
 
+def _compare(
+    stack: LayerStack,
+    state: Any,
+    mark: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[_Progress],
+    memory: Memory | None,
+) -> tuple[list[list[int]], list[list[int]]]:
+    """What full depth emits after each prefix of each answer, and its own answers.
+
+    A row that gave full depth's own answer, known from an earlier run, needs neither again.
+    """
+    known: list[Sequence[int] | None] = [None] * len(rows)
+    if memory is not None:
+        known = [memory.find_answer(request.key) for request in requests]
+    full_depth = [list(row.tokens) for row in rows]
+    differing = [
+        number
+        for number, (row, answer) in enumerate(zip(rows, known, strict=True))
+        if answer is None or list(answer) != row.tokens
+    ]
+    if differing:
+        stack.rewind(state, mark)
+        tokens = _parallel(stack, state, requests, rows, differing)
+        for number, some in zip(differing, tokens, strict=True):
+            full_depth[number] = some
+    unknown = [number for number in differing if known[number] is None]
+    answers = [list(answer or ()) for answer in known]
+    if unknown:
+        stack.rewind(state, mark)
+        for number, own in zip(
+            unknown, _continue(stack, state, requests, rows, full_depth, unknown), strict=True
+        ):
+            answers[number] = own
+            if memory is not None:
+                memory.keep_answer(requests[number].key, own)
+    return full_depth, answers
+
+
 def _parallel(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[_Progress],
+    numbers: Sequence[int],
 ) -> list[list[int]]:
-    """What full depth emits after each prefix of each answer, in one pass."""
+    """What full depth emits after each prefix of the answers ``numbers``, in one pass."""
     inputs = [
-        _inputs(request, row.tokens, len(row.tokens))
-        for request, row in zip(requests, rows, strict=True)
+        _inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
+        for number in numbers
     ]
-    owners = [request for request, row in zip(requests, rows, strict=True) for _ in row.tokens]
-    prefixes = [row.tokens[:step] for row in rows for step in range(len(row.tokens))]
+    owners = [requests[number] for number in numbers for _ in rows[number].tokens]
+    prefixes = [
+        rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
+    ]
     chosen = _Next(owners, prefixes)
-    run_chunk(stack, state, Chunk.of(inputs, range(len(rows)), stack.device), chosen)
+    run_chunk(stack, state, Chunk.of(inputs, numbers, stack.device), chosen)
     tokens = iter(chosen.tokens.tolist())
-    return [[next(tokens) for _ in row.tokens] for row in rows]
+    return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
 
 
 def _continue(
@@ -228,20 +276,21 @@ def _continue(
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[_Progress],
-    full_depth: Sequence[Sequence[int] | None],
+    full_depth: Sequence[Sequence[int]],
+    numbers: Sequence[int],
 ) -> list[list[int]]:
-    """The full-depth answers: the emitted one, or from the first disagreement its own."""
-    answers: list[list[int]] = []
+    """Full-depth answers: the emitted one, or from the first disagreement full depth's own."""
+    answers: dict[int, list[int]] = {}
     unfinished: list[int] = []
-    for number, (request, row, tokens) in enumerate(zip(requests, rows, full_depth, strict=True)):
-        assert tokens is not None
+    for number in numbers:
+        request, row, tokens = requests[number], rows[number], full_depth[number]
         pairs = enumerate(zip(row.tokens, tokens, strict=True))
         differs = next((step for step, (ours, full) in pairs if ours != full), None)
         if differs is None:
-            answers.append(list(row.tokens))
+            answers[number] = list(row.tokens)
             continue
-        answers.append([*row.tokens[:differs], tokens[differs]])
-        if not request.finished(answers[-1]):
+        answers[number] = [*row.tokens[:differs], tokens[differs]]
+        if not request.finished(answers[number]):
             unfinished.append(number)
     if unfinished:
         some = [requests[number] for number in unfinished]
@@ -254,4 +303,4 @@ def _continue(
         run_chunk(stack, forked, chunk, None)
         progress = [_Progress(tokens=answers[number]) for number in unfinished]
         _decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
-    return answers
+    return [answers[number] for number in numbers]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.engine.loop import Depths, run_chunk
+from dynamax_lm.engine.memory import FullDepthScores, Memory, digest
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.trained import Advice, TrainedHeads
@@ -83,6 +84,10 @@ class _Targets:
         self.log_probabilities[index.cpu()] = found.double().cpu()
         self.most_likely[index.cpu()] = wide.argmax(-1).cpu()
 
+    def read(self) -> FullDepthScores:
+        """What was read, where the pass was at full depth."""
+        return FullDepthScores(self.log_probabilities, self.most_likely)
+
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
@@ -103,6 +108,7 @@ def score(
     softmax_dtype: torch.dtype = torch.float32,
     heads: TrainedHeads | None = None,
     phases: Phases | None = None,
+    memory: Memory | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token leaving where the policy says.
 
@@ -115,20 +121,27 @@ def score(
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         phases: where to add the seconds spent.
+        memory: what earlier runs over the same requests left to share.
     """
     phases = phases or Phases()
     passes = _share(requests)
     with phases.measure("prompt"):
-        state, chunk = _begin(stack, passes)
+        state, chunk = _begin(stack, passes, memory)
     targets = _targets(requests, passes).to(stack.device)
     full_needed = reference or policy.needs_target
-    full: _Targets | None = None
+    full: FullDepthScores | None = None
     if full_needed and policy.exit_layers:
         with phases.measure("reference"):
-            mark = stack.mark(state)
-            full = _Targets(targets, softmax_dtype)
-            run_chunk(stack, state, chunk, full)
-            stack.rewind(state, mark)
+            key = digest(requests, softmax_dtype)
+            full = memory.find_scores(key) if memory is not None else None
+            if full is None:
+                mark = stack.mark(state)
+                reads = _Targets(targets, softmax_dtype)
+                run_chunk(stack, state, chunk, reads)
+                stack.rewind(state, mark)
+                full = reads.read()
+            if memory is not None:
+                memory.keep_scores(key, full)
     ours = _Targets(targets, softmax_dtype)
     with phases.measure("answer"):
         depths = run_chunk(
@@ -142,7 +155,7 @@ def score(
             advice=Advice.of(heads, len(passes)),
         )
     if reference and full is None:
-        full = ours
+        full = ours.read()
     return _answers(requests, passes, ours, full if reference else None, depths)
 
 
@@ -158,13 +171,17 @@ def _share(requests: Sequence[ScoreRequest]) -> list[_Pass]:
     ]
 
 
-def _begin(stack: LayerStack, passes: Sequence[_Pass]) -> tuple[Any, Chunk]:
+def _begin(stack: LayerStack, passes: Sequence[_Pass], memory: Memory | None) -> tuple[Any, Chunk]:
     """Prefill each distinct prompt once and give every pass a copy of its state."""
     prompts = list(dict.fromkeys(one.prompt for one in passes))
     place = {prompt: row for row, prompt in enumerate(prompts)}
-    state = prefill(stack, prompts)
-    if len(prompts) != len(passes):
-        state = stack.take(state, [place[one.prompt] for one in passes])
+    rows = [place[one.prompt] for one in passes]
+    if memory is not None:
+        state = memory.prompt_state(stack, prompts, rows)
+    else:
+        state = prefill(stack, prompts)
+        if len(prompts) != len(passes):
+            state = stack.take(state, rows)
     chunk = Chunk.of([one.inputs for one in passes], range(len(passes)), stack.device)
     return state, chunk
 
@@ -184,7 +201,7 @@ def _answers(
     requests: Sequence[ScoreRequest],
     passes: Sequence[_Pass],
     ours: _Targets,
-    full: _Targets | None,
+    full: FullDepthScores | None,
     depths: Depths,
 ) -> list[ScoredAnswer]:
     answers: dict[int, ScoredAnswer] = {}

@@ -23,7 +23,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from dynamax_lm import __version__
-from dynamax_lm.engine import Phases, ScoredAnswer, ScoreRequest, generate, score
+from dynamax_lm.engine import Memory, Phases, ScoredAnswer, ScoreRequest, generate, score
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
 from dynamax_lm.heads import ExitHeads
@@ -143,6 +143,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         self._join_ranks()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._stack = type(self).STACK(self._unwrapped)
+        self.memory: Memory | None = None  # given by whoever runs the same requests again
         self._apply(self.settings, self._chosen_heads)
 
     def change(self, **own: Any) -> None:
@@ -351,6 +352,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 reference=self.settings.reference,
                 heads=self._heads,
                 phases=self.phases,
+                memory=self.memory,
             )
         texts = []
         for one, answer in zip(some, answers, strict=True):
@@ -385,6 +387,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                         heads=self._heads,
                         softmax_dtype=self.softmax_dtype or torch.float32,
                         phases=self.phases,
+                        memory=self.memory,
                     )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

@@ -17,6 +17,7 @@ from lm_eval.models.utils import (
 )
 
 from dynamax_lm.engine import GenerateRequest, ScoreRequest
+from dynamax_lm.engine.memory import digest
 from dynamax_lm.errors import SettingError
 from dynamax_lm.models.sampling import RowChooser, derive_seed, generation_config, stop_ids
 from dynamax_lm.models.stops import StopRule
@@ -100,6 +101,7 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
         max_new=max_new,
         stops=StopRule(lm.tokenizer, until, stop_ids(config)),
         chooser=None if chooser.plain else chooser,
+        key=digest(prompt, max_new, until, kwargs, None if chooser.plain else seed),
     )
     return TextRequest(request, until)
 
