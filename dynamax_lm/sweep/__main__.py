@@ -1,0 +1,82 @@
+"""``python -m dynamax_lm.sweep``: thresholds and other settings in one go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dynamax_lm.commandline import Command, add_lm_eval_options, run_command
+from dynamax_lm.errors import SettingError
+
+
+def main(arguments: list[str]) -> None:
+    """Run the sweep that the arguments describe and print its table.
+
+    Raises:
+        SettingError: any wrong name or value.
+    """
+    options = _parser().parse_args(arguments)
+    from dynamax_lm.sweep.grid import read_grid
+
+    points = read_grid(options.thresholds, options.vary)
+    if not options.output_path:
+        raise SettingError("--output_path is missing: the folder for the results of every point")
+    if not 0 <= options.memory_gib < float("inf"):
+        raise SettingError(f"--memory_gib {options.memory_gib}: give a number of at least 0")
+    log_samples = options.log_samples
+    options.log_samples = False
+    command = Command(options)
+    from dynamax_lm.sweep.run import Sweep
+    from dynamax_lm.sweep.table import sweep_table
+
+    sweep = Sweep(
+        command=command,
+        points=points,
+        output=Path(options.output_path) / command.checkpoint,
+        log_samples=log_samples,
+        memory_bytes=int(options.memory_gib * (1 << 30)),
+    )
+    sweep.check()
+    outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
+    print(sweep_table(outcomes))
+    print(f"{len(outcomes)} points in {sweep.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dynamax_lm.sweep",
+        description="Evaluate many settings of one loaded model; each point is an ordinary lm-eval "
+        "results file. An interrupted sweep goes on where it was.",
+    )
+    parser.add_argument(
+        "--thresholds",
+        metavar="<start:stop:step>",
+        help="thresholds, both ends included, or a list: 0.5,0.9",
+    )
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="<name=value,value>",
+        help="a model argument and its values; several --vary make a product",
+    )
+    parser.add_argument(
+        "--log_samples",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write samples beside the results",
+    )
+    parser.add_argument(
+        "--memory_gib",
+        type=float,
+        default=1.0,
+        metavar="<GiB>",
+        help="most memory for prompt states kept between points (default: 1)",
+    )
+    add_lm_eval_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,94 @@
+"""One point's folder: written by lm-eval's own tracker, whole or not at all, and known again.
+
+Owns files and names. It does not know models, nor what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.errors import SettingError
+
+NOTE = "point.json"
+"""What is known of a finished point; written last."""
+
+
+@dataclass(frozen=True)
+class PointFolder:
+    """Where one point lives.
+
+    Attributes:
+        path: the folder, named after the setting.
+        key: stands for everything that was asked for; another key is another run.
+    """
+
+    path: Path
+    key: str
+
+    def finished(self) -> dict[str, Any] | None:
+        """The results of an earlier run of the same command, if it is there whole."""
+        note = _read_json(self.path / NOTE)
+        if note is None or note.get("key") != self.key:
+            return None
+        if not all((self.path / name).is_file() for name in note["files"]):
+            return None
+        return _read_json(self.path / note["results"])
+
+    def write(
+        self,
+        results: dict[str, Any],
+        samples: Mapping[str, Any] | None,
+        tracker: Any,
+        note: Mapping[str, Any],
+    ) -> None:
+        """Have lm-eval write its files, then move them in; the note comes last.
+
+        Args:
+            results: of ``simple_evaluate``, without samples.
+            samples: by task, or ``None`` to leave them out.
+            tracker: the ``EvaluationTracker`` of the evaluation.
+            note: what else to remember of the point.
+
+        Raises:
+            SettingError: lm-eval could not write them.
+        """
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        # A path that ends in .json is lm-eval's way to name the folder itself.
+        tracker.output_path = str(partial / "results.json")
+        tracker.save_results_aggregated(results=results, samples=samples)
+        for task in results["configs"] if samples is not None else ():
+            tracker.save_results_samples(task_name=task, samples=(samples or {})[task])
+        written = sorted(file.name for file in partial.iterdir())
+        main = [name for name in written if name.startswith("results_")]
+        wanted = 1 + (len(results["configs"]) if samples is not None else 0)
+        if len(main) != 1 or len(written) != wanted:
+            raise SettingError(f"--output_path: lm-eval could not write its files to {partial}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in sorted(written, key=main.__contains__):  # the results after the samples
+            (partial / name).replace(self.path / name)
+        partial.rmdir()
+        contents = {"key": self.key, "results": main[0], "files": written, **note}
+        write_json(self.path / NOTE, contents)
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """A JSON file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,184 @@
+"""Goes through the points of a sweep with one loaded model.
+
+Owns the order: what is finished is kept, what is left is run from shared prompt states and
+full-depth answers, and each point is written before the next begins. It does not know how a grid
+is written or how files look.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dynamax_lm import __version__
+from dynamax_lm.commandline import Command
+from dynamax_lm.engine import Memory
+from dynamax_lm.engine.memory import digest
+from dynamax_lm.settings import OUR_NAMES, parse_settings
+from dynamax_lm.sweep.folder import PointFolder, write_json
+from dynamax_lm.sweep.grid import Point, show
+
+if TYPE_CHECKING:
+    from dynamax_lm.models.lm import DynamaxLM
+
+How = Literal["run", "kept"]
+"""``run``: evaluated by this sweep; ``kept``: found finished. A point whose decisions would follow
+from another's pass will say ``derived``."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One point of a sweep that is done.
+
+    Attributes:
+        point: its setting.
+        folder: where its files are.
+        how: whether this sweep ran it.
+        seconds: that it took now; 0 where it was kept.
+        results: lm-eval's results.
+    """
+
+    point: Point
+    folder: Path
+    how: How
+    seconds: float
+    results: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A command and its grid.
+
+    Attributes:
+        command: what to evaluate.
+        points: the settings, in order.
+        output: the folder of this model's points.
+        log_samples: whether samples are written.
+        memory_bytes: of prompt states kept between points.
+    """
+
+    command: Command
+    points: Sequence[Point]
+    output: Path
+    log_samples: bool
+    memory_bytes: int
+
+    def check(self) -> None:
+        """Refuse what can be refused before any weights load.
+
+        Raises:
+            SettingError: a value of ours that is not one.
+        """
+        for point in self.points:
+            merged = point.model_args(self.command.model_args)
+            parse_settings({name: merged[name] for name in OUR_NAMES & set(merged)})
+
+    def run(self, say: Callable[[str], None]) -> list[Outcome]:
+        """Run what is left, in order, and note all of it in ``sweep.json``.
+
+        Args:
+            say: takes one line of progress for each point.
+        """
+        outcomes: list[Outcome] = []
+        for _, some in groupby(self.points, key=_loading):
+            for outcome in self._with_one_model(list(some)):
+                outcomes.append(outcome)
+                took = f"{outcome.seconds:.1f} s" if outcome.how == "run" else "finished before"
+                say(f"[{len(outcomes)}/{len(self.points)}] {outcome.point.name}: {took}")
+                self._note(outcomes)
+        return outcomes
+
+    def _with_one_model(self, points: Sequence[Point]) -> Iterator[Outcome]:
+        """Points that differ only in our own arguments: one model serves them all."""
+        lm: DynamaxLM | None = None
+        for point in points:
+            folder = self._folder(point)
+            if (results := folder.finished()) is not None:
+                yield Outcome(point, folder.path, "kept", 0.0, results)
+                continue
+            start = time.perf_counter()
+            own = self._own(point)
+            if lm is None:
+                lm = self.command.load(point.model_args(self.command.model_args) | own)
+                lm.memory = Memory(self.memory_bytes)
+            else:
+                lm.change(**own)
+            results = self._evaluate(lm, point, folder)
+            yield Outcome(point, folder.path, "run", time.perf_counter() - start, results)
+
+    def _evaluate(self, lm: DynamaxLM, point: Point, folder: PointFolder) -> dict[str, Any]:
+        from lm_eval.loggers import EvaluationTracker
+
+        tracker = EvaluationTracker()
+        results = self.command.evaluate(
+            lm,
+            point.model_args(self.command.model_args),
+            log_samples=self.log_samples,
+            evaluation_tracker=tracker,
+        )
+        tracker.general_config_tracker.model_source = self.command.config.model
+        samples = results.pop("samples", None)
+        memory = lm.memory
+        shared = {}
+        if memory is not None:
+            looks = {name: getattr(memory, name) for name in ("states", "scores", "answers")}
+            shared = {name: asdict(use) for name, use in looks.items()}
+        note = {
+            "settings": {name: show(value) for name, value in point.settings},
+            "fingerprint": lm.fingerprint,
+            "how": "run",
+            "shared_so_far": shared,
+        }
+        folder.write(results, samples if self.log_samples else None, tracker, note)
+        return results
+
+    def _own(self, point: Point) -> dict[str, Any]:
+        """The point's arguments of ours; traces of several points go to a folder each."""
+        own = {name: value for name, value in point.settings if name in OUR_NAMES}
+        traces = self.command.model_args.get("trace_dir")
+        if isinstance(traces, str):
+            own["trace_dir"] = str(Path(traces) / point.name)
+        return own
+
+    def _folder(self, point: Point) -> PointFolder:
+        import lm_eval
+
+        config = self.command.config
+        asked = {
+            "model": config.model,
+            "model_args": point.model_args(self.command.model_args),
+            "tasks": config.tasks,
+            "num_fewshot": config.num_fewshot,
+            "limit": config.limit,
+            "gen_kwargs": config.gen_kwargs,
+            "chat": [config.apply_chat_template, config.system_instruction],
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "log_samples": self.log_samples,
+            "versions": [__version__, lm_eval.__version__],
+        }
+        key = digest(json.dumps(asked, sort_keys=True, default=str))
+        return PointFolder(self.output / point.name, key)
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        """What a reader of the folder needs to know of how its points came about."""
+        points = [
+            {
+                "settings": {name: show(value) for name, value in outcome.point.settings},
+                "folder": outcome.folder.name,
+                "how": outcome.how,
+                "seconds": round(outcome.seconds, 3),
+            }
+            for outcome in outcomes
+        ]
+        write_json(self.output / "sweep.json", {"points": points, "of": len(self.points)})
+
+
+def _loading(point: Point) -> list[Any]:
+    """The arguments that need another load of the model."""
+    return [pair for pair in point.settings if pair[0] not in OUR_NAMES]

@@ -1,0 +1,65 @@
+"""The table at the end of a sweep: one row for each task and setting.
+
+Owns which columns a reader compares. It does not know models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dynamax_lm.sweep.grid import show
+
+if TYPE_CHECKING:
+    from dynamax_lm.sweep.run import Outcome
+
+_KEYS = {
+    "layers_used": "Layers",
+    "flops_saved": "FLOPs saved",
+    "agreement": "Agreement",
+    "consistency": "Consistency",
+}
+
+
+def sweep_table(outcomes: Sequence[Outcome]) -> str:
+    """A Markdown table; the metric is the task's first one, full depth's beside it."""
+    from pytablewriter import MarkdownTableWriter
+
+    names = [name for name, _ in outcomes[0].point.settings]
+    tasks = list(dict.fromkeys(task for one in outcomes for task in one.results["configs"]))
+    rows = [
+        [task, *(show(value) for _, value in one.point.settings), *_row(one.results, task)]
+        for task in tasks
+        for one in outcomes
+    ]
+    headers = ["Task", *names, "Metric", "Value", "Full depth", *_KEYS.values(), "Point"]
+    for row, one in zip(rows, [one for _ in tasks for one in outcomes], strict=True):
+        row.append(one.how)
+    return str(MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1).dumps())
+
+
+def _row(results: Mapping[str, Any], task: str) -> list[str]:
+    values = _plain(results["results"].get(task, {}))
+    metric = _main_metric(results["configs"][task], values)
+    cells = [metric or "", _number(values.get(metric)), _number(values.get(f"full_depth_{metric}"))]
+    return [*cells, *(_number(values.get(key)) for key in _KEYS)]
+
+
+def _plain(reported: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under the first filter that has them, without standard errors."""
+    values: dict[str, Any] = {}
+    for key, value in reported.items():
+        name, comma, _ = key.partition(",")
+        if comma and not name.endswith("_stderr"):
+            values.setdefault(name, value)
+    return values
+
+
+def _main_metric(config: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+    listed = [str(entry["metric"]) for entry in config.get("metric_list") or ()]
+    own = [name for name in values if name not in _KEYS and not name.startswith("full_depth_")]
+    return next((name for name in [*listed, *own] if name in values), None)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
