@@ -91,7 +91,9 @@ class Command:
         given = vars(options)
         names = ", ".join(MODELS)
         if given.get("model") not in MODELS:
-            raise SettingError(f"--model {given.get('model') or 'is missing'}: choose one of {names}")
+            raise SettingError(
+                f"--model {given.get('model') or 'is missing'}: choose one of {names}"
+            )
         if not given.get("tasks"):
             raise SettingError("--tasks is missing; dynamax_sample needs no network")
         if given.get("limit") is not None and not given["limit"] > 0:
@@ -100,7 +102,9 @@ class Command:
         theirs = {name: value for name, value in given.items() if name in known}
         try:
             self.config = EvaluatorConfig.from_cli(argparse.Namespace(**theirs))
-            self.tasks = self.config.process_tasks(self.config.metadata)
+            # Never empty here: the task manager keeps a mapping of its own instead of an empty one.
+            self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
+            self.tasks = self.config.process_tasks(self._metadata)
         except (ValueError, OSError) as error:
             raise SettingError(_one_line(error)) from error
         self.model_args: dict[str, Any] = dict(self.config.model_args)
@@ -134,6 +138,9 @@ class Command:
 
         config = self.config
         seeds = config.seed
+        # lm-eval notes the model's arguments with each task that the manager builds.
+        self._metadata.clear()
+        self._metadata.update(model_args)
         results: dict[str, Any] | None = simple_evaluate(
             model=lm,
             model_args=dict(model_args),
@@ -152,7 +159,6 @@ class Command:
             numpy_random_seed=seeds[1],
             torch_random_seed=seeds[2],
             fewshot_random_seed=seeds[3],
-            metadata=config.metadata,
             **options,
         )
         if results is None:

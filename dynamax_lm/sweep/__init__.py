@@ -1,1 +1,1 @@
-"""``python -m dynamax_lm.sweep``: many settings of one loaded model, each an ordinary lm-eval run."""
+"""``python -m dynamax_lm.sweep``: many settings of one loaded model, each an lm-eval run."""

@@ -41,7 +41,7 @@ def sweep_table(outcomes: Sequence[Outcome]) -> str:
 def _row(results: Mapping[str, Any], task: str) -> list[str]:
     values = _plain(results["results"].get(task, {}))
     metric = _main_metric(results["configs"][task], values)
-    cells = [metric or "", _number(values.get(metric)), _number(values.get(f"full_depth_{metric}"))]
+    cells = [metric, _number(values.get(metric)), _number(values.get(f"full_depth_{metric}"))]
     return [*cells, *(_number(values.get(key)) for key in _KEYS)]
 
 
@@ -55,10 +55,10 @@ def _plain(reported: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _main_metric(config: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+def _main_metric(config: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     listed = [str(entry["metric"]) for entry in config.get("metric_list") or ()]
     own = [name for name in values if name not in _KEYS and not name.startswith("full_depth_")]
-    return next((name for name in [*listed, *own] if name in values), None)
+    return next((name for name in [*listed, *own] if name in values), "")
 
 
 def _number(value: Any) -> str:

@@ -1,0 +1,210 @@
+"""A sweep's points are separate runs in everything but the time they take."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.sweep.__main__ import main
+from tests.checkpoints import save_checkpoint
+
+TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
+TASKS = ["toy_gen", "toy_mc", "toy_rolling"]
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys only, and no look at the machine."""
+    only_toys = functools.partial(TaskManager, include_defaults=False)
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in ("mistral", "mamba2")
+    }
+
+
+def sweep(checkpoint: Path, output: Path, *more: str, kind: str = "mistral") -> None:
+    model = "dynamax-mamba" if kind == "mamba2" else "dynamax-mistral"
+    main(
+        [
+            *("--model", model, "--model_args", f"pretrained={checkpoint},dtype=float32"),
+            *("--tasks", ",".join(TASKS), "--include_path", TOYS, "--limit", "3"),
+            *("--batch_size", "2", "--device", "cpu", "--gen_kwargs", "max_gen_toks=12"),
+            *("--output_path", str(output), *more),
+        ]
+    )
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("results_*.json")
+    return dict(json.loads(file.read_text()))
+
+
+def samples_in(folder: Path) -> dict[str, str]:
+    return {file.name.split("_20")[0]: file.read_text() for file in folder.glob("samples_*")}
+
+
+def points(output: Path) -> dict[str, Path]:
+    return {folder.name: folder for folder in output.glob("*/*=*")}
+
+
+def separate_run(model: str, model_args: dict[str, Any], output: Path) -> Path:
+    """What ``lm_eval`` does with the same options (``lm_eval/_cli/run.py``)."""
+    tracker = EvaluationTracker(output_path=str(output))
+    results = simple_evaluate(
+        model=model,
+        model_args=model_args,
+        tasks=list(TASKS),
+        task_manager=TaskManager(
+            include_path=TOYS, include_defaults=False, metadata=dict(model_args)
+        ),
+        limit=3,
+        batch_size="2",
+        device="cpu",
+        evaluation_tracker=tracker,
+        fewshot_as_multiturn=None,
+        gen_kwargs={"max_gen_toks": 12},
+    )
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in results["configs"]:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    (folder,) = output.iterdir()
+    return folder
+
+
+def comparable(results: dict[str, Any]) -> dict[str, Any]:
+    for name in ("date", "total_evaluation_time_seconds"):
+        del results[name]
+    del results["config"]["early_exit"]["seconds"]
+    return results
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_point_equals_a_separate_run(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    vary = "skipped_state=propagate,freeze" if kind == "mamba2" else "skipped_state=copy_kv"
+    swept = ("--thresholds", "0.05:0.2:0.15", "--vary", vary)
+    sweep(checkpoints[kind], tmp_path / "sweep", *swept, kind=kind)
+    found = points(tmp_path / "sweep")
+    assert len(found) == (4 if kind == "mamba2" else 2)
+    depths = set()
+    for name, folder in found.items():
+        own = dict(pair.split("=") for pair in name.split(","))
+        args = {"pretrained": str(checkpoints[kind]), "dtype": "float32"}
+        args |= own | {"threshold": float(own["threshold"])}
+        model = "dynamax-mamba" if kind == "mamba2" else "dynamax-mistral"
+        separate = separate_run(model, args, tmp_path / name)
+        ours = comparable(results_in(folder))
+        assert ours == comparable(results_in(separate))
+        assert samples_in(folder) == samples_in(separate)
+        assert len(samples_in(folder)) == len(TASKS)
+        depths.add(ours["results"]["toy_gen"]["layers_used,clean"])
+    assert len(depths) > 1, "the settings must differ for this to mean anything"
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    grid = ("--thresholds", "0.05,0.2,1")
+    change = DynamaxLM.change
+
+    def stop(lm: DynamaxLM, **own: Any) -> None:
+        if own["threshold"] == 1:
+            raise KeyboardInterrupt
+        change(lm, **own)
+
+    monkeypatch.setattr(DynamaxLM, "change", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(checkpoints["mistral"], tmp_path, *grid)
+    monkeypatch.setattr(DynamaxLM, "change", change)
+    before = points(tmp_path)
+    assert sorted(before) == ["threshold=0.05", "threshold=0.2"]
+    (before["threshold=0.2"] / "point.json").unlink()  # as if it had stopped while writing
+    written = {file: file.stat().st_mtime_ns for file in before["threshold=0.05"].iterdir()}
+    capsys.readouterr()
+    sweep(checkpoints["mistral"], tmp_path, *grid)
+    assert {file: file.stat().st_mtime_ns for file in before["threshold=0.05"].iterdir()} == written
+    (notes,) = tmp_path.glob("*/sweep.json")
+    how = {one["folder"]: one["how"] for one in json.loads(notes.read_text())["points"]}
+    assert how == {"threshold=0.05": "kept", "threshold=0.2": "run", "threshold=1": "run"}
+    printed = capsys.readouterr()
+    assert "[1/3] threshold=0.05: finished before" in printed.err
+    assert printed.out.count("kept") == len(TASKS)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_nothing_is_loaded_where_all_is_finished_and_another_command_runs_again(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05")
+    with monkeypatch.context() as patch:
+        patch.setattr("dynamax_lm.commandline.Command.load", None)
+        sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05")
+    sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05", "--seed", "7")
+    (folder,) = points(tmp_path).values()
+    assert len(list(folder.glob("results_*.json"))) == 2
+
+
+def test_an_argument_that_needs_loading_is_swept_too(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    grid = ("--vary", "max_length=48,64", "--thresholds", "0.2", "--no-log_samples")
+    sweep(checkpoints["mistral"], tmp_path, *grid)
+    found = points(tmp_path)
+    lengths = {name: results_in(folder)["max_length"] for name, folder in found.items()}
+    assert lengths == {"max_length=48,threshold=0.2": 48, "max_length=64,threshold=0.2": 64}
+    assert not any(samples_in(folder) for folder in found.values())
+
+
+def test_each_point_writes_traces_of_its_own(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    sweep(
+        checkpoints["mistral"],
+        tmp_path / "out",
+        *("--thresholds", "0.05,1", "--model_args", f"trace_dir={traces}"),
+    )
+    files = {file.parent.name: file.read_text() for file in traces.glob("*/trace_toy_gen.jsonl")}
+    assert set(files) == {"threshold=0.05", "threshold=1"}
+    assert len(set(files.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--thresholds", "2"), "threshold=2"),
+        (("--thresholds", "0.5", "--vary", "confidence=mood"), "confidence=mood"),
+        (("--thresholds", "0.5", "--vary", "confidance=margin"), "did you mean confidence"),
+        (("--thresholds", "0.5", "--memory_gib", "-1"), "--memory_gib -1"),
+        (("--thresholds", "0.5", "--tasks", "no_such_task"), "no_such_task"),
+        (("--thresholds", "0.5", "--limit", "0"), "--limit 0"),
+        (("--thresholds", "0.5", "--model", "hf"), "--model hf: choose one of dynamax-mistral"),
+        ((), "nothing to sweep"),
+    ],
+)
+def test_wrong_input_is_one_line_before_anything_is_written(
+    more: tuple[str, ...], told: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=told) as caught:
+        sweep(checkpoints["mistral"], tmp_path, *more)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
