@@ -7,12 +7,14 @@ same options mean the same. It does not know what a command does with the result
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.errors import SettingError
@@ -189,6 +191,13 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """A JSON file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _one_line(error: Exception) -> str:

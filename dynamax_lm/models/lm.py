@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 import torch.distributed
@@ -39,6 +39,7 @@ from dynamax_lm.models.requests import (
     row_seeds,
     text_request,
 )
+from dynamax_lm.models.stack import LayerStack
 from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 from dynamax_lm.plugin.errors import install_one_line_errors
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
@@ -52,7 +53,7 @@ from dynamax_lm.settings import (
     refuse_pickled_weights,
     refuse_unknown,
 )
-from dynamax_lm.trace import Bill, ExitRecord, TracedScore, TracedText, TracedTotal
+from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, TracedScore, TracedText, TracedTotal
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
@@ -84,6 +85,16 @@ _UNFIT = {
     "autogptq": "its weights are not read from plain safetensors modules; leave it out",
 }
 _Item = TypeVar("_Item")
+
+
+class Watcher(Protocol):
+    """Looks on as batches are answered."""
+
+    def seen(
+        self, stack: LayerStack, prompts: Sequence[tuple[int, ...]], traces: Sequence[AnswerTrace]
+    ) -> None:
+        """Called after each batch, inside its context; the traces go on into the records."""
+        ...
 
 
 class DynamaxLM(HFLM):  # type: ignore[misc]
@@ -144,6 +155,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._stack = type(self).STACK(self._unwrapped)
         self.memory: Memory | None = None  # given by whoever runs the same requests again
+        self.watcher: Watcher | None = None
         self._apply(self.settings, self._chosen_heads)
 
     def change(self, **own: Any) -> None:
@@ -354,6 +366,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 phases=self.phases,
                 memory=self.memory,
             )
+            if self.watcher is not None:
+                prompts = [one.request.prompt for one in some]
+                self.watcher.seen(self._stack, prompts, [answer.trace for answer in answers])
         texts = []
         for one, answer in zip(some, answers, strict=True):
             reference = None
@@ -389,6 +404,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                         phases=self.phases,
                         memory=self.memory,
                     )
+                    if self.watcher is not None:
+                        prompts = [requests[number].prompt for number in numbers]
+                        self.watcher.seen(self._stack, prompts, [one.trace for one in scored])
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))
         return [answers[number] for number in range(len(requests))]

@@ -6,13 +6,13 @@ Owns files and names. It does not know models, nor what the numbers mean.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.commandline import write_json
 from dynamax_lm.errors import SettingError
 
 NOTE = "point.json"
@@ -77,13 +77,6 @@ class PointFolder:
         partial.rmdir()
         contents = {"key": self.key, "results": main[0], "files": written, **note}
         write_json(self.path / NOTE, contents)
-
-
-def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """A JSON file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

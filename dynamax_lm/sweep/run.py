@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
-from dynamax_lm.commandline import Command
+from dynamax_lm.commandline import Command, write_json
 from dynamax_lm.engine import Memory
 from dynamax_lm.engine.memory import digest
 from dynamax_lm.settings import OUR_NAMES, parse_settings
-from dynamax_lm.sweep.folder import PointFolder, write_json
+from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 
 if TYPE_CHECKING:

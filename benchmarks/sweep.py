@@ -1,0 +1,60 @@
+"""What sharing saves: several thresholds in one sweep against one run, in one process.
+
+    python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 12
+
+A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one. Both
+include all that lm-eval does around the model. Rounds alternate; ratios of one process are all that
+such seconds are good for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+
+from dynamax_lm.commandline import Command, add_lm_eval_options
+from dynamax_lm.engine import Memory
+
+THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+ROUNDS = 3
+
+
+def main(model: str, pretrained: str, task: str, limit: str) -> None:
+    """Print the seconds and ratios of each round."""
+    parser = argparse.ArgumentParser()
+    add_lm_eval_options(parser)
+    args = ["--model", model, "--model_args", f"pretrained={pretrained}", "--tasks", task]
+    command = Command(parser.parse_args([*args, "--limit", limit, "--batch_size", "8"]))
+    lm = command.load(command.model_args)
+
+    def seconds(thresholds: list[float]) -> float:
+        start = time.perf_counter()
+        for threshold in thresholds:
+            lm.change(threshold=threshold)
+            command.evaluate(lm, command.model_args, bootstrap_iters=0)
+        return time.perf_counter() - start
+
+    seconds([0.7])  # warms up
+    ratios, plain = [], []
+    for _ in range(ROUNDS):
+        singles = []
+        for threshold in (0.5, 0.7, 0.95):
+            lm.memory = None
+            singles.append(seconds([threshold]))
+        lm.memory = Memory()
+        sweep = seconds(THRESHOLDS)
+        memory = lm.memory
+        one = statistics.mean(singles)
+        ratios.append(sweep / one)
+        plain.append(one)
+        print(
+            f"one run {one:.2f} s, ten thresholds {sweep:.2f} s: {ratios[-1]:.2f} runs; "
+            f"prompts {memory.states}"
+        )
+    print(f"median: ten thresholds cost {statistics.median(ratios):.2f} runs")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,57 @@
+"""``python -m dynamax_lm.headroom``: is early exit worth training for on this model?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from dynamax_lm.commandline import Command, add_lm_eval_options, run_command, write_json
+from dynamax_lm.errors import SettingError
+
+
+def main(arguments: list[str]) -> None:
+    """Print the report, and write it with its picture where ``--output_path`` says.
+
+    Raises:
+        SettingError: any wrong name or value.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m dynamax_lm.headroom",
+        description="How early could this model leave its layers at best? Agreement with full "
+        "depth by layer, a perfect judge's net saving, the balance of labels, and a verdict.",
+    )
+    parser.add_argument(
+        "--worthwhile",
+        type=float,
+        default=None,
+        metavar="<share>",
+        help="net share of FLOPs that a saving must reach (default: 0.05)",
+    )
+    add_lm_eval_options(parser)
+    options = parser.parse_args(arguments)
+    from dynamax_lm.headroom.plot import draw
+    from dynamax_lm.headroom.run import run
+    from dynamax_lm.headroom.table import render
+    from dynamax_lm.headroom.verdict import WORTHWHILE
+
+    worthwhile = WORTHWHILE if options.worthwhile is None else options.worthwhile
+    if not 0.0 < worthwhile < 1.0:
+        raise SettingError(f"--worthwhile {worthwhile}: give a share between 0 and 1, such as 0.05")
+    command = Command(options)
+    report = run(command, worthwhile)
+    text = render(report.found, report.verdicts, report.title)
+    print(text)
+    if options.output_path:
+        folder = Path(options.output_path) / command.checkpoint
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".headroom.md.{os.getpid()}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / "headroom.md")
+        write_json(folder / "headroom.json", report.to_json())
+        draw(report.found, report.title, report.layers, folder / "headroom")
+        print(f"headroom.md, .json, .png and .svg are in {folder}")
+
+
+if __name__ == "__main__":
+    run_command(main)

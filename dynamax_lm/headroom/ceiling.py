@@ -1,0 +1,120 @@
+"""What a perfect judge would save with given exits, net of what the ledger bills.
+
+Owns oracle depths and their prices. A perfect judge leaves at the first exit whose token is full
+depth's. It does not know models, intervals or verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamax_lm.headroom.probe import Ranks
+from dynamax_lm.ledger import LayerCosts, Ledger
+
+Depths = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Answer tokens of many documents, end to end.
+
+    Attributes:
+        candidates: exit layers that were probed, ascending.
+        ranks: (N, E) of each exit's token.
+        positions: (N,) of each token in its sequence.
+        owners: (N,) number of each token's document, ascending from 0, none left out.
+    """
+
+    candidates: tuple[int, ...]
+    ranks: Ranks
+    positions: npt.NDArray[np.int64]
+    owners: npt.NDArray[np.int64]
+
+    def per_document(self, values: npt.NDArray[np.float64]) -> Floats:
+        """Sums over each document's tokens: (N, ...) to (documents, ...)."""
+        starts = np.flatnonzero(np.diff(self.owners, prepend=-1))
+        return np.asarray(np.add.reduceat(values, starts, axis=0), dtype=np.float64)
+
+    def means(self, values: npt.NDArray[np.float64]) -> Floats:
+        """Means over each document's tokens."""
+        counts = self.per_document(np.ones(len(self.owners)))
+        sums = self.per_document(values)
+        return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
+
+    def oracle_depths(self, exits: Sequence[int], layers: int) -> Depths:
+        """(N,) the first of ``exits`` that has full depth's token, or ``layers``."""
+        columns = [self.candidates.index(layer) for layer in exits]
+        agrees = np.column_stack([self.ranks[:, columns] == 1, np.ones(len(self.owners), bool)])
+        depths: Depths = np.array([*exits, layers])[agrees.argmax(axis=1)].astype(np.int64)
+        return depths
+
+
+class Prices:
+    """Bills many tokens at once, as the ledger bills each.
+
+    Args:
+        costs: the architecture.
+        exits: ascending.
+        confidence: what each exit's check reads.
+        skipped_state: what skipped layers remember.
+    """
+
+    def __init__(
+        self, costs: LayerCosts, exits: Sequence[int], confidence: str, skipped_state: str
+    ) -> None:
+        ledger = Ledger(
+            costs, exit_layers=exits, confidence=confidence, skipped_state=skipped_state
+        )
+        self._costs = costs
+        # A token's bill is its layers, and a sum that depends on its depth alone.
+        self._beside = np.zeros(costs.n_layers + 1)
+        for depth in (*exits, costs.n_layers):
+            bill = ledger.answer(0, [depth])
+            self._beside[depth] = bill.spent - bill.layers
+        self._full_beside = bill.full_depth - costs.n_layers * costs.layer(0)
+
+    def saved(self, tokens: Tokens, depths: Depths) -> Floats:
+        """(documents,) net share of each document's full-depth FLOPs."""
+        seen, place = np.unique(tokens.positions, return_inverse=True)
+        layer = np.asarray([float(self._costs.layer(int(position))) for position in seen])[place]
+        spent = tokens.per_document(depths * layer + self._beside[depths])
+        full = tokens.per_document(self._costs.n_layers * layer + self._full_beside)
+        return 1.0 - spent / full
+
+
+def choose_exits(
+    tokens: Tokens, costs: LayerCosts, confidence: str, skipped_state: str, most: int
+) -> tuple[int, ...]:
+    """Exits that save a perfect judge the most, added one by one while each still gains.
+
+    Greedy, on the same documents that the saving is then told of: a ceiling may be optimistic.
+
+    Args:
+        tokens: probed answers.
+        costs: the architecture.
+        confidence: what each exit's check reads.
+        skipped_state: what skipped layers remember.
+        most: how many exits at most.
+
+    Returns:
+        Ascending; empty where no exit pays for its own check.
+    """
+    chosen: tuple[int, ...] = ()
+    best = 0.0
+    while len(chosen) < most:
+        gains = {}
+        for layer in set(tokens.candidates) - set(chosen):
+            exits = tuple(sorted({*chosen, layer}))
+            prices = Prices(costs, exits, confidence, skipped_state)
+            depths = tokens.oracle_depths(exits, costs.n_layers)
+            gains[exits] = float(prices.saved(tokens, depths).mean())
+        exits, saving = max(gains.items(), key=lambda pair: pair[1], default=(chosen, best))
+        if saving <= best:
+            break
+        chosen, best = exits, saving
+    return chosen

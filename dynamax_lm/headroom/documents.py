@@ -1,0 +1,89 @@
+"""From lm-eval's samples back to documents: every answer token's ranks and position.
+
+Owns the link between the batches that a model answers and the documents that lm-eval scores. It
+does not know what is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamax_lm.engine import Memory
+from dynamax_lm.headroom.probe import Ranks, probe
+from dynamax_lm.models.stack import LayerStack
+from dynamax_lm.trace import AnswerTrace, record_of
+
+if TYPE_CHECKING:
+    from dynamax_lm.models.lm import DynamaxLM
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document's answer tokens, all requests and repeats together.
+
+    Attributes:
+        task: the task's name.
+        doc_id: as in lm-eval's samples.
+        ranks: (T, E) of every exit's token among full depth's.
+        positions: (T,) of each token in its own sequence, prompt included, from 0.
+    """
+
+    task: str
+    doc_id: int
+    ranks: Ranks
+    positions: npt.NDArray[np.int64]
+
+
+class Probing:
+    """Probes every batch that a model answers; give it to the model as its watcher.
+
+    Args:
+        lm: the model, at full depth.
+        exits: candidate exit layers.
+    """
+
+    def __init__(self, lm: DynamaxLM, exits: Sequence[int]) -> None:
+        self._lm = lm
+        self._exits = tuple(exits)
+        self._found: dict[int, tuple[AnswerTrace, Ranks]] = {}
+        lm.memory = Memory()
+
+    def seen(
+        self, stack: LayerStack, prompts: Sequence[tuple[int, ...]], traces: Sequence[AnswerTrace]
+    ) -> None:
+        """Probe a batch; the prompts' states are forgotten after it."""
+        memory = self._lm.memory or Memory()
+        ranks = probe(stack, prompts, [trace.tokens for trace in traces], self._exits, memory)
+        for trace, some in zip(traces, ranks, strict=True):
+            self._found[id(trace)] = (trace, some)  # held, so that no other takes its id
+        self._lm.memory = Memory()
+
+    def documents(self, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Document]:
+        """The documents behind lm-eval's samples, task by task.
+
+        Args:
+            samples: of ``simple_evaluate`` in the same process, responses as the model gave them.
+        """
+        return [
+            self._document(task, sample)
+            for task, some in samples.items()
+            for sample in some
+            if sample["filter"] == some[0]["filter"]  # each document once
+        ]
+
+    def _document(self, task: str, sample: Mapping[str, Any]) -> Document:
+        ranks, positions = [], []
+        for response in (one for repeats in sample["resps"] for one in repeats):
+            record = record_of(response)
+            assert record is not None, "our models' responses carry their records"
+            for trace in record.traces:
+                ranks.append(self._found[id(trace)][1])
+                positions.append(np.arange(len(trace)) + trace.prompt_tokens)
+        return Document(
+            task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions)
+        )

@@ -1,0 +1,192 @@
+"""The numbers of a headroom report: by layer, for a perfect judge, and for labels.
+
+Owns what is averaged over what. Averages are of per-document values, as in lm-eval's tables, with
+intervals from resampled documents; labels are counted by token, since a classifier is trained on
+tokens. It does not know models, verdicts or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
+from dynamax_lm.headroom.documents import Document
+from dynamax_lm.ledger import LayerCosts
+
+KS = (1, 2, 3, 5, 10)
+"""A label is positive where the exit's token is among full depth's k most likely; 1 is strict."""
+
+VOCABULARY_CHECK = "top_prob"
+FREE_CHECK = "oracle"
+_MOST_EXITS = 4
+_RESAMPLES = 2000
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over documents with its 95 % bootstrap interval.
+
+    Attributes:
+        value: the mean.
+        low: lower end; ``None`` where fewer than two documents leave nothing to resample.
+        high: upper end.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a perfect judge saves.
+
+    Attributes:
+        exits: where it may leave.
+        saved: net share of the answers' full-depth FLOPs.
+        layers_used: its mean depth.
+    """
+
+    exits: tuple[int, ...]
+    saved: Estimate
+    layers_used: Estimate
+
+
+@dataclass(frozen=True)
+class LayerNumbers:
+    """One candidate exit.
+
+    Attributes:
+        layer: layers run before it.
+        agreement: share of a document's tokens that are full depth's.
+        positive: for each k of ``KS``, the share of tokens whose label is positive.
+    """
+
+    layer: int
+    agreement: Estimate
+    positive: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """One task, or all of them pooled.
+
+    Attributes:
+        name: the task's, or ``all tasks``.
+        documents: how many.
+        tokens: answer tokens of all of them.
+        layers: one for each candidate exit.
+        free: a perfect judge over all candidates that costs one projection a token, as the oracle.
+        checked: a perfect judge that looks at the vocabulary at every exit it passes, with the
+            exits that suit it best.
+        default: the same with the exits that a run has by default.
+    """
+
+    name: str
+    documents: int
+    tokens: int
+    layers: tuple[LayerNumbers, ...]
+    free: Ceiling
+    checked: Ceiling
+    default: Ceiling
+
+
+def measure(
+    documents: Sequence[Document],
+    costs: LayerCosts,
+    *,
+    candidates: tuple[int, ...],
+    default_exits: tuple[int, ...],
+    skipped_state: str,
+    seed: int = 0,
+) -> list[Headroom]:
+    """Each task, and all tasks pooled where there are several, last.
+
+    Args:
+        documents: with ranks of every candidate.
+        costs: the architecture.
+        candidates: exit layers that were probed.
+        default_exits: those a run would have by default; others than candidates are left out.
+        skipped_state: what skipped layers remember, which is billed.
+        seed: of the bootstrap.
+    """
+    everything = _tokens(documents, candidates)
+    best = choose_exits(everything, costs, VOCABULARY_CHECK, skipped_state, _MOST_EXITS)
+    usual = tuple(layer for layer in default_exits if layer in candidates)
+    sets = {"free": candidates, "checked": best, "default": usual}
+    tasks = list(dict.fromkeys(document.task for document in documents))
+    groups = [(task, [one for one in documents if one.task == task]) for task in tasks]
+    if len(groups) > 1:
+        groups.append(("all tasks", list(documents)))
+    return [
+        _headroom(name, _tokens(some, candidates), costs, sets, skipped_state, seed)
+        for name, some in groups
+    ]
+
+
+def _tokens(documents: Sequence[Document], candidates: tuple[int, ...]) -> Tokens:
+    lengths = [len(document.positions) for document in documents]
+    return Tokens(
+        candidates,
+        np.concatenate([document.ranks for document in documents]),
+        np.concatenate([document.positions for document in documents]),
+        np.repeat(np.arange(len(documents)), lengths),
+    )
+
+
+def _headroom(
+    name: str,
+    tokens: Tokens,
+    costs: LayerCosts,
+    sets: dict[str, tuple[int, ...]],
+    skipped_state: str,
+    seed: int,
+) -> Headroom:
+    agreement = tokens.means((tokens.ranks == 1).astype(np.float64))  # (documents, E)
+    layers = tuple(
+        LayerNumbers(layer, estimate(agreement[:, column], seed), _labels(tokens, column))
+        for column, layer in enumerate(tokens.candidates)
+    )
+    ceilings = {}
+    for which, exits in sets.items():
+        check = FREE_CHECK if which == "free" else VOCABULARY_CHECK
+        depths = tokens.oracle_depths(exits, costs.n_layers)
+        saved = Prices(costs, exits, check, skipped_state).saved(tokens, depths)
+        used = tokens.means(depths.astype(np.float64))
+        ceilings[which] = Ceiling(exits, estimate(saved, seed), estimate(used, seed))
+    return Headroom(
+        name=name,
+        documents=len(agreement),
+        tokens=len(tokens.owners),
+        layers=layers,
+        **ceilings,
+    )
+
+
+def _labels(tokens: Tokens, column: int) -> dict[int, float]:
+    ranks = tokens.ranks[:, column]
+    return {k: float(((ranks >= 1) & (ranks <= k)).mean()) for k in KS}
+
+
+def estimate(values: Floats, seed: int) -> Estimate:
+    """The mean of per-document ``values`` and its percentile bootstrap interval."""
+    from scipy.stats import bootstrap
+
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, None, None)
+    if np.ptp(values) == 0.0:
+        return Estimate(mean, mean, mean)
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=_LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(mean, float(found.low), float(found.high))

@@ -1,0 +1,116 @@
+"""A headroom run: a model at full depth, probed on tasks, measured and judged.
+
+Owns the way from a command to a report. It does not know how anything is measured or drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dynamax_lm import __version__
+from dynamax_lm.commandline import Command
+from dynamax_lm.errors import SettingError
+from dynamax_lm.headroom.documents import Probing
+from dynamax_lm.headroom.measure import Headroom, measure
+from dynamax_lm.headroom.verdict import Verdict, judge
+from dynamax_lm.ledger import CONVENTION
+from dynamax_lm.settings import parse_settings
+from dynamax_lm.settings.exits import Every, read_exit_rule
+
+SCHEMA = 1
+"""Version of the JSON form."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a headroom run found.
+
+    Attributes:
+        title: model and checkpoint.
+        layers: L.
+        found: each task, and their pool last.
+        verdicts: one for each.
+        settings: what the numbers depend on.
+    """
+
+    title: str
+    layers: int
+    found: tuple[Headroom, ...]
+    verdicts: tuple[Verdict, ...]
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        groups = [
+            {**asdict(one), "verdict": asdict(verdict)}
+            for one, verdict in zip(self.found, self.verdicts, strict=True)
+        ]
+        return {
+            "schema": SCHEMA,
+            "title": self.title,
+            "layers": self.layers,
+            "settings": self.settings,
+            "groups": groups,
+            "convention": CONVENTION,
+            "version": __version__,
+        }
+
+
+def run(command: Command, worthwhile: float) -> Report:
+    """Probe, measure and judge.
+
+    Args:
+        command: model and tasks; ``exit_layers`` among its arguments names the candidates.
+        worthwhile: the net share that a saving must reach.
+
+    Raises:
+        SettingError: any wrong name or value, or a run without answers.
+    """
+    given = dict(command.model_args)
+    asked = given.pop("exit_layers", None)
+    parse_settings({"exit_layers": asked})
+    lm = command.load({**given, "mode": "full", "reference": False})
+    layers: int = lm.config.num_hidden_layers
+    if layers < 2:
+        raise SettingError(f"a model of {layers} layer has no exit")
+    rule = Every(1) if asked is None else read_exit_rule(asked)
+    candidates = rule.place(layers)
+    probing = Probing(lm, candidates)
+    lm.watcher = probing
+    results = command.evaluate(lm, {**given, "mode": "full"}, bootstrap_iters=0, log_samples=True)
+    documents = probing.documents(results["samples"])
+    if not documents:
+        raise SettingError("--tasks: these tasks ask for no answers; name others")
+    usual = candidates if asked is not None else read_exit_rule(None).place(layers)
+    found = measure(
+        documents,
+        type(lm).COSTS.from_config(lm.config),
+        candidates=candidates,
+        default_exits=usual,
+        skipped_state=lm.settings.skipped_state,
+        seed=_seed(command.config.seed),
+    )
+    config = command.config
+    return Report(
+        title=f"{config.model}, {lm.get_model_info()['early_exit']['settings']['pretrained']}",
+        layers=layers,
+        found=tuple(found),
+        verdicts=tuple(judge(one, worthwhile) for one in found),
+        settings={
+            "model": config.model,
+            "model_args": {name: str(value) for name, value in command.model_args.items()},
+            "tasks": [str(task) for task in config.tasks],
+            "limit": config.limit,
+            "num_fewshot": config.num_fewshot,
+            "seed": config.seed,
+            "candidates": list(candidates),
+            "skipped_state": lm.settings.skipped_state,
+            "worthwhile": worthwhile,
+        },
+    )
+
+
+def _seed(seeds: Sequence[int | None] | None) -> int:
+    return next((seed for seed in seeds or () if seed is not None), 0)

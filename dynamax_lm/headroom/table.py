@@ -1,0 +1,91 @@
+"""A headroom report as Markdown: ceilings by task, then the pool's exits layer by layer.
+
+Owns the columns. It does not know where the numbers come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynamax_lm.headroom.measure import KS, Estimate, Headroom
+from dynamax_lm.headroom.verdict import Verdict
+
+
+def render(found: Sequence[Headroom], verdicts: Sequence[Verdict], title: str) -> str:
+    """The whole report; ``found`` and ``verdicts`` go together, the pool last."""
+    pool = found[-1]
+    parts = [
+        f"# Headroom of {title}",
+        f"**{pool.name}: {verdicts[-1].level}.** {_sentence(verdicts[-1].reason)}",
+        _sentence(verdicts[-1].labels),
+        verdicts[-1].limits,
+        _ceilings(found, verdicts),
+        f"Vocabulary checks are at {_list(pool.checked.exits)} (chosen for all tasks together) or "
+        f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % intervals "
+        f"from resampled documents.",
+        f"## {pool.name[0].upper()}{pool.name[1:]}, exit by exit",
+        _layers(pool),
+        "Agreement is per document; `k = …` is the share of tokens whose label is positive: the "
+        "exit's token is among full depth's k most likely.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
+    headers = [
+        *("Task", "Documents", "Tokens", "Oracle layers", "Ceiling, free checks"),
+        *("Vocabulary checks, best exits", "Default exits", "Verdict"),
+    ]
+    rows = [
+        [
+            one.name,
+            str(one.documents),
+            str(one.tokens),
+            _number(one.free.layers_used),
+            _percent(one.free.saved),
+            _percent(one.checked.saved),
+            _percent(one.default.saved),
+            verdict.level,
+        ]
+        for one, verdict in zip(found, verdicts, strict=True)
+    ]
+    return _markdown(headers, rows)
+
+
+def _layers(one: Headroom) -> str:
+    headers = ["Layer", "Agreement", *(f"k = {k}" for k in KS)]
+    rows = [
+        [str(at.layer), _percent(at.agreement), *(f"{at.positive[k]:.1%}" for k in KS)]
+        for at in one.layers
+    ]
+    return _markdown(headers, rows)
+
+
+def _markdown(headers: list[str], rows: list[list[str]]) -> str:
+    from pytablewriter import MarkdownTableWriter
+    from pytablewriter.typehint import String
+
+    writer = MarkdownTableWriter(
+        headers=headers, value_matrix=rows, margin=1, type_hints=[String] * len(headers)
+    )
+    return str(writer.dumps()).strip()
+
+
+def _percent(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.1%}"
+    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+
+
+def _number(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.2f}"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _list(exits: Sequence[int]) -> str:
+    return f"exits {', '.join(map(str, exits))}" if exits else "no exit"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

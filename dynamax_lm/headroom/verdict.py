@@ -1,0 +1,122 @@
+"""A plain-language verdict by stated rules (docs/headroom.md, "The verdict").
+
+Owns the rules and their two bars. It does not know how the numbers were had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dynamax_lm.headroom.measure import Estimate, Headroom, LayerNumbers
+
+WORTHWHILE = 0.05
+"""The net share of FLOPs that a saving must reach to be worth anyone's trouble, by default."""
+
+BALANCED = 0.10
+"""The rarer label's least share, on average over exits, for plain training to learn both."""
+
+Level = Literal["worth trying", "only with cheap checks", "not worth it", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say.
+
+    Attributes:
+        level: in a word.
+        reason: why, in numbers.
+        labels: which labels to train on, and what they cost.
+        limits: what the verdict does not cover.
+    """
+
+    level: Level
+    reason: str
+    labels: str
+    limits: str
+
+
+def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
+    """The verdict on one task or the pool.
+
+    Args:
+        found: its numbers.
+        worthwhile: the net share that a saving must reach.
+    """
+    free, checked = found.free.saved, found.checked.saved
+    bar = f"{worthwhile:.0%}"
+    perfect = f"a perfect judge of these exits whose checks cost nothing saves {_share(free)} net"
+    exits = ", ".join(map(str, found.checked.exits))
+    looks = (
+        f"with a vocabulary check at each of the exits {exits} it saves {_share(checked)}"
+        if exits
+        else "no exit saves what a vocabulary check at it costs"
+    )
+    if None in (free.low, free.high):
+        level: Level = "undecided"
+        reason = f"{perfect}, but one document has no interval; give more documents"
+    elif _below(free, worthwhile):
+        level, reason = "not worth it", f"even {perfect}, under the bar of {bar}"
+    elif _reaches(free, worthwhile) and _below(checked, worthwhile):
+        level = "only with cheap checks"
+        reason = (
+            f"{perfect}, but {looks}, under the bar of {bar}: a trained classifier that reads the "
+            f"hidden state may pay, a look at the vocabulary cannot"
+        )
+    elif _reaches(checked, worthwhile):
+        level, reason = "worth trying", f"{perfect}, and {looks}, over the bar of {bar}"
+    else:
+        level = "undecided"
+        reason = f"{perfect}, and {looks}: an interval holds the bar of {bar}; give more documents"
+    return Verdict(level, reason, labels_advice(found.layers), _LIMITS)
+
+
+_LIMITS = (
+    "A ceiling for untrained exits (the model's own norm and vocabulary at every layer) and exact "
+    "states: real judges err, skipped state drifts, and only a translator trained for an exit can "
+    "lift it."
+)
+
+
+def rarer_share(layers: tuple[LayerNumbers, ...], k: int) -> float:
+    """The rarer label's share of tokens, on average over the exits."""
+    shares = [min(one.positive[k], 1.0 - one.positive[k]) for one in layers]
+    return sum(shares) / len(shares)
+
+
+def labels_advice(layers: tuple[LayerNumbers, ...]) -> str:
+    """The smallest k whose labels are balanced enough, and what it admits."""
+    ks = sorted(layers[0].positive)
+    strict = rarer_share(layers, ks[0])
+    k = next((k for k in ks if rarer_share(layers, k) >= BALANCED), None)
+    if k == ks[0]:
+        return f"strict labels do: the rarer one has {strict:.0%} of the tokens"
+    if k is None:
+        best = max(ks, key=lambda one: rarer_share(layers, one))
+        most = rarer_share(layers, best)
+        return (
+            f"no label is balanced: the rarer one has {strict:.0%} of the tokens under strict "
+            f"labels and at most {most:.0%} (k = {best}), under {BALANCED:.0%}; weight the classes"
+        )
+    positive = sum(one.positive[k] for one in layers)
+    agreeing = sum(one.positive[ks[0]] for one in layers)
+    wrong = 1.0 - agreeing / positive if positive else 0.0
+    return (
+        f"strict labels give the rarer one {strict:.0%} of the tokens; k = {k} gives it "
+        f"{rarer_share(layers, k):.0%}, but {wrong:.0%} of the tokens that it calls right are not "
+        f"full depth's"
+    )
+
+
+def _below(found: Estimate, bar: float) -> bool:
+    return found.high is not None and found.high < bar
+
+
+def _reaches(found: Estimate, bar: float) -> bool:
+    return found.low is not None and found.low >= bar
+
+
+def _share(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.1%}"
+    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
