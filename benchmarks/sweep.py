@@ -3,8 +3,8 @@
     python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 12
 
 A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one. Both
-include all that lm-eval does around the model. Rounds alternate; ratios of one process are all that
-such seconds are good for.
+include all that lm-eval does around the model. Seconds are of the processor and rounds alternate;
+ratios of one process are all that they are good for.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def main(model: str, pretrained: str, task: str, limit: str) -> None:
     lm = command.load(command.model_args)
 
     def seconds(thresholds: list[float]) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         for threshold in thresholds:
             lm.change(threshold=threshold)
             command.evaluate(lm, command.model_args, bootstrap_iters=0)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds([0.7])  # warms up
     ratios, plain = [], []

@@ -69,21 +69,26 @@ class Probing:
         Args:
             samples: of ``simple_evaluate`` in the same process, responses as the model gave them.
         """
-        return [
+        found = [
             self._document(task, sample)
             for task, some in samples.items()
             for sample in some
             if sample["filter"] == some[0]["filter"]  # each document once
         ]
+        return [document for document in found if document is not None]
 
-    def _document(self, task: str, sample: Mapping[str, Any]) -> Document:
-        ranks, positions = [], []
+    def _document(self, task: str, sample: Mapping[str, Any]) -> Document | None:
+        """A document's tokens; ``None`` where it has none, such as the likelihood of no text."""
+        ranks: list[Ranks] = []
+        positions: list[npt.NDArray[np.int64]] = []
         for response in (one for repeats in sample["resps"] for one in repeats):
             record = record_of(response)
             assert record is not None, "our models' responses carry their records"
             for trace in record.traces:
                 ranks.append(self._found[id(trace)][1])
                 positions.append(np.arange(len(trace)) + trace.prompt_tokens)
+        if not ranks:
+            return None
         return Document(
             task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions)
         )

@@ -101,7 +101,7 @@ def _bars(axes: Axes, found: Sequence[Headroom]) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="net FLOPs saved by a perfect judge, %")
     axes.set_title("Ceiling")
-    axes.legend(fontsize=7, frameon=False, loc="best")
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     axes.grid(axis="x", alpha=0.3)
 
 

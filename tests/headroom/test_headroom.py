@@ -1,0 +1,137 @@
+"""The command from end to end, held against separate lm-eval runs that leave at one layer."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from PIL import Image
+
+from dynamax_lm.errors import SettingError
+from dynamax_lm.headroom.__main__ import main
+from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+from tests.checkpoints import save_checkpoint
+
+TOYS = str(Path(__file__).parent / "toys")
+TASKS = ["toy_letter", "toy_first"]
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys only, and no look at the machine."""
+    only_toys = functools.partial(TaskManager, include_defaults=False)
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in ("mistral", "mamba2")
+    }
+
+
+def headroom(
+    checkpoint: Path, output: Path, *more: str, kind: str = "mistral", args: str = ""
+) -> dict[str, Any]:
+    model = "dynamax-mamba" if kind == "mamba2" else "dynamax-mistral"
+    main(
+        [
+            *("--model", model, "--model_args", f"pretrained={checkpoint},dtype=float32{args}"),
+            *("--tasks", ",".join(TASKS), "--include_path", TOYS, "--batch_size", "3"),
+            *("--device", "cpu", "--output_path", str(output), *more),
+        ]
+    )
+    (file,) = output.glob("*/headroom.json")
+    return dict(json.loads(file.read_text()))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_agreement_by_layer_is_what_lm_eval_reports_for_runs_that_leave_there(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    found = headroom(checkpoints[kind], tmp_path, kind=kind)
+    by_task = {group["name"]: group for group in found["groups"]}
+    assert list(by_task) == [*TASKS, "all tasks"]
+    cls = DynamaxMamba if kind == "mamba2" else DynamaxMistral
+    lm = cls(pretrained=str(checkpoints[kind]), dtype="float32", device="cpu", batch_size=2)
+    manager = TaskManager(include_path=TOYS, include_defaults=False)
+    seen = set()
+    for number in (1, 2, 3):
+        lm.change(exit_layers=number, threshold=0)
+        results = simple_evaluate(
+            model=lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0
+        )
+        for task in TASKS:
+            theirs = results["results"][task]["agreement,none"]
+            (ours,) = [one for one in by_task[task]["layers"] if one["layer"] == number]
+            assert ours["agreement"]["value"] == pytest.approx(theirs, abs=1e-9)
+            seen.add(theirs)
+    assert len(seen) > 1, "agreements must differ for this to mean anything"
+
+
+def test_the_oracle_of_one_exit_is_the_engines_oracle(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """One answer token each: depth, saving and agreement of a run with confidence=oracle."""
+    found = headroom(checkpoints["mistral"], tmp_path, args=",exit_layers=2")
+    lm = DynamaxMistral(
+        pretrained=str(checkpoints["mistral"]),
+        dtype="float32",
+        device="cpu",
+        exit_layers=2,
+        confidence="oracle",
+        threshold=0.5,
+    )
+    manager = TaskManager(include_path=TOYS, include_defaults=False)
+    results = simple_evaluate(model=lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0)
+    for group in found["groups"][:-1]:
+        theirs = results["results"][group["name"]]
+        free = group["free"]
+        assert free["layers_used"]["value"] == pytest.approx(theirs["layers_used,none"])
+        assert free["saved"]["value"] == pytest.approx(theirs["flops_saved,none"])
+
+
+def test_a_report_is_a_table_a_picture_and_json(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = headroom(checkpoints["mistral"], tmp_path, "--limit", "4", "--worthwhile", "0.9")
+    (folder,) = tmp_path.iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("headroom.json", "headroom.md", "headroom.png", "headroom.svg")
+    ]
+    text = (folder / "headroom.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "not worth it" in text
+    assert all(task in text for task in TASKS)
+    assert found["groups"][-1]["verdict"]["level"] == "not worth it"
+    assert found["groups"][-1]["documents"] == 8
+    assert found["settings"]["candidates"] == [1, 2, 3]
+    with Image.open(folder / "headroom.png") as picture:
+        assert picture.width > 1000
+    assert "<svg" in (folder / "headroom.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "args", "told"),
+    [
+        (("--worthwhile", "5"), "", "--worthwhile 5"),
+        ((), ",exit_layers=9", "exits lie in 1..3"),
+        ((), ",exit_layers=some", "exit_layers=some"),
+        ((), ",skipped_state=freeze", "silent hole"),
+        (("--tasks", "no_such_task"), "", "no_such_task"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(
+    more: tuple[str, ...], args: str, told: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=told) as caught:
+        headroom(checkpoints["mistral"], tmp_path, *more, args=args)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

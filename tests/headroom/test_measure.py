@@ -1,0 +1,78 @@
+"""Means are of documents, labels of tokens, and intervals come from resampled documents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamax_lm.headroom.documents import Document
+from dynamax_lm.headroom.measure import KS, estimate, measure
+from dynamax_lm.ledger import AttentionCosts
+from tests.builders import make_config
+
+COSTS = AttentionCosts.from_config(make_config("mistral", 4))
+
+
+def documents(seed: int = 0) -> list[Document]:
+    rng = np.random.default_rng(seed)
+    return [
+        Document(
+            "one" if number < 5 else "two",
+            number,
+            rng.integers(0, 4, (number + 1, 3)).astype(np.int8),
+            np.arange(number + 1) + 9,
+        )
+        for number in range(12)
+    ]
+
+
+def test_averages_are_of_documents_and_labels_of_tokens() -> None:
+    some = documents()
+    found = measure(
+        some, COSTS, candidates=(1, 2, 3), default_exits=(2, 3), skipped_state="propagate"
+    )
+    assert [one.name for one in found] == ["one", "two", "all tasks"]
+    pool = found[-1]
+    assert (pool.documents, pool.tokens) == (12, sum(range(1, 13)))
+    every = np.concatenate([one.ranks for one in some])
+    for column, layer in enumerate(pool.layers):
+        by_document = [float((one.ranks[:, column] == 1).mean()) for one in some]
+        assert layer.agreement.value == pytest.approx(sum(by_document) / 12)
+        assert layer.positive[1] == pytest.approx((every[:, column] == 1).mean())
+        shares = [layer.positive[k] for k in KS]
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx((every[:, column] > 0).mean())
+    assert pool.free.exits == (1, 2, 3)
+    assert pool.default.exits == (2, 3)
+    assert pool.free.saved.value >= pool.checked.saved.value >= 0.0
+    depths = [
+        np.mean([next((i + 1 for i in range(3) if row[i] == 1), 4) for row in one.ranks])
+        for one in some
+    ]
+    assert pool.free.layers_used.value == pytest.approx(np.mean(depths))
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.integers(0, 5))
+def test_an_interval_holds_its_mean_and_repeats(values: list[float], seed: int) -> None:
+    found = estimate(np.asarray(values), seed)
+    assert found.low is not None
+    assert found.high is not None
+    assert min(values) - 1e-9 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= max(values) + 1e-9
+    assert found == estimate(np.asarray(values), seed)
+
+
+def test_an_interval_has_the_width_of_the_means_error() -> None:
+    values = np.random.default_rng(1).normal(0.3, 0.2, 400)
+    found = estimate(values, 0)
+    assert found.low is not None
+    assert found.high is not None
+    width = 2 * 1.96 * values.std() / 20
+    assert found.high - found.low == pytest.approx(width, rel=0.15)
+
+
+def test_one_document_has_no_interval() -> None:
+    found = estimate(np.asarray([0.5]), 0)
+    assert (found.value, found.low, found.high) == (0.5, None, None)
