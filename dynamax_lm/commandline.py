@@ -191,6 +191,9 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("\ndynamax_lm: interrupted\n")
+        sys.exit(130)  # 128 + SIGINT, as shells count
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:

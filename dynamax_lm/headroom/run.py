@@ -18,6 +18,7 @@ from dynamax_lm.headroom.verdict import Verdict, judge
 from dynamax_lm.ledger import CONVENTION
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.settings.exits import Every, read_exit_rule
+from dynamax_lm.settings.values import is_missing
 
 SCHEMA = 1
 """Version of the JSON form."""
@@ -71,7 +72,15 @@ def run(command: Command, worthwhile: float) -> Report:
     given = dict(command.model_args)
     asked = given.pop("exit_layers", None)
     parse_settings({"exit_layers": asked})
-    lm = command.load({**given, "mode": "full", "reference": False})
+    if not is_missing(given.get("heads")):
+        raise SettingError(
+            f"heads={given['heads']}: headroom asks untrained exits; leave heads out"
+        )
+    for name in ("confidence", "threshold", "trace_dir"):
+        if name in given:
+            raise SettingError(f"{name}={given[name]}: a perfect judge has none; leave it out")
+    full = {**given, "heads": "none", "mode": "full", "reference": False}
+    lm = command.load(full)
     layers: int = lm.config.num_hidden_layers
     if layers < 2:
         raise SettingError(f"a model of {layers} layer has no exit")
@@ -79,7 +88,7 @@ def run(command: Command, worthwhile: float) -> Report:
     candidates = rule.place(layers)
     probing = Probing(lm, candidates)
     lm.watcher = probing
-    results = command.evaluate(lm, {**given, "mode": "full"}, bootstrap_iters=0, log_samples=True)
+    results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = probing.documents(results["samples"])
     if not documents:
         raise SettingError("--tasks: these tasks ask for no answers; name others")

@@ -167,11 +167,18 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         Raises:
             SettingError: any wrong name or value; the settings then stay as they were.
         """
-        refuse_unknown(own, OUR_NAMES)
-        merged = {**self._own, **own}
-        settings, chosen = self._resolve(parse_settings(merged), self.config)
+        merged, settings, chosen = self._read(own)
         self._apply(settings, chosen)
         self._own = merged
+
+    def check(self, **own: Any) -> None:
+        """Refuse what :meth:`change` refuses, as far as no heads need to be loaded for it."""
+        self._read(own)
+
+    def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], ExitSettings, ChosenHeads | None]:
+        refuse_unknown(own, OUR_NAMES)
+        merged = {**self._own, **own}
+        return merged, *self._resolve(parse_settings(merged), self.config)
 
     def _apply(self, settings: ExitSettings, chosen: ChosenHeads | None) -> None:
         """Everything that follows from the settings; heads first, as they may be refused."""

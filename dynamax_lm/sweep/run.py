@@ -106,6 +106,8 @@ class Sweep:
             if lm is None:
                 lm = self.command.load(point.model_args(self.command.model_args) | own)
                 lm.memory = Memory(self.memory_bytes)
+                for other in points:  # a wrong one must not come to light after hours
+                    lm.check(**self._own(other))
             else:
                 lm.change(**own)
             results = self._evaluate(lm, point, folder)
@@ -149,9 +151,10 @@ class Sweep:
         import lm_eval
 
         config = self.command.config
+        model_args = point.model_args(self.command.model_args)
         asked = {
             "model": config.model,
-            "model_args": point.model_args(self.command.model_args),
+            "model_args": model_args,
             "tasks": config.tasks,
             "num_fewshot": config.num_fewshot,
             "limit": config.limit,
@@ -161,6 +164,7 @@ class Sweep:
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,
             "versions": [__version__, lm_eval.__version__],
+            "folders": [_contents(value) for _, value in sorted(model_args.items())],
         }
         key = digest(json.dumps(asked, sort_keys=True, default=str))
         return PointFolder(self.output / point.name, key)
@@ -182,3 +186,11 @@ class Sweep:
 def _loading(point: Point) -> list[Any]:
     """The arguments that need another load of the model."""
     return [pair for pair in point.settings if pair[0] not in OUR_NAMES]
+
+
+def _contents(value: Any) -> list[Any] | None:
+    """What tells a folder's files from those that lay there before: other weights, other heads."""
+    if not isinstance(value, str) or not Path(value).is_dir():
+        return None
+    files = sorted(file for file in Path(value).rglob("*") if file.is_file())
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]

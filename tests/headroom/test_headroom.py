@@ -125,6 +125,8 @@ def test_a_report_is_a_table_a_picture_and_json(
         ((), ",exit_layers=9", "exits lie in 1..3"),
         ((), ",exit_layers=some", "exit_layers=some"),
         ((), ",skipped_state=freeze", "silent hole"),
+        ((), ",heads=somewhere", "headroom asks untrained exits"),
+        ((), ",threshold=0.5", "a perfect judge has none"),
         (("--tasks", "no_such_task"), "", "no_such_task"),
     ],
 )

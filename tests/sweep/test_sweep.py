@@ -165,6 +165,15 @@ def test_nothing_is_loaded_where_all_is_finished_and_another_command_runs_again(
     assert len(list(folder.glob("results_*.json"))) == 2
 
 
+def test_other_files_in_a_named_folder_are_another_command(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", "mistral")
+    for seed in (0, 1):
+        save_checkpoint(checkpoint, "mistral", seed=seed)
+        sweep(checkpoint, tmp_path / "out", "--thresholds", "0.2", "--limit", "1")
+    (folder,) = points(tmp_path / "out").values()
+    assert len(list(folder.glob("results_*.json"))) == 2
+
+
 def test_an_argument_that_needs_loading_is_swept_too(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -194,6 +203,7 @@ def test_each_point_writes_traces_of_its_own(checkpoints: dict[str, Path], tmp_p
         (("--thresholds", "2"), "threshold=2"),
         (("--thresholds", "0.5", "--vary", "confidence=mood"), "confidence=mood"),
         (("--thresholds", "0.5", "--vary", "confidance=margin"), "did you mean confidence"),
+        (("--vary", "exit_layers=1,9"), "exit_layers=.*9"),
         (("--thresholds", "0.5", "--memory_gib", "-1"), "--memory_gib -1"),
         (("--thresholds", "0.5", "--tasks", "no_such_task"), "no_such_task"),
         (("--thresholds", "0.5", "--limit", "0"), "--limit 0"),
