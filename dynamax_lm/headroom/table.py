@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dynamax_lm.headroom.measure import KS, Estimate, Headroom
 from dynamax_lm.headroom.verdict import Verdict
+from dynamax_lm.markdown import markdown_table
 
 
 def render(found: Sequence[Headroom], verdicts: Sequence[Verdict], title: str) -> str:
@@ -49,7 +50,7 @@ def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
         ]
         for one, verdict in zip(found, verdicts, strict=True)
     ]
-    return _markdown(headers, rows)
+    return markdown_table(headers, rows)
 
 
 def _layers(one: Headroom) -> str:
@@ -58,17 +59,7 @@ def _layers(one: Headroom) -> str:
         [str(at.layer), _percent(at.agreement), *(f"{at.positive[k]:.1%}" for k in KS)]
         for at in one.layers
     ]
-    return _markdown(headers, rows)
-
-
-def _markdown(headers: list[str], rows: list[list[str]]) -> str:
-    from pytablewriter import MarkdownTableWriter
-    from pytablewriter.typehint import String
-
-    writer = MarkdownTableWriter(
-        headers=headers, value_matrix=rows, margin=1, type_hints=[String] * len(headers)
-    )
-    return str(writer.dumps()).strip()
+    return markdown_table(headers, rows)
 
 
 def _percent(found: Estimate) -> str:

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     sweep.check()
     outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
     print(sweep_table(outcomes))
-    print(f"{len(outcomes)} points in {sweep.output}")
+    print(f"\n{len(outcomes)} points in {sweep.output}")
 
 
 def _parser() -> argparse.ArgumentParser:

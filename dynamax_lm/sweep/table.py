@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dynamax_lm.markdown import markdown_table
 from dynamax_lm.sweep.grid import show
 
 if TYPE_CHECKING:
@@ -23,19 +24,20 @@ _KEYS = {
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
     """A Markdown table; the metric is the task's first one, full depth's beside it."""
-    from pytablewriter import MarkdownTableWriter
-
     names = [name for name, _ in outcomes[0].point.settings]
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.results["configs"]))
     rows = [
-        [task, *(show(value) for _, value in one.point.settings), *_row(one.results, task)]
+        [
+            task,
+            *(show(value) for _, value in one.point.settings),
+            *_row(one.results, task),
+            one.how,
+        ]
         for task in tasks
         for one in outcomes
     ]
     headers = ["Task", *names, "Metric", "Value", "Full depth", *_KEYS.values(), "Point"]
-    for row, one in zip(rows, [one for _ in tasks for one in outcomes], strict=True):
-        row.append(one.how)
-    return str(MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1).dumps())
+    return markdown_table(headers, rows)
 
 
 def _row(results: Mapping[str, Any], task: str) -> list[str]:

@@ -1,0 +1,20 @@
+"""Markdown tables whose cells stand as they were written.
+
+Owns one call of pytablewriter, which lm-eval prints its tables with; it would otherwise guess types
+and rewrite numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A padded Markdown table, without a newline at its end."""
+    from pytablewriter import MarkdownTableWriter
+    from pytablewriter.typehint import String
+
+    writer = MarkdownTableWriter(
+        headers=headers, value_matrix=rows, margin=1, type_hints=[String] * len(headers)
+    )
+    return str(writer.dumps()).strip()
