@@ -35,6 +35,9 @@ def imported(part: str) -> dict[str, set[str]]:
         ("settings", ("dynamax_lm.heads", "dynamax_lm.models", "dynamax_lm.engine", "torch")),
         ("ledger.py", ("torch", "transformers", "lm_eval", "dynamax_lm.heads")),
         ("policy.py", ("dynamax_lm.models", "dynamax_lm.heads", "lm_eval")),
+        ("commandline.py", ("dynamax_lm.sweep", "dynamax_lm.headroom", "dynamax_lm.engine")),
+        ("sweep", ("dynamax_lm.headroom", "transformers")),
+        ("headroom", ("dynamax_lm.sweep", "transformers")),
         ("confidence.py", ("dynamax_lm.models", "dynamax_lm.heads", "lm_eval")),
     ],
 )
