@@ -64,7 +64,6 @@ class _View:
     exit: int
     layer: int
     index: Tensor
-    rows: Tensor
     hidden: Tensor
     targets: Tensor | None
     advice: Advice | None
@@ -77,7 +76,7 @@ class _View:
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of ``hidden`` (n, D) at this exit: translated, if heads bring a translator."""
         if self.advice is not None:
-            hidden = self.advice.heads.translate(self.layer, hidden)
+            hidden = self.advice.translate(self.layer, hidden)
         return self.stack.unembed(hidden)
 
     @property
@@ -96,13 +95,7 @@ class _View:
     def trained(self) -> Tensor:
         if self.advice is None:
             raise ValueError("confidence 'head' needs trained heads")
-        return self.advice.heads.confidence(
-            self.layer,
-            self.hidden,
-            rows=self.rows,
-            tokens=self.index,
-            state=self.advice.state,
-        )
+        return self.advice.ask(self.layer, self.hidden, self.index)
 
 
 def run_chunk(
@@ -137,23 +130,20 @@ def run_chunk(
     confidence = torch.full((count,), torch.nan, device=device)
     exits = {layers: number for number, layers in enumerate(policy.exit_layers)}
     measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
-    rows = torch.tensor(chunk.rows, device=device)[run.cells // chunk.width]
     if advice is not None and policy.confidence == "head":
-        advice.heads.begin(advice.state, count)
+        advice.begin(chunk, run.cells)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, hidden, run)
         if layer + 1 not in exits or emitter is None or not running.shape[0]:
             continue
         leaving = torch.zeros_like(running, dtype=torch.bool)
         for part in _slices(stack, running.shape[0]):
-            index = running[part]
             view = _View(
                 stack=stack,
                 emitter=emitter,
                 exit=exits[layer + 1],
                 layer=layer + 1,
-                index=index,
-                rows=rows[index],
+                index=running[part],
                 hidden=hidden[part],
                 targets=targets,
                 advice=advice,

@@ -7,10 +7,12 @@ oracle's full-depth passes ask no exits, and leave no trace in them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+from dynamax_lm.models.stack import Chunk
 
 
 class TrainedHeads(Protocol):
@@ -43,19 +45,37 @@ class TrainedHeads(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class Advice:
-    """Heads with what they remember of one batch.
+    """Heads, what they remember of one batch, and which row each token of a pass belongs to.
 
-    Attributes:
+    Args:
         heads: the heads.
-        state: their memory of the batch.
+        rows: rows of the batch.
     """
 
-    heads: TrainedHeads
-    state: Any
+    def __init__(self, heads: TrainedHeads, rows: int) -> None:
+        self._heads = heads
+        self._state = heads.new_state(rows)
+        self._rows: Tensor | None = None
 
     @classmethod
     def of(cls, heads: TrainedHeads | None, rows: int) -> Advice | None:
         """Heads at the beginning of a batch, or ``None`` without heads."""
-        return None if heads is None else cls(heads, heads.new_state(rows))
+        return None if heads is None else cls(heads, rows)
+
+    def begin(self, chunk: Chunk, cells: Tensor) -> None:
+        """A pass over ``cells`` (N,) of ``chunk`` begins, whose rows are the batch's."""
+        rows = torch.tensor(chunk.rows, device=cells.device)
+        self._rows = rows[cells // chunk.width]
+        self._heads.begin(self._state, cells.shape[0])
+
+    def ask(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
+        """(n,) confidences at an exit of the pass's tokens ``index`` (n,), whose state advances."""
+        assert self._rows is not None, "begin() comes before the first question of a pass"
+        return self._heads.confidence(
+            layer, hidden, rows=self._rows[index], tokens=index, state=self._state
+        )
+
+    def translate(self, layer: int, hidden: Tensor) -> Tensor:
+        """(n, D) what the unembedding reads in place of ``hidden`` (n, D)."""
+        return self._heads.translate(layer, hidden)

@@ -130,6 +130,8 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             name = shown
         self._shown_name = shown if isinstance(shown, str) else shown.config.name_or_path
         self._given = passed_on
+        self._chosen_heads: ChosenHeads | None = None
+        self._heads: ExitHeads | None = None
         try:
             super().__init__(name, **passed_on)
         except SettingError:
@@ -141,7 +143,6 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         self._join_ranks()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._stack = type(self).STACK(self._unwrapped)
-        self._heads: ExitHeads | None = None
         self._apply(self.settings, self._chosen_heads)
 
     def change(self, **own: Any) -> None:
@@ -196,6 +197,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             pretrained=self._shown_name,
             embedded=self.ARCHITECTURE.folder,
             config=config,
+            known=self._chosen_heads,
         )
         settings = raw.resolve(
             n_layers=config.num_hidden_layers,

@@ -49,7 +49,12 @@ class ChosenHeads:
 
 
 def choose_heads(
-    raw: RawSettings, *, pretrained: object, embedded: str, config: Any
+    raw: RawSettings,
+    *,
+    pretrained: object,
+    embedded: str,
+    config: Any,
+    known: ChosenHeads | None = None,
 ) -> ChosenHeads | None:
     """The heads of a run, from configurations alone.
 
@@ -58,6 +63,8 @@ def choose_heads(
         pretrained: the checkpoint as given.
         embedded: folder name of this architecture's embedded model.
         config: the backbone's transformers configuration.
+        known: heads found before; under the same name they are not looked for again, and the hub
+            is not asked again, but their configuration is read anew.
 
     Returns:
         ``None`` for a run without heads.
@@ -71,8 +78,10 @@ def choose_heads(
         name = shipped if shipped_folder(shipped) is not None else None
     if name is None:
         return None
-    folder = None if Path(name).is_dir() else shipped_folder(name)
-    folder = folder or find_folder(name)
+    if known is not None and known.facts.name == name:
+        folder = known.folder
+    else:
+        folder = (None if Path(name).is_dir() else shipped_folder(name)) or find_folder(name)
     heads = read_config(folder)
     check_shape(heads, config)
     certificate = heads.certificate or {}

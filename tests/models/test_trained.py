@@ -178,6 +178,12 @@ def test_the_same_backbone_in_other_numbers_is_taken(
     assert depths(model) <= {1, 2, 3, 4}
 
 
+def test_mixed_precision_runs(places: dict[str, tuple[Path, Path]]) -> None:
+    checkpoint, heads = places["mamba2"]
+    options = {"heads": str(heads), "threshold": 0.5, "mixed_precision_dtype": "bfloat16"}
+    assert depths(ours("mamba2", checkpoint, **options)) <= {1, 2, 3, 4}
+
+
 def test_shipped_heads_are_the_default_of_tiny_alone(
     own: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
