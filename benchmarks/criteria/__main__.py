@@ -79,7 +79,11 @@ def study(
     stack = type(lm).STACK(lm.model)
     costs = type(lm).COSTS.from_config(lm.config)
     recipe = Recipe(
-        steps=options.max_steps, translator_steps=options.translator_steps, seed=options.seed
+        steps=options.max_steps,
+        documents=options.train_documents,
+        translator_steps=options.translator_steps,
+        translator_tokens=options.translator_tokens,
+        seed=options.seed,
     )
     quick = _unembed(stack, options.fit_precision)
     exact = _unembed(stack, "no")
@@ -101,7 +105,7 @@ def study(
                 ),
             )
             for kind in KINDS
-            if options.kinds is None or kind.folder in options.kinds
+            if kind.folder in (options.plain_kinds if translators is None else options.kinds)
         }
         columns.append(
             compare(column, test, ours, translators, classifiers, costs, options.skipped_state)
@@ -309,10 +313,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--train_limit", type=int, default=3000, help="prompts to train on")
     add("--train_longest", type=int, default=600, help="characters of a training prompt")
     add("--train_text_tokens", type=int, default=0, help="of the same records, read as text")
-    add("--max_steps", type=int, default=300, help="of each classifier")
-    add("--translator_steps", type=int, default=300, help="of distillation")
+    add("--max_steps", type=int, default=100, help="of each classifier")
+    add("--train_documents", type=int, default=256, help="of a step")
+    add("--translator_tokens", type=int, default=512, help="of a step of distillation")
+    add("--translator_steps", type=int, default=200, help="of distillation")
     add("--fit_precision", choices=("no", "bf16"), default="no", help="of training passes")
-    add("--kinds", nargs="*", help="heads to compare, such as mamba-narrow; all if left out")
+    names = [kind.folder for kind in KINDS]
+    add("--kinds", nargs="*", choices=names, default=names, help="heads behind translators")
+    add("--plain_kinds", nargs="*", choices=names, default=names, help="heads without translators")
     add(
         "--attribute",
         nargs="*",

@@ -29,7 +29,7 @@ Unembed = Callable[[Tensor], Tensor]
 
 UNTRAINED = ("top_prob", "margin", "entropy", "saturation", "patience")
 _TOKENS_AT_ONCE = 512
-_DOCUMENTS_AT_ONCE = 64
+_DOCUMENTS_AT_ONCE = 512
 
 
 @dataclass

@@ -83,11 +83,11 @@ class Recipe:
         seed: of everything random.
     """
 
-    steps: int = 300
-    documents: int = 64
-    lr: float = 2e-3
+    steps: int = 100
+    documents: int = 256
+    lr: float = 4e-3
     loss: str = "balanced"
-    translator_steps: int = 300
+    translator_steps: int = 200
     translator_tokens: int = 512
     translator_lr: float = 5e-4
     seed: int = 0
