@@ -3,8 +3,8 @@
     python -m dynamax_lm.heads.train --model dynamax-mamba --model_args pretrained=tiny \
         --head mamba --data FILE_OR_HUB_ID --output_path heads/my-heads --max_steps 2000
 
-Owns the wiring: options to backbone, data, loop, calibration and card. ``docs/train-heads.md`` explains
-what is trained and why.
+Owns the wiring: options to backbone, data, loop, calibration and card. ``docs/train-heads.md``
+explains what is trained and why.
 """
 
 from __future__ import annotations

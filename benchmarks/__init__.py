@@ -1,0 +1,1 @@
+"""Measurements that stand behind the documentation's numbers; not part of the wheel."""

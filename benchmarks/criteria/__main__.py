@@ -1,0 +1,345 @@
+"""``python -m benchmarks.criteria``: every measure and head on one backbone, like for like.
+
+    python -m benchmarks.criteria --model dynamax-mamba --model_args pretrained=tiny \
+        --eval_data ../shared/data/eval --train_data prompts.jsonl --output_path runs/criteria/mamba
+
+Owns the wiring. What is finished under ``--output_path`` (states, heads, projections) is not made
+again. ``docs/criteria.md`` explains what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.criteria import states as stored
+from benchmarks.criteria.asking import UNTRAINED, Exits, Unembed, read_exits
+from benchmarks.criteria.attribution import Trial, engine_agreement
+from benchmarks.criteria.choice import cross_fit, folds, interval
+from benchmarks.criteria.collect import collect, requests_of
+from benchmarks.criteria.fit import (
+    KINDS,
+    Recipe,
+    fit_classifier,
+    fit_translators,
+    heads_config,
+    load_or_fit,
+)
+from benchmarks.criteria.prompts import (
+    Prompt,
+    test_prompts,
+    training_prompts,
+    training_windows,
+)
+from benchmarks.criteria.report import draw, markdown
+from benchmarks.criteria.states import States
+from benchmarks.criteria.study import Column, compare, plain
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import ExitHeads
+from dynamax_lm.settings.exits import read_exit_rule
+
+_ATTRIBUTED = 0.95
+_SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from dynamax_lm.plugin.errors import install_one_line_errors
+
+    install_one_line_errors()
+    options = _parser().parse_args(argv)
+    torch.manual_seed(options.seed)
+    folder = Path(options.output_path)
+    lm = _load(options.model, options.model_args, options)
+    exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
+    test, train = _states(lm, exits, folder, options)
+    results = study(lm, test, train, folder, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    _write(folder / "table.md", markdown(results))
+    draw(results, folder / "criteria.png")
+    print(markdown(results))
+
+
+def study(
+    lm: Any, test: States, train: States, folder: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All numbers of one backbone, as plain data."""
+    stack = type(lm).STACK(lm.model)
+    costs = type(lm).COSTS.from_config(lm.config)
+    recipe = Recipe(
+        steps=options.max_steps,
+        documents=options.train_documents,
+        translator_steps=options.translator_steps,
+        translator_tokens=options.translator_tokens,
+        seed=options.seed,
+    )
+    quick = _unembed(stack, options.fit_precision)
+    exact = _unembed(stack, "no")
+    name = options.pretrained_name or lm._shown_name
+    bank = load_or_fit(
+        folder / "heads" / "translators",
+        lambda: fit_translators(heads_config(lm, name, test.exits, None), train, quick, recipe),
+    )
+    fold = folds(test.tasks, options.seed)
+    columns: list[Column] = []
+    for column, translators in (("none", None), ("affine", bank)):
+        ours = _cached(folder / f"test_{column}.npz", test, exact, translators, UNTRAINED)
+        theirs = _cached(folder / f"train_{column}.npz", train, quick, translators, ())
+        classifiers = {
+            kind.name: load_or_fit(
+                folder / "heads" / column / kind.folder,
+                lambda kind=kind, translators=translators, theirs=theirs: fit_classifier(  # type: ignore[misc]
+                    heads_config(lm, name, test.exits, kind), translators, train, theirs, recipe
+                ),
+            )
+            for kind in KINDS
+            if kind.folder in (options.plain_kinds if translators is None else options.kinds)
+        }
+        columns.append(
+            compare(column, test, ours, translators, classifiers, costs, options.skipped_state)
+        )
+    attribution = _attribution(stack, lm, test, columns, fold, options)
+    return {
+        "facts": {
+            "title": options.title or f"{options.model}, {name}",
+            "model": options.model,
+            "layers": test.layers[-1],
+            "exits": list(test.exits),
+            "skipped_state": options.skipped_state,
+            "documents": len(test.tasks),
+            "tasks": dict(Counter(test.tasks)),
+            "tokens": len(test.token),
+            "train_documents": len(train.tasks),
+            "train_tokens": len(train.token),
+            "seed": options.seed,
+            "recipe": asdict(recipe),
+        },
+        "columns": [one.translators for one in columns],
+        "exit_agreement": {one.translators: list(one.exit_agreement) for one in columns},
+        "lines": [
+            plain(line) for one in columns for line in one.lines(test.layers, fold, options.seed)
+        ],
+        "curves": {
+            one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}
+            for one in columns
+        },
+        "statics": {
+            one.translators: [
+                {"layers": layers, "saved": static.means[0], "agreement": static.means[1]}
+                for layers, static in zip(test.layers, one.statics, strict=True)
+            ]
+            for one in columns
+        },
+        "classifier_flops": {
+            rule.name: rule.heads.classifier_flops(test.exits[0])
+            for rule in columns[0].contenders
+            if rule.confidence == "head" and rule.heads is not None
+        },
+        "layer_flops": costs.layer(0),
+        "attribution": attribution,
+    }
+
+
+def _attribution(
+    stack: Any,
+    lm: Any,
+    test: States,
+    columns: Sequence[Column],
+    fold: np.ndarray[Any, Any],
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Engine runs of a few rules at their thresholds for the middle target."""
+    documents = _some_documents(test, options.engine_documents, options.seed)
+    if not documents:
+        return []
+    trials: list[Trial] = []
+    labels: list[tuple[str, np.ndarray[Any, Any]]] = []
+    for column in columns:
+        for rule in column.contenders:
+            if rule.name not in options.attribute:
+                continue
+            judged = cross_fit(rule.grid, fold, _ATTRIBUTED)
+            for skipped_state in _SKIPPED_STATES[type(lm).ARCHITECTURE.name]:
+                trials.append(
+                    Trial(
+                        rule.name,
+                        rule.confidence,
+                        test.exits,
+                        rule.heads,
+                        judged.thresholds,
+                        skipped_state,
+                    )
+                )
+                labels.append((column.translators, judged.documents.agreement[documents]))
+    found = engine_agreement(stack, test, trials, fold, documents, options.batch_size)
+    return [
+        {
+            "translators": translators,
+            "rule": trial.name,
+            "skipped_state": trial.skipped_state,
+            "documents": len(documents),
+            "thresholds": list(trial.thresholds),
+            "exact": float(exact.mean()),
+            "engine": float(engine.mean()),
+            "state_interval": list(interval(exact - engine, options.seed)),
+        }
+        for trial, (translators, exact), engine in zip(trials, labels, found, strict=True)
+    ]
+
+
+def _some_documents(states: States, limit: int, seed: int) -> list[int]:
+    order = np.random.default_rng(seed).permutation(len(states.tasks))[:limit]
+    return sorted(order.tolist())
+
+
+def _cached(
+    path: Path, states: States, unembed: Unembed, bank: ExitHeads | None, measures: Sequence[str]
+) -> Exits:
+    """What the exits say, projected once and kept."""
+    if path.is_file():
+        with np.load(path) as kept:
+            return Exits(
+                kept["tokens"], kept["right"], {name: kept[f"by_{name}"] for name in measures}
+            )
+    found = read_exits(states, unembed, bank, measures)
+    spare = path.with_name(f".{path.name}")
+    by = {f"by_{name}": one for name, one in found.confidences.items()}
+    np.savez(spare, tokens=found.tokens, right=found.right, **by)  # type: ignore[arg-type]
+    os.replace(spare, path)
+    return found
+
+
+def _unembed(stack: Any, precision: str) -> Unembed:
+    def project(hidden: Tensor) -> Tensor:
+        mixed = (
+            torch.autocast(stack.device.type, dtype=torch.bfloat16)
+            if precision == "bf16"
+            else nullcontext()
+        )
+        with mixed:
+            logits: Tensor = stack.unembed(hidden)
+        return logits.float()
+
+    return project
+
+
+def _states(
+    lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Namespace
+) -> tuple[States, States]:
+    if not stored.complete(folder / "test"):
+        prompts = test_prompts(Path(options.eval_data), folder / "tasks", options.limit)
+        _collect(lm, prompts, exits, folder / "test", "float32", options)
+    if not stored.complete(folder / "train"):
+        limits = (options.train_limit, options.train_longest)
+        prompts = training_prompts(Path(options.train_data), *limits)
+        quick = lm
+        if options.fit_precision == "bf16":
+            quick = _load(options.model, f"{options.model_args},dtype=bfloat16", options)
+        windows = training_windows(
+            Path(options.train_data), quick.tok_encode, options.train_text_tokens
+        )
+        _collect(quick, prompts, exits, folder / "train", "float16", options, windows)
+    test, train = stored.read(folder / "test"), stored.read(folder / "train")
+    for one in (test, train):
+        if one.exits != exits:
+            raise SettingError(
+                f"--exit_layers={list(exits)}: {folder} holds states of exits {list(one.exits)}; "
+                f"give those, or another --output_path"
+            )
+    return test, train
+
+
+def _collect(
+    lm: Any,
+    prompts: Sequence[Prompt],
+    exits: tuple[int, ...],
+    folder: Path,
+    dtype: str,
+    options: argparse.Namespace,
+    windows: Sequence[Sequence[int]] = (),
+) -> None:
+    collect(
+        type(lm).STACK(lm.model),
+        requests_of(lm, prompts),
+        [one.task for one in prompts],
+        exits,
+        folder,
+        batch_size=options.batch_size,
+        dtype=dtype,
+        windows=windows,
+    )
+
+
+def _load(model: str, model_args: str, options: argparse.Namespace) -> Any:
+    from lm_eval import models as _  # noqa: F401 - the plugin's hook adds our models here
+    from lm_eval.api.registry import get_model
+
+    lm = get_model(model).create_from_arg_string(
+        f"{model_args},mode=full",
+        {"batch_size": options.batch_size, "device": options.device},
+    )
+    lm.model.requires_grad_(False)
+    return lm
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.criteria",
+        description="Compare every measure and head on one backbone; started again, it goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", choices=("dynamax-mistral", "dynamax-mamba"), required=True)
+    add("--model_args", default="pretrained=tiny")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--batch_size", type=int, default=32)
+    add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
+    add("--skipped_state", default="propagate", help="billed for skipped layers")
+    add("--eval_data", required=True, help="folder of the tasks' records")
+    add("--train_data", required=True, help="JSONL with prompts, other than those records")
+    add("--limit", type=int, default=1000, help="test documents of each task")
+    add("--train_limit", type=int, default=3000, help="prompts to train on")
+    add("--train_longest", type=int, default=600, help="characters of a training prompt")
+    add("--train_text_tokens", type=int, default=0, help="of the same records, read as text")
+    add("--max_steps", type=int, default=100, help="of each classifier")
+    add("--train_documents", type=int, default=256, help="of a step")
+    add("--translator_tokens", type=int, default=512, help="of a step of distillation")
+    add("--translator_steps", type=int, default=200, help="of distillation")
+    add("--fit_precision", choices=("no", "bf16"), default="no", help="of training passes")
+    names = [kind.folder for kind in KINDS]
+    add("--kinds", nargs="*", choices=names, default=names, help="heads behind translators")
+    add("--plain_kinds", nargs="*", choices=names, default=names, help="heads without translators")
+    add(
+        "--attribute",
+        nargs="*",
+        default=["top_prob", "linear", "mamba, narrow"],
+        help="rules whose error is taken apart",
+    )
+    add("--engine_documents", type=int, default=200, help="on so many documents")
+    add("--title", help="of the plot")
+    add("--pretrained_name", help="of the backbone, in the heads' configuration")
+    add("--seed", type=int, default=0)
+    add("--output_path", required=True)
+    return parser
+
+
+def _write(path: Path, text: str) -> None:
+    spare = path.with_name(f".{path.name}.new")
+    spare.write_text(text, encoding="utf-8")
+    os.replace(spare, path)
+
+
+if __name__ == "__main__":
+    main()

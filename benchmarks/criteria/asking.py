@@ -1,0 +1,210 @@
+"""Where each token would leave, from full-depth states: every measure, every threshold.
+
+Owns the teacher-forced run of an exit rule: the same measures, heads and rule as the engine's,
+asked over stored states, so that no skipped state ever disturbs a later token. It does not know
+FLOPs.
+
+Glossary: E exits, N tokens, n tokens of a piece, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.criteria.states import States
+from dynamax_lm.confidence import make_confidence
+from dynamax_lm.heads import ExitHeads
+from dynamax_lm.policy import ExitPolicy
+
+Unembed = Callable[[Tensor], Tensor]
+"""(n, D) to (n, V) logits: final norm and vocabulary projection."""
+
+UNTRAINED = ("top_prob", "margin", "entropy", "saturation", "patience")
+_TOKENS_AT_ONCE = 512
+_DOCUMENTS_AT_ONCE = 512
+
+
+@dataclass
+class _View:
+    """One exit as a measure sees it (``dynamax_lm.confidence.ExitView``)."""
+
+    exit: int
+    hidden: Tensor
+    unembed: Unembed
+    translate: Callable[[Tensor], Tensor]
+    target: Tensor
+    index: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = torch.arange(self.hidden.shape[0])
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self.unembed(self.translate(self.hidden))
+
+    @property
+    def emission(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    @property
+    def trained(self) -> Tensor:
+        raise ValueError("trained heads are asked by Trained")
+
+
+@dataclass(frozen=True)
+class Exits:
+    """What the exits say through the vocabulary, whatever rule asks them.
+
+    Attributes:
+        tokens: (E, N) each exit's most likely token, translated.
+        right: (E, N) whether it is full depth's.
+        confidences: (E, N) of each measure that needs no training.
+    """
+
+    tokens: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    confidences: dict[str, NDArray[np.float32]]
+
+
+class Rule(Protocol):
+    """An exit rule that can be run at any threshold."""
+
+    def leave(self, threshold: float) -> NDArray[np.int64]:
+        """(N,) the number of the exit where each token leaves; E for full depth."""
+        ...
+
+
+@torch.inference_mode()
+def read_exits(
+    states: States,
+    unembed: Unembed,
+    translators: ExitHeads | None,
+    measures: Sequence[str] = UNTRAINED,
+) -> Exits:
+    """Project every token at every exit once and ask the measures.
+
+    Args:
+        states: of full-depth answers.
+        unembed: of the backbone.
+        translators: heads whose translators stand before it, if any.
+        measures: names of those that read logits or hidden states.
+    """
+    count, exits = len(states.token), len(states.exits)
+    tokens = np.zeros((exits, count), dtype=np.int64)
+    confidences = {name: np.zeros((exits, count), dtype=np.float32) for name in measures}
+    for part in _pieces(count):
+        target = torch.from_numpy(states.token[part])
+        asked = {
+            name: make_confidence(name, tokens=len(target), exits=exits)
+            for name in measures
+            if name != "patience" or exits > 1
+        }
+        for number, layer in enumerate(states.exits):
+            view = _View(number, states.at(number, part), unembed, _at(translators, layer), target)
+            for name, measure in asked.items():
+                confidences[name][number, part] = measure.ask(view).numpy()
+            tokens[number, part] = view.emission.numpy()
+    return Exits(tokens, tokens == states.token, confidences)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A measure whose confidence does not depend on which tokens left before.
+
+    Attributes:
+        confidence: (E, N).
+    """
+
+    confidence: NDArray[np.float32]
+
+    def leave(self, threshold: float) -> NDArray[np.int64]:
+        """(N,) the number of the exit; E for full depth."""
+        policy = ExitPolicy(threshold=threshold)
+        leaves = policy.leaves(torch.from_numpy(self.confidence)).numpy()
+        found: NDArray[np.int64] = np.where(leaves.any(0), leaves.argmax(0), len(leaves))
+        return found
+
+
+class Trained:
+    """A trained classifier, asked exactly as the engine asks it: who left is not seen again.
+
+    Args:
+        heads: the classifier; its translators are not used here.
+        states: of full-depth answers.
+    """
+
+    def __init__(self, heads: ExitHeads, states: States) -> None:
+        self._heads, self._states = heads.eval(), states
+
+    @torch.inference_mode()
+    def leave(self, threshold: float) -> NDArray[np.int64]:
+        """(N,) the number of the exit; E for full depth."""
+        found = np.full(len(self._states.token), len(self._states.exits))
+        for part, rows in _documents(self._states):
+            found[part] = self._leave(part, rows, ExitPolicy(threshold=threshold))
+        return found
+
+    @torch.inference_mode()
+    def everywhere(self) -> NDArray[np.float32]:
+        """(E, N) confidences if no token ever left."""
+        found = np.zeros((len(self._states.exits), len(self._states.token)), dtype=np.float32)
+        for part, rows in _documents(self._states):
+            state = self._heads.new_state(int(rows.max()) + 1)
+            tokens = torch.arange(len(rows))
+            self._heads.begin(state, len(rows))
+            for number, layer in enumerate(self._states.exits):
+                sure = self._heads.confidence(
+                    layer, self._states.at(number, part), rows=rows, tokens=tokens, state=state
+                )
+                found[number, part] = sure.numpy()
+        return found
+
+    def rule(self) -> Rule:
+        """The same rule, with confidences computed once where that is exact."""
+        if self._heads.config.classifier == "mamba":
+            return self
+        return Fixed(self.everywhere())
+
+    def _leave(self, part: slice, rows: Tensor, policy: ExitPolicy) -> NDArray[np.int64]:
+        state = self._heads.new_state(int(rows.max()) + 1)
+        self._heads.begin(state, len(rows))
+        found = np.full(len(rows), len(self._states.exits))
+        running = torch.arange(len(rows))
+        for number, layer in enumerate(self._states.exits):
+            if not len(running):
+                break
+            hidden = self._states.at(number, part)[running]
+            sure = self._heads.confidence(
+                layer, hidden, rows=rows[running], tokens=running, state=state
+            )
+            going = policy.leaves(sure)
+            found[running[going].numpy()] = number
+            running = running[~going]
+        return found
+
+
+def _at(translators: ExitHeads | None, layer: int) -> Callable[[Tensor], Tensor]:
+    if translators is None:
+        return lambda hidden: hidden
+    return lambda hidden: translators.translate(layer, hidden)
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    return (slice(at, min(at + _TOKENS_AT_ONCE, count)) for at in range(0, count, _TOKENS_AT_ONCE))
+
+
+def _documents(states: States) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens of some documents at a time, and (n,) the row of each from 0."""
+    last = int(states.document[-1]) + 1
+    for first in range(0, last, _DOCUMENTS_AT_ONCE):
+        edges = np.searchsorted(states.document, [first, min(first + _DOCUMENTS_AT_ONCE, last)])
+        part = slice(int(edges[0]), int(edges[1]))
+        yield part, torch.from_numpy(states.document[part] - first)

@@ -1,0 +1,122 @@
+"""Whose fault an error is: the judge's, or that of the state its tokens left behind.
+
+Owns the engine's runs over the same answers. The teacher-forced agreement of a rule is what its
+judgement costs; the same rule over the same tokens in the engine, where skipped layers remember
+only what ``skipped_state`` gives them, shows what the state costs on top. Prompts are read once for
+all rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.criteria.collect import Emitted
+from benchmarks.criteria.states import States
+from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.trained import Advice
+from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.stack import Chunk
+from dynamax_lm.policy import ExitPolicy
+
+
+class Trial(NamedTuple):
+    """A rule to run in the engine.
+
+    Attributes:
+        name: of the rule.
+        confidence: its measure.
+        exits: its exit layers.
+        heads: its heads or translators, if any.
+        thresholds: of each fold of documents.
+        skipped_state: what skipped layers remember.
+    """
+
+    name: str
+    confidence: str
+    exits: tuple[int, ...]
+    heads: ExitHeads | None
+    thresholds: tuple[float, ...]
+    skipped_state: str
+
+
+@torch.inference_mode()
+def engine_agreement(
+    stack: Any,
+    states: States,
+    trials: Sequence[Trial],
+    fold: NDArray[np.int64],
+    documents: Sequence[int],
+    batch_size: int,
+) -> list[NDArray[np.float64]]:
+    """Per trial (documents,), the share of tokens that the engine's exits emit as full depth does.
+
+    Args:
+        stack: the decoder.
+        states: of full-depth answers; each is run again behind its own prompt.
+        trials: rules.
+        fold: (M,) of each document.
+        documents: which to run.
+        batch_size: run side by side, prompts of like length.
+    """
+    answers = states.answers()
+    found = [np.zeros(len(documents)) for _ in trials]
+    places = {number: place for place, number in enumerate(documents)}
+    for group in tqdm(list(_groups(states, fold, documents, batch_size)), desc="engine"):
+        prompts = [states.prompts[number] for number in group]
+        state = prefill(stack, prompts)
+        mark = stack.mark(state)
+        inputs = [
+            [prompt[-1], *answers[number][:-1]]
+            for number, prompt in zip(group, prompts, strict=True)
+        ]
+        wanted = [token for number in group for token in answers[number]]
+        for trial, agreement in zip(trials, found, strict=True):
+            stack.rewind(state, mark)
+            emitted = _run(stack, state, inputs, trial, trial.thresholds[fold[group[0]]])
+            start = 0
+            for number in group:
+                stop = start + len(answers[number])
+                same = np.array(emitted[start:stop]) == np.array(wanted[start:stop])
+                agreement[places[number]] = same.mean()
+                start = stop
+    return found
+
+
+def _run(
+    stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
+) -> list[int]:
+    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    emitted = Emitted(sum(chunk.lengths))
+    run_chunk(
+        stack,
+        state,
+        chunk,
+        emitted,
+        policy=ExitPolicy(trial.exits, trial.confidence, threshold),
+        skipped_state=trial.skipped_state,
+        advice=Advice.of(trial.heads, len(inputs)),
+    )
+    tokens: list[int] = emitted.tokens.tolist()
+    return tokens
+
+
+def _groups(
+    states: States, fold: NDArray[np.int64], documents: Sequence[int], size: int
+) -> Iterator[list[int]]:
+    """Documents of one fold at a time, shortest prompt first."""
+    order = sorted(documents, key=lambda number: (fold[number], len(states.prompts[number])))
+    group: list[int] = []
+    for number in order:
+        if group and (len(group) == size or fold[number] != fold[group[0]]):
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group

@@ -1,0 +1,171 @@
+"""Tables and pictures of a comparison, from plain numbers alone.
+
+Owns what people read: Markdown and the plot. It does not know models or states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and marks differ too
+    "top_prob": "#0072B2",
+    "margin": "#56B4E9",
+    "entropy": "#009E73",
+    "saturation": "#999999",
+    "patience": "#F0E442",
+    "linear": "#000000",
+    "ffn": "#CC79A7",
+    "mamba": "#D55E00",
+    "mamba_depth": "#E69F00",
+}
+_TITLES = {"none": "untrained exits", "affine": "affine translators"}
+
+
+def markdown(results: Row) -> str:
+    """The tables of one backbone."""
+    return "\n".join(_lines(results)) + "\n"
+
+
+def _lines(results: Row) -> Iterator[str]:
+    facts = results["facts"]
+    yield (
+        f"{facts['documents']} documents ({_tasks(facts['tasks'])}), {facts['tokens']:,} answer "
+        f"tokens, exits after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}; "
+        f"state of skipped layers billed as `{facts['skipped_state']}`. Heads were trained on "
+        f"{facts['train_tokens']:,} tokens of the model's own answers to "
+        f"{facts['train_documents']:,} other prompts."
+    )
+    yield ""
+    yield f"| exit after layer | {' | '.join(map(str, facts['exits']))} |"
+    yield f"|---|{'---|' * len(facts['exits'])}"
+    for name, shares in results["exit_agreement"].items():
+        yield f"| agreement, {_TITLES[name]} | {' | '.join(map(_percent, shares))} |"
+    for name in results["columns"]:
+        yield from ("", f"#### {_TITLES[name].capitalize()}", "")
+        yield from _table([one for one in results["lines"] if one["translators"] == name])
+    yield from ("", "#### Whose error", "")
+    yield from _attribution(results["attribution"])
+
+
+def _table(lines: Sequence[Row]) -> Iterator[str]:
+    oracle = next(one for one in lines if one["rule"] == "oracle")
+    yield (
+        f"The oracle saves **{_percent(oracle['saved'])}** {_interval(oracle['saved_interval'])} "
+        f"at {oracle['layers']:.1f} layers a token."
+    )
+    yield ""
+    yield (
+        "| rule | saved at 0.90 | saved at 0.95 | 95 % interval | agreement measured | layers | "
+        "of the oracle's | same cost, static | saved at 0.99 |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    rules = list(dict.fromkeys(one["rule"] for one in lines if one["rule"] != "oracle"))
+    rows = {rule: {one["target"]: one for one in lines if one["rule"] == rule} for rule in rules}
+    for rule in sorted(rules, key=lambda rule: -rows[rule][0.95]["saved"]):
+        low, mid, high = (rows[rule][target] for target in (0.90, 0.95, 0.99))
+        yield (
+            f"| `{rule}` | {_percent(low['saved'])} | **{_percent(mid['saved'])}** | "
+            f"{_interval(mid['saved_interval'])} | {_percent(mid['agreement'])} | "
+            f"{mid['layers']:.1f} | {_percent(mid['of_oracle'])} | {_twin(mid['twin'])} | "
+            f"{_percent(high['saved'])} |"
+        )
+
+
+def _twin(twin: Row | None) -> str:
+    if twin is None:
+        return "none: dearer than full depth"
+    return f"{twin['shallow']}/{twin['deep']} layers: {_percent(twin['agreement'])}"
+
+
+def _attribution(rows: Sequence[Row]) -> Iterator[str]:
+    yield (
+        "| translators | rule | skipped state | agreement, exact state | in the engine | error of "
+        "the judge | error of the state | 95 % interval |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for one in rows:
+        yield (
+            f"| {one['translators']} | `{one['rule']}` | `{one['skipped_state']}` | "
+            f"{_percent(one['exact'])} | {_percent(one['engine'])} | "
+            f"{_percent(1 - one['exact'])} | "
+            f"{_percent(one['exact'] - one['engine'])} | {_interval(one['state_interval'])} |"
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(pair: Sequence[float]) -> str:
+    return f"[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]"
+
+
+def _tasks(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def draw(results: Row, path: Path) -> None:
+    """Agreement against net FLOPs saved, a panel per column, as PNG and SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = results["columns"]
+    figure, panels = pyplot.subplots(
+        1, len(columns), figsize=(5.6 * len(columns), 4.6), sharey=True, squeeze=False
+    )
+    try:
+        for panel, name in zip(panels[0], columns, strict=True):
+            _panel(panel, results, name)
+        panels[0][0].set_ylabel("agreement with full depth (%)")
+        figure.suptitle(results["facts"]["title"], fontsize=11)
+        handles, labels = panels[0][-1].get_legend_handles_labels()
+        figure.tight_layout(rect=(0, 0.17, 1, 1))
+        figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
+        for suffix in (".png", ".svg"):
+            figure.savefig(path.with_suffix(suffix), dpi=110)
+    finally:
+        pyplot.close(figure)
+
+
+def _panel(panel: Any, results: Row, column: str) -> None:
+    oracle = next(
+        one for one in results["lines"] if one["translators"] == column and one["rule"] == "oracle"
+    )
+    ceiling = 100 * oracle["saved"]
+    for rule, points in results["curves"][column].items():
+        kind, _, width = rule.partition(", ")
+        ordered = sorted(points, key=lambda one: one["threshold"])
+        panel.plot(
+            [100 * one["saved"] for one in ordered],
+            [100 * one["agreement"] for one in ordered],
+            color=_COLOURS[kind],
+            linestyle="--" if width == "full" else "-",
+            linewidth=1.5,
+            label=rule,
+        )
+    statics = results["statics"][column]
+    panel.plot(
+        [100 * one["saved"] for one in statics],
+        [100 * one["agreement"] for one in statics],
+        color="black",
+        marker="s",
+        markersize=4,
+        linestyle=":",
+        linewidth=1.2,
+        label="static depths",
+    )
+    panel.plot(
+        [ceiling], [100], color="black", marker="*", markersize=13, linestyle="", label="oracle"
+    )
+    panel.axhline(95, color="#BBBBBB", linewidth=0.8, zorder=0)
+    panel.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
+    panel.set_xlim(-0.6 * ceiling - 2, 1.25 * ceiling)
+    panel.set_ylim(79.5, 100.6)
+    panel.set_xlabel("decode FLOPs saved, net (%)")
+    panel.set_title(_TITLES[column], fontsize=10)

@@ -1,0 +1,144 @@
+"""Hidden states of a model's own full-depth answers, in memory-mapped files.
+
+Owns the folder. It does not know models or measures.
+
+Glossary: E exits, N answer tokens, D width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ints = NDArray[np.int64]
+_FACTS, _TOKENS = "facts.json", "tokens.npz"
+
+
+@dataclass(frozen=True)
+class States:
+    """Full-depth states at every exit, token by token, document by document.
+
+    Attributes:
+        layers: the exits, then L.
+        hidden: (E + 1, N, D) the residual stream after each of ``layers``.
+        document: (N,) which document a token belongs to, ascending from 0.
+        position: (N,) where it is emitted: tokens before it in its whole sequence, less one.
+        token: (N,) what full depth emits.
+        tasks: of each document.
+        prompts: token ids of each document's prompt.
+    """
+
+    layers: tuple[int, ...]
+    hidden: NDArray[Any]
+    document: Ints
+    position: Ints
+    token: Ints
+    tasks: tuple[str, ...]
+    prompts: tuple[tuple[int, ...], ...]
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The exits alone."""
+        return self.layers[:-1]
+
+    def at(self, number: int, tokens: Any = slice(None)) -> Tensor:
+        """(n, D) float32 at exit ``number``, of some tokens."""
+        return torch.from_numpy(np.array(self.hidden[number][tokens], dtype=np.float32))
+
+    def answers(self) -> list[tuple[int, ...]]:
+        """The full-depth answer of each document."""
+        return [
+            tuple(self.token[self.document == number].tolist()) for number in range(len(self.tasks))
+        ]
+
+
+class Writer:
+    """Takes a batch of answers at a time and puts the folder in place at the end.
+
+    Args:
+        folder: to be made.
+        layers: the exits, then L.
+    """
+
+    def __init__(self, folder: Path, layers: Sequence[int], dtype: str) -> None:
+        self._folder, self._layers, self._dtype = folder, tuple(layers), np.dtype(dtype)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [(folder / f"layer_{layer}.part").open("wb") for layer in layers]
+        self._columns: list[list[int]] = [[], [], []]
+        self._tasks: list[str] = []
+        self._prompts: list[tuple[int, ...]] = []
+        self._width = 0
+
+    def add(
+        self, task: str, prompt: Sequence[int], tokens: Sequence[int], hidden: Sequence[Tensor]
+    ) -> None:
+        """One answer: ``hidden`` holds (T, D) after each of the layers."""
+        number = len(self._tasks)
+        self._tasks.append(task)
+        self._prompts.append(tuple(prompt))
+        for place, token in enumerate(tokens):
+            row = (number, len(prompt) - 1 + place, token)
+            for column, value in zip(self._columns, row, strict=True):
+                column.append(value)
+        for file, states in zip(self._files, hidden, strict=True):
+            self._width = states.shape[1]
+            file.write(states.float().numpy().astype(self._dtype).tobytes())
+
+    def close(self, **about: Any) -> States:
+        """Finish the folder; the facts are written last, and mark it complete."""
+        for file, layer in zip(self._files, self._layers, strict=True):
+            file.close()
+            os.replace(file.name, self._folder / f"layer_{layer}.bin")
+        document, position, token = (np.array(column) for column in self._columns)
+        np.savez(self._folder / _TOKENS, document=document, position=position, token=token)
+        facts = about | {
+            "layers": self._layers,
+            "width": self._width,
+            "dtype": self._dtype.name,
+            "tasks": self._tasks,
+            "prompts": self._prompts,
+        }
+        spare = self._folder / f".{_FACTS}.new"
+        spare.write_text(json.dumps(facts), encoding="utf-8")
+        os.replace(spare, self._folder / _FACTS)
+        return read(self._folder)
+
+
+def complete(folder: Path) -> bool:
+    """Whether ``folder`` holds finished states."""
+    return (folder / _FACTS).is_file()
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What was written beside the states."""
+    found: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    return found
+
+
+def read(folder: Path) -> States:
+    """Open a finished folder; states stay on disk until they are read."""
+    about = facts(folder)
+    tokens = np.load(folder / _TOKENS)
+    count = len(tokens["token"])
+    files = [
+        np.memmap(folder / f"layer_{layer}.bin", about["dtype"], "r", shape=(count, about["width"]))
+        for layer in about["layers"]
+    ]
+    return States(
+        layers=tuple(about["layers"]),
+        hidden=files,  # type: ignore[arg-type] # one file a layer, indexed alike
+        document=tokens["document"],
+        position=tokens["position"],
+        token=tokens["token"],
+        tasks=tuple(about["tasks"]),
+        prompts=tuple(tuple(prompt) for prompt in about["prompts"]),
+    )
