@@ -6,6 +6,7 @@ before the backbone's weights load, and their tensors and the backbone's fingerp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.ledger import ExitExtras
 from dynamax_lm.models.checkpoint import TINY
 from dynamax_lm.settings import HeadsFacts, RawSettings
+from dynamax_lm.settings.exits import Spread
+
+_log = logging.getLogger("lm_eval.dynamax_lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def choose_heads(
             is not asked again, but their configuration is read anew.
 
     Returns:
-        ``None`` for a run without heads.
+        ``None`` for a run without heads: none were asked for, and none are shipped for this
+        checkpoint, or those that are have no head at an exit that was asked for.
 
     Raises:
         SettingError: heads that cannot be read, or of another backbone.
@@ -94,7 +99,16 @@ def choose_heads(
         certified_confidence=setting.get("confidence") if isinstance(setting, dict) else None,
         fingerprint=heads.identity,
     )
+    if not raw.heads_chosen and not _fits(raw, config.num_hidden_layers, facts):
+        _log.info("exit_layers are not those of %s, which is left aside: no heads", name)
+        return None
     return ChosenHeads(folder, heads, facts)
+
+
+def _fits(raw: RawSettings, n_layers: int, facts: HeadsFacts) -> bool:
+    """Whether every exit that was asked for has a head; nobody asked for these heads."""
+    asked = raw.exit_layers.place(n_layers)
+    return isinstance(raw.exit_layers, Spread) or set(asked) <= set(facts.exit_layers)
 
 
 def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
+from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.trace import record_of
 from tests.checkpoints import save_checkpoint
@@ -206,3 +207,14 @@ def test_shipped_heads_are_the_default_of_tiny_alone(
     assert chosen("tiny", heads=None) is None
     assert chosen(str(checkpoint)) is None
     assert chosen(str(checkpoint), heads="tiny-mistral") == "tiny-mistral"
+
+
+def test_shipped_heads_stand_aside_for_exits_that_they_do_not_have() -> None:
+    """Nobody asked for them, so they are no reason to refuse a run; asked for, they are."""
+    inside = DynamaxMistral(pretrained="tiny", exit_layers=[8, 12])
+    assert inside.settings.heads == "tiny-mistral"
+    assert inside.settings.exit_layers == (8, 12)
+    inside.change(exit_layers=[4, 8])
+    assert (inside.settings.heads, inside.settings.confidence) == (None, "top_prob")
+    with pytest.raises(SettingError, match="no head after layer 4"):
+        inside.change(heads="tiny-mistral")
