@@ -68,6 +68,8 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     comparisons = []
     for entry in entries:
         row, rival = entry.row, entry.rival
+        if row.run.is_group(row.task):  # it has no documents but its tasks'
+            continue
         if row.full_depth is not None and row.kind not in _FULL_DEPTH:
             comparisons.append(against_full_depth(library, row))
         if rival is not None and rival.mixture and rival.source != FULL_DEPTH:

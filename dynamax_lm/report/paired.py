@@ -17,7 +17,7 @@ from dynamax_lm.errors import SettingError
 from dynamax_lm.report.conditions import conditions_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
-from dynamax_lm.report.runs import MetricKey, Run, Sample
+from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
 from dynamax_lm.report.static import StaticRival
 
 LEVEL = 0.95
@@ -105,7 +105,8 @@ def against_full_depth(library: Library, row: Row) -> Comparison:
             (s.number(row.key.metric), s.number(FULL_DEPTH_PREFIX + row.key.metric))
             for s in samples
         ]
-        return Comparison(row, row.key.metric, against, _difference(pairs, row.key.metric), "")
+        gap = _difference(pairs, row.key.metric, (row.quality, row.full_depth))
+        return Comparison(row, row.key.metric, against, gap, "")
     except MismatchError as error:
         return Comparison(row, row.key.metric, against, None, str(error))
 
@@ -150,7 +151,8 @@ def compare(library: Library, first: Run, second: Run, task: str, key: MetricKey
     """
     ours, theirs = _paired(library, first, second, task, key.filter)
     pairs = [(ours[n].number(key.metric), theirs[n].number(key.metric)) for n in sorted(ours)]
-    return _difference(pairs, key.metric)
+    published = (first.values(task).get(key), second.values(task).get(key))
+    return _difference(pairs, key.metric, published)
 
 
 def _paired(
@@ -189,6 +191,8 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
         values[sample.doc_id] = number
     if not values:
         raise MismatchError(f"no document has {metric} under the filter {row.key.filter}")
+    published = row.run.values(row.task).get(MetricKey(metric, row.key.filter))
+    _check_mean(list(values.values()), metric, published)
     return values
 
 
@@ -203,9 +207,22 @@ def _by_document(samples: Sequence[Sample]) -> Mapping[int, Sample]:
     return {sample.doc_id: sample for sample in samples}
 
 
-def _difference(pairs: Sequence[tuple[float | None, float | None]], metric: str) -> Difference:
+def _difference(
+    pairs: Sequence[tuple[float | None, float | None]],
+    metric: str,
+    published: tuple[Value | None, Value | None],
+) -> Difference:
+    """The difference, if it is that of the two published values: both must be means."""
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(both) != len(pairs) or not both:
         raise MismatchError(f"{metric} is not one number a document in both")
     first, second = zip(*both, strict=True)
+    _check_mean(first, metric, published[0])
+    _check_mean(second, metric, published[1])
     return difference(first, second)
+
+
+def _check_mean(numbers: Sequence[float], metric: str, published: Value | None) -> None:
+    mean = sum(numbers) / len(numbers)
+    if published is None or not math.isclose(mean, published.mean, rel_tol=1e-6, abs_tol=1e-9):
+        raise MismatchError(f"{metric} is not the mean of its documents, and has no differences")

@@ -88,6 +88,18 @@ def test_runs_without_samples_are_refused(tmp_path: Path) -> None:
         compare(library, *library.runs, "gen", EM)
 
 
+def test_what_is_no_mean_has_no_differences(tmp_path: Path) -> None:
+    """Of a perplexity, documents hold log-likelihoods: another scale, and the other way round."""
+    for name in ("a", "b"):
+        made = write_run(tmp_path / name, Plan(date=ord(name)))
+        data = made.data()
+        data["results"]["gen"]["em,none"] = 7.0
+        made.change(data)
+    library = load([tmp_path])
+    with pytest.raises(MismatchError, match="not the mean"):
+        compare(library, *library.runs, "gen", EM)
+
+
 def test_a_constant_gain_is_found(tmp_path: Path) -> None:
     write_run(tmp_path / "a", Plan(gain=0.25, date=1.0))
     write_run(tmp_path / "b", Plan(date=2.0))
