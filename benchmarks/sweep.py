@@ -1,6 +1,6 @@
 """What sharing saves: several thresholds in one sweep against one run, in one process.
 
-    python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 12
+    python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 8
 
 A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one. Both
 include all that lm-eval does around the model. Seconds are of the processor and rounds alternate;
@@ -18,7 +18,7 @@ from dynamax_lm.commandline import Command, add_lm_eval_options
 from dynamax_lm.engine import Memory
 
 THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
-ROUNDS = 3
+ROUNDS = 2
 
 
 def main(model: str, pretrained: str, task: str, limit: str) -> None:

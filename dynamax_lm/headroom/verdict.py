@@ -52,6 +52,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
         if exits
         else "no exit saves what a vocabulary check at it costs"
     )
+    under = f", under the bar of {bar}" if exits else ""
     if None in (free.low, free.high):
         level: Level = "undecided"
         reason = f"{perfect}, but one document has no interval; give more documents"
@@ -60,7 +61,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     elif _reaches(free, worthwhile) and _below(checked, worthwhile):
         level = "only with cheap checks"
         reason = (
-            f"{perfect}, but {looks}, under the bar of {bar}: a trained classifier that reads the "
+            f"{perfect}, but {looks}{under}: a trained classifier that reads the "
             f"hidden state may pay, a look at the vocabulary cannot"
         )
     elif _reaches(checked, worthwhile):
