@@ -27,7 +27,7 @@ from dynamax_lm.engine import Memory, Phases, ScoredAnswer, ScoreRequest, genera
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.ledger import AttentionCosts, Ledger, Mamba2Costs
+from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 from dynamax_lm.models import checkpoint
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
@@ -189,19 +189,20 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 heads = load_heads(chosen, self._unwrapped)
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
         costs = type(self).COSTS.from_config(self.config)
+        extras = exit_extras(heads, settings.exit_layers)
         self._ledger = Ledger(
             costs,
             exit_layers=settings.exit_layers,
             confidence=settings.confidence,
             skipped_state=settings.skipped_state,
-            exit_extras=exit_extras(heads, settings.exit_layers),
+            exit_extras=extras,
         )
         self._policy = FULL_DEPTH
         if settings.exit_layers:
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
         self.phases = Phases()
         self.fingerprint = self._fingerprint()
-        self._announce(costs)
+        self._announce(costs, extras)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _announce(self, costs: AttentionCosts | Mamba2Costs) -> None:
+    def _announce(self, costs: AttentionCosts | Mamba2Costs, extras: Sequence[ExitExtras]) -> None:
         folder, chosen = self.settings.trace_dir, self._chosen_heads
         settings = {
             "model": self.ARCHITECTURE.model,
@@ -274,7 +275,11 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 layers=costs.n_layers,
                 trace_dir=None if folder is None else Path(folder),
                 certificate=None if chosen is None else chosen.config.certificate,
-                costs={"architecture": self.ARCHITECTURE.name, **asdict(costs)},
+                costs={
+                    "architecture": self.ARCHITECTURE.name,
+                    **asdict(costs),
+                    "exit_extras": [extra._asdict() for extra in extras],
+                },
             ),
         )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from dynamax_lm.errors import SettingError
-from dynamax_lm.ledger import AttentionCosts, LayerCosts, Mamba2Costs
+from dynamax_lm.ledger import AttentionCosts, ExitExtras, LayerCosts, Mamba2Costs
 from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.report.runs import Run
 
@@ -24,12 +25,28 @@ _BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
 
 def costs_of(run: Run) -> LayerCosts | None:
     """What one layer of the run's model costs, or ``None`` where nobody says."""
-    written = dict((run.early_exit or {}).get("costs") or {})
+    written = _written(run)
+    written.pop("exit_extras", None)
     kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
     try:
         return kind(**written) if kind else _from_checkpoint(run)
     except (TypeError, ValueError):
         return None
+
+
+def exit_extras_of(run: Run) -> list[ExitExtras] | None:
+    """What is trained for each exit of the run, none without heads; ``None`` if nobody says."""
+    extras = _written(run).get("exit_extras")
+    if extras is None:
+        return None if run.settings.get("heads") else []
+    try:
+        return [ExitExtras(**extra) for extra in extras]
+    except TypeError:
+        return None
+
+
+def _written(run: Run) -> dict[str, Any]:
+    return dict((run.early_exit or {}).get("costs") or {})
 
 
 def checkpoint_folder(run: Run) -> Path | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dynamax_lm.ledger import Ledger
-from dynamax_lm.report.costs import costs_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run
 from dynamax_lm.summary import TaskTotals
 from dynamax_lm.trace import Bill
@@ -63,13 +63,14 @@ class DocumentAgain:
 def ledger_of(run: Run) -> Ledger | None:
     """The run's ledger; ``None`` where depths alone do not determine a bill.
 
-    Waiting tokens that are recomputed, drafts that are verified and trained heads cost what a trace
-    does not say.
+    Waiting tokens that are recomputed and drafts that are verified cost what a trace does not say,
+    and so do trained heads whose costs the run did not write down.
     """
     settings, costs = run.settings, costs_of(run)
     by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH
-    plain = settings.get("mode") in {"exit", "full"} and not settings.get("heads")
-    if costs is None or not by_depth or not plain:
+    plain = settings.get("mode") in {"exit", "full"}
+    extras = exit_extras_of(run)
+    if costs is None or extras is None or not by_depth or not plain:
         return None
     try:
         return Ledger(
@@ -77,6 +78,7 @@ def ledger_of(run: Run) -> Ledger | None:
             exit_layers=tuple(settings["exit_layers"]),
             confidence=settings["confidence"],
             skipped_state=settings["skipped_state"],
+            exit_extras=extras,
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -197,17 +197,18 @@ def _row(run: Run, task: str, key: MetricKey) -> Row:
         flops_saved_total=values.get(MetricKey("flops_saved_total", ours)),
         agreement=values.get(MetricKey("agreement", ours)),
         consistency=values.get(MetricKey("consistency", ours)),
-        certificate=_certificate(run),
+        certificate=_certificate(run, task),
     )
 
 
-def _certificate(run: Run) -> str:
-    """The certificate in words, from whatever the heads' run wrote of it."""
-    found = (run.early_exit or {}).get("certificate") or run.settings.get("certificate")
+def _certificate(run: Run, task: str) -> str:
+    """The certificate in words, and whether it speaks for this task; empty without one."""
+    found = (run.early_exit or {}).get("certificate")
     if not isinstance(found, dict):
-        return str(found or "")
-    if found.get("label"):
-        return str(found["label"])
+        return ""
+    applies = (found.get("applies") or {}).get(task) or {}
+    if not applies.get("certified"):
+        return str(applies.get("reason") or "not certified here")
     risk, delta = found.get("risk"), found.get("delta")
     if not is_number(risk) or not is_number(delta):
         return ""

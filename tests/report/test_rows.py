@@ -88,17 +88,23 @@ def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:
     assert {checkpoint_of(run) for run in runs} == {"tiny/mistral"}
 
 
-def test_every_name_a_certificate_may_have(tmp_path: Path) -> None:
+def test_a_certificate_speaks_for_its_own_tasks_alone(tmp_path: Path) -> None:
     made = write_run(tmp_path, Plan(tasks=ONE))
     data = made.data()
+    (task,) = data["results"]
+    word = {"metric": "agreement", "risk": 0.05, "delta": 0.1}
     for written, shown in [
-        ("not certified here", "not certified here"),
-        ({"label": "certified"}, "certified"),
+        (None, ""),
+        (word, "not certified here"),
+        (word | {"applies": {"another": {"certified": True}}}, "not certified here"),
         (
-            {"metric": "agreement", "risk": 0.05, "delta": 0.1},
+            word | {"applies": {task: {"certified": False, "reason": "not certified here: why"}}},
+            "not certified here: why",
+        ),
+        (
+            word | {"applies": {task: {"certified": True, "reason": None}}},
             "agreement loss ≤ 0.05 with probability 0.9",
         ),
-        (None, ""),
     ]:
         data["config"]["early_exit"]["certificate"] = written
         made.change(data)

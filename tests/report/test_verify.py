@@ -169,6 +169,22 @@ def test_bills_that_depths_do_not_determine_are_left(tmp_path: Path) -> None:
     assert [line for line in found.unchecked if "FLOPs" in line]
 
 
+def test_bills_of_heads_are_checked_by_the_costs_that_the_run_wrote_down(tmp_path: Path) -> None:
+    made = write_run(tmp_path)
+    data = made.data()
+    block = data["config"]["early_exit"]
+    block["settings"]["heads"] = "some/heads"
+    extra = {"classifier": 0, "translator": 0}
+    block["costs"]["exit_extras"] = [extra for _ in block["settings"]["exit_layers"]]
+    made.change(data)
+    found = _verified(made)
+    assert not found.mismatches
+    assert not [line for line in found.unchecked if "FLOPs" in line]
+    extra["translator"] = 2
+    made.change(data)
+    assert [line for line in _verified(made).mismatches if "flops_saved" in line]
+
+
 def test_a_metric_that_is_not_in_closed_form_is_left(tmp_path: Path) -> None:
     made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
     data = made.data()
