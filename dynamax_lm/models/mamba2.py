@@ -10,7 +10,7 @@ G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.models.ssd import Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
+from dynamax_lm.models.waiting import Waiting
 
 
 @dataclass
@@ -29,11 +30,13 @@ class RecurrentState:
         tokens: per layer, the tokens it has seen in each row.
         conv: per layer (B, K, C), the convolution's last inputs, oldest first.
         ssm: per layer (B, H, P, S), float32.
+        waiting: tokens that not every layer has seen yet.
     """
 
     tokens: list[list[int]]
     conv: list[Tensor]
     ssm: list[Tensor]
+    waiting: Waiting = field(default_factory=Waiting)
 
     def seen(self, layer: int) -> list[int]:
         """Tokens that ``layer`` has seen, per row."""
@@ -51,6 +54,7 @@ class RecurrentRun(Run):
     """A pass over recurrent states.
 
     Attributes:
+        shorter: whether a layer sees only the tokens that reach it.
         all_rows: whether the chunk has every row of the state, in order.
         state_rows: (B,) the state's rows.
         lengths: (B,) real tokens of each row.
@@ -62,6 +66,7 @@ class RecurrentRun(Run):
         device = chunk.ids.device
         self.state = state
         self.skipped_state = skipped_state
+        self.shorter = skipped_state in {"freeze", "recompute"}
         self.all_rows = chunk.rows == tuple(range(len(state.tokens[0])))
         self.state_rows = torch.tensor(chunk.rows, device=device)
         self.lengths = torch.tensor(chunk.lengths, device=device)
@@ -79,36 +84,37 @@ class RecurrentRun(Run):
     def seen(self) -> list[int]:
         """Tokens that a layer now sees of each row of the chunk."""
         if self._seen is None:
-            if self.left and self.skipped_state == "freeze":
+            if self.left and self.shorter:
                 self._seen = self._counts(self.cells).tolist()
             else:
                 self._seen = list(self.chunk.lengths)
         return self._seen
 
     def step_rows(self) -> tuple[list[int] | None, list[int]]:
-        """In a chunk of one token a row: the state's rows that run, and those that left.
+        """Where a layer sees one token a row: the state's rows that run, and those that left.
 
         ``None`` stands for all rows, in order.
         """
         if self._step_rows is None:
-            rows = self.chunk.rows
+            rows, width = self.chunk.rows, self.chunk.width
             running = None
             if not (self.whole and self.all_rows):
-                running = [rows[cell] for cell in self.cells.tolist()]
-            self._step_rows = running, [rows[cell] for cell in self.frozen.tolist()]
+                running = [rows[cell // width] for cell in self.cells.tolist()]
+            self._step_rows = running, [rows[cell // width] for cell in self.frozen.tolist()]
         return self._step_rows
 
     def places(self) -> tuple[Tensor, Tensor, int]:
         """Where the running cells stand in what a layer sees.
 
         Returns:
-            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` a
-            layer sees the shorter sequence of the tokens that reached it, else the whole chunk.
+            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` and
+            ``recompute`` a layer sees the sequence of the tokens that reached it, for good or so
+            far; else the whole chunk.
         """
         if self._places is None:
             width = self.chunk.width
             self._places = self.cells, self.lengths, width
-            if self.left and self.skipped_state == "freeze":
+            if self.left and self.shorter:
                 counts = self._counts(self.cells)
                 first = counts.cumsum(0) - counts
                 row = self.cells // width
@@ -130,7 +136,7 @@ class Mamba2Stack:
         kernels: what advances windows and states; the best for the model's device if left out.
     """
 
-    skipped_states = frozenset({"propagate", "freeze"})
+    skipped_states = frozenset({"propagate", "freeze", "recompute"})
 
     def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
         self.decoder = model.backbone
@@ -184,7 +190,7 @@ class Mamba2Stack:
         if run.mask is not None and mixer.in_proj.bias is not None:
             xbc = self._masked(xbc, run)  # a bias would leak from the pads into the convolution
         running = _Inputs(xbc, dt)
-        if run.chunk.width == 1 and not run.chunk.prefill:
+        if not run.chunk.prefill and run.places()[2] == 1:
             scanned = self._step(index, mixer, running, frozen, run)
         else:
             scanned = self._scan(index, mixer, running, frozen, run)
@@ -208,11 +214,13 @@ class Mamba2Stack:
             [list(tokens) for tokens in state.tokens],
             [conv.clone() for conv in state.conv],
             [ssm.clone() for ssm in state.ssm],
+            state.waiting.copy(),
         )
 
     def rewind(self, state: RecurrentState, mark: RecurrentState) -> None:
         fresh = self.mark(mark)
         state.tokens, state.conv, state.ssm = fresh.tokens, fresh.conv, fresh.ssm
+        state.waiting = fresh.waiting
 
     def take(self, state: RecurrentState, rows: Sequence[int]) -> RecurrentState:
         index = torch.tensor(rows, dtype=torch.long)
@@ -220,6 +228,7 @@ class Mamba2Stack:
             [[tokens[row] for row in rows] for tokens in state.tokens],
             [conv[index.to(conv.device)] for conv in state.conv],
             [ssm[index.to(ssm.device)] for ssm in state.ssm],
+            state.waiting.take(rows),
         )
 
     def _count(self, index: int, run: RecurrentRun) -> None:
