@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.models.ssd import Kernels, StateSpace, best_kernels
+from dynamax_lm.models.products import product, project, project_trusted
+from dynamax_lm.models.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
 
@@ -144,6 +145,7 @@ class Mamba2Stack:
         self.n_layers: int = model.config.num_hidden_layers
         self.vocab_size: int = model.config.vocab_size
         self.kernels = kernels or best_kernels(self.device)
+        self._project = project_trusted if self.kernels is TRUSTED else project
         self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
 
     @property
@@ -183,7 +185,7 @@ class Mamba2Stack:
         normed = block.norm(hidden.to(dtype=block.norm.weight.dtype))
         if run.mask is not None:
             normed = self._masked(normed, run)
-        projected = mixer.in_proj(normed)
+        projected = self._project(mixer.in_proj, normed)
         gate, xbc, dt = projected.split(
             [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], dim=-1
         )
@@ -206,8 +208,7 @@ class Mamba2Stack:
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm_f
         normed = norm(hidden.to(norm.weight.device))
-        logits: Tensor = self.lm_head(normed.to(self.lm_head.weight.dtype)).float()
-        return logits
+        return self._project(self.lm_head, normed.to(self.lm_head.weight.dtype)).float()
 
     def mark(self, state: RecurrentState) -> RecurrentState:
         return RecurrentState(
@@ -254,7 +255,7 @@ class Mamba2Stack:
         skip = mixer.intermediate_size
         if type(mixer.in_proj) is nn.Linear:
             bias = mixer.in_proj.bias
-            projected = F.linear(
+            projected = product(
                 normed, mixer.in_proj.weight[skip:], None if bias is None else bias[skip:]
             )
         else:  # a quantised or adapted projection cannot be cut: compute it whole

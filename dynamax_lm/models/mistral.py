@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mistral.modeling_mistral import (
+    MistralMLP,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
 
+from dynamax_lm.models.products import few, project, project_trusted
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
 
@@ -209,11 +212,14 @@ class MistralStack:
 
     Args:
         model: the loaded model, in evaluation mode.
+        trusted: whether every product is transformers' own, to the last bit.
     """
 
     skipped_states = frozenset({"propagate", "copy_kv", "recompute"})
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, trusted: bool = False) -> None:
+        self._project = project_trusted if trusted else project
+        self._trusted = trusted
         self.decoder = model.model
         self.lm_head: nn.Module = model.lm_head
         self.config = model.config
@@ -261,15 +267,18 @@ class MistralStack:
         hidden = hidden.to(device)
         attention = layer.self_attn
         normed = layer.input_layernorm(hidden)
-        query = attention.q_proj(normed).unflatten(-1, (self.heads, -1))
-        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
-        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        query = self._project(attention.q_proj, normed).unflatten(-1, (self.heads, -1))
+        key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
+        value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.angles()
         cos, sin = cos.to(device), sin.to(device)
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
         self._write(index, key, value, run.cells, run)
-        hidden = hidden + attention.o_proj(self._attend(attention, index, query, run))
-        mixed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        attended = self._attend(attention, index, query, run)
+        hidden = hidden + self._project(attention.o_proj, attended)
+        mixed: Tensor = hidden + self._feed_forward(
+            layer.mlp, layer.post_attention_layernorm(hidden)
+        )
         return mixed
 
     def end(self, state: AttentionState, run: Run) -> None:
@@ -280,8 +289,7 @@ class MistralStack:
 
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm
-        logits: Tensor = self.lm_head(norm(hidden.to(norm.weight.device)))
-        return logits
+        return self._project(self.lm_head, norm(hidden.to(norm.weight.device)))
 
     def mark(self, state: AttentionState) -> tuple[list[int], Waiting]:
         return list(state.lengths), state.waiting.copy()
@@ -299,6 +307,14 @@ class MistralStack:
             [values[index.to(values.device)] for values in state.values],
             state.waiting.take(rows),
         )
+
+    def _feed_forward(self, mlp: Any, rows: Tensor) -> Tensor:
+        """(N, D) the gated block; its wide products take the shortcut where rows are few."""
+        known = type(mlp) in {MistralMLP, LlamaMLP} and type(mlp.gate_proj) is nn.Linear
+        if self._trusted or not (known and few(rows, mlp.gate_proj.weight)):
+            return project_trusted(mlp, rows)
+        gate = mlp.act_fn(self._project(mlp.gate_proj, rows))
+        return self._project(mlp.down_proj, gate * self._project(mlp.up_proj, rows))
 
     def _reserve(self, state: AttentionState, slots: int) -> None:
         if slots <= state.keys[0].shape[2]:
@@ -339,8 +355,8 @@ class MistralStack:
         norm: Any = layer.input_layernorm
         device = norm.weight.device
         normed = norm(run.frozen_hidden.to(device))
-        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
-        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
+        value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.cos[run.frozen].to(device), run.sin[run.frozen].to(device)
         key, _ = apply_rotary_pos_emb(key, key, cos, sin)
         self._write(index, key, value, run.frozen, run)

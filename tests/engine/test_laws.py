@@ -355,7 +355,7 @@ def rows_that_enter(stack: Any, kind: str) -> Iterator[list[int]]:
     counts = [0] * stack.n_layers
     hooks = []
     for number, layer in enumerate(stack.decoder.layers):
-        part = layer.mixer.out_proj if kind == "mamba2" else layer.mlp
+        part = layer.mixer.out_proj if kind == "mamba2" else layer.mlp.act_fn
 
         def count(module: Any, inputs: tuple[torch.Tensor], number: int = number) -> None:
             counts[number] += inputs[0].shape[:-1].numel()
