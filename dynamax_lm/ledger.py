@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from dynamax_lm.catchup import reached
 from dynamax_lm.trace import Bill
 
 CONVENTION = (
@@ -156,12 +157,14 @@ class AttentionCosts:
     def skipped(self, skipped_state: str) -> int:
         """``propagate``: the K and V projections; ``copy_kv``: nothing but bytes.
 
+        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
+
         Raises:
             ValueError: another ``skipped_state``.
         """
         if skipped_state == "propagate":
             return self.kv_projections
-        if skipped_state == "copy_kv":
+        if skipped_state in {"copy_kv", "recompute"}:
             return 0
         raise ValueError(f"attention has no skipped_state {skipped_state!r}")
 
@@ -260,6 +263,8 @@ class Mamba2Costs:
     def skipped(self, skipped_state: str) -> int:
         """``propagate``: x, B, C, dt, convolution and state step; ``freeze``: nothing.
 
+        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
+
         The convolution is billed whole: its window must hold C as well.
 
         Raises:
@@ -267,7 +272,7 @@ class Mamba2Costs:
         """
         if skipped_state == "propagate":
             return self.state_projection + self.convolution + self.advance
-        if skipped_state == "freeze":
+        if skipped_state in {"freeze", "recompute"}:
             return 0
         raise ValueError(f"Mamba-2 has no skipped_state {skipped_state!r}")
 
@@ -325,6 +330,7 @@ class Ledger:
         if len(exit_extras) not in {0, len(exits)}:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         self._costs = costs
+        self._recompute = bool(exits) and skipped_state == "recompute"
         self._depths = self._tariff(exits, confidence, skipped_state, exit_extras)
 
     def _tariff(
@@ -370,8 +376,10 @@ class Ledger:
         if prompt_tokens < 0:
             raise ValueError(f"prompt_tokens is at least 0, got {prompt_tokens}")
         costs = self._costs
-        layers = checks = projection = propagation = full_depth = 0
-        for position, used in enumerate(layers_used, start=prompt_tokens):
+        layers = checks = projection = propagation = recomputation = full_depth = 0
+        in_the_end = reached(layers_used, costs.n_layers) if self._recompute else layers_used
+        pairs = zip(layers_used, in_the_end, strict=True)
+        for position, (used, final) in enumerate(pairs, start=prompt_tokens):
             depth = self._depths.get(used)
             if depth is None:
                 raise ValueError(f"a token leaves at {sorted(self._depths)}, not at layer {used}")
@@ -381,6 +389,7 @@ class Ledger:
             checks += depth.checks
             projection += depth.projection
             propagation += depth.propagation
+            recomputation += (final - used) * layer
         full_depth += len(layers_used) * self._depths[costs.n_layers].projection
         return Bill(
             prompt=costs.prompt(prompt_tokens),
@@ -388,5 +397,6 @@ class Ledger:
             checks=checks,
             projection=projection,
             propagation=propagation,
+            recomputation=recomputation,
             full_depth=full_depth,
         )

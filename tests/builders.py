@@ -30,6 +30,8 @@ SKIPPED = [
     ("mistral", "copy_kv"),
     ("mamba2", "propagate"),
     ("mamba2", "freeze"),
+    ("mistral", "recompute"),
+    ("mamba2", "recompute"),
 ]
 CONFIDENCES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle"]
 

@@ -344,7 +344,6 @@ def test_names_unknown(name: str, value: object) -> None:
         ("heads", ""),
         ("confidence", "head"),
         ("threshold", "certified"),
-        ("skipped_state", "recompute"),
         ("mode", "lossless"),
     ],
 )

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.catchup import crowded
+from dynamax_lm.engine.loop import catch_up, run_chunk
 from dynamax_lm.engine.memory import Memory
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
@@ -203,6 +204,7 @@ def _decode(
             rows[row].layers_used.append(used)
             rows[row].confidence.append(None if sure != sure else sure)
         active = [row for row in active if not requests[row].finished(rows[row].tokens)]
+        catch_up(stack, state, [row for row in active if crowded(state.waiting.count(row))])
 
 
 def _inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:

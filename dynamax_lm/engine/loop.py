@@ -8,7 +8,7 @@ Glossary: N real tokens of the chunk, n tokens asked at an exit, D width, V voca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.confidence import make_confidence
+from dynamax_lm.engine.departures import CatchUp, Departures, Gone
 from dynamax_lm.engine.trained import Advice
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
@@ -121,7 +122,11 @@ def run_chunk(
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
     """
+    recompute = skipped_state == "recompute"
+    if recompute:
+        chunk = state.waiting.widen(chunk)
     run = stack.begin(state, chunk, skipped_state)
+    cells: Departures = CatchUp(run, state.waiting) if recompute else Gone(run)
     hidden = stack.embed(run)
     count = run.cells.shape[0]
     device = run.cells.device
@@ -133,9 +138,10 @@ def run_chunk(
     if advice is not None and policy.confidence == "head":
         advice.begin(chunk, run.cells)
     for layer in range(stack.n_layers):
-        hidden = stack.layer(layer, hidden, run)
+        hidden = stack.layer(layer, cells.arrive(layer, hidden), run)
         if layer + 1 not in exits or emitter is None or not running.shape[0]:
             continue
+        undecided = cells.undecided(hidden)
         leaving = torch.zeros_like(running, dtype=torch.bool)
         for part in _slices(stack, running.shape[0]):
             view = _View(
@@ -144,7 +150,7 @@ def run_chunk(
                 exit=exits[layer + 1],
                 layer=layer + 1,
                 index=running[part],
-                hidden=hidden[part],
+                hidden=undecided[part],
                 targets=targets,
                 advice=advice,
             )
@@ -157,14 +163,24 @@ def run_chunk(
                 emitter.emit(view.index[going], logits)
         if leaving.any():
             layers_used[running[leaving]] = layer + 1
-            run.leave(leaving, hidden)
-            hidden = hidden[(~leaving).to(hidden.device)]
+            hidden = cells.leave(leaving, hidden, layer + 1)
             running = running[~leaving]
     if emitter is not None and running.shape[0]:
+        undecided = cells.undecided(hidden)
         for part in _slices(stack, running.shape[0]):
-            emitter.emit(running[part], stack.unembed(hidden[part]))
+            emitter.emit(running[part], stack.unembed(undecided[part]))
     stack.end(state, run)
+    cells.close()
     return Depths(layers_used, confidence)
+
+
+def catch_up(stack: LayerStack, state: Any, rows: Sequence[int]) -> None:
+    """Run all that wait in ``rows`` of ``state`` through the layers that they skipped."""
+    rows = [row for row in rows if state.waiting.count(row)]
+    if rows:
+        none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
+        chunk = Chunk(none, (0,) * len(rows), tuple(rows))
+        run_chunk(stack, state, chunk, None, skipped_state="recompute")
 
 
 def _some(view: _View, going: Tensor) -> Tensor:

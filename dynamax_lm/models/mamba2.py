@@ -10,15 +10,17 @@ G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.models.ssd import Kernels, StateSpace, best_kernels
+from dynamax_lm.models.products import product, project, project_trusted
+from dynamax_lm.models.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
+from dynamax_lm.models.waiting import Waiting
 
 
 @dataclass
@@ -29,11 +31,13 @@ class RecurrentState:
         tokens: per layer, the tokens it has seen in each row.
         conv: per layer (B, K, C), the convolution's last inputs, oldest first.
         ssm: per layer (B, H, P, S), float32.
+        waiting: tokens that not every layer has seen yet.
     """
 
     tokens: list[list[int]]
     conv: list[Tensor]
     ssm: list[Tensor]
+    waiting: Waiting = field(default_factory=Waiting)
 
     def seen(self, layer: int) -> list[int]:
         """Tokens that ``layer`` has seen, per row."""
@@ -51,6 +55,7 @@ class RecurrentRun(Run):
     """A pass over recurrent states.
 
     Attributes:
+        shorter: whether a layer sees only the tokens that reach it.
         all_rows: whether the chunk has every row of the state, in order.
         state_rows: (B,) the state's rows.
         lengths: (B,) real tokens of each row.
@@ -62,6 +67,7 @@ class RecurrentRun(Run):
         device = chunk.ids.device
         self.state = state
         self.skipped_state = skipped_state
+        self.shorter = skipped_state in {"freeze", "recompute"}
         self.all_rows = chunk.rows == tuple(range(len(state.tokens[0])))
         self.state_rows = torch.tensor(chunk.rows, device=device)
         self.lengths = torch.tensor(chunk.lengths, device=device)
@@ -79,36 +85,37 @@ class RecurrentRun(Run):
     def seen(self) -> list[int]:
         """Tokens that a layer now sees of each row of the chunk."""
         if self._seen is None:
-            if self.left and self.skipped_state == "freeze":
+            if self.left and self.shorter:
                 self._seen = self._counts(self.cells).tolist()
             else:
                 self._seen = list(self.chunk.lengths)
         return self._seen
 
     def step_rows(self) -> tuple[list[int] | None, list[int]]:
-        """In a chunk of one token a row: the state's rows that run, and those that left.
+        """Where a layer sees one token a row: the state's rows that run, and those that left.
 
         ``None`` stands for all rows, in order.
         """
         if self._step_rows is None:
-            rows = self.chunk.rows
+            rows, width = self.chunk.rows, self.chunk.width
             running = None
             if not (self.whole and self.all_rows):
-                running = [rows[cell] for cell in self.cells.tolist()]
-            self._step_rows = running, [rows[cell] for cell in self.frozen.tolist()]
+                running = [rows[cell // width] for cell in self.cells.tolist()]
+            self._step_rows = running, [rows[cell // width] for cell in self.frozen.tolist()]
         return self._step_rows
 
     def places(self) -> tuple[Tensor, Tensor, int]:
         """Where the running cells stand in what a layer sees.
 
         Returns:
-            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` a
-            layer sees the shorter sequence of the tokens that reached it, else the whole chunk.
+            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` and
+            ``recompute`` a layer sees the sequence of the tokens that reached it, for good or so
+            far; else the whole chunk.
         """
         if self._places is None:
             width = self.chunk.width
             self._places = self.cells, self.lengths, width
-            if self.left and self.skipped_state == "freeze":
+            if self.left and self.shorter:
                 counts = self._counts(self.cells)
                 first = counts.cumsum(0) - counts
                 row = self.cells // width
@@ -130,7 +137,7 @@ class Mamba2Stack:
         kernels: what advances windows and states; the best for the model's device if left out.
     """
 
-    skipped_states = frozenset({"propagate", "freeze"})
+    skipped_states = frozenset({"propagate", "freeze", "recompute"})
 
     def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
         self.decoder = model.backbone
@@ -138,6 +145,7 @@ class Mamba2Stack:
         self.n_layers: int = model.config.num_hidden_layers
         self.vocab_size: int = model.config.vocab_size
         self.kernels = kernels or best_kernels(self.device)
+        self._project = project_trusted if self.kernels is TRUSTED else project
         self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
 
     @property
@@ -177,14 +185,14 @@ class Mamba2Stack:
         normed = block.norm(hidden.to(dtype=block.norm.weight.dtype))
         if run.mask is not None:
             normed = self._masked(normed, run)
-        projected = mixer.in_proj(normed)
+        projected = self._project(mixer.in_proj, normed)
         gate, xbc, dt = projected.split(
             [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], dim=-1
         )
         if run.mask is not None and mixer.in_proj.bias is not None:
             xbc = self._masked(xbc, run)  # a bias would leak from the pads into the convolution
         running = _Inputs(xbc, dt)
-        if run.chunk.width == 1 and not run.chunk.prefill:
+        if not run.chunk.prefill and run.places()[2] == 1:
             scanned = self._step(index, mixer, running, frozen, run)
         else:
             scanned = self._scan(index, mixer, running, frozen, run)
@@ -200,19 +208,20 @@ class Mamba2Stack:
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm_f
         normed = norm(hidden.to(norm.weight.device))
-        logits: Tensor = self.lm_head(normed.to(self.lm_head.weight.dtype)).float()
-        return logits
+        return self._project(self.lm_head, normed.to(self.lm_head.weight.dtype)).float()
 
     def mark(self, state: RecurrentState) -> RecurrentState:
         return RecurrentState(
             [list(tokens) for tokens in state.tokens],
             [conv.clone() for conv in state.conv],
             [ssm.clone() for ssm in state.ssm],
+            state.waiting.copy(),
         )
 
     def rewind(self, state: RecurrentState, mark: RecurrentState) -> None:
         fresh = self.mark(mark)
         state.tokens, state.conv, state.ssm = fresh.tokens, fresh.conv, fresh.ssm
+        state.waiting = fresh.waiting
 
     def take(self, state: RecurrentState, rows: Sequence[int]) -> RecurrentState:
         index = torch.tensor(rows, dtype=torch.long)
@@ -220,6 +229,7 @@ class Mamba2Stack:
             [[tokens[row] for row in rows] for tokens in state.tokens],
             [conv[index.to(conv.device)] for conv in state.conv],
             [ssm[index.to(ssm.device)] for ssm in state.ssm],
+            state.waiting.take(rows),
         )
 
     def _count(self, index: int, run: RecurrentRun) -> None:
@@ -245,7 +255,7 @@ class Mamba2Stack:
         skip = mixer.intermediate_size
         if type(mixer.in_proj) is nn.Linear:
             bias = mixer.in_proj.bias
-            projected = F.linear(
+            projected = product(
                 normed, mixer.in_proj.weight[skip:], None if bias is None else bias[skip:]
             )
         else:  # a quantised or adapted projection cannot be cut: compute it whole

@@ -10,19 +10,23 @@ Glossary: H query heads, G key/value heads, P head width, S slots.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mistral.modeling_mistral import (
+    MistralMLP,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
 
+from dynamax_lm.models.products import few, project, project_trusted
 from dynamax_lm.models.stack import Chunk, Run
+from dynamax_lm.models.waiting import Waiting
 
 _BLOCK = 64
 """Slots are allocated in steps of this many."""
@@ -37,17 +41,19 @@ class AttentionState:
         lengths: slots used by each row, pads included.
         keys: per layer (B, G, S, P).
         values: per layer (B, G, S, P).
+        waiting: tokens that have a slot, but no key and value in every layer yet.
     """
 
     pads: list[int]
     lengths: list[int]
     keys: list[Tensor]
     values: list[Tensor]
+    waiting: Waiting = field(default_factory=Waiting)
 
     def seen(self, layer: int) -> list[int]:
-        """Tokens that ``layer`` has seen, per row."""
-        del layer  # every rule for skipped layers writes a key and a value for every token
-        return [length - pad for length, pad in zip(self.lengths, self.pads, strict=True)]
+        """Tokens that ``layer`` has seen, per row: all but those that wait below it."""
+        pairs = enumerate(zip(self.lengths, self.pads, strict=True))
+        return [length - pad - self.waiting.missing(row, layer) for row, (length, pad) in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,6 @@ class AttentionRun(Run):
         cos: (B * T, P) rotary cosines; ``sin`` likewise.
         used: slots that any row uses once the chunk is in.
         block: whether the chunk's cells are the same slots of every row of the state.
-        one_token: whether the chunk is a decoding step.
     """
 
     def __init__(self, chunk: Chunk, state: AttentionState, skipped_state: str) -> None:
@@ -89,7 +94,8 @@ class AttentionRun(Run):
             pads = [width - length for length in chunk.lengths]
             for row, pad in zip(chunk.rows, pads, strict=True):
                 state.pads[row], state.lengths[row] = pad, 0
-        starts = [state.lengths[row] for row in chunk.rows]
+        known = chunk.known or (0,) * len(chunk.rows)
+        starts = [state.lengths[row] - old for row, old in zip(chunk.rows, known, strict=True)]
         self.starts = torch.tensor(starts, device=device)
         self.pads = torch.tensor([state.pads[row] for row in chunk.rows], device=device)
         columns = torch.arange(width, device=device)
@@ -102,8 +108,19 @@ class AttentionRun(Run):
         self.cos: Tensor
         self.sin: Tensor
         self.block = self.level and self.all_rows
-        self.one_token = width == 1 and not chunk.prefill
+        self._single: bool | None = None
         self.changed()
+
+    @property
+    def one_token(self) -> bool:
+        """Whether each row that runs has one cell that does, as in a decoding step."""
+        if self._single is None:
+            single = not self.chunk.prefill
+            if single and self.chunk.width > 1:
+                rows = self.cells // self.chunk.width
+                single = not bool((rows[1:] == rows[:-1]).any())
+            self._single = single
+        return self._single
 
     def positions(self) -> Tensor:
         """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
@@ -114,6 +131,7 @@ class AttentionRun(Run):
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
+        self._single = None
 
     def angles(self) -> tuple[Tensor, Tensor]:
         """(N, P) rotary cosines and sines of the running cells."""
@@ -125,12 +143,12 @@ class AttentionRun(Run):
         return self._angles
 
     def spans(self, window: int | None) -> list[tuple[int, int, int]]:
-        """In a chunk of one token a row: the row of each running cell, and the slots it sees."""
+        """Where one token a row runs: the row of each running cell, and the slots it sees."""
         if self._spans is None:
             self._spans = []
-            for cell in self.cells.tolist():
-                row = self.chunk.rows[cell]
-                end = self.state.lengths[row] + 1
+            rows = self.state_rows[self.cells].tolist()
+            for row, slot in zip(rows, self.slots[self.cells].tolist(), strict=True):
+                end = slot + 1
                 start = self.state.pads[row]
                 if window is not None:
                     start = max(start, end - window)
@@ -194,11 +212,14 @@ class MistralStack:
 
     Args:
         model: the loaded model, in evaluation mode.
+        trusted: whether every product is transformers' own, to the last bit.
     """
 
-    skipped_states = frozenset({"propagate", "copy_kv"})
+    skipped_states = frozenset({"propagate", "copy_kv", "recompute"})
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, trusted: bool = False) -> None:
+        self._project = project_trusted if trusted else project
+        self._trusted = trusted
         self.decoder = model.model
         self.lm_head: nn.Module = model.lm_head
         self.config = model.config
@@ -239,39 +260,43 @@ class MistralStack:
         assert isinstance(run, AttentionRun)
         layer = self.decoder.layers[index]
         device = layer.input_layernorm.weight.device
-        if run.left:
+        if run.left and run.skipped_state != "recompute":
             self._skip(index, layer, run)
         if not hidden.shape[0]:
             return hidden
         hidden = hidden.to(device)
         attention = layer.self_attn
         normed = layer.input_layernorm(hidden)
-        query = attention.q_proj(normed).unflatten(-1, (self.heads, -1))
-        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
-        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        query = self._project(attention.q_proj, normed).unflatten(-1, (self.heads, -1))
+        key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
+        value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.angles()
         cos, sin = cos.to(device), sin.to(device)
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
         self._write(index, key, value, run.cells, run)
-        hidden = hidden + attention.o_proj(self._attend(attention, index, query, run))
-        mixed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        attended = self._attend(attention, index, query, run)
+        hidden = hidden + self._project(attention.o_proj, attended)
+        mixed: Tensor = hidden + self._feed_forward(
+            layer.mlp, layer.post_attention_layernorm(hidden)
+        )
         return mixed
 
     def end(self, state: AttentionState, run: Run) -> None:
-        for row, length in zip(run.chunk.rows, run.chunk.lengths, strict=True):
-            state.lengths[row] += run.chunk.width if run.chunk.prefill else length
+        chunk = run.chunk
+        known = chunk.known or (0,) * len(chunk.rows)
+        for row, length, old in zip(chunk.rows, chunk.lengths, known, strict=True):
+            state.lengths[row] += chunk.width if chunk.prefill else length - old
 
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm
-        logits: Tensor = self.lm_head(norm(hidden.to(norm.weight.device)))
-        return logits
+        return self._project(self.lm_head, norm(hidden.to(norm.weight.device)))
 
-    def mark(self, state: AttentionState) -> list[int]:
-        return list(state.lengths)
+    def mark(self, state: AttentionState) -> tuple[list[int], Waiting]:
+        return list(state.lengths), state.waiting.copy()
 
-    def rewind(self, state: AttentionState, mark: list[int]) -> None:
+    def rewind(self, state: AttentionState, mark: tuple[list[int], Waiting]) -> None:
         # Slots beyond a row's length are masked until they are written again.
-        state.lengths = list(mark)
+        state.lengths, state.waiting = list(mark[0]), mark[1].copy()
 
     def take(self, state: AttentionState, rows: Sequence[int]) -> AttentionState:
         index = torch.tensor(rows, dtype=torch.long)
@@ -280,7 +305,16 @@ class MistralStack:
             [state.lengths[row] for row in rows],
             [keys[index.to(keys.device)] for keys in state.keys],
             [values[index.to(values.device)] for values in state.values],
+            state.waiting.take(rows),
         )
+
+    def _feed_forward(self, mlp: Any, rows: Tensor) -> Tensor:
+        """(N, D) the gated block; its wide products take the shortcut where rows are few."""
+        known = type(mlp) in {MistralMLP, LlamaMLP} and type(mlp.gate_proj) is nn.Linear
+        if self._trusted or not (known and few(rows, mlp.gate_proj.weight)):
+            return project_trusted(mlp, rows)
+        gate = mlp.act_fn(self._project(mlp.gate_proj, rows))
+        return self._project(mlp.down_proj, gate * self._project(mlp.up_proj, rows))
 
     def _reserve(self, state: AttentionState, slots: int) -> None:
         if slots <= state.keys[0].shape[2]:
@@ -321,8 +355,8 @@ class MistralStack:
         norm: Any = layer.input_layernorm
         device = norm.weight.device
         normed = norm(run.frozen_hidden.to(device))
-        key = attention.k_proj(normed).unflatten(-1, (self.kv_heads, -1))
-        value = attention.v_proj(normed).unflatten(-1, (self.kv_heads, -1))
+        key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
+        value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.cos[run.frozen].to(device), run.sin[run.frozen].to(device)
         key, _ = apply_rotary_pos_emb(key, key, cos, sin)
         self._write(index, key, value, run.frozen, run)

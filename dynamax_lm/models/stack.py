@@ -24,15 +24,18 @@ class Chunk:
 
     Attributes:
         ids: (B, T) token ids; cells outside ``lengths`` hold any valid id.
-        lengths: real tokens of each row, 1..T (0 only in a prefill).
+        lengths: real tokens of each row, 1..T; 0 only in a prefill, and where a row catches up.
         rows: the state's row of each row of the chunk.
         prefill: pads stand on the left and the state is empty; otherwise pads stand on the right.
+        known: how many of each row's first tokens the state has begun to see, and which wait in it;
+            empty for none.
     """
 
     ids: Tensor
     lengths: tuple[int, ...]
     rows: tuple[int, ...]
     prefill: bool = False
+    known: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -112,8 +115,18 @@ class Run:
         self.left = True
         self.changed()
 
+    def keep(self, staying: Tensor) -> None:
+        """Run on with the cells where ``staying`` (N,) holds; nothing is frozen."""
+        self.place(self.cells[staying.to(self.cells.device)])
+
+    def place(self, cells: Tensor) -> None:
+        """Run on with ``cells``, ascending."""
+        self.cells = cells
+        self.left = True
+        self.changed()
+
     def changed(self) -> None:
-        """Called after every departure; adapters drop what they derived from ``cells``."""
+        """Called whenever ``cells`` change; adapters drop what they derived from them."""
 
 
 class LayerStack(Protocol):

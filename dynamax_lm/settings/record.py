@@ -33,9 +33,8 @@ Plain = str | float | bool | list[int] | None
 
 _CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
 _MODES = ("exit", "full")
-_SKIPPED_STATES = ("propagate", "copy_kv", "freeze")
+_SKIPPED_STATES = ("propagate", "copy_kv", "freeze", "recompute")
 _NOT_YET = {
-    ("skipped_state", "recompute"): "not available yet; use propagate, copy_kv or freeze",
     ("mode", "lossless"): "not available yet; use exit or full",
 }
 _IMPOSSIBLE = {

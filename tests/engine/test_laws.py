@@ -252,7 +252,11 @@ def test_every_layer_has_seen_every_token(
         everything = [len(row) - 1 + step + 1 for row in rows]
         last = [len(row) - 1 + seen for row, seen in zip(rows, above, strict=True)]
         for layer in range(shape.layers):
-            if skipped != "freeze":
+            if skipped == "recompute":
+                waits = [state.waiting.missing(row, layer) for row in range(len(rows))]
+                seen = zip(state.seen(layer), waits, strict=True)
+                assert [tokens + waiting for tokens, waiting in seen] == everything
+            elif skipped != "freeze":
                 assert state.seen(layer) == everything
         assert state.seen(0) == everything
         if skipped == "freeze":
@@ -351,7 +355,7 @@ def rows_that_enter(stack: Any, kind: str) -> Iterator[list[int]]:
     counts = [0] * stack.n_layers
     hooks = []
     for number, layer in enumerate(stack.decoder.layers):
-        part = layer.mixer.out_proj if kind == "mamba2" else layer.mlp
+        part = layer.mixer.out_proj if kind == "mamba2" else layer.mlp.act_fn
 
         def count(module: Any, inputs: tuple[torch.Tensor], number: int = number) -> None:
             counts[number] += inputs[0].shape[:-1].numel()
@@ -362,6 +366,14 @@ def rows_that_enter(stack: Any, kind: str) -> Iterator[list[int]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def run_for(trace: AnswerTrace, skipped: str) -> list[int]:
+    """Layers run for each token; under recompute, with those that it caught up."""
+    used = list(trace.layers_used)
+    if skipped != "recompute":
+        return used
+    return [max(used[token:]) for token in range(len(used))]
 
 
 @settings(max_examples=40)
@@ -376,7 +388,7 @@ def test_only_rows_still_alive_enter_a_layer(
     body = max(len(row) for row in rows) - 1
     with rows_that_enter(stack, shape.kind) as counts:
         answers = generate(stack, ask(rows), policy=policy, skipped_state=skipped)
-    depths = [used for answer in answers for used in answer.trace.layers_used]
+    depths = [used for answer in answers for used in run_for(answer.trace, skipped)]
     prefilled = body * len(rows)
     assert counts == [
         prefilled + sum(used > layer for used in depths) for layer in range(shape.layers)
@@ -385,7 +397,7 @@ def test_only_rows_still_alive_enter_a_layer(
     body = max(len(request.prompt) for request in requests) - 1
     with rows_that_enter(stack, shape.kind) as counts:
         scored = score(stack, requests, policy=policy, skipped_state=skipped)
-    depths = [used for answer in scored for used in answer.trace.layers_used]
+    depths = [used for answer in scored for used in run_for(answer.trace, skipped)]
     prefilled = body * len(requests)
     assert counts == [
         prefilled + sum(used > layer for used in depths) for layer in range(shape.layers)

@@ -249,7 +249,6 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ("mistral", {"exit_layers": "[2,4]"}, "4"),
         ("mistral", {"skipped_state": "freeze"}, "silent hole"),
         ("mamba2", {"skipped_state": "copy_kv"}, "propagate or freeze"),
-        ("mistral", {"skipped_state": "recompute"}, "not available yet"),
         ("mistral", {"mode": "lossless"}, "not available yet"),
         ("mistral", {"treshold": 0.5}, "threshold"),
         ("mistral", {"use_safetensors": False}, "safetensors"),

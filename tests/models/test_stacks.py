@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dynamax_lm.engine.loop import run_chunk
 from dynamax_lm.models.mamba2 import Mamba2Stack
+from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.models.ssd import TRUSTED
 from dynamax_lm.models.stack import Chunk
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
@@ -32,7 +33,10 @@ class Keep:
 
 def layer_by_layer(model: Any, kind: str, rows: list[tuple[int, ...]]) -> Tensor:
     """(B, T, V) logits through the stack with transformers' kernels, pads on the left."""
-    stack = Mamba2Stack(model, TRUSTED) if kind == "mamba2" else STACKS[kind](model)
+    if kind == "mamba2":
+        stack: Any = Mamba2Stack(model, TRUSTED)
+    else:
+        stack = MistralStack(model, trusted=True)
     chunk = Chunk.of(rows, range(len(rows)), stack.device, prefill=True)
     kept = Keep(chunk.ids.numel())
     run_chunk(stack, stack.new_state(len(rows)), chunk, kept)
