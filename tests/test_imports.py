@@ -49,21 +49,23 @@ TABLE: dict[str, Row] = {
     "trace": row("", HEAVY),
     "policy": row("confidence trace", MODELS),
     "confidence": row("", MODELS),
-    "ledger": row("errors trace", HEAVY),
+    "catchup": row("", HEAVY),
+    "ledger": row("catchup errors trace", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
     "certificate": row("errors", HEAVY),
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
-    "models.mistral": row("models.stack", LM_EVAL),
+    "models.waiting": row("models.stack", MODELS),
+    "models.mistral": row("models.stack models.waiting", LM_EVAL),
     "models.ssd": row("", LM_EVAL),
-    "models.mamba2": row("models.ssd models.stack", LM_EVAL),
+    "models.mamba2": row("models.ssd models.stack models.waiting", LM_EVAL),
     "models.stops": row("", LM_EVAL),
     "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
     "models.sampling": row("errors engine"),
     "models.requests": row("errors engine models.stops models.sampling"),
-    "engine": row("confidence policy trace models.stack", MODELS),
+    "engine": row("catchup confidence policy trace models.stack models.waiting", MODELS),
     # the host: the report knows records, not models; the doors know both
     "harness": row(
         "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
