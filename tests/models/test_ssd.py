@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
+from dynamax_lm.models import ssd
 from dynamax_lm.models.ssd import PLAIN, TRUSTED, Kernels, StateSpace
 from tests.builders import make_config
 
@@ -110,6 +111,7 @@ def test_a_step_is_a_scan_of_one_token(space: StateSpace, rows: int, data: st.Da
     case.initial = start
     exact, last = case.exact(space)
     order = data.draw(st.permutations(range(rows)))
+    worth = data.draw(st.sampled_from([0, 1 << 18]))  # group by group from the start, or never
     some = order[: data.draw(st.integers(1, rows))]
     for chosen in (None, some):
         picked = list(range(rows)) if chosen is None else chosen
@@ -117,7 +119,9 @@ def test_a_step_is_a_scan_of_one_token(space: StateSpace, rows: int, data: st.Da
         for kernels in (PLAIN, TRUSTED):
             state = start.clone()
             inputs = (case.x[picked, 0], case.dt[picked, 0], case.b[picked, 0])
-            outputs.append(kernels.step(space, state, chosen, *inputs, case.c[picked, 0]))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ssd, "_WORTH_BLOCKS", worth)
+                outputs.append(kernels.step(space, state, chosen, *inputs, case.c[picked, 0]))
             states.append(state)
             silent = start.clone()
             kernels.step(space, silent, chosen, *inputs, None)

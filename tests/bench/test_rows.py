@@ -1,0 +1,90 @@
+"""A table says what was measured, and scripted exits leave as scripted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynamax_lm.bench.__main__ import main
+from dynamax_lm.bench.exits import Staggered
+from dynamax_lm.bench.rows import Hardware, Row, write
+from dynamax_lm.bench.timing import alternate, per_step
+from dynamax_lm.errors import SettingError
+
+HARDWARE = Hardware("a processor", 2, 1, None, "2", "5", 1e10)
+
+
+def row(ratio: float, goal: float | None, *, at_most: bool = False) -> Row:
+    return Row("Part", "model", "work", "a / b", ratio, goal, at_most, {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("ratio", "goal", "at_most", "met"),
+    [
+        (2.0, 1.5, False, True),
+        (1.0, 1.5, False, False),
+        (1.0, 1.5, True, True),
+        (2.0, 1.5, True, False),
+    ],
+)
+def test_goals_are_bounds_from_either_side(
+    ratio: float, goal: float, at_most: bool, met: bool
+) -> None:
+    assert row(ratio, goal, at_most=at_most).met is met
+    assert row(ratio, None).met is None
+
+
+def test_both_files_hold_every_row(tmp_path: Path) -> None:
+    rows = [row(1.0, 2.0), row(3.0, None)]
+    page = write(tmp_path / "new", rows, HARDWARE, "a command").read_text()
+    known = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert [one["ratio"] for one in known["rows"]] == [1.0, 3.0]
+    assert "a command" in page
+    assert "a processor" in page
+    assert page.count("| model | work |") == 2
+    assert not list(tmp_path.glob("new/*.partial"))
+
+
+def test_contestants_take_turns() -> None:
+    calls: list[str] = []
+    names = ("a", "b")
+    alternate({name: lambda name=name: calls.append(name) for name in names}, rounds=2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    taken = {"short": [1.0, 5.0, 2.0], "long": [3.0, 7.0, 6.0]}
+    assert per_step("short", "long", 2, taken) == 1.0
+
+
+def test_scripted_exits_let_a_fixed_number_leave() -> None:
+    policy = Staggered((1, 2), "top_prob", 0.5, share=2)
+    for rows in range(5):
+        assert int(policy.leaves(torch.zeros(rows)).sum()) == min(rows, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--model", "gpt"], "gpt"),
+        (["--parts", "decode,all"], "all"),
+        (["--batch_size", "1,x"], "1,x"),
+        (["--model_args", "dtype"], "dtype"),
+        (["--model_args", "dtype=float99"], "float99"),
+        (["--width", "100"], "width"),
+        (["--clock", "sun"], "sun"),
+    ],
+)
+def test_a_wrong_value_is_one_line(words: list[str], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        main([*words, "--quick"])
+
+
+@pytest.mark.parametrize("model", ["dynamax-mistral", "dynamax-mamba"])
+def test_it_measures(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", model, "--quick", "--rounds", "1", "--parts", "decode,scan"]
+    assert main([*words, "--batch_size", "1", "--output_path", str(tmp_path)]) == 0
+    known = json.loads((tmp_path / "bench.json").read_text())
+    assert {one["part"] for one in known["rows"]} >= {"Decode"}
+    assert all(one["ratio"] > 0 for one in known["rows"])
+    assert "GB/s" in capsys.readouterr().out
