@@ -197,7 +197,7 @@ class Plain:
         steps = space.steps(dt).to(wide)
         keep = torch.exp(steps * space.decay)[..., None, None]  # (N, H, 1, 1)
         x = x.to(wide)
-        new = (x * steps[..., None]).view(count, groups, -1, 1)  # (N, G, R * P, 1)
+        new = (x * steps[..., None]).reshape(count, groups, -1, 1)  # (N, G, R * P, 1)
         b = b.to(wide)[:, :, None]
         told = None if c is None else c.to(wide)
         joined = (groups, heads // groups * width, size)
@@ -296,6 +296,8 @@ class Trusted:
         b: Tensor,
         c: Tensor | None,
     ) -> Tensor:
+        if c is None:  # their function always reads out, which a skipped layer must not pay for
+            return PLAIN.step(space, state, rows, x, dt, b, c)
         bias: Tensor | None = space.mixer.dt_bias
         # The scan clamps dt and this step does not: clamped here, decoding equals scoring.
         softplus = space.unlimited
@@ -309,7 +311,7 @@ class Trusted:
             dt[..., None].expand(-1, *wide),
             space.decay[:, None, None].expand(*wide, space.mixer.ssm_state_size),
             b,
-            torch.zeros_like(b) if c is None else c,
+            c,
             space.mixer.D[:, None].expand(*wide),
             z=None,
             dt_bias=None if bias is None else bias[:, None].expand(*wide),

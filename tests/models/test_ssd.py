@@ -125,7 +125,7 @@ def test_a_step_is_a_scan_of_one_token(space: StateSpace, rows: int, data: st.Da
             states.append(state)
             silent = start.clone()
             kernels.step(space, silent, chosen, *inputs, None)
-            assert torch.equal(silent, state)
+            torch.testing.assert_close(silent, state)  # our step, where theirs would read out
         no_worse(outputs[0], outputs[1], exact[picked, 0])
         no_worse(states[0][picked], states[1][picked], last[picked])
         others = [row for row in range(rows) if row not in picked]
