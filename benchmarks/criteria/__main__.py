@@ -85,8 +85,8 @@ def study(
         translator_tokens=options.translator_tokens,
         seed=options.seed,
     )
-    quick = _unembed(stack, options.fit_precision)
-    exact = _unembed(stack, "no")
+    quick = _unembed(stack, lm.model.dtype, options.fit_precision)
+    exact = _unembed(stack, lm.model.dtype, "no")
     name = options.pretrained_name or lm._shown_name
     bank = load_or_fit(
         folder / "heads" / "translators",
@@ -221,7 +221,7 @@ def _cached(
     return found
 
 
-def _unembed(stack: Any, precision: str) -> Unembed:
+def _unembed(stack: Any, dtype: torch.dtype, precision: str) -> Unembed:
     def project(hidden: Tensor) -> Tensor:
         mixed = (
             torch.autocast(stack.device.type, dtype=torch.bfloat16)
@@ -229,7 +229,7 @@ def _unembed(stack: Any, precision: str) -> Unembed:
             else nullcontext()
         )
         with mixed:
-            logits: Tensor = stack.unembed(hidden)
+            logits: Tensor = stack.unembed(hidden.to(dtype))
         return logits.float()
 
     return project
