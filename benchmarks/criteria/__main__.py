@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def study(
         translator_tokens=options.translator_tokens,
         seed=options.seed,
     )
-    quick = _unembed(stack, options.fit_precision)
-    exact = _unembed(stack, "no")
+    quick = _unembed(stack, lm.model.dtype, options.fit_precision)
+    exact = _unembed(stack, lm.model.dtype, "no")
     name = options.pretrained_name or lm._shown_name
     bank = load_or_fit(
         folder / "heads" / "translators",
@@ -96,17 +97,15 @@ def study(
     columns: list[Column] = []
     for column, translators in (("none", None), ("affine", bank)):
         ours = _cached(folder / f"test_{column}.npz", test, exact, translators, UNTRAINED)
-        theirs = _cached(folder / f"train_{column}.npz", train, quick, translators, ())
-        classifiers = {
-            kind.name: load_or_fit(
-                folder / "heads" / column / kind.folder,
-                lambda kind=kind, translators=translators, theirs=theirs: fit_classifier(  # type: ignore[misc]
-                    heads_config(lm, name, test.exits, kind), translators, train, theirs, recipe
-                ),
-            )
-            for kind in KINDS
-            if kind.folder in (options.plain_kinds if translators is None else options.kinds)
-        }
+        names = options.plain_kinds if translators is None else options.kinds
+        classifiers: dict[str, ExitHeads] = {}
+        if names:  # projecting the training tokens is dear
+            theirs = _cached(folder / f"train_{column}.npz", train, quick, translators, ())
+        for kind in KINDS:
+            if kind.folder in names:
+                config = heads_config(lm, name, test.exits, kind)
+                fit = partial(fit_classifier, config, translators, train, theirs, recipe)
+                classifiers[kind.name] = load_or_fit(folder / "heads" / column / kind.folder, fit)
         columns.append(
             compare(column, test, ours, translators, classifiers, costs, options.skipped_state)
         )
@@ -144,7 +143,7 @@ def study(
         },
         "classifier_flops": {
             rule.name: rule.heads.classifier_flops(test.exits[0])
-            for rule in columns[0].contenders
+            for rule in columns[-1].contenders
             if rule.confidence == "head" and rule.heads is not None
         },
         "layer_flops": costs.layer(0),
@@ -221,7 +220,7 @@ def _cached(
     return found
 
 
-def _unembed(stack: Any, precision: str) -> Unembed:
+def _unembed(stack: Any, dtype: torch.dtype, precision: str) -> Unembed:
     def project(hidden: Tensor) -> Tensor:
         mixed = (
             torch.autocast(stack.device.type, dtype=torch.bfloat16)
@@ -229,7 +228,7 @@ def _unembed(stack: Any, precision: str) -> Unembed:
             else nullcontext()
         )
         with mixed:
-            logits: Tensor = stack.unembed(hidden)
+            logits: Tensor = stack.unembed(hidden.to(dtype))
         return logits.float()
 
     return project

@@ -21,6 +21,8 @@ from dynamax_lm.engine.loop import run_chunk
 from dynamax_lm.models.requests import text_request
 from dynamax_lm.models.stack import Chunk, Run
 
+_PIECE = 32
+
 
 class Recorder:
     """A layer stack that remembers the states of every pass but the prefill.
@@ -80,7 +82,8 @@ def collect(
     """Generate every answer at full depth and keep its states, shortest prompt first.
 
     Windows of text are read beside them, each in one pass: full depth's most likely token after
-    every prefix takes the place of an answer. Far more tokens can be had so for the same work.
+    every prefix takes the place of an answer, in pieces as long as answers are. Far more tokens can
+    be had so for the same work.
 
     Args:
         stack: the decoder.
@@ -117,7 +120,11 @@ def _read_text(
     emitted = Emitted(sum(chunk.lengths))
     run_chunk(recorder, stack.new_state(len(windows)), chunk, emitted)
     for row, tokens in enumerate(emitted.tokens.split(list(chunk.lengths))):
-        writer.add("text", windows[row][:1], tokens.tolist(), recorder.taken(row))
+        hidden = recorder.taken(row)
+        for start in range(0, len(tokens), _PIECE):
+            part = slice(start, start + _PIECE)
+            pieces = [states[part] for states in hidden]
+            writer.add("text", windows[row][: start + 1], tokens[part].tolist(), pieces)
 
 
 class Emitted:

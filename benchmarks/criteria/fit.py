@@ -225,7 +225,7 @@ def fit_classifier(
     order = np.random.default_rng(recipe.seed).permutation(len(states.tasks))
     held = order[: int(_HELD_OUT * len(order))]
     loss_of = CLASSIFIER_LOSSES[recipe.loss]
-    batches = _endless(order[len(held) :], recipe)
+    batches = _endless(order[len(held) :], np.diff(edges), recipe)
     bar = tqdm(range(recipe.steps), desc=f"{config.classifier} {config.classifier_width}")
     for step in bar:
         _set_rate(optimizer, recipe.lr, step, recipe.steps)
@@ -285,11 +285,16 @@ def _batch(
     return _Batch(hidden, real, labels)
 
 
-def _endless(documents: NDArray[Any], recipe: Recipe) -> Iterator[NDArray[Any]]:
+def _endless(
+    documents: NDArray[Any], lengths: NDArray[np.int64], recipe: Recipe
+) -> Iterator[NDArray[Any]]:
+    """Batches in random order, of documents of like length: few pads are run."""
     generator = np.random.default_rng(recipe.seed + 1)
     while True:
         order = generator.permutation(documents)
-        for start in range(0, len(order), recipe.documents):
+        order = order[np.argsort(lengths[order], kind="stable")]
+        starts = generator.permutation(range(0, len(order), recipe.documents))
+        for start in starts:
             yield order[start : start + recipe.documents]
 
 

@@ -47,8 +47,9 @@ def _lines(results: Row) -> Iterator[str]:
     for name in results["columns"]:
         yield from ("", f"#### {_TITLES[name].capitalize()}", "")
         yield from _table([one for one in results["lines"] if one["translators"] == name])
-    yield from ("", "#### Whose error", "")
-    yield from _attribution(results["attribution"])
+    if results["attribution"]:
+        yield from ("", "#### Whose error", "")
+        yield from _attribution(results["attribution"])
 
 
 def _table(lines: Sequence[Row]) -> Iterator[str]:

@@ -20,18 +20,18 @@ from dynamax_lm.heads import ExitHeads
 from dynamax_lm.ledger import ExitExtras, LayerCosts
 
 TARGETS = (0.90, 0.95, 0.99)
-FINE = (
-    *np.round(np.linspace(0.0, 0.9, 19), 4).tolist(),
-    *(1.0 - 10.0 ** -np.linspace(1.1, 6.0, 40)).tolist(),
-    1.0,
-)
+
+
+def _even(first: float, last: float, step: float) -> tuple[float, ...]:
+    """Thresholds at even log-odds: as dense near 1 as confidences are; then 1, never leaving."""
+    odds = np.arange(first, last + step / 2, step)
+    return (*(1.0 / (1.0 + np.exp(-odds))).tolist(), 1.0)
+
+
+FINE = (0.0, *_even(-4.0, 14.0, 0.1))
 """Thresholds of measures whose confidences are computed once."""
 
-COARSE = (
-    *np.round(np.linspace(0.0, 0.5, 6), 4).tolist(),
-    *(1.0 - 10.0 ** -np.linspace(0.4, 3.0, 18)).tolist(),
-    1.0,
-)
+COARSE = (0.0, *_even(-2.0, 7.0, 0.2))
 """Thresholds of heads that must be asked anew at each."""
 
 
