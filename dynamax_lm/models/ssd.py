@@ -284,7 +284,7 @@ class Trusted:
             initial_states=initial,
             dt_limit=space.limits,
         )
-        return output, final
+        return output, final.contiguous()
 
     def step(
         self,
