@@ -117,7 +117,6 @@ def _evaluate(
             tasks=list(options.tasks),
             limit=options.limit,
             log_samples=False,
-            bootstrap_iters=0,
             random_seed=options.seed,
             numpy_random_seed=options.seed,
             torch_random_seed=options.seed,
