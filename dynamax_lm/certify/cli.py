@@ -271,7 +271,8 @@ def _verdict(certificate: Certificate) -> str:
     saved = [outcome.flops_saved for outcome in best.outcomes]
     pays = "" if math.fsum(saved) > 0 else " It saves nothing: checks cost more than exits save."
     shown = ", ".join(f"{value:.2%}" for value in saved)
-    more = "" if len(certificate.grid) > len(certificate.certified_thresholds) else _GRID_ENDED
+    ended = len(certificate.grid) == len(certificate.certified_thresholds)
+    more = _GRID_ENDED if ended and certificate.threshold else ""  # none is lower than 0
     return (
         f"Certified: threshold={certificate.threshold:g} keeps the {certificate.metric} risk at "
         f"most {certificate.risk:g} with probability {1 - certificate.delta:g}, and saved {shown} "
