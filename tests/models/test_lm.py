@@ -222,6 +222,13 @@ def test_sampling_draws_from_transformers_distribution(folders: dict[str, Path])
     ("gen_kwargs", "named"),
     [
         ({"num_beams": 4}, "num_beams=4"),
+        ({"do_sample": True, "temperature": 0}, "temperature=0"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature=-1.0"),
+        ({"do_sample": True, "temperature": 1.0, "top_p": "most"}, "top_p='most'"),
+        ({"temperature": "warm"}, "temperature='warm'"),
+        ({"max_gen_toks": "ten"}, "max_gen_toks='ten'"),
+        ({"max_length": "ten"}, "max_length='ten'"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0"),
         ({"num_return_sequences": 2}, "num_return_sequences=2"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha=0.6"),
         ({"temprature": 0.5}, "'temperature'"),
