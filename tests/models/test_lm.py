@@ -281,6 +281,17 @@ def _no_weights(self: Any, *args: Any, **kwargs: Any) -> None:
     raise AssertionError("weights were asked for")
 
 
+def test_a_trace_folder_that_cannot_be_written_is_refused_before_weights_load(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingError, match="trace_dir") as caught:
+            ours("mistral", folders["mistral"], trace_dir=str(folder))
+        assert "\n" not in str(caught.value)
+
+
 def test_another_architecture_is_sent_to_its_own_model(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
