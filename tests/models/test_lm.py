@@ -255,7 +255,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ("mistral", {"exit_layers": 0}, "0"),
         ("mistral", {"exit_layers": "[2,4]"}, "4"),
         ("mistral", {"skipped_state": "freeze"}, "silent hole"),
-        ("mamba2", {"skipped_state": "copy_kv"}, "propagate or freeze"),
+        ("mamba2", {"skipped_state": "copy_kv"}, "propagate, freeze or recompute"),
         ("mistral", {"mode": "lossless"}, "not available yet"),
         ("mistral", {"treshold": 0.5}, "threshold"),
         ("mistral", {"use_safetensors": False}, "safetensors"),
