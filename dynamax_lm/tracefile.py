@@ -11,9 +11,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from dynamax_lm.errors import SettingError
 from dynamax_lm.trace import AnswerTrace
 
 if TYPE_CHECKING:
@@ -109,6 +111,23 @@ class TraceWriter:
         for path in trace_files(self.path.parent, self.task):
             if path.name not in keep:
                 path.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the trace folder, and find out now rather than after the run whether it can be written.
+
+    Raises:
+        SettingError: it cannot be made, or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingError(
+            f"trace_dir={str(folder)!r} cannot be written: {why}; give a folder that can be"
+        ) from error
 
 
 def trace_files(folder: Path, task: str | None = None) -> list[Path]:

@@ -77,7 +77,11 @@ CASES = [
     Case(MISTRAL, "pretrained=tiny,exit_layers=0", ("exit_layers=0", "count from 1")),
     Case(MAMBA, "pretrained=tiny,exit_layers=8+99", ("exit_layers", "99")),
     Case(MISTRAL, "pretrained=tiny,exit_layers=[4,16]", ("exit_layers", "16")),
-    Case(MAMBA, "pretrained=tiny,skipped_state=copy_kv", ("copy_kv", "propagate or freeze")),
+    Case(
+        MAMBA,
+        "pretrained=tiny,skipped_state=copy_kv",
+        ("copy_kv", "propagate, freeze or recompute"),
+    ),
     Case(MISTRAL, "pretrained=tiny,skipped_state=freeze", ("freeze", "propagate")),
     Case(MISTRAL, "pretrained=tiny,treshold=0.5", ("treshold", "threshold")),
     Case(MISTRAL, "pretrained={mamba2}", ("mamba2", "use --model dynamax-mamba")),

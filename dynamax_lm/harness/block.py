@@ -24,7 +24,7 @@ CONVENTION = (
     + FLOPS_CONVENTION
 )
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 
 
 def early_exit_block(lm: object) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:
         # task are the first ones, and filters that vote must not see more.
         del instance.resps[instance.repeats or len(instance.resps) :]
     filtered = original(task)
-    _report(task, _documents(instances))
+    _report(task, _documents(task, instances))
     return filtered
 
 
@@ -103,15 +103,16 @@ def _report(task: Any, documents: Documents) -> None:
     _write_trace(run, task, documents, rank=ranks.rank, of=ranks.world_size)
 
 
-def _documents(instances: Iterable[Any]) -> Documents:
+def _documents(task: Any, instances: Iterable[Any]) -> Documents:
     """Instances by document, in the order in which lm-eval scores them."""
+    mutual = "acc_mutual_info" in (getattr(task, "_metric_fn_list", None) or {})
     grouped: defaultdict[int, list[Any]] = defaultdict(list)
     for instance in instances:
         grouped[instance.doc_id].append(instance)
     documents: Documents = {}
     for doc_id, members in grouped.items():
         members.sort(key=lambda instance: int(instance.idx))
-        aside = _unconditional(members)
+        aside = _unconditional(members) if mutual else range(0)
         documents[doc_id] = [
             (instance, _request(instance, position in aside))
             for position, instance in enumerate(members)
@@ -132,7 +133,8 @@ def _request(instance: Any, unconditional: bool) -> Request:
 def _unconditional(members: Sequence[Any]) -> range:
     """Positions of the options that mutual information scores without their question.
 
-    lm-eval appends one for each option, with an empty context, after the real ones.
+    lm-eval appends one for each option, with an empty context, after the real ones. The real ones'
+    context may be empty as well (blimp's is), so call this only where the task asks for the metric.
     """
     half = len(members) // 2
     tail = members[half:]

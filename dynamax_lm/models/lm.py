@@ -54,6 +54,7 @@ from dynamax_lm.settings import (
     refuse_unknown,
 )
 from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, TracedScore, TracedText, TracedTotal
+from dynamax_lm.tracefile import check_folder
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
@@ -225,6 +226,8 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
             heads=None if chosen is None else chosen.facts,
         )
+        if settings.trace_dir is not None:
+            check_folder(Path(settings.trace_dir))
         return settings, chosen
 
     @property

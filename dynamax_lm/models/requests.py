@@ -19,7 +19,13 @@ from lm_eval.models.utils import (
 from dynamax_lm.engine import GenerateRequest, ScoreRequest
 from dynamax_lm.engine.memory import digest
 from dynamax_lm.errors import SettingError
-from dynamax_lm.models.sampling import RowChooser, derive_seed, generation_config, stop_ids
+from dynamax_lm.models.sampling import (
+    RowChooser,
+    derive_seed,
+    generation_config,
+    refusing,
+    stop_ids,
+)
 from dynamax_lm.models.stops import StopRule
 
 if TYPE_CHECKING:
@@ -78,7 +84,8 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
     Raises:
         SettingError: an option that cannot be honoured, or no room for the prompt.
     """
-    kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
+    with refusing(gen_kwargs):
+        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
     end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
     until = handle_stop_sequences(kwargs.pop("until", None), eos=end)
     max_new = int(kwargs.pop("max_gen_toks"))
@@ -93,9 +100,12 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
     ids, mask = lm.tok_batch_encode([context], left_truncate_len=room, truncation=lm.truncation)
     prompt = tuple(ids[0][mask[0].bool()].tolist()) or (lm.prefix_token_id,)
     if (max_length := kwargs.pop("max_length", None)) is not None:
-        max_new = max(1, min(max_new, int(max_length) - len(prompt)))
-    config = generation_config(lm.model, kwargs, lm.device)
-    chooser = RowChooser(lm.model, config, prompt, seed)
+        with refusing({"max_length": max_length}):
+            max_length = int(max_length)
+        max_new = max(1, min(max_new, max_length - len(prompt)))
+    with refusing(kwargs):
+        config = generation_config(lm.model, kwargs, lm.device)
+        chooser = RowChooser(lm.model, config, prompt, seed)
     request = GenerateRequest(
         prompt=prompt,
         max_new=max_new,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,6 +93,24 @@ def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, [*HONOURED, "max_gen_toks", "until"], 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(HONOURED))}"
         raise SettingError(f"gen_kwargs {name}={value!r} is not a known option{hint}")
+
+
+@contextmanager
+def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Around what reads values of ``gen_kwargs``: those it cannot take are refused in one line.
+
+    Raises:
+        SettingError: names the options, and says what is wrong as transformers or lm-eval do.
+    """
+    try:
+        yield
+    except SettingError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = {name: value for name, value in gen_kwargs.items() if name != "until"}
+        shown = ", ".join(f"{name}={value!r}" for name, value in sorted(given.items()))
+        why = " ".join(str(error).split())[:200]
+        raise SettingError(f"gen_kwargs {shown}: a value cannot be used: {why}") from error
 
 
 def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.device) -> Any:

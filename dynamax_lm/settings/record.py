@@ -39,8 +39,9 @@ _NOT_YET = {
 }
 _IMPOSSIBLE = {
     ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
-    "cache; use propagate or copy_kv",
-    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate or freeze",
+    "cache; use propagate, copy_kv or recompute",
+    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate, "
+    "freeze or recompute",
 }
 _DEFAULT_SKIPPED_STATE = "propagate"
 

@@ -204,33 +204,41 @@ def test_scores_are_those_of_single_steps(
     scored = score(stack, requests, policy=policy, skipped_state=skipped)
     tally = Tally(policy.threshold)
     for request, at_once in zip(requests, scored, strict=True):
-        stepwise = force(stack, request, policy, skipped)
+        stepwise, log_probabilities = force(stack, request, policy, skipped)
         tally.same(stepwise, at_once.trace)
+        if stepwise.layers_used == at_once.trace.layers_used:
+            assert at_once.log_probabilities == pytest.approx(log_probabilities, abs=1e-3)
     tally.check()
 
 
-def force(stack: Any, request: ScoreRequest, policy: ExitPolicy, skipped: str) -> AnswerTrace:
-    """Feed a continuation token by token, whatever the exits emit."""
+def force(
+    stack: Any, request: ScoreRequest, policy: ExitPolicy, skipped: str
+) -> tuple[AnswerTrace, list[float]]:
+    """Feed a continuation token by token, whatever the exits emit; with its log-probabilities."""
     emitted: list[int] = []
+    log_probabilities: list[float] = []
 
     class Forced:
         """Emits the continuation and notes what the exit would have said."""
 
         def __call__(self, answer: Any, logits: torch.Tensor) -> int:
-            del emitted[len(answer) :]
+            wanted = request.continuation[len(answer)]
+            del emitted[len(answer) :], log_probabilities[len(answer) :]
             emitted.append(int(logits.argmax(-1)))
-            return request.continuation[len(answer)]
+            log_probabilities.append(float(logits[0].float().log_softmax(-1)[wanted]))
+            return wanted
 
     assume(policy.confidence != "oracle")  # the oracle compares emissions, which are forced here
     asked = GenerateRequest(request.prompt, len(request.continuation), never, Forced())
     trace = generate(stack, [asked], policy=policy, skipped_state=skipped)[0].trace
-    return AnswerTrace(
+    seen = AnswerTrace(
         trace.prompt_tokens,
         trace.tokens,
         tuple(emitted),
         trace.layers_used,
         trace.confidence,
     )
+    return seen, log_probabilities
 
 
 @settings(max_examples=30)

@@ -83,6 +83,22 @@ def test_options_are_consistent_where_the_same_one_wins(results: dict[str, Any])
     assert len(results["samples"]["toy_mutual"][0]["resps"]) == 6
 
 
+def test_options_without_any_question_are_still_options(evaluate: Evaluate) -> None:
+    """Blimp's pairs look like mutual information's second half: their context is empty."""
+    told_apart = 0
+    for threshold in (0.0, 0.5, 0.9):
+        results = evaluate("toy_bare", model=ToyExits(threshold=threshold))
+        for sample in results["samples"]["toy_bare"]:
+            options = [request[0] for request in sample["resps"]]
+            ours = [option[0] for option in options]
+            full = [option.record.reference[0] for option in options]
+            same = ours.index(max(ours)) == full.index(max(full))
+            assert len(options) == 2
+            assert sample["consistency"] == float(same)
+            told_apart += same != (options[0][1] == options[0].record.reference[1])
+    assert told_apart, "taking the first option for the only answer must give another number"
+
+
 def test_a_single_likelihood_is_consistent_where_both_or_neither_are_greedy(
     results: dict[str, Any],
 ) -> None:

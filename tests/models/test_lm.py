@@ -222,6 +222,13 @@ def test_sampling_draws_from_transformers_distribution(folders: dict[str, Path])
     ("gen_kwargs", "named"),
     [
         ({"num_beams": 4}, "num_beams=4"),
+        ({"do_sample": True, "temperature": 0}, "temperature=0"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature=-1.0"),
+        ({"do_sample": True, "temperature": 1.0, "top_p": "most"}, "top_p='most'"),
+        ({"temperature": "warm"}, "temperature='warm'"),
+        ({"max_gen_toks": "ten"}, "max_gen_toks='ten'"),
+        ({"max_length": "ten"}, "max_length='ten'"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0"),
         ({"num_return_sequences": 2}, "num_return_sequences=2"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha=0.6"),
         ({"temprature": 0.5}, "'temperature'"),
@@ -248,7 +255,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ("mistral", {"exit_layers": 0}, "0"),
         ("mistral", {"exit_layers": "[2,4]"}, "4"),
         ("mistral", {"skipped_state": "freeze"}, "silent hole"),
-        ("mamba2", {"skipped_state": "copy_kv"}, "propagate or freeze"),
+        ("mamba2", {"skipped_state": "copy_kv"}, "propagate, freeze or recompute"),
         ("mistral", {"mode": "lossless"}, "not available yet"),
         ("mistral", {"treshold": 0.5}, "threshold"),
         ("mistral", {"use_safetensors": False}, "safetensors"),
@@ -272,6 +279,17 @@ def test_a_wrong_value_is_refused_before_weights_load(
 
 def _no_weights(self: Any, *args: Any, **kwargs: Any) -> None:
     raise AssertionError("weights were asked for")
+
+
+def test_a_trace_folder_that_cannot_be_written_is_refused_before_weights_load(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingError, match="trace_dir") as caught:
+            ours("mistral", folders["mistral"], trace_dir=str(folder))
+        assert "\n" not in str(caught.value)
 
 
 def test_another_architecture_is_sent_to_its_own_model(
