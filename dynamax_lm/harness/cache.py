@@ -6,9 +6,10 @@ settings answers silently. This module looks at the hits first. It does not know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.live import LiveModel, check_cached, run_of
 from dynamax_lm.summary import GENERATION, ROLLING, SCORING
 
@@ -34,8 +35,26 @@ def _check_hits(db: Any, kind: str, requests: Iterable[Any], live: LiveModel) ->
     from lm_eval.api.model import hash_args
 
     for request in requests:
-        if kind == GENERATION and request.args[1].get("do_sample", False):
+        if kind == GENERATION and _is_sampled(request.args[1]):
             continue  # lm-eval neither stores nor reads sampled answers
         key = hash_args(kind, request.args)
         if key in db:
             check_cached(db[key], live)
+
+
+def _is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
+    """Whether an answer is drawn.
+
+    Raises:
+        SettingError: it is, and lm-eval's cache, which looks at ``do_sample`` alone, would keep it.
+    """
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    if gen_kwargs.get("do_sample", False):
+        return True
+    if normalize_gen_kwargs(dict(gen_kwargs)).get("do_sample", False):
+        raise SettingError(
+            f"use_cache: temperature={gen_kwargs.get('temperature')} draws answers, and drawn "
+            f"answers are not to be kept: write do_sample=true beside it, or leave out use_cache"
+        )
+    return False

@@ -6,12 +6,16 @@ is not. It does not load weights.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynamax_lm.errors import SettingError
+
+_SAMPLED = 64
+"""Numbers of each parameter that identify weights."""
 
 TINY = "tiny"
 """The embedded model of each architecture."""
@@ -113,3 +117,17 @@ def check_attention(implementation: object) -> None:
             f"attn_implementation={implementation!r} cannot run rows that left at different "
             f"layers; use sdpa (default) or eager"
         )
+
+
+def sample_weights(model: Any) -> str:
+    """A digest of a few numbers of every parameter: weights trained anew have another.
+
+    A name does not identify weights: a folder's may change.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        if not parameter.is_meta:
+            some = parameter.detach().flatten()[:_SAMPLED].to("cpu").float()
+            digest.update(some.numpy().tobytes())
+    return digest.hexdigest()[:16]

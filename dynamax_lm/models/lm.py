@@ -123,6 +123,9 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         for name, why in _UNFIT.items():
             if given.get(name):
                 raise SettingError(f"{name}={given[name]!r} cannot be used with early exits: {why}")
+        rows = str(given.get("batch_size", 1))
+        if rows.lstrip("-").isdigit() and int(rows) < 1:
+            raise SettingError(f"batch_size={rows}: at least 1, or auto")
         if given.get("backend", "default") not in {"default", "causal"}:
             raise SettingError(f"backend={given['backend']!r}: only causal models have exits")
         checkpoint.check_attention(given.get("attn_implementation"))
@@ -154,6 +157,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             raise
         self._join_ranks()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
+        self._weights = checkpoint.sample_weights(self._unwrapped)
         self._stack = type(self).STACK(self._unwrapped)
         self.memory: Memory | None = None  # given by whoever runs the same requests again
         self.watcher: Watcher | None = None
@@ -255,6 +259,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
                 if name not in _NOT_IN_FINGERPRINT and value is not None
             },
             "dtype": str(getattr(self.model, "dtype", None)),
+            "weights": self._weights,
             "settings": self.settings.fingerprint_fields(),
             "version": __version__,
         }

@@ -67,3 +67,16 @@ def test_another_model_may_not_pass_cached_exits_off_as_its_own(
     evaluate("toy_mc", use_cache=str(tmp_path / "c"))
     with pytest.raises(SettingError):
         evaluate("toy_mc", model=ToyPlain(), use_cache=str(tmp_path / "c"))
+
+
+def test_answers_that_a_temperature_draws_are_not_kept(evaluate: Evaluate, tmp_path: Path) -> None:
+    """lm-eval's cache looks at ``do_sample`` alone, and a temperature draws as well."""
+    model = ToyExits()
+    with pytest.raises(SettingError, match=r"temperature=0\.7.*do_sample=true"):
+        evaluate(
+            "toy_open",
+            model=model,
+            gen_kwargs={"temperature": 0.7},
+            use_cache=str(tmp_path / "c"),
+        )
+    assert model.answered == 0

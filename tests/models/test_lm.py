@@ -262,6 +262,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ("mistral", {"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
         ("mistral", {"tp_plan": "auto"}, "tp_plan"),
         ("mistral", {"backend": "seq2seq"}, "seq2seq"),
+        ("mistral", {"batch_size": 0}, "at least 1, or auto"),
     ],
 )
 def test_a_wrong_value_is_refused_before_weights_load(
@@ -379,3 +380,13 @@ def test_changed_settings_are_those_of_a_fresh_model(folders: dict[str, Path]) -
         with pytest.raises(SettingError):
             changed.change(**wrong)
     assert changed.fingerprint == fresh.fingerprint
+
+
+def test_weights_trained_anew_have_another_fingerprint(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "mistral")
+    before = ours("mistral", folder)
+    assert ours("mistral", folder).fingerprint == before.fingerprint
+    with torch.no_grad():
+        before.model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
+    before.model.save_pretrained(folder)
+    assert ours("mistral", folder).fingerprint != before.fingerprint
