@@ -65,7 +65,8 @@ class Setting(_Record):
 
     Attributes:
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
-        pretrained: hub id or folder, or ``tiny``.
+        pretrained: hub id or folder, or ``tiny``; behind it, between commas, further model
+            arguments that can change an answer, such as ``revision=…`` or ``add_bos_token=True``.
         dtype: of the weights, such as ``torch.float32``.
         exit_layers: ascending.
         confidence: name of the measure.

@@ -34,6 +34,14 @@ from benchmarks.paper.plan import (
     read_backbone,
 )
 from benchmarks.paper.report import draw, markdown, rows
+from dynamax_lm.errors import SettingError
+
+_MAY_CHANGE = frozenset(
+    {
+        *("backbones", "classifiers", "skipped_states", "thresholds"),
+        *("device", "batch_size", "output_path"),
+    }
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
             options.thresholds,
         )
     )
+    _same_experiment(folder, options)
     for backbone, some in groupby(plan, key=lambda point: point.backbone):
         left = [point for point in some if not point.file(folder).is_file()]
         for classifier in dict.fromkeys(point.classifier for point in left):
@@ -76,6 +85,21 @@ def run(options: argparse.Namespace) -> None:
     _write(folder / "table.md", markdown(found))
     draw(found, folder / "paper.png")
     print(markdown(found))
+
+
+def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
+    """Refuse to mix points of two experiments in one folder; its grid alone may grow."""
+    path = folder / "experiment.json"
+    wanted = {name: value for name, value in vars(options).items() if name not in _MAY_CHANGE}
+    if path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in wanted.items():
+            if begun.get(name) != value:
+                raise SettingError(
+                    f"--{name}={value}: {folder} holds points made with {begun.get(name)}; give "
+                    "the same, or another --output_path"
+                )
+    _write(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.models.checkpoint import TINY
 from dynamax_lm.plugin.bridge import MODELS
 from dynamax_lm.plugin.errors import install_one_line_errors
 from dynamax_lm.settings.values import as_number, hint, is_missing
@@ -64,7 +65,7 @@ def _certify(options: argparse.Namespace) -> Certificate:
     )
     arguments = _model_arguments(options.model, options.model_args or {})
     heads, output = _places(options, arguments)
-    tasks = _choose_tasks(options, heads)
+    tasks = _choose_tasks(options, heads or _default_heads(options.model, arguments))
     _announce(question, tasks)
 
     from lm_eval.api.registry import get_model
@@ -181,6 +182,13 @@ def _heads_folder(name: str) -> Path | None:
     """The folder of heads that lie here; ``None`` for those of the hub."""
     path = Path(name).expanduser()
     return path if path.is_dir() else shipped_folder(name)
+
+
+def _default_heads(model: str, arguments: dict[str, Any]) -> Path | None:
+    """The heads that run though nobody named any; they ship with the embedded models."""
+    if "heads" in arguments or arguments.get("pretrained") != TINY:
+        return None
+    return shipped_folder(f"{TINY}-{model.removeprefix('dynamax-')}")
 
 
 def _trained_on(heads: Path | None) -> frozenset[str]:

@@ -40,12 +40,39 @@ def contents(doc: Mapping[str, Any]) -> frozenset[str]:
 
     Two documents overlap where they share one: two questions about one story do.
     """
-    told = [doc.get(name) for name in _TELLING]
-    texts = [" ".join(text.casefold().split()) for text in told if isinstance(text, str)]
-    texts = [text for text in texts if text]
-    if not texts:
-        texts = [json.dumps(doc, sort_keys=True, default=str)]
-    return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+    texts = _told(doc) or [json.dumps(doc, sort_keys=True, default=str)]
+    return frozenset(map(_hashed, texts))
+
+
+def parts(doc: Mapping[str, Any]) -> frozenset[str]:
+    """`contents`, and whatever a ready-made prompt among its fields may have been made of.
+
+    Each line is taken with and without its label (``Question:``) and its question mark, and each
+    beginning of the text as one, for a story is followed by questions.
+    """
+    found: set[str] = set()
+    for field in _told_raw(doc):
+        lines = [line for line in map(_plain, field.splitlines()) if line]
+        for number, line in enumerate(lines, 1):
+            bare = (line.partition(": ")[2] or line).rstrip(" ?")
+            found |= {line, bare, f"{bare}?", " ".join(lines[:number])}
+    return contents(doc) | frozenset(_hashed(text) for text in found if len(text) > 1)
+
+
+def _told_raw(doc: Mapping[str, Any]) -> list[str]:
+    return [text for text in map(doc.get, _TELLING) if isinstance(text, str)]
+
+
+def _told(doc: Mapping[str, Any]) -> list[str]:
+    return [text for text in map(_plain, _told_raw(doc)) if text]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(documents: Iterable[frozenset[str]]) -> str:
@@ -66,6 +93,8 @@ def evaluation_samples() -> frozenset[str]:
 def training_contents(data: str) -> frozenset[str] | None:
     """What the JSONL file, or folder of such files, tells that heads were trained on.
 
+    Training takes ready-made prompts, of which a document may be only a part: see `parts`.
+
     Args:
         data: as the heads' configuration names it.
 
@@ -77,7 +106,7 @@ def training_contents(data: str) -> frozenset[str] | None:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or any(file.suffix != ".jsonl" or not file.is_file() for file in files):
         return None
-    return frozenset().union(*(contents(one) for file in files for one in read_records(file)))
+    return frozenset().union(*(parts(one) for file in files for one in read_records(file)))
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -53,9 +53,10 @@ def setting_of(lm: object) -> Setting:
 
 def setting_from(settings: Mapping[str, Any]) -> Setting:
     """The same, of its announcement's settings."""
+    further = (f"{name}={value}" for name, value in settings.get("arguments", {}).items())
     return Setting(
         model=settings["model"],
-        pretrained=settings["pretrained"],
+        pretrained=",".join([settings["pretrained"], *further]),
         dtype=settings["dtype"],
         exit_layers=tuple(settings["exit_layers"]),
         confidence=settings["confidence"],

@@ -75,5 +75,10 @@ class Observer:
         path = self._path(window)
         path.parent.mkdir(parents=True, exist_ok=True)
         spare = path.with_suffix(f".{os.getpid()}.new")
-        save_file({"hidden": shown}, spare)
-        os.replace(spare, path)
+        try:
+            save_file({"hidden": shown}, spare)
+            os.replace(spare, path)
+        except SafetensorError as error:  # it hides the operating system's error
+            raise OSError(str(error).splitlines()[0]) from error
+        finally:
+            spare.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f"--max_gen_toks={options.max_gen_toks}: leaves no room for a prompt in a --window of "
             f"{options.window}"
         )
-    options.until = [one.encode().decode("unicode_escape") for one in options.until]
+    options.until = [_unescaped(one) for one in options.until]
     for name in ("lr", "translator_lr"):
         if not 0.0 < getattr(options, name) < 10.0:
             raise SettingError(f"--{name}={getattr(options, name)}: give a rate such as 0.002")
@@ -73,6 +73,16 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f"the --max_steps"
         )
     return options
+
+
+def _unescaped(text: str) -> str:
+    r"""A stop as typed, where ``\n`` is a new line; other letters stay what they are."""
+    try:
+        return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise SettingError(
+            f"--until={text}: {error.reason}; write a backslash as \\\\, a new line as \\n"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,6 +96,13 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
                 batch_size=options.batch_size,
                 seed=options.seed,
             )
+    held = _stream(options, source, backbone, held_out=True)
+    if not held.fills_a_window():
+        raise SettingError(
+            f"--data={options.data}: too little text: the held-out share of it, --held_out="
+            f"{options.held_out:g}, has fewer than one window of {options.window}, and nothing "
+            f"could be calibrated; give more text or a smaller --window"
+        )
     torch.manual_seed(options.seed)
     heads = ExitHeads(_config(options, backbone)).to(backbone.stack.device)
     objective = Objective(
@@ -119,8 +127,13 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     )
     trainer.train()
     if accelerator.is_main_process:
-        held = _stream(options, source, backbone, held_out=True)
-        _finish(heads, backbone, observer, held, trainer, folder, options)
+        try:
+            _finish(heads, backbone, observer, held, trainer, folder, options)
+        except OSError as error:
+            raise SettingError(
+                f"--output_path={folder}: cannot be written: {error}; the trained weights remain "
+                f"in {folder / CHECKPOINT}, and the same command finishes them"
+            ) from error
     accelerator.wait_for_everyone()
     return heads
 
@@ -135,6 +148,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Stopped as stopped:
         sys.stderr.write(f"dynamax_lm: {stopped}\n")
         sys.exit(128 + stopped.number)
+    except KeyboardInterrupt:  # before the first step, or after the last
+        sys.stderr.write("dynamax_lm: interrupted; the same command goes on\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def _output_folder(path: str) -> Path:

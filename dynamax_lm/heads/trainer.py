@@ -143,6 +143,8 @@ class Trainer:
                 if received:
                     raise Stopped(received[0], self.step, self._folder)
                 del losses
+            if self._saved != self.step:
+                self._save()  # what is left to do, calibration and cards, may fail too
 
     def _one_step(self) -> Losses:
         translator_lr, classifier_lr = self._schedule.stage(self.step)
@@ -156,20 +158,27 @@ class Trainer:
             losses: Losses = self._objective(
                 seen, translator_lr > 0, classifier_lr > 0, seed % 2**31
             )
-        if not bool(losses.total.isfinite()):
-            raise SettingError(
-                f"the loss is {losses.total.item()} at step {self.step + 1}, not a number to "
-                f"minimise; {self._last_good()}; lower --lr, or use dtype=float32"
-            )
+        self._check_finite("loss", losses.total)
         if losses.total.requires_grad:
             self._accelerator.backward(losses.total)
-            self._accelerator.clip_grad_norm_(self._objective.parameters(), _CLIP)
+            norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), _CLIP)
+            if norm is not None and self._accelerator.scaler is None:  # fp16's skips such steps
+                self._check_finite("gradient's norm", norm)
             self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
         self.tokens += int(seen.real.sum()) * self._accelerator.num_processes
         self._sums.append(Losses(*(part.detach() for part in losses)))
         return losses
+
+    def _check_finite(self, name: str, value: torch.Tensor) -> None:
+        """Before the weights move: a checkpoint must never hold what is no number."""
+        number = torch.as_tensor(value).item()
+        if not math.isfinite(number):
+            raise SettingError(
+                f"the {name} is {number} at step {self.step + 1}, not a number to minimise; "
+                f"{self._last_good()}; lower --lr, or use dtype=float32"
+            )
 
     def _next_batch(self) -> Batch:
         """This process's batch; every process draws all of them, so that one position is enough."""

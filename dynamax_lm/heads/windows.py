@@ -212,6 +212,10 @@ class BatchStream:
                 windows = []
         yield from self._batches(windows, 0)
 
+    def fills_a_window(self) -> bool:
+        """Whether one pass has at least one window; reads no further than that."""
+        return next(self._one_pass([]), None) is not None
+
     def _one_pass(self, carry: list[int]) -> Iterator[Window]:
         for document in self._source.documents(0):
             if self._keep(document):

@@ -80,6 +80,7 @@ _NOT_IN_FINGERPRINT = frozenset(
         "low_cpu_mem_usage",
     }
 )
+_SAID_ELSEWHERE = frozenset({"dtype", "use_safetensors", "trust_remote_code"})
 _UNFIT = {
     "tp_plan": "tensor parallelism cuts the projections that exits read; use parallelize=True",
     "quantization_config": "the hf model passes the checkpoint's own, and takes no second one",
@@ -253,11 +254,7 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         known = {
             "model": self.ARCHITECTURE.model,
             "pretrained": self._shown_name,
-            "arguments": {
-                name: str(value)
-                for name, value in self._given.items()
-                if name not in _NOT_IN_FINGERPRINT and value is not None
-            },
+            "arguments": self._arguments(),
             "dtype": str(getattr(self.model, "dtype", None)),
             "weights": self._weights,
             "settings": self.settings.fingerprint_fields(),
@@ -266,12 +263,25 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def _arguments(self) -> dict[str, str]:
+        """The ``hf`` model's arguments that can change a number."""
+        return {
+            name: str(value)
+            for name, value in self._given.items()
+            if name not in _NOT_IN_FINGERPRINT and value is not None
+        }
+
     def _announce(self, costs: AttentionCosts | Mamba2Costs, extras: Sequence[ExitExtras]) -> None:
         folder, chosen = self.settings.trace_dir, self._chosen_heads
         settings = {
             "model": self.ARCHITECTURE.model,
             "pretrained": self._shown_name,
             "dtype": str(getattr(self.model, "dtype", None)),
+            "arguments": {
+                name: value
+                for name, value in sorted(self._arguments().items())
+                if name not in _SAID_ELSEWHERE
+            },
         }
         announce(
             self,

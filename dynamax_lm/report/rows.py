@@ -159,7 +159,11 @@ def setting_of(run: Run) -> str:
     if kind == "lossless":
         parts.insert(0, "lossless")
     if settings.get("heads"):
-        parts.append(f"heads {Path(str(settings['heads'])).name}")
+        which = str(settings.get("heads_fingerprint") or "")[:4]
+        name = Path(str(settings["heads"])).name
+        parts.append(f"heads {name} ({which})" if which else f"heads {name}")
+    further = settings.get("arguments") or {}
+    parts += [f"{name}={value}" for name, value in further.items() if name != "revision"]
     dtype = str(run.config.get("model_dtype", "")).removeprefix("torch.")
     return ", ".join([*parts, dtype] if dtype not in {"", "float32"} else parts)
 

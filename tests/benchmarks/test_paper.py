@@ -105,6 +105,11 @@ def test_a_killed_run_goes_on_and_makes_nothing_twice(
     assert "dynamax-mamba" in capsys.readouterr().out
     paper.main(argv)
     assert len(evaluated) == 8
+    for other in (["--limit", "5"], ["--seed", "1"], ["--width", "narrow"]):
+        with pytest.raises(SettingError, match=f"{other[0]}={other[1]}"):
+            paper.main(argv + other)
+    paper.main([*argv, "--batch_size", "2"])
+    assert len(evaluated) == 8
 
 
 def test_the_table_says_what_the_points_say() -> None:

@@ -284,6 +284,20 @@ def test_wrong_columns_are_named(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("given", "said"), [("", True), (",heads=none", False)])
+def test_heads_that_run_by_default_are_asked_what_they_were_trained_on(
+    run: Run,
+    given: str,
+    said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(DynamaxMamba, "__init__", _no_model)
+    with pytest.raises(AssertionError, match="asked for"):
+        run(model_args=f"pretrained=tiny{given}")
+    assert ("These heads were trained on" in capsys.readouterr().out) == said
+
+
 def test_a_failure_midway_leaves_no_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.certify.contents import contents, digest, evaluation_samples, read_records
+from dynamax_lm.certify.contents import (
+    contents,
+    digest,
+    evaluation_samples,
+    read_records,
+    training_contents,
+)
 from dynamax_lm.errors import SettingError
 from dynamax_lm.plugin.bridge import TASKS
 
@@ -33,6 +39,36 @@ def test_a_digest_is_of_the_set(texts: list[str], data: st.DataObject) -> None:
     told = [contents({"x": text}) for text in texts]
     assert digest(told) == digest(data.draw(st.permutations(told)))
     assert digest(told) != digest(told[1:])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Question: Who wrote Hamlet?\nAnswer:",
+        "Question: Who wrote Hamlet??\nAnswer:",
+        "Q: Who wrote Lear?\nA: Him.\n\nQ: Who wrote  Hamlet\nA:",
+        "Who wrote Hamlet?",
+    ],
+)
+def test_a_question_is_found_in_prompts_that_heads_were_trained_on(
+    prompt: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": prompt, "answer": " he"}))
+    told = training_contents(str(path))
+    assert told is not None
+    assert contents({"question": "Who wrote Hamlet?"}) <= told
+    assert not contents({"question": "Who wrote Macbeth?"}) & told
+    assert not contents({"question": "?", "text": "A"}) & told
+
+
+def test_a_story_is_found_in_a_prompt(tmp_path: Path) -> None:
+    story = "Once there was a cat.\nIt: ran.\n\nThe end."
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": f"{story}\n\nQ: Who?\n\nA:", "answer": " It"}))
+    told = training_contents(str(path))
+    assert told is not None
+    assert contents({"story": story, "questions": {"input_text": ["What?"]}}) <= told
 
 
 def test_every_record_of_the_samples_is_known() -> None:

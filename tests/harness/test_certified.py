@@ -94,6 +94,7 @@ def test_the_certified_task_is_and_another_is_not(
     [
         ({"threshold": 0.8}, {}, "threshold"),
         ({"heads_fingerprint": "cd34"}, {}, "heads"),
+        ({"arguments": {"add_bos_token": "True"}}, {}, "toy,add_bos_token=True"),
         ({"skipped_state": "freeze"}, {}, "skipped_state"),
         ({"mode": "full", "exit_layers": []}, {}, "mode"),
         ({}, {"num_fewshot": 2}, "num_fewshot"),

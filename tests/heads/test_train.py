@@ -6,10 +6,12 @@ import signal
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import train as module
 from dynamax_lm.heads.bank import ExitHeads
+from dynamax_lm.heads.options import read_options
 from dynamax_lm.heads.trainer import CHECKPOINT, LOG, Stopped, Trainer, read_log
 from tests.checkpoints import save_checkpoint
 
@@ -179,6 +181,74 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_checkpoint_remains(
     assert remains(tmp_path / "out") == 2
 
 
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    checkpoints, data, tmp_path, monkeypatch, stop_after
+):
+    def spoil():
+        forward = module.Objective.forward
+
+        def broken(self, *arguments):
+            losses = forward(self, *arguments)
+            zero = sum(one.sum() for one in self.heads.parameters()) * 0.0
+            return losses._replace(
+                total=losses.total + zero.square().sqrt()
+            )  # finite, not its slope
+
+        monkeypatch.setattr(module.Objective, "forward", broken)
+
+    stop_after(3, spoil)
+    with pytest.raises(SettingError, match=r"gradient's norm is nan at step 4.*step 2 remains"):
+        module.train(options(checkpoints, data, tmp_path / "out"))
+    assert remains(tmp_path / "out") == 2
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+def test_a_failure_after_the_last_step_loses_no_step(
+    checkpoints, data, tmp_path, monkeypatch, capsys, error
+):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "draw_loss", fail)
+        arguments = options(checkpoints, data, tmp_path / "out", "--save_every", 4)
+        with pytest.raises((SettingError, SystemExit)) as raised:
+            module.main(arguments)
+    said = str(raised.value) + capsys.readouterr().err
+    assert "the same command" in said
+    assert remains(tmp_path / "out") == 6
+    monkeypatch.setattr(Trainer, "_one_step", fail)
+    module.main(arguments)
+    ExitHeads.from_pretrained(tmp_path / "out")
+
+
+def test_a_full_disk_under_the_cache_is_one_line(checkpoints, data, tmp_path, monkeypatch):
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("dynamax_lm.heads.observer.save_file", full)
+    with pytest.raises(SettingError, match=r"No space left on device"):
+        module.train(options(checkpoints, data, tmp_path / "out", "--cache"))
+    assert not list((tmp_path / "out").rglob("*.new"))
+
+
+def test_text_that_leaves_nothing_to_calibrate_on_is_refused_before_training(
+    checkpoints, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it trained"))
+    with pytest.raises(SettingError, match=r"held-out.*fewer than one window"):
+        module.train(options(checkpoints, data, tmp_path / "out", "--held_out", 0.0001))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(r"\nQ:", "\nQ:"), ("é。\n", "é。\n"), (r"。\n", "。\n"), (r"\\", "\\")]
+)
+def test_stops_are_what_was_typed(typed, meant):
+    given = ["--model", "dynamax-mamba", "--output_path", "out", "--until", typed]
+    assert read_options(given).until == [meant]
+
+
 def test_a_full_disk_stops_the_run_and_the_checkpoint_remains(
     checkpoints, data, tmp_path, monkeypatch, stop_after
 ):
@@ -235,6 +305,7 @@ def test_the_model_answers_its_prompts_once(checkpoints, tmp_path, monkeypatch):
 
 
 WRONG = {
+    ("--until", "x\\"): "--until=x",
     ("--head", "none", "--translator", "identity"): "nothing to train",
     ("--lr", "-1"): "--lr=-1",
     ("--label", "best"): "--label=best",

@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
 from dynamax_lm.errors import SettingError
+from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
 from dynamax_lm.models.lm import DynamaxMistral
@@ -117,6 +118,15 @@ def test_a_certificate_is_the_default_threshold(own: tuple[Path, Path]) -> None:
     assert after.settings.threshold == 0.75
     assert after.get_model_info()["early_exit"]["heads"]["certificate"] == certificate
     assert after.fingerprint == before.fingerprint, "a certificate changes no number"
+
+
+def test_a_certificate_is_for_the_arguments_that_change_answers(own: tuple[Path, Path]) -> None:
+    checkpoint, _ = own
+    plain = setting_of(ours("mistral", checkpoint))
+    assert plain.pretrained == str(checkpoint)
+    assert setting_of(ours("mistral", checkpoint, batch_size=3, parallelize=None)) == plain
+    assert setting_of(ours("mistral", checkpoint, max_length=32)) != plain
+    assert setting_of(ours("mistral", checkpoint, add_bos_token=True)) != plain
 
 
 def test_recalibrated_heads_are_other_heads(own: tuple[Path, Path]) -> None:

@@ -79,6 +79,18 @@ def test_a_run_without_samples_joins_the_others_only_where_it_can_be_one_of_them
     assert sorted(len(group) for group in groups) == [1, 1, 2]
 
 
+def test_runs_of_other_heads_or_arguments_do_not_replace_each_other(tmp_path: Path) -> None:
+    ran = [
+        {"heads": "a/mamba", "heads_fingerprint": "ab12"},
+        {"heads": "b/mamba", "heads_fingerprint": "cd34"},
+        {"heads": "b/mamba", "heads_fingerprint": "cd34", "arguments": {"max_length": "64"}},
+    ]
+    for number, settings in enumerate(ran):
+        write_run(tmp_path / str(number), Plan(tasks=ONE, settings=settings, date=float(number)))
+    found = [row.setting for row in rows_of(load([tmp_path]).runs)]
+    assert len(set(found)) == 3
+
+
 def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:
     made = write_run(tmp_path / "ours", Plan(tasks=ONE, settings={"pretrained": "tiny"}))
     path = write_plain(tmp_path / "plain", Plan(tasks=ONE))
