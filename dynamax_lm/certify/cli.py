@@ -173,7 +173,7 @@ def _places(
             )
         return folder, None
     name = str(arguments.get("pretrained") or options.model)
-    output = options.output_path / sanitize_model_name(name)
+    output = options.output_path / f"{options.model}__{sanitize_model_name(name).strip('_')}"
     store.check_output(output)
     return folder, output
 
@@ -211,6 +211,11 @@ def _choose_tasks(options: argparse.Namespace, heads: Path | None) -> list[Chose
         raise SettingError(f"limit={limit}: give a number of documents, or a share below 1")
     if options.num_fewshot is not None and options.num_fewshot < 0:
         raise SettingError(f"num_fewshot={options.num_fewshot}: give 0 or more")
+    if options.num_fewshot and options.data is not None:
+        raise SettingError(
+            f"num_fewshot={options.num_fewshot}: with --data the examples would be documents that "
+            f"are certified on; leave it out, or certify on the task's own documents"
+        )
     names = [name.strip() for name in options.tasks.split(",") if name.strip()]
     if not names:
         raise SettingError("tasks: none given")

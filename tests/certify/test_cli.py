@@ -238,6 +238,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"limit": 0}, "limit=0"),
     ({"limit": 2.5}, "limit=2.5"),
     ({"num_fewshot": -1}, "num_fewshot=-1"),
+    ({"num_fewshot": 2}, "examples would be documents"),
     ({"thresholds": "0.9,x"}, "0.9,x"),
     ({"thresholds": "0.9,0.9"}, "twice"),
     ({"thresholds": "1.5"}, "1.5"),
