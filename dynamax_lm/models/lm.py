@@ -249,6 +249,22 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         if launched and self.world_size == 1 and not self._given.get("parallelize"):
             self._rank, self._world_size = group.get_rank(), group.get_world_size()
 
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Every rank's ``tensor`` (n,) in rank order, (ranks * n,); of a scalar (ranks,)."""
+        if self.world_size <= 1 or hasattr(self, "accelerator"):
+            gathered: torch.Tensor = super().all_gather(tensor)
+            return gathered
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, tensor)
+        return torch.cat([part.reshape(-1) if part.ndim == 0 else part for part in parts])
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world_size > 1 and not hasattr(self, "accelerator"):
+            torch.distributed.barrier()
+        else:
+            super().barrier()
+
     def _fingerprint(self) -> str:
         """Identifies the checkpoint and every setting that can change a number."""
         known = {
