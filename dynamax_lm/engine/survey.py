@@ -105,8 +105,11 @@ class Survey:
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
             if not running.shape[0]:
                 break
-            asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
-            sure = asked.float().clamp(0.0, 1.0).cpu()
+            if running.shape[0] == cells.shape[0]:
+                sure = self.confidence[:, exit]  # all are asked, as they were in the survey
+            else:
+                asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
+                sure = asked.float().clamp(0.0, 1.0).cpu()
             confidence[running.cpu(), exit] = sure
             running = running[~policy.leaves(sure).to(running.device)]
         return confidence

@@ -14,6 +14,8 @@ from lm_eval.tasks import TaskManager
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.report.load import load
+from dynamax_lm.report.verify import verify
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import save_checkpoint
 
@@ -245,6 +247,23 @@ def test_each_point_writes_traces_of_its_own(checkpoints: dict[str, Path], tmp_p
     files = {file.parent.name: file.read_text() for file in traces.glob("*/trace_toy_gen.jsonl")}
     assert set(files) == {"threshold=0.05", "threshold=1"}
     assert len(set(files.values())) == 2
+
+
+def test_every_number_of_run_and_derived_points_is_recomputed(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sweep(
+        checkpoints["mistral"],
+        tmp_path / "out",
+        *("--thresholds", "0.02,0.05", "--vary", "skipped_state=propagate,recompute"),
+        *("--model_args", f"trace_dir={tmp_path / 'traces'}"),
+    )
+    library = load([tmp_path / "out"])
+    found = verify(library)
+    assert len(library.runs) == 4
+    assert (found.mismatches, found.unchecked, library.problems) == ([], [], [])
+    bills = [run.early_exit["ledger"]["flops"] for run in library.runs if run.early_exit]
+    assert sum(bill["recomputation"] > 0 for bill in bills) == 2
 
 
 @pytest.mark.parametrize(
