@@ -1,10 +1,11 @@
 """What sharing saves: several thresholds in one sweep against one run, in one process.
 
-    python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 8
+    python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 8 skipped_state=recompute
 
-A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one. Both
-include all that lm-eval does around the model. Seconds are of the processor and rounds alternate;
-ratios of one process are all that they are good for.
+The last argument, further model arguments, may be left out. A run is one ``simple_evaluate`` of the
+loaded model without a memory; a sweep is ten with one. Both include all that lm-eval does around
+the model. Seconds are of the processor and rounds alternate; ratios of one process are all that
+they are good for.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 ROUNDS = 2
 
 
-def main(model: str, pretrained: str, task: str, limit: str) -> None:
+def main(model: str, pretrained: str, task: str, limit: str, further: str = "") -> None:
     """Print the seconds and ratios of each round."""
     parser = argparse.ArgumentParser()
     add_lm_eval_options(parser)
-    args = ["--model", model, "--model_args", f"pretrained={pretrained}", "--tasks", task]
+    given = f"pretrained={pretrained}" + (f",{further}" if further else "")
+    args = ["--model", model, "--model_args", given, "--tasks", task]
     command = Command(parser.parse_args([*args, "--limit", limit, "--batch_size", "8"]))
     lm = command.load(command.model_args)
 
@@ -51,7 +53,7 @@ def main(model: str, pretrained: str, task: str, limit: str) -> None:
         plain.append(one)
         print(
             f"one run {one:.2f} s, ten thresholds {sweep:.2f} s: {ratios[-1]:.2f} runs; "
-            f"prompts {memory.states}"
+            f"{memory.origins}"
         )
     print(f"median: ten thresholds cost {statistics.median(ratios):.2f} runs")
 

@@ -1,59 +1,27 @@
 """Token-by-token generation with exits, and its full-depth reference.
 
-Owns the decoding loop and the reference's short cut: one parallel full-depth pass over the emitted
+Owns the door and the reference's short cut: one parallel full-depth pass over the emitted
 tokens, generating further only from the first disagreement. It does not know tokenizers, stop
 strings, documents or how a token is chosen from logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from dynamax_lm.catchup import crowded
-from dynamax_lm.engine.loop import catch_up, run_chunk
+from dynamax_lm.engine.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.engine.derive import derive
+from dynamax_lm.engine.loop import run_chunk
 from dynamax_lm.engine.memory import Memory
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.survey import decisions_follow
 from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.trace import AnswerTrace
-
-
-class Chooser(Protocol):
-    """Chooses one row's next token; the same arguments always give the same token."""
-
-    def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
-        """The next token after ``answer``, from raw ``logits`` (1, V)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A text to continue.
-
-    Attributes:
-        prompt: token ids, at least one.
-        max_new: most tokens to generate, at least 1.
-        stops: whether an answer that ends like this is finished; its last token counts.
-        chooser: how to choose a token; ``None`` takes the most likely one.
-        key: stands for all of the above in a memory: equal keys, equal full-depth answers.
-    """
-
-    prompt: tuple[int, ...]
-    max_new: int
-    stops: Callable[[Sequence[int]], bool]
-    chooser: Chooser | None = None
-    key: str | None = None
-
-    def finished(self, answer: Sequence[int]) -> bool:
-        """Whether nothing may follow ``answer``."""
-        return len(answer) >= self.max_new or self.stops(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +35,6 @@ class GeneratedAnswer:
 
     trace: AnswerTrace
     reference: tuple[int, ...] | None
-
-
-@dataclass
-class _Progress:
-    """One row's answer so far."""
-
-    tokens: list[int] = field(default_factory=list)
-    layers_used: list[int] = field(default_factory=list)
-    confidence: list[float | None] = field(default_factory=list)
-
-
-class _Next:
-    """Chooses tokens for a chunk: cell i continues ``prefixes[i]`` of request ``owners[i]``."""
-
-    def __init__(
-        self, owners: Sequence[GenerateRequest], prefixes: Sequence[Sequence[int]]
-    ) -> None:
-        self._owners = owners
-        self._prefixes = prefixes
-        self.tokens = torch.zeros(len(owners), dtype=torch.long)
-
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        chosen = logits.argmax(-1)
-        for place, cell in enumerate(index.tolist()):
-            chooser = self._owners[cell].chooser
-            if chooser is not None:
-                chosen[place] = chooser(self._prefixes[cell], logits[place : place + 1])
-        return chosen
-
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        self.tokens[index.cpu()] = self.choose(index, logits).cpu()
 
 
 def generate(
@@ -132,9 +69,24 @@ def generate(
             state = memory.prompt_state(stack, prompts, range(len(prompts)))
     exits = bool(policy.exit_layers)
     mark = stack.mark(state) if reference and exits else None
-    rows = [_Progress() for _ in requests]
-    with phases.measure("answer"):
-        _decode(stack, state, requests, rows, policy, skipped_state, heads)
+    rows = [Progress() for _ in requests]
+    follow = decisions_follow(policy, skipped_state) and all(one.key for one in requests)
+    if (
+        memory is None
+        or not follow
+        or not derive(
+            *(stack, state, requests, rows),
+            policy=policy,
+            heads=heads,
+            phases=phases,
+            memory=memory,
+        )
+    ):
+        with phases.measure("answer"):
+            advice = Advice.of(heads, len(rows))
+            decode(stack, state, requests, rows, policy, skipped_state, advice)
+        if memory is not None:
+            memory.origins.run += len(rows)
     full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
     answers: Sequence[Sequence[int] | None] = [None] * len(rows)
     if reference and mark is None:
@@ -158,66 +110,12 @@ def generate(
     ]
 
 
-def _decode(
-    stack: LayerStack,
-    state: Any,
-    requests: Sequence[GenerateRequest],
-    rows: Sequence[_Progress],
-    policy: ExitPolicy,
-    skipped_state: str,
-    heads: TrainedHeads | None,
-) -> None:
-    """Generate until every row has finished; a finished row is no longer run."""
-    exact = stack.take(state, range(len(rows))) if policy.needs_target else None
-    advice = Advice.of(heads, len(rows))
-    active = list(range(len(rows)))
-    while active:
-        last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
-        chunk = Chunk.of([[token] for token in last], active, stack.device)
-        owners = [requests[row] for row in active]
-        prefixes = [rows[row].tokens for row in active]
-        targets: Tensor | None = None
-        if exact is not None:
-            full = _Next(owners, prefixes)
-            run_chunk(stack, exact, chunk, full)
-            targets = full.tokens.to(stack.device)
-        chosen = _Next(owners, prefixes)
-        depths = run_chunk(
-            stack,
-            state,
-            chunk,
-            chosen,
-            policy=policy,
-            skipped_state=skipped_state,
-            targets=targets,
-            advice=advice,
-        )
-        steps = zip(
-            active,
-            chosen.tokens.tolist(),
-            depths.layers_used.tolist(),
-            depths.confidence.tolist(),
-            strict=True,
-        )
-        for row, token, used, sure in steps:
-            rows[row].tokens.append(token)
-            rows[row].layers_used.append(used)
-            rows[row].confidence.append(None if sure != sure else sure)
-        active = [row for row in active if not requests[row].finished(rows[row].tokens)]
-        catch_up(stack, state, [row for row in active if crowded(state.waiting.count(row))])
-
-
-def _inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:
-    """The tokens fed to make the first ``steps`` tokens of ``answer``."""
-    return [request.prompt[-1], *answer[: steps - 1]]
-
-
 def _compare(
     stack: LayerStack,
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
-    rows: Sequence[_Progress],
+    rows: Sequence[Progress],
     memory: Memory | None,
 ) -> tuple[list[list[int]], list[list[int]]]:
     """What full depth emits after each prefix of each answer, and its own answers.
@@ -255,19 +153,19 @@ def _parallel(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
-    rows: Sequence[_Progress],
+    rows: Sequence[Progress],
     numbers: Sequence[int],
 ) -> list[list[int]]:
     """What full depth emits after each prefix of the answers ``numbers``, in one pass."""
     inputs = [
-        _inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
+        answer_inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
         for number in numbers
     ]
     owners = [requests[number] for number in numbers for _ in rows[number].tokens]
     prefixes = [
         rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
     ]
-    chosen = _Next(owners, prefixes)
+    chosen = Next(owners, prefixes)
     run_chunk(stack, state, Chunk.of(inputs, numbers, stack.device), chosen)
     tokens = iter(chosen.tokens.tolist())
     return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
@@ -277,7 +175,7 @@ def _continue(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
-    rows: Sequence[_Progress],
+    rows: Sequence[Progress],
     full_depth: Sequence[Sequence[int]],
     numbers: Sequence[int],
 ) -> list[list[int]]:
@@ -297,12 +195,12 @@ def _continue(
     if unfinished:
         some = [requests[number] for number in unfinished]
         inputs = [
-            _inputs(requests[number], answers[number], len(answers[number]))
+            answer_inputs(requests[number], answers[number], len(answers[number]))
             for number in unfinished
         ]
         forked = stack.take(state, unfinished)
         chunk = Chunk.of(inputs, range(len(unfinished)), stack.device)
         run_chunk(stack, forked, chunk, None)
-        progress = [_Progress(tokens=answers[number]) for number in unfinished]
-        _decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
+        progress = [Progress(tokens=answers[number]) for number in unfinished]
+        decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
     return [answers[number] for number in numbers]

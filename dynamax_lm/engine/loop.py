@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.confidence import make_confidence
+from dynamax_lm.confidence import ExitView, make_confidence
 from dynamax_lm.engine.departures import CatchUp, Departures, Gone
 from dynamax_lm.engine.trained import Advice
 from dynamax_lm.models.stack import Chunk, LayerStack
@@ -40,6 +40,14 @@ class Emitter(Protocol):
 
     def emit(self, index: Tensor, logits: Tensor) -> None:
         """Take the logits for good; called once per token of the chunk."""
+        ...
+
+
+class Onlooker(Protocol):
+    """Sees every question of a pass."""
+
+    def asked(self, view: ExitView, sure: Tensor) -> None:
+        """Some tokens were asked at an exit, which is ``sure`` (n,) of them."""
         ...
 
 
@@ -109,6 +117,7 @@ def run_chunk(
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
     advice: Advice | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Depths:
     """Run ``chunk`` through the layers; each token leaves where the policy says.
 
@@ -121,6 +130,7 @@ def run_chunk(
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
+        onlooker: who sees what was asked.
     """
     recompute = skipped_state == "recompute"
     if recompute:
@@ -155,6 +165,8 @@ def run_chunk(
                 advice=advice,
             )
             sure = measure.ask(view).to(device)
+            if onlooker is not None:
+                onlooker.asked(view, sure)
             confidence[view.index] = sure
             going = policy.leaves(sure)
             leaving[part] = going

@@ -1,20 +1,22 @@
-"""What several runs over the same requests share: prompt states and full depth's own answers.
+"""What several runs over the same requests share: prompt states, full depth's passes and answers.
 
 Owns what is kept and how much of it. Prompts run at full depth whatever the exits, and so does the
-reference, so a second run under other settings needs neither again. It does not know settings,
-documents or how a state looks inside.
+reference, so a second run under other settings needs neither again; under exact state a survey of
+the full-depth pass tells the second run's decisions too. It does not know settings, documents or
+how a state looks inside.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
 
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.survey import Reading, Survey
 from dynamax_lm.models.stack import LayerStack
 
 _GIB = 1 << 30
@@ -40,38 +42,50 @@ class Use:
             self.computed += 1
 
 
-@dataclass(frozen=True, slots=True)
-class FullDepthScores:
-    """The full-depth pass over a batch of continuations.
+@dataclass
+class Origins:
+    """How answers came about, counted in requests.
 
     Attributes:
-        log_probabilities: (N, K) of the tokens asked about.
-        most_likely: (N,) token ids.
+        derived: wholly from a full-depth pass.
+        partly: from one up to a first disagreement, and run from there.
+        run: otherwise.
     """
 
-    log_probabilities: Tensor
-    most_likely: Tensor
+    derived: int = 0
+    partly: int = 0
+    run: int = 0
 
 
 class Memory:
-    """Prompt states, full-depth passes and full-depth answers of one loaded model.
+    """Prompt states, full-depth passes, surveys and full-depth answers of one loaded model.
 
     States are kept by batch, exactly as they were computed, so that a run that finds them gives the
     same numbers to the last bit. The first ones that fit stay and the others are computed again:
     runs go through the same batches in the same order, so that making room for the latest would
-    throw each one out just before it is needed. What the reference needs is small and always kept.
+    throw each one out just before it is needed. What the reference needs is small and always kept,
+    and so are surveys without hidden states; those with them share the states' room.
 
     Args:
-        most_bytes: of prompt states; 0 keeps none.
+        most_bytes: of prompt states and surveyed hidden states; 0 keeps none.
+
+    Attributes:
+        bytes: of both, now.
+        states: looks for prompt states.
+        scores: looks for full-depth passes.
+        answers: looks for full depth's own answers.
+        origins: how all answers given with this memory came about.
     """
 
     def __init__(self, most_bytes: int = _GIB) -> None:
         self._most_bytes = most_bytes
         self._states: dict[str, Any] = {}
-        self._scores: dict[str, FullDepthScores] = {}
+        self._scores: dict[str, Reading] = {}
         self._answers: dict[str, tuple[int, ...]] = {}
+        self._surveys: dict[Hashable, Survey | None] = {}
         self.bytes = 0
         self.states, self.scores, self.answers = Use(), Use(), Use()
+        self.origins = Origins()
 
     def prompt_state(
         self, stack: LayerStack, prompts: Sequence[Sequence[int]], rows: Sequence[int]
@@ -90,15 +104,31 @@ class Memory:
             self.bytes += size
         return stack.take(kept, rows)
 
-    def find_scores(self, key: str) -> FullDepthScores | None:
+    def find_scores(self, key: str) -> Reading | None:
         """The full-depth pass kept under ``key``."""
         scores = self._scores.get(key)
         self.scores.note(scores is not None)
         return scores
 
-    def keep_scores(self, key: str, scores: FullDepthScores) -> None:
+    def keep_scores(self, key: str, scores: Reading) -> None:
         """Keep a full-depth pass; ``key`` stands for its tokens and its number type."""
         self._scores[key] = scores
+
+    def survey(self, key: Hashable, make: Callable[[], Survey]) -> Survey | None:
+        """The survey kept under ``key``, made once; ``None`` where an earlier one found no room.
+
+        Args:
+            key: stands for the pass, the exits, the measure and the heads.
+            make: the survey.
+        """
+        if key in self._surveys:
+            return self._surveys[key]
+        survey = make()
+        size = tensor_bytes(survey.hidden)
+        fits = self.bytes + size <= self._most_bytes
+        self._surveys[key] = survey if fits or not size else None
+        self.bytes += size if fits else 0
+        return survey
 
     def find_answer(self, key: str | None) -> tuple[int, ...] | None:
         """Full depth's own answer to the request that ``key`` stands for; ``None`` knows none."""

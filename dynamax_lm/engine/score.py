@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.engine.loop import Depths, run_chunk
-from dynamax_lm.engine.memory import FullDepthScores, Memory, digest
+from dynamax_lm.engine.memory import Memory, digest
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.survey import Reading, Survey, decisions_follow, survey
 from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
@@ -84,9 +85,9 @@ class _Targets:
         self.log_probabilities[index.cpu()] = found.double().cpu()
         self.most_likely[index.cpu()] = wide.argmax(-1).cpu()
 
-    def read(self) -> FullDepthScores:
-        """What was read, where the pass was at full depth."""
-        return FullDepthScores(self.log_probabilities, self.most_likely)
+    def read(self) -> Reading:
+        """The log-probabilities and the most likely tokens."""
+        return Reading(self.log_probabilities, self.most_likely)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +126,28 @@ def score(
     """
     phases = phases or Phases()
     passes = _share(requests)
+    targets = _targets(requests, passes).to(stack.device)
+    key = digest(requests, softmax_dtype)
+    if memory is not None and decisions_follow(policy, skipped_state):
+        seen = memory.survey(
+            (key, policy.exit_layers, policy.confidence, heads),
+            lambda: _survey(stack, passes, targets, policy, softmax_dtype, heads, phases, memory),
+        )
+        if seen is not None:
+            memory.origins.derived += len(requests)
+            memory.keep_scores(key, seen.full_depth)
+            with phases.measure("answer"):
+                reading, depths = seen.decide(policy, heads)
+            full = seen.full_depth if reference else None
+            return _answers(requests, passes, reading, full, depths)
+    if memory is not None:
+        memory.origins.run += len(requests)
     with phases.measure("prompt"):
         state, chunk = _begin(stack, passes, memory)
-    targets = _targets(requests, passes).to(stack.device)
     full_needed = reference or policy.needs_target
-    full: FullDepthScores | None = None
+    full = None
     if full_needed and policy.exit_layers:
         with phases.measure("reference"):
-            key = digest(requests, softmax_dtype)
             full = memory.find_scores(key) if memory is not None else None
             if full is None:
                 mark = stack.mark(state)
@@ -151,12 +166,31 @@ def score(
             ours,
             policy=policy,
             skipped_state=skipped_state,
-            targets=None if full is None else full.most_likely.to(stack.device),
+            targets=None if full is None else full.emitted.to(stack.device),
             advice=Advice.of(heads, len(passes)),
         )
+    reading = ours.read()
     if reference and full is None:
-        full = ours.read()
-    return _answers(requests, passes, ours, full if reference else None, depths)
+        full = reading
+    return _answers(requests, passes, reading, full if reference else None, depths)
+
+
+def _survey(
+    stack: LayerStack,
+    passes: Sequence[_Pass],
+    targets: Tensor,
+    policy: ExitPolicy,
+    softmax_dtype: torch.dtype,
+    heads: TrainedHeads | None,
+    phases: Phases,
+    memory: Memory,
+) -> Survey:
+    """One full-depth pass from which every threshold follows."""
+    with phases.measure("prompt"):
+        state, chunk = _begin(stack, passes, memory)
+    with phases.measure("answer"):
+        readers = [_Targets(targets, softmax_dtype) for _ in range(len(policy.exit_layers) + 1)]
+        return survey(stack, state, chunk, readers, policy=policy, heads=heads)
 
 
 def _share(requests: Sequence[ScoreRequest]) -> list[_Pass]:
@@ -200,15 +234,15 @@ def _targets(requests: Sequence[ScoreRequest], passes: Sequence[_Pass]) -> Tenso
 def _answers(
     requests: Sequence[ScoreRequest],
     passes: Sequence[_Pass],
-    ours: _Targets,
-    full: FullDepthScores | None,
+    ours: Reading,
+    full: Reading | None,
     depths: Depths,
 ) -> list[ScoredAnswer]:
     answers: dict[int, ScoredAnswer] = {}
     used = depths.layers_used.tolist()
     sure = [None if value != value else value for value in depths.confidence.tolist()]
-    emitted = ours.most_likely.tolist()
-    full_tokens = None if full is None else full.most_likely.tolist()
+    emitted = ours.emitted.tolist()
+    full_tokens = None if full is None else full.emitted.tolist()
     start = 0
     for one in passes:
         part = slice(start, start + len(one.inputs))

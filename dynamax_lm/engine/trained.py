@@ -18,6 +18,11 @@ from dynamax_lm.models.stack import Chunk
 class TrainedHeads(Protocol):
     """Classifiers and translators; an exit is named by its layer, 1..L-1."""
 
+    @property
+    def along_tokens(self) -> bool:
+        """Whether a confidence depends on the row's earlier tokens that were asked at the exit."""
+        ...
+
     def new_state(self, rows: int) -> Any:
         """An empty memory for a batch of ``rows`` rows."""
         ...

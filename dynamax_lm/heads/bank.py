@@ -70,6 +70,11 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
 
     # -- asking ---------------------------------------------------------------------------------
 
+    @property
+    def along_tokens(self) -> bool:
+        """Whether a confidence depends on the row's earlier tokens that were asked at the exit."""
+        return self.config.classifier == "mamba"
+
     def new_state(self, rows: int) -> HeadsState:
         """An empty memory for a batch of ``rows`` rows."""
         return HeadsState(rows)

@@ -17,7 +17,7 @@ from dynamax_lm.summary import TaskTotals
 from dynamax_lm.trace import Bill
 from dynamax_lm.tracefile import TraceLine
 
-_BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze"})
+_BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze", "recompute"})
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class DocumentAgain:
 def ledger_of(run: Run) -> Ledger | None:
     """The run's ledger; ``None`` where depths alone do not determine a bill.
 
-    Waiting tokens that are recomputed and drafts that are verified cost what a trace does not say,
-    and so do trained heads whose costs the run did not write down.
+    Drafts that are verified cost what a trace does not say, and so do trained heads whose costs the
+    run did not write down. Waiting tokens that are recomputed follow from depths (`catchup`).
     """
     settings, costs = run.settings, costs_of(run)
     by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH

@@ -1,8 +1,8 @@
 """Goes through the points of a sweep with one loaded model.
 
-Owns the order: what is finished is kept, what is left is run from shared prompt states and
-full-depth answers, and each point is written before the next begins. It does not know how a grid
-is written or how files look.
+Owns the order: what is finished is kept, what is left is derived from a shared full-depth pass or
+run from shared prompt states and full-depth answers, and each point is written before the next
+begins. It does not know how a grid is written or how files look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dynamax_lm import __version__
 from dynamax_lm.commandline import Command, write_json
 from dynamax_lm.engine import Memory
-from dynamax_lm.engine.memory import digest
+from dynamax_lm.engine.memory import Origins, digest
 from dynamax_lm.settings import OUR_NAMES, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
@@ -26,9 +26,10 @@ from dynamax_lm.sweep.grid import Point, show
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
 
-How = Literal["run", "kept"]
-"""``run``: evaluated by this sweep; ``kept``: found finished. A point whose decisions would follow
-from another's pass will say ``derived``."""
+How = Literal["run", "derived", "partly", "kept"]
+"""``run``: by itself; ``derived``: every answer follows from one full-depth pass that all
+thresholds share; ``partly``: some do, or begin so and were run from a first disagreement; ``kept``:
+found finished."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Outcome:
     Attributes:
         point: its setting.
         folder: where its files are.
-        how: whether this sweep ran it.
+        how: how its answers came about.
         seconds: that it took now; 0 where it was kept.
         results: lm-eval's results.
     """
@@ -88,7 +89,9 @@ class Sweep:
         for _, some in groupby(self.points, key=_loading):
             for outcome in self._with_one_model(list(some)):
                 outcomes.append(outcome)
-                took = f"{outcome.seconds:.1f} s" if outcome.how == "run" else "finished before"
+                took = f"{outcome.how}, {outcome.seconds:.1f} s"
+                if outcome.how == "kept":
+                    took = "finished before"
                 say(f"[{len(outcomes)}/{len(self.points)}] {outcome.point.name}: {took}")
                 self._note(outcomes)
         return outcomes
@@ -110,12 +113,17 @@ class Sweep:
                     lm.check(**self._own(other))
             else:
                 lm.change(**own)
-            results = self._evaluate(lm, point, folder)
-            yield Outcome(point, folder.path, "run", time.perf_counter() - start, results)
+            results, how = self._evaluate(lm, point, folder)
+            yield Outcome(point, folder.path, how, time.perf_counter() - start, results)
 
-    def _evaluate(self, lm: DynamaxLM, point: Point, folder: PointFolder) -> dict[str, Any]:
+    def _evaluate(
+        self, lm: DynamaxLM, point: Point, folder: PointFolder
+    ) -> tuple[dict[str, Any], How]:
         from lm_eval.loggers import EvaluationTracker
 
+        origins = Origins()
+        if lm.memory is not None:
+            lm.memory.origins = origins
         tracker = EvaluationTracker()
         results = self.command.evaluate(
             lm,
@@ -133,11 +141,12 @@ class Sweep:
         note = {
             "settings": {name: show(value) for name, value in point.settings},
             "fingerprint": lm.fingerprint,
-            "how": "run",
+            "how": (how := _how(origins)),
+            "requests": asdict(origins),
             "shared_so_far": shared,
         }
         folder.write(results, samples if self.log_samples else None, tracker, note)
-        return results
+        return results, how
 
     def _own(self, point: Point) -> dict[str, Any]:
         """The point's arguments of ours; traces of several points go to a folder each."""
@@ -181,6 +190,12 @@ class Sweep:
             for outcome in outcomes
         ]
         write_json(self.output / "sweep.json", {"points": points, "of": len(self.points)})
+
+
+def _how(origins: Origins) -> How:
+    if origins.partly or (origins.derived and origins.run):
+        return "partly"
+    return "derived" if origins.derived else "run"
 
 
 def _loading(point: Point) -> list[Any]:

@@ -52,7 +52,7 @@ def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
 
 @settings(max_examples=6)
 @given(
-    st.sampled_from(SKIPPED),
+    st.sampled_from([pair for pair in SKIPPED if pair[1] != "recompute"]),  # see test_derive
     prompts(),
     st.sampled_from(["top_prob", "oracle"]),
     st.sampled_from([0, 4000, 1 << 30]),

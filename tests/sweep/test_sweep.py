@@ -14,6 +14,8 @@ from lm_eval.tasks import TaskManager
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.report.load import load
+from dynamax_lm.report.verify import verify
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import save_checkpoint
 
@@ -93,6 +95,56 @@ def comparable(results: dict[str, Any]) -> dict[str, Any]:
         del results[name]
     del results["config"]["early_exit"]["seconds"]
     return results
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_derived_point_equals_a_separate_run(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same answers, depths and bills; log-probabilities to the tolerance of float32."""
+    grid = ("--thresholds", "0.02,0.05,1", "--vary", "skipped_state=recompute")
+    sweep(checkpoints[kind], tmp_path / "sweep", *grid, kind=kind)
+    printed = capsys.readouterr()
+    depths, ways = set(), set()
+    for name, folder in points(tmp_path / "sweep").items():
+        own = dict(pair.split("=") for pair in name.split(","))
+        args = {"pretrained": str(checkpoints[kind]), "dtype": "float32"}
+        args |= own | {"threshold": float(own["threshold"])}
+        model = "dynamax-mamba" if kind == "mamba2" else "dynamax-mistral"
+        separate = separate_run(model, args, tmp_path / name)
+        ours, other = comparable(results_in(folder)), comparable(results_in(separate))
+        assert_close(ours, other)
+        assert ours["config"]["early_exit"] == other["config"]["early_exit"], "depths and bills"
+        for task, lines in samples_in(folder).items():
+            assert_close(_rows(lines), _rows(samples_in(separate)[task]))
+        note = json.loads((folder / "point.json").read_text())
+        assert note["requests"]["run"] == 0
+        assert (note["how"] == "partly") == bool(note["requests"]["partly"])
+        assert f"{name}: {note['how']}, " in printed.err
+        ways.add(note["how"])
+        depths.add(ours["results"]["toy_gen"]["layers_used,clean"])
+    assert len(depths) > 1, "the settings must differ for this to mean anything"
+    assert ways == {"derived", "partly"}
+
+
+def _rows(lines: str) -> list[dict[str, Any]]:
+    """Without the digests of responses, which a last bit changes."""
+    rows = [json.loads(line) for line in lines.splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith("_hash")} for row in rows]
+
+
+def assert_close(ours: Any, other: Any) -> None:
+    """Equal but for the last bits of numbers, which lm-eval writes as text in samples."""
+    if isinstance(ours, dict):
+        assert ours.keys() == other.keys()
+        for key in ours:
+            assert_close(ours[key], other[key])
+    elif isinstance(ours, list):
+        assert len(ours) == len(other)
+        for a, b in zip(ours, other, strict=True):
+            assert_close(a, b)
+    elif ours != other:
+        assert float(ours) == pytest.approx(float(other), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
@@ -195,6 +247,23 @@ def test_each_point_writes_traces_of_its_own(checkpoints: dict[str, Path], tmp_p
     files = {file.parent.name: file.read_text() for file in traces.glob("*/trace_toy_gen.jsonl")}
     assert set(files) == {"threshold=0.05", "threshold=1"}
     assert len(set(files.values())) == 2
+
+
+def test_every_number_of_run_and_derived_points_is_recomputed(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sweep(
+        checkpoints["mistral"],
+        tmp_path / "out",
+        *("--thresholds", "0.02,0.05", "--vary", "skipped_state=propagate,recompute"),
+        *("--model_args", f"trace_dir={tmp_path / 'traces'}"),
+    )
+    library = load([tmp_path / "out"])
+    found = verify(library)
+    assert len(library.runs) == 4
+    assert (found.mismatches, found.unchecked, library.problems) == ([], [], [])
+    bills = [run.early_exit["ledger"]["flops"] for run in library.runs if run.early_exit]
+    assert sum(bill["recomputation"] > 0 for bill in bills) == 2
 
 
 @pytest.mark.parametrize(
