@@ -72,6 +72,7 @@ TABLE: dict[str, Row] = {
         "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
     ),
     "models.trained": row("errors heads ledger settings models.checkpoint"),
+    "models.processes": row(""),
     "models.lm": Row(ANY),
     "plugin": row("errors models.lm", frozenset({"torch", "transformers", "datasets"})),
     "__main__": row("plugin"),

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
-import torch.distributed
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
@@ -31,6 +30,7 @@ from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 from dynamax_lm.models import checkpoint
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
+from dynamax_lm.models.processes import Processes
 from dynamax_lm.models.requests import (
     TextRequest,
     answer_text,
@@ -99,7 +99,7 @@ class Watcher(Protocol):
         ...
 
 
-class DynamaxLM(HFLM):  # type: ignore[misc]
+class DynamaxLM(Processes):
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
     Args:
@@ -156,7 +156,8 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
             if isinstance(name, str):
                 raise checkpoint.unreachable(self._shown_name, error) from error
             raise
-        self._join_ranks()
+        if not passed_on.get("parallelize"):
+            self.join_processes()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._weights = checkpoint.sample_weights(self._unwrapped)
         self._stack = type(self).STACK(self._unwrapped)
@@ -241,29 +242,6 @@ class DynamaxLM(HFLM):  # type: ignore[misc]
         model = self.model
         get_base = getattr(model, "get_base_model", None)
         return get_base() if callable(get_base) else model
-
-    def _join_ranks(self) -> None:
-        """Take part in a data-parallel run on CPUs, which the ``hf`` model leaves out."""
-        group = torch.distributed
-        launched = group.is_available() and group.is_initialized()
-        if launched and self.world_size == 1 and not self._given.get("parallelize"):
-            self._rank, self._world_size = group.get_rank(), group.get_world_size()
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Every rank's ``tensor`` (n,) in rank order, (ranks * n,); of a scalar (ranks,)."""
-        if self.world_size <= 1 or hasattr(self, "accelerator"):
-            gathered: torch.Tensor = super().all_gather(tensor)
-            return gathered
-        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        torch.distributed.all_gather(parts, tensor)
-        return torch.cat([part.reshape(-1) if part.ndim == 0 else part for part in parts])
-
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        if self.world_size > 1 and not hasattr(self, "accelerator"):
-            torch.distributed.barrier()
-        else:
-            super().barrier()
 
     def _fingerprint(self) -> str:
         """Identifies the checkpoint and every setting that can change a number."""

@@ -1,0 +1,42 @@
+"""Data-parallel processes on CPUs, which lm-eval's ``hf`` model leaves out.
+
+Owns how such processes find and hear each other. It does not know exits. On GPUs the ``hf`` model
+joins them itself, through accelerate.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from lm_eval.models.huggingface import HFLM
+
+
+class Processes(HFLM):  # type: ignore[misc]
+    """The ``hf`` model, as one of several processes that share a run."""
+
+    def join_processes(self) -> None:
+        """Take part in a run that a launcher has started and the ``hf`` model has not joined."""
+        group = torch.distributed
+        launched = group.is_available() and group.is_initialized()
+        if launched and self.world_size == 1:
+            self._rank, self._world_size = group.get_rank(), group.get_world_size()
+
+    @property
+    def _gathers_itself(self) -> bool:
+        return self.world_size <= 1 or hasattr(self, "accelerator")
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Every rank's ``tensor`` (n,) in rank order, (ranks * n,); of a scalar (ranks,)."""
+        if self._gathers_itself:
+            gathered: torch.Tensor = super().all_gather(tensor)
+            return gathered
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, tensor)
+        return torch.cat([part.reshape(-1) if part.ndim == 0 else part for part in parts])
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self._gathers_itself:
+            super().barrier()
+        else:
+            torch.distributed.barrier()
