@@ -8,6 +8,8 @@ row, 1.6 times for 8 and 2 times for 64 and more (``docs/speed.md``).
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -49,5 +51,6 @@ def gains(rows: Tensor, weight: Tensor) -> bool:
     return not (torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad))
 
 
+@cache
 def _has_one_dnn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
