@@ -106,6 +106,7 @@ def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
     elif part == "exits":
         yield from exits.half_depth(subject)
         yield from exits.mixed(subject)
+        yield from exits.caught_up(subject)
     elif part == "scoring":
         yield from exits.multiple_choice(subject)
     elif part == "prompts":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
-from dynamax_lm.bench.timing import medians, per_step, samples, seconds
+from dynamax_lm.bench.timing import Contestant, medians, per_step, samples, seconds
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.models.stack import Chunk
 from dynamax_lm.policy import ExitPolicy
@@ -38,6 +38,25 @@ class Staggered(ExitPolicy):
         return torch.arange(confidence.shape[0], device=confidence.device) < self.share
 
 
+@dataclass(frozen=True, slots=True)
+class EveryFew(ExitPolicy):
+    """Lets all tokens leave but those of every few steps, which run to full depth.
+
+    Attributes:
+        every: steps from one that runs to full depth to the next.
+        asked: the questions so far.
+    """
+
+    every: int = 4
+    asked: list[int] = field(default_factory=lambda: [0])
+
+    def leaves(self, confidence: Tensor, *details: Any) -> Tensor:
+        """(n,) bool: all or none."""
+        del details
+        self.asked[0] += 1
+        return torch.full_like(confidence, self.asked[0] % self.every, dtype=torch.bool)
+
+
 def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
     """Every token leaves at half depth."""
     half = subject.layers // 2
@@ -55,6 +74,36 @@ def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
     leaving = dict.fromkeys(exits, 1)
     what = f"exits spread evenly from layer {quarter} to {layers}"
     yield _against_ideal(subject, batch, policy, leaving, what, 0.85)
+
+
+def caught_up(subject: Subject, every: int = 4) -> Iterator[Row]:
+    """Half depth but for every fourth token, which takes those that wait along (``recompute``)."""
+    half, steps = subject.layers // 2, 8 if subject.quick else 24
+    policy = EveryFew((half,), "top_prob", 0.5, every=every)
+    prompts = subject.prompts(1, 32)
+    contestants: dict[str, Contestant] = {}
+    for new, length in [(2, "short"), (2 + steps, "long")]:
+        contestants |= {
+            f"recompute {length}": ours(subject, prompts, new, policy, skipped_state="recompute"),
+            f"propagate {length}": ours(subject, prompts, new, policy),
+            f"full {length}": ours(subject, prompts, new),
+        }
+    taken = samples(contestants, subject.rounds)
+    names = {"recompute": "recompute", "propagate": "propagate", "full": "full depth"}
+    found = {
+        full: per_step(f"{name} short", f"{name} long", steps, taken)
+        for name, full in names.items()
+    }
+    yield Row(
+        "Exits",
+        subject.name,
+        f"batch 1, half depth, every {every}th token at full depth, skipped_state=recompute",
+        "ours / full depth",
+        found["recompute"] / found["full depth"],
+        1.0,
+        at_most=True,
+        seconds=found,
+    )
 
 
 def _against_ideal(

@@ -5,16 +5,23 @@ Owns the limits. It does not know the engine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, seconds
+from dynamax_lm.models.products import product
+
+Product = Callable[[Tensor, Tensor, None], Tensor]
 
 
-def bare_products(subject: Subject, batch: int) -> Contestant:
-    """All matrix products of one step at full depth, and the vocabulary projection."""
+def bare_products(subject: Subject, batch: int, by: Product = product) -> Contestant:
+    """All matrix products of one step at full depth, and the vocabulary projection.
+
+    ``by`` is the engine's own choice of library, or ``F.linear``, which is transformers'.
+    """
     linears = [*subject.linears(0, subject.layers), subject.stack.lm_head]
     inputs: dict[int, Tensor] = {}
     for linear in linears:
@@ -23,7 +30,7 @@ def bare_products(subject: Subject, batch: int) -> Contestant:
 
     def run() -> None:
         for linear in linears:
-            F.linear(inputs[linear.weight.shape[1]], linear.weight)
+            by(inputs[linear.weight.shape[1]], linear.weight, None)
 
     return run
 

@@ -199,7 +199,9 @@ class Mamba2Stack:
         if not hidden.shape[0]:
             return hidden
         residual = hidden.to(torch.float32) if block.residual_in_fp32 else hidden
-        mixed: Tensor = residual + mixer.out_proj(mixer.norm(scanned, gate).to(normed.dtype))
+        mixed: Tensor = residual + self._project(
+            mixer.out_proj, mixer.norm(scanned, gate).to(normed.dtype)
+        )
         return mixed
 
     def end(self, state: RecurrentState, run: Run) -> None:

@@ -24,7 +24,7 @@ from transformers.models.mistral.modeling_mistral import (
     eager_attention_forward,
 )
 
-from dynamax_lm.models.products import few, project, project_trusted
+from dynamax_lm.models.products import project, project_trusted
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
 
@@ -309,9 +309,8 @@ class MistralStack:
         )
 
     def _feed_forward(self, mlp: Any, rows: Tensor) -> Tensor:
-        """(N, D) the gated block; its wide products take the shortcut where rows are few."""
-        known = type(mlp) in {MistralMLP, LlamaMLP} and type(mlp.gate_proj) is nn.Linear
-        if self._trusted or not (known and few(rows, mlp.gate_proj.weight)):
+        """(N, D) the gated block, written out where it is known, so that it takes our products."""
+        if self._trusted or type(mlp) not in {MistralMLP, LlamaMLP}:
             return project_trusted(mlp, rows)
         gate = mlp.act_fn(self._project(mlp.gate_proj, rows))
         return self._project(mlp.down_proj, gate * self._project(mlp.up_proj, rows))
