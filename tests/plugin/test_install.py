@@ -46,7 +46,7 @@ def quiet(*command: str, **options: str) -> str:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the package is built from, apart from the repository."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(fresh.ROOT / name, folder / name)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(fresh.ROOT / "dynamax_lm", folder / "dynamax_lm", ignore=ignored)
