@@ -170,14 +170,23 @@ class Command:
 
     @property
     def checkpoint(self) -> str:
-        """Model and checkpoint as a folder's name, the checkpoint as lm-eval names it."""
-        from lm_eval.utils import sanitize_model_name
+        """Model and checkpoint as a folder's name."""
+        return folder_name(self.config.model, self.model_args.get("pretrained"))
 
-        from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2
 
-        known = {architecture.model: architecture.default for architecture in (ATTENTION, MAMBA2)}
-        pretrained = self.model_args.get("pretrained") or known[self.config.model]
-        return f"{self.config.model}__{sanitize_model_name(str(pretrained)).strip('_')}"
+def folder_name(model: str, pretrained: object) -> str:
+    """Model and checkpoint as a folder's name, the checkpoint as lm-eval names it.
+
+    Args:
+        model: ``dynamax-mistral`` or ``dynamax-mamba``.
+        pretrained: as given; nothing stands for the model's own checkpoint.
+    """
+    from lm_eval.utils import sanitize_model_name
+
+    from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2
+
+    known = {architecture.model: architecture.default for architecture in (ATTENTION, MAMBA2)}
+    return f"{model}__{sanitize_model_name(str(pretrained or known[model])).strip('_')}"
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:

@@ -19,6 +19,7 @@ from dynamax_lm.certify.contents import evaluation_samples, training_contents
 from dynamax_lm.certify.needed import LEAST, needed_by_any_test, needed_without_loss
 from dynamax_lm.certify.run import DEFAULT_GRID, Question, certify, losses_for
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
+from dynamax_lm.commandline import folder_name
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
@@ -159,8 +160,6 @@ def _places(
     options: argparse.Namespace, arguments: dict[str, Any]
 ) -> tuple[Path | None, Path | None]:
     """Folders that take the certificate: the heads', and the one asked for."""
-    from lm_eval.utils import sanitize_model_name
-
     heads = arguments.get("heads")
     folder = None if is_missing(heads) else _heads_folder(str(heads))
     if folder is not None:
@@ -172,8 +171,7 @@ def _places(
                 "give --output_path FOLDER"
             )
         return folder, None
-    name = str(arguments.get("pretrained") or options.model)
-    output = options.output_path / f"{options.model}__{sanitize_model_name(name).strip('_')}"
+    output = options.output_path / folder_name(options.model, arguments.get("pretrained"))
     store.check_output(output)
     return folder, output
 
