@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch.nn import functional as F  # noqa: N812
-
 from dynamax_lm.bench.limits import bandwidth, bare_products, bytes_read
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject, token_ids
@@ -59,7 +57,7 @@ def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
                 "theirs short": theirs(subject, prompts, 2),
                 "theirs long": theirs(subject, prompts, 2 + steps),
                 "products": bare_products(subject, batch),
-                "F.linear": bare_products(subject, batch, F.linear),
+                "F.linear": bare_products(subject, batch, plain=True),
             },
             subject.rounds,
         )

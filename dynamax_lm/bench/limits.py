@@ -5,40 +5,39 @@ Owns the limits. It does not know the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, seconds
-from dynamax_lm.models.products import product
-
-Product = Callable[[Tensor, Tensor, None], Tensor]
+from dynamax_lm.models.products import project, project_trusted
 
 
-def bare_products(subject: Subject, batch: int, by: Product = product) -> Contestant:
+def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Contestant:
     """All matrix products of one step at full depth, and the vocabulary projection.
 
-    ``by`` is the engine's own choice of library, or ``F.linear``, which is transformers'.
+    As the engine has them, or ``plain``: by transformers' own ``F.linear``.
     """
-    linears = [*subject.linears(0, subject.layers), subject.stack.lm_head]
-    inputs: dict[int, Tensor] = {}
-    for linear in linears:
-        weight = linear.weight
-        inputs.setdefault(weight.shape[1], torch.randn(batch, weight.shape[1]).to(weight))
+    linears: Sequence[Any] = subject.plain_linears() if plain else subject.linears()
+    dtype = subject.model.dtype
+    widths = {linear.in_features for linear in linears}
+    inputs = {
+        width: torch.randn(batch, width, device=subject.stack.device).to(dtype) for width in widths
+    }
 
     def run() -> None:
         for linear in linears:
-            by(inputs[linear.weight.shape[1]], linear.weight, None)
+            (project_trusted if plain else project)(linear, inputs[linear.in_features])
 
     return run
 
 
 def bytes_read(subject: Subject) -> int:
     """Bytes of the weights that one step reads."""
-    linears = [*subject.linears(0, subject.layers), subject.stack.lm_head]
-    return sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+    weights = [linear.weight for linear in subject.plain_linears()]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def bandwidth(device: str, *, mebibytes: int = 256, rounds: int = 7) -> float:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,34 @@ CHOICES = "dynamax_truthfulqa_mc1_sample"
 
 def runs(subject: Subject) -> Iterator[Row]:
     """The sample of CoQA, on the embedded model and on the subject, and multiple choice."""
-    from transformers import AutoTokenizer
+    name = subject.name.split()[0] + " tiny"
+    some = {"limit": 4 if subject.quick else None}
+    yield from _compare(subject, name, "embedded model, " + TASK, _embedded(subject), **some)
+    if not subject.quick:
+        with _saved(subject) as folder:
+            what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
+            options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}
+            yield from _compare(subject, subject.name, what, folder, **options)
 
+
+def _embedded(subject: Subject) -> str:
+    """The folder of the embedded model."""
     from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
 
-    folder = resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    from transformers import AutoModelForCausalLM
-
-    tiny = AutoModelForCausalLM.from_pretrained(folder, dtype=subject.model.dtype)
-    some = {"limit": 4 if subject.quick else None}
-    yield from _compare(subject, "embedded model, " + TASK, tiny.eval(), tokenizer, **some)
-    if not subject.quick and subject.model.config.vocab_size >= len(tokenizer):
-        what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
-        options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}
-        yield from _compare(subject, what, subject.model, tokenizer, **options)
+    return resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
 
 
-def _compare(
-    subject: Subject, what: str, model: Any, tokenizer: Any, **options: Any
-) -> Iterator[Row]:
+@contextmanager
+def _saved(subject: Subject) -> Iterator[str]:
+    """The subject as a checkpoint, with the embedded model's tokenizer."""
+    with tempfile.TemporaryDirectory() as scratch:
+        subject.model.save_pretrained(scratch)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (Path(scratch) / name).write_bytes((Path(_embedded(subject)) / name).read_bytes())
+        yield scratch
+
+
+def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any) -> Iterator[Row]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -50,11 +59,15 @@ def _compare(
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
     manager = TaskManager()
-    device = str(subject.stack.device)
-    shared = {"tokenizer": tokenizer, "batch_size": 8, "device": device}
-    hf = HFLM(pretrained=model, **shared)
-    mine = (DynamaxMistral if subject.attention else DynamaxMamba)(pretrained=model, **shared)
-    cut = model.config.num_hidden_layers * 3 // 4
+    shared = {
+        "pretrained": folder,
+        "batch_size": 8,
+        "device": str(subject.stack.device),
+        "dtype": str(subject.model.dtype).removeprefix("torch."),
+    }
+    hf = HFLM(**shared)
+    mine = (DynamaxMistral if subject.attention else DynamaxMamba)(**shared)
+    cut = mine.config.num_hidden_layers * 3 // 4
 
     def evaluate(lm: Any, **own: Any) -> object:
         if own:
@@ -78,28 +91,22 @@ def _compare(
         "a quarter saved": 1.0,
         "a quarter saved, reference": 2.0,
     }
-    for name, goal in goals.items():
+    for run, goal in goals.items():
         yield Row(
             "Runs",
-            subject.name if model is subject.model else subject.name.split()[0] + " tiny",
-            f"{what}: {name}",
+            name,
+            f"{what}: {run}",
             "ours / lm-eval hf",
-            found[name] / found["hf"],
+            found[run] / found["hf"],
             goal,
             at_most=True,
-            seconds={"ours": found[name], "hf": found["hf"]},
+            seconds={"ours": found[run], "hf": found["hf"]},
         )
 
 
 def memory(subject: Subject) -> Iterator[Row]:
     """Peak resident memory of the same run as a command of its own."""
-    from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
-
-    folder = resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
-    with tempfile.TemporaryDirectory() as scratch:
-        subject.model.save_pretrained(scratch)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (Path(scratch) / name).write_bytes((Path(folder) / name).read_bytes())
+    with _saved(subject) as scratch:
         shared = f"pretrained={scratch},dtype={str(subject.model.dtype).removeprefix('torch.')}"
         hf = _peak("hf", shared, subject)
         for what, extra in [("threshold 1", ",threshold=1"), ("threshold 0", ",threshold=0")]:

@@ -5,6 +5,7 @@ Owns the shapes. It does not measure.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
+from dynamax_lm.models.products import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Subject:
     Attributes:
         kind: ``dynamax-mistral`` or ``dynamax-mamba``.
         model: transformers' model.
-        stack: the same model as the engine runs it.
+        stack: the same weights as the engine runs them; on a CPU a copy, whose products are packed.
         rounds: rounds of every measurement.
         quick: whether to make do with little work.
         seed: for prompts.
@@ -78,12 +80,17 @@ class Subject:
         ids = torch.randint(3, vocabulary, (batch, tokens), generator=generator)
         return [tuple(row) for row in ids.tolist()]
 
-    def linears(self, first: int, last: int) -> list[torch.nn.Linear]:
-        """The matrix products of layers ``first`` to ``last`` - 1, in order."""
-        found: list[torch.nn.Linear] = []
-        for layer in self.stack.decoder.layers[first:last]:
-            found += [part for part in layer.modules() if isinstance(part, torch.nn.Linear)]
-        return found
+    def linears(self) -> list[torch.nn.Module]:
+        """The matrix products of a step, in order, as the engine has them."""
+        kinds = (torch.nn.Linear, Packed)
+        layers = [part for layer in self.stack.decoder.layers for part in layer.modules()]
+        return [part for part in [*layers, self.stack.lm_head] if isinstance(part, kinds)]
+
+    def plain_linears(self) -> list[torch.nn.Linear]:
+        """The same as transformers has them."""
+        layers = [part for layer in self.model.base_model.layers for part in layer.modules()]
+        parts = [*layers, self.model.lm_head]
+        return [part for part in parts if isinstance(part, torch.nn.Linear)]
 
 
 def make_subject(
@@ -107,7 +114,9 @@ def make_subject(
 
 def wrap(kind: str, model: Any, *, rounds: int, quick: bool, seed: int) -> Subject:
     """A loaded model."""
-    stack = (MistralStack if kind == "dynamax-mistral" else Mamba2Stack)(model)
+    mine = copy.deepcopy(model) if model.device.type == "cpu" else model
+    stack = (MistralStack if kind == "dynamax-mistral" else Mamba2Stack)(mine)
+    stack.pack()
     return Subject(kind, model, stack, rounds, quick, seed)
 
 

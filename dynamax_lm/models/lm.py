@@ -161,6 +161,8 @@ class DynamaxLM(Processes):
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._weights = checkpoint.sample_weights(self._unwrapped)
         self._stack = type(self).STACK(self._unwrapped)
+        if isinstance(name, str) and self.mixed_precision_dtype is None:
+            self._stack.pack()  # a model that somebody else holds stays as it is
         self.memory: Memory | None = None  # given by whoever runs the same requests again
         self.watcher: Watcher | None = None
         self._apply(self.settings, self._chosen_heads)

@@ -14,10 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.models.products import product, project, project_trusted
+from dynamax_lm.models.products import (
+    pack,
+    project,
+    project_parted,
+    project_rest,
+    project_trusted,
+)
 from dynamax_lm.models.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
@@ -141,12 +147,28 @@ class Mamba2Stack:
 
     def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
         self.decoder = model.backbone
-        self.lm_head: Any = model.lm_head
+        self._model = model
         self.n_layers: int = model.config.num_hidden_layers
         self.vocab_size: int = model.config.vocab_size
         self.kernels = kernels or best_kernels(self.device)
         self._project = project_trusted if self.kernels is TRUSTED else project
         self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
+        self._head_dtype: torch.dtype = model.lm_head.weight.dtype
+
+    def pack(self) -> None:
+        """Arrange the weights for their fastest product, for good; the model stays usable."""
+        if self.kernels is TRUSTED:
+            return
+        for block in self.decoder.layers:
+            pack(block.mixer, ["in_proj"], cut=block.mixer.intermediate_size)
+            pack(block.mixer, ["out_proj"])
+        if self.lm_head.weight is not self.decoder.embeddings.weight:
+            pack(self._model, ["lm_head"])
+
+    @property
+    def lm_head(self) -> Any:
+        """The vocabulary projection."""
+        return self._model.lm_head
 
     @property
     def device(self) -> torch.device:
@@ -185,10 +207,8 @@ class Mamba2Stack:
         normed = block.norm(hidden.to(dtype=block.norm.weight.dtype))
         if run.mask is not None:
             normed = self._masked(normed, run)
-        projected = self._project(mixer.in_proj, normed)
-        gate, xbc, dt = projected.split(
-            [mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], dim=-1
-        )
+        gate, inputs = project_parted(mixer.in_proj, normed, mixer.intermediate_size, self._project)
+        xbc, dt = inputs.split([mixer.conv_dim, mixer.num_heads], dim=-1)
         if run.mask is not None and mixer.in_proj.bias is not None:
             xbc = self._masked(xbc, run)  # a bias would leak from the pads into the convolution
         running = _Inputs(xbc, dt)
@@ -210,7 +230,7 @@ class Mamba2Stack:
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm_f
         normed = norm(hidden.to(norm.weight.device))
-        return self._project(self.lm_head, normed.to(self.lm_head.weight.dtype)).float()
+        return self._project(self.lm_head, normed.to(self._head_dtype)).float()
 
     def mark(self, state: RecurrentState) -> RecurrentState:
         return RecurrentState(
@@ -254,15 +274,8 @@ class Mamba2Stack:
         mixer = block.mixer
         weight = block.norm.weight
         normed = block.norm(run.frozen_hidden.to(weight.device, weight.dtype))
-        skip = mixer.intermediate_size
-        if type(mixer.in_proj) is nn.Linear:
-            bias = mixer.in_proj.bias
-            projected = product(
-                normed, mixer.in_proj.weight[skip:], None if bias is None else bias[skip:]
-            )
-        else:  # a quantised or adapted projection cannot be cut: compute it whole
-            projected = mixer.in_proj(normed)[:, skip:]
-        return _Inputs(*projected.split([mixer.conv_dim, mixer.num_heads], dim=-1))
+        inputs = project_rest(mixer.in_proj, normed, mixer.intermediate_size)
+        return _Inputs(*inputs.split([mixer.conv_dim, mixer.num_heads], dim=-1))
 
     def _step(
         self, index: int, mixer: Any, running: _Inputs, frozen: _Inputs | None, run: RecurrentRun
