@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,12 @@ class Packed(nn.Module):
     def weight(self) -> Tensor:
         """(E, D) the plain weight, rebuilt: to look at, not to compute with."""
         return torch.cat([torch.cat([p.to_dense() for p in part], 1) for part in self._parts])
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """As the plain layer would, so that the model can be saved."""
+        destination[f"{prefix}weight"] = self.weight
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
 
     def part(self, rows: Tensor, index: int) -> Tensor:
         """(N, E') one part of the outputs of ``rows`` (N, D)."""

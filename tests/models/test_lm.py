@@ -9,8 +9,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from safetensors import safe_open
 
 from dynamax_lm.errors import SettingError
+from dynamax_lm.models import products
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.trace import AnswerTrace, record_of
 from tests.checkpoints import save_checkpoint
@@ -387,6 +389,30 @@ def test_weights_trained_anew_have_another_fingerprint(tmp_path: Path) -> None:
     before = ours("mistral", folder)
     assert ours("mistral", folder).fingerprint == before.fingerprint
     with torch.no_grad():
-        before.model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
+        before.model.model.layers[1].input_layernorm.weight.mul_(1.5)
     before.model.save_pretrained(folder)
     assert ours("mistral", folder).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_checkpoint_is_packed_and_somebody_elses_model_is_not(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers, the same fingerprint, and the checkpoint can be saved again as it was."""
+    folder = save_checkpoint(tmp_path / "model", kind)
+    plain = ours(kind, folder)
+    monkeypatch.setattr(products, "_WORTH_PACKING", 0)
+    packed = ours(kind, folder)
+    assert packed.fingerprint == plain.fingerprint
+    assert (
+        packed.get_model_info()["model_num_parameters"]
+        == (plain.get_model_info()["model_num_parameters"])
+    )
+    packed.model.save_pretrained(tmp_path / "again")
+    with safe_open(str(tmp_path / "again" / "model.safetensors"), "pt") as again:
+        for name, one in plain.model.state_dict().items():
+            assert torch.equal(again.get_tensor(name), one)
+    held = plain.model
+    type(plain)(pretrained=held, tokenizer=plain.tokenizer)
+    for model, has in [(packed.model, True), (held, False), (plain.model, False)]:
+        assert any(type(part) is products.Packed for part in model.modules()) is has

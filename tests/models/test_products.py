@@ -79,6 +79,10 @@ def test_packed_is_the_plain_product_to_rounding(
         assert ours.dtype == dtype
         torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=tolerance)
     assert torch.equal(packed.weight, linear.weight)
+    assert all(
+        torch.equal(linear.state_dict()[name], one) for name, one in packed.state_dict().items()
+    )
+    assert packed.state_dict().keys() == linear.state_dict().keys()
     counted = [sum(one.numel() for one in layer.parameters()) for layer in (packed, linear)]
     assert counted[0] == counted[1]
 
