@@ -208,15 +208,20 @@ class Plain:
                 return x
             output = (state.view(-1, *joined) @ told[..., None]).view(x.shape)
         else:  # in place, a group of a row at a time: nothing is gathered, and it stays in a cache
-            output = torch.empty(count, *joined[:2], dtype=wide, device=x.device)
-            keep = keep.unflatten(1, (groups, -1))
-            grouped = state.unflatten(1, (groups, -1))  # (B, G, R, P, S)
+            output = torch.empty(count * groups, joined[1], dtype=wide, device=x.device)
+            faded = state.view(-1, heads // groups, width * size).unbind()
+            blocks = state.view(-1, *joined[1:]).unbind()
+            keeps = keep.view(count * groups, -1, 1).unbind()
+            news, bs = new.flatten(0, 1).unbind(), b.flatten(0, 1).unbind()
+            tolds = None if told is None else told.flatten(0, 1).unbind()
+            outputs = output.unbind()
             for number, row in enumerate(range(count) if rows is None else rows):
                 for group in range(groups):
-                    block = grouped[row, group].mul_(keep[number, group]).view(joined[1:])
-                    block.addcmul_(new[number, group], b[number, group])
-                    if told is not None:
-                        torch.mv(block, told[number, group], out=output[number, group])
+                    place, here = number * groups + group, row * groups + group
+                    faded[here].mul_(keeps[place])
+                    blocks[here].addcmul_(news[place], bs[place])
+                    if tolds is not None:
+                        torch.mv(blocks[here], tolds[place], out=outputs[place])
             if told is None:
                 return x
             output = output.view(x.shape)
