@@ -171,7 +171,11 @@ class Sweep:
             "num_fewshot": config.num_fewshot,
             "limit": config.limit,
             "gen_kwargs": config.gen_kwargs,
-            "chat": [config.apply_chat_template, config.system_instruction],
+            "chat": [
+                config.apply_chat_template,
+                config.system_instruction,
+                config.fewshot_as_multiturn,
+            ],
             "seed": config.seed,
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,
