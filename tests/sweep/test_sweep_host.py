@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from lm_eval.tasks import TaskManager
 from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import save_checkpoint
+from tests.harness.recorders import Sinks
 
-TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
+ROOT = Path(__file__).resolve().parents[2]
+TOYS = str(ROOT / "tests" / "harness" / "toys")
 
 
 @pytest.fixture
@@ -33,6 +36,39 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", look)
     return looks
+
+
+def test_finished_points_can_be_sent_on_as_the_documentation_says(
+    described: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", "mistral")
+    monkeypatch.chdir(tmp_path)
+    main(
+        [
+            *("--model", "dynamax-mistral", "--model_args", f"pretrained={checkpoint}"),
+            *("--tasks", "toy_mc", "--include_path", TOYS, "--limit", "2", "--device", "cpu"),
+            *("--thresholds", "0.1,0.9", "--output_path", "results"),
+        ]
+    )
+    sinks = Sinks(tmp_path)
+    sinks.install(monkeypatch)
+    sent = []
+
+    def keep() -> None:
+        sent.append((sinks.wandb.arguments["name"], dict(sinks.wandb.numbers)))
+        sinks.wandb.run = None
+
+    monkeypatch.setattr(sinks.wandb, "_finish", keep)
+    page = (ROOT / "docs" / "sweep.md").read_text()
+    start = page.index("    import json, pathlib")
+    exec(textwrap.dedent(page[start : page.index("\n(`TrackioLogger`")]), {})
+    assert [name for name, _ in sent] == ["threshold=0.1", "threshold=0.9"]
+    for name, numbers in sent:
+        (file,) = Path("results").glob(f"*/{name}/results_*.json")
+        results = json.loads(file.read_text())["results"]["toy_mc"]
+        for key in ("acc", "layers_used", "flops_saved_stderr"):
+            assert numbers[f"toy_mc/{key}"] == results[f"{key},none"]
+    assert not sinks.strict.problems
 
 
 def test_points_share_one_description_and_carry_the_default_checkpoints_name(
