@@ -69,7 +69,8 @@ def lm_eval(patch: pytest.MonkeyPatch, folder: Path, model: str, *more: str) -> 
     patch.setattr("lm_eval.tasks.TaskManager", only_toys)
     arguments = ",".join(("pretrained=checkpoint", "dtype=float32", *more))
     command = [
-        *("lm_eval", "run", "--model", model, "--model_args", arguments, "--device", "cpu"),
+        # Not by lm-eval's name: as a person's command it would install its hook for errors.
+        *("in-process", "run", "--model", model, "--model_args", arguments, "--device", "cpu"),
         *("--tasks", TASKS, "--include_path", TOYS, "--limit", "3", "--batch_size", "1"),
         *("--gen_kwargs", "max_gen_toks=8", "--log_samples", "--output_path", str(folder / "out")),
         *("--wandb_args", "project=p", "--trackio_args", "project=p", "--hf_hub_log_args"),

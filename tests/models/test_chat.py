@@ -71,7 +71,8 @@ def lm_eval(
     patch: pytest.MonkeyPatch, model: str, checkpoint: Path, output: Path, *more: str
 ) -> Path:
     """``lm_eval run`` and the folder that it wrote."""
-    command = ["lm_eval", "run", "--model", model, "--log_samples"]
+    # Not by lm-eval's name: as a person's command it would install its hook for errors.
+    command = ["in-process", "run", "--model", model, "--log_samples"]
     patch.setattr("sys.argv", command + options(checkpoint, output, *more))
     parser = HarnessCLI()
     parser.execute(parser.parse_args())
