@@ -56,6 +56,14 @@ def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
     add("--limit", "-L", type=float, metavar="<n>", help="documents of each task, or their share")
     add("--gen_kwargs", nargs="+", action=MergeDictAction, metavar="<arg>", help="as in lm_eval")
     add("--apply_chat_template", nargs="?", const=True, metavar="<template>", help="as in lm_eval")
+    add(
+        "--fewshot_as_multiturn",
+        nargs="?",
+        const=True,
+        type=lambda text: text.lower() in ("true", "1", "yes"),
+        metavar="<bool>",
+        help="as in lm_eval: with a chat template by default",
+    )
     add("--system_instruction", metavar="<text>", help="as in lm_eval")
     add("--include_path", metavar="<path>", help="a folder of further tasks")
     add(

@@ -87,6 +87,7 @@ TABLE: dict[str, Row] = {
     "headroom": Row(ANY),
     "bench": Row(ANY),
     "markdown": row("", HEAVY),
+    "machine": row("", HEAVY - LM_EVAL),
     "commandline": row("errors plugin models.lm models.checkpoint"),
     "report.tokentext": row(
         "errors report", frozenset({"torch"})

@@ -23,6 +23,7 @@ from dynamax_lm.commandline import folder_name
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.machine import described_once
 from dynamax_lm.models.checkpoint import TINY
 from dynamax_lm.plugin.bridge import MODELS
 from dynamax_lm.plugin.errors import install_one_line_errors
@@ -78,7 +79,8 @@ def _certify(options: argparse.Namespace) -> Certificate:
     if lm.world_size > 1:
         raise SettingError("certify runs in one process; start it without a launcher")
     print(_HEADER, flush=True)
-    certificate = certify(lm, tasks, question, each=lambda point: _show(point, question.delta))
+    with described_once():
+        certificate = certify(lm, tasks, question, each=lambda point: _show(point, question.delta))
     if heads is not None:
         print(f"written into {store.write_into_heads(heads, certificate)}")
     if output is not None:

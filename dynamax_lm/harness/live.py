@@ -96,6 +96,12 @@ def run_of(lm: object) -> Run | None:
     return next((run for run in _runs if run.ranks() is lm), None)
 
 
+def latest_named(model: object) -> Run | None:
+    """The run of the latest model that is alive and announced itself under this name."""
+    alive = [run for run in reversed(_runs) if run.ranks() is not None]
+    return next((run for run in alive if run.live.settings.get("model") == model), None)
+
+
 def bring_forward(lm: object) -> None:
     """Makes a registered model the latest: it is about to be evaluated."""
     _runs.sort(key=lambda run: run.ranks() is lm)

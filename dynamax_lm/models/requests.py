@@ -101,8 +101,12 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
     prompt = tuple(ids[0][mask[0].bool()].tolist()) or (lm.prefix_token_id,)
     if (max_length := kwargs.pop("max_length", None)) is not None:
         with refusing({"max_length": max_length}):
-            max_length = int(max_length)
-        max_new = max(1, min(max_new, max_length - len(prompt)))
+            max_new = int(max_length) - len(prompt)  # max_gen_toks then cuts long prompts only
+        if max_new < 1:
+            raise SettingError(
+                f"max_length={max_length} in gen_kwargs counts the prompt too, and one has "
+                f"{len(prompt)} tokens; give max_gen_toks instead"
+            )
     with refusing(kwargs):
         config = generation_config(lm.model, kwargs, lm.device)
         chooser = RowChooser(lm.model, config, prompt, seed)

@@ -48,7 +48,6 @@ class ChosenHeads:
             "translator": config.translator,
             "label": config.label if config.label == "top1" else f"top_{config.label_k}",
             "exit_layers": list(config.exit_layers),
-            "certificate": config.certificate,
         }
 
 

@@ -6,7 +6,9 @@ exception itself.
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import redirect_stderr
 from pathlib import PurePath
 from types import TracebackType
 
@@ -30,6 +32,9 @@ def install_one_line_errors() -> None:
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         if issubclass(kind, SettingError):
+            if before is not sys.__excepthook__:  # W&B learns of a failed run by its own hook
+                with redirect_stderr(io.StringIO()):
+                    before(kind, error, traceback)
             print(f"dynamax_lm: error: {error}", file=sys.stderr)
         else:
             before(kind, error, traceback)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dynamax_lm.commandline import Command, add_lm_eval_options, run_command
 from dynamax_lm.errors import SettingError
+from dynamax_lm.machine import described_once
 
 
 def main(arguments: list[str]) -> None:
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> None:
         memory_bytes=int(options.memory_gib * (1 << 30)),
     )
     sweep.check()
-    outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
+    with described_once():
+        outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
     print(sweep_table(outcomes))
     print(f"\n{len(outcomes)} points in {sweep.output}")
 

@@ -19,6 +19,7 @@ from dynamax_lm import __version__
 from dynamax_lm.commandline import Command, write_json
 from dynamax_lm.engine import Memory
 from dynamax_lm.engine.memory import Origins, digest
+from dynamax_lm.harness.naming import name_checkpoint
 from dynamax_lm.settings import OUR_NAMES, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
@@ -131,7 +132,9 @@ class Sweep:
             log_samples=self.log_samples,
             evaluation_tracker=tracker,
         )
-        tracker.general_config_tracker.model_source = self.command.config.model
+        model, known = self.command.config.model, tracker.general_config_tracker
+        known.model_source = model
+        name_checkpoint(known, model, point.model_args(self.command.model_args))
         samples = results.pop("samples", None)
         memory = lm.memory
         shared = {}
@@ -168,7 +171,11 @@ class Sweep:
             "num_fewshot": config.num_fewshot,
             "limit": config.limit,
             "gen_kwargs": config.gen_kwargs,
-            "chat": [config.apply_chat_template, config.system_instruction],
+            "chat": [
+                config.apply_chat_template,
+                config.system_instruction,
+                config.fewshot_as_multiturn,
+            ],
             "seed": config.seed,
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,

@@ -103,6 +103,24 @@ def test_full_depth_text_is_that_of_hf(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("max_length", [14, 33, 60])
+def test_a_max_length_is_that_of_hf_whatever_the_batch(
+    kind: str, max_length: int, folders: dict[str, Path]
+) -> None:
+    """It replaces max_gen_toks and counts the prompt, which hf counts with its padding."""
+    prompts = ["Q: where?\nA:", "a", "a longer one"]  # 12, 1 and 12 tokens, and one in front
+    asked = texts(prompts, max_length=max_length, until=[])
+    expected = theirs(folders[kind]).generate_until(asked, disable_tqdm=True)
+    got = ours(kind, folders[kind], mode="full").generate_until(asked, disable_tqdm=True)
+    assert got == expected
+    ended = [record_of(text).traces[0] for text in got]  # type: ignore[union-attr]
+    lengths = [trace.prompt_tokens + 1 + len(trace) for trace in ended]
+    stopped = [trace.tokens[-1] == 2 for trace in ended]
+    assert all(n == max_length or s for n, s in zip(lengths, stopped, strict=True)), lengths
+    assert not all(stopped)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_full_depth_likelihoods_are_those_of_hf(kind: str, folders: dict[str, Path]) -> None:
     """Law 2, for pairs and for rolling windows."""
     expected = theirs(folders[kind]).loglikelihood(pairs(), disable_tqdm=True)
@@ -230,6 +248,7 @@ def test_sampling_draws_from_transformers_distribution(folders: dict[str, Path])
         ({"temperature": "warm"}, "temperature='warm'"),
         ({"max_gen_toks": "ten"}, "max_gen_toks='ten'"),
         ({"max_length": "ten"}, "max_length='ten'"),
+        ({"max_length": 2}, "max_length=2 in gen_kwargs counts the prompt too, and one has 2"),
         ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0"),
         ({"num_return_sequences": 2}, "num_return_sequences=2"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha=0.6"),

@@ -116,7 +116,9 @@ def test_a_certificate_is_the_default_threshold(own: tuple[Path, Path]) -> None:
     write_config(heads, replace(read_config(heads), certificate=certificate))
     after = ours("mistral", checkpoint, heads=str(heads))
     assert after.settings.threshold == 0.75
-    assert after.get_model_info()["early_exit"]["heads"]["certificate"] == certificate
+    block = after.get_model_info()["early_exit"]
+    assert block["certificate"] == certificate | {"applies": {}}
+    assert "certificate" not in block["heads"], "it is said once"
     assert after.fingerprint == before.fingerprint, "a certificate changes no number"
 
 

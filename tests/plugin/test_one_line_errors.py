@@ -43,6 +43,23 @@ def test_a_command_prints_one_line_and_fails(script: str, tmp_path: Path) -> Non
     assert ran.stdout == ""
 
 
+def test_a_hook_that_was_there_before_learns_of_the_failure(tmp_path: Path) -> None:
+    """W&B keeps account of a run's end by such a hook, and prints the traceback as it does."""
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import sys, traceback; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "def keep_account(kind, error, trace):\n"
+        "    print('failed:', kind.__name__)\n"
+        "    traceback.print_exception(kind, error, trace)\n"
+        "sys.excepthook = keep_account\n" + PROGRAM.format(kind="SettingError")
+    )
+    command = [sys.executable, str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert ran.stdout == "failed: SettingError\n"
+    assert ran.stderr == "dynamax_lm: error: threshold=abc: give a number\n"
+
+
 @pytest.mark.parametrize(
     ("script", "kind"), [("lm_eval", "ValueError"), ("mine.py", "SettingError")]
 )

@@ -1,0 +1,191 @@
+"""Chat templates: lm-eval's ``hf`` and ours ask the same, and full depth answers the same."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval._cli import HarnessCLI
+from lm_eval.tasks import TaskManager
+
+from dynamax_lm.sweep.__main__ import main
+from tests.checkpoints import byte_tokenizer, save_checkpoint
+
+TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
+MODELS = {"mistral": "dynamax-mistral", "mamba2": "dynamax-mamba"}
+TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "<{{ message['role'] }}>{{ message['content'] }}"
+    "{% if not loop.last or add_generation_prompt %}</{{ message['role'] }}>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CHATS: dict[str, tuple[str, ...]] = {
+    "turns": ("--apply_chat_template",),
+    "turns-and-system": ("--apply_chat_template", "--system_instruction", "Be brief."),
+    "one-message": ("--apply_chat_template", "--fewshot_as_multiturn", "false"),
+    "one-message-and-system": (
+        *("--apply_chat_template", "--fewshot_as_multiturn", "false"),
+        *("--system_instruction", "Be brief."),
+    ),
+    "system-alone": ("--system_instruction", "Be brief."),
+}
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys only, and no look at the machine."""
+    only_toys = functools.partial(TaskManager, include_defaults=False)
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random models with room for a chat, and a template whose text brings its own <s>."""
+    folders = {}
+    for kind in MODELS:
+        room = {} if kind == "mamba2" else {"max_position_embeddings": 512}
+        folders[kind] = save_checkpoint(tmp_path_factory.mktemp(kind), kind, **room)
+        tokenizer = byte_tokenizer(context=512)
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(folders[kind])
+    return folders
+
+
+def options(checkpoint: Path, output: Path, *more: str) -> list[str]:
+    return [
+        *("--model_args", f"pretrained={checkpoint},dtype=float32", "--device", "cpu"),
+        *("--tasks", "toy_gen,toy_mc", "--include_path", TOYS, "--num_fewshot", "2"),
+        *("--limit", "3", "--gen_kwargs", "max_gen_toks=8", "--output_path", str(output), *more),
+    ]
+
+
+def lm_eval(
+    patch: pytest.MonkeyPatch, model: str, checkpoint: Path, output: Path, *more: str
+) -> Path:
+    """``lm_eval run`` and the folder that it wrote."""
+    # Not by lm-eval's name: as a person's command it would install its hook for errors.
+    command = ["in-process", "run", "--model", model, "--log_samples"]
+    patch.setattr("sys.argv", command + options(checkpoint, output, *more))
+    parser = HarnessCLI()
+    parser.execute(parser.parse_args())
+    (folder,) = output.iterdir()
+    return folder
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("results_*.json")
+    return dict(json.loads(file.read_text()))
+
+
+def samples_in(folder: Path, task: str) -> list[dict[str, Any]]:
+    (file,) = folder.glob(f"samples_{task}_20*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def prompts_in(folder: Path) -> list[str]:
+    samples = [one for task in ("toy_gen", "toy_mc") for one in samples_in(folder, task)]
+    return [given["arg_0"] for one in samples for given in one["arguments"].values()]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("chat", CHATS)
+def test_full_depth_is_asked_and_answers_as_hf(
+    chat: str,
+    kind: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = CHATS[chat]
+    hf = lm_eval(monkeypatch, "hf", checkpoints[kind], tmp_path / "hf", *more)
+    full = ("--model_args", "mode=full", "--batch_size", "3")
+    ours = lm_eval(monkeypatch, MODELS[kind], checkpoints[kind], tmp_path / "ours", *more, *full)
+    assert results_in(ours)["config"]["early_exit"]["settings"]["mode"] == "full"
+    assert prompts_in(ours) == prompts_in(hf)
+    for task in ("toy_gen", "toy_mc"):
+        for one, other in zip(samples_in(ours, task), samples_in(hf, task), strict=True):
+            assert {k: one[k] for k in other if k.endswith("_hash")} == {
+                k: v for k, v in other.items() if k.endswith("_hash")
+            }
+            if task == "toy_gen":
+                assert one["resps"] == other["resps"]
+            else:
+                assert likelihoods(one) == pytest.approx(likelihoods(other), rel=1e-5, abs=1e-4)
+    told = ("chat_template", "chat_template_sha", "fewshot_as_multiturn", "system_instruction")
+    assert [results_in(ours)[name] for name in told] == [results_in(hf)[name] for name in told]
+
+
+def likelihoods(sample: dict[str, Any]) -> list[float]:
+    return [float(pair[0][0]) for pair in sample["resps"]]
+
+
+def test_the_chats_are_different_ones(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the comparison above compares."""
+    first = {}
+    for chat, more in CHATS.items():
+        folder = lm_eval(
+            monkeypatch, MODELS["mistral"], checkpoints["mistral"], tmp_path / chat, *more
+        )
+        first[chat] = prompts_in(folder)[0]
+    assert len(set(first.values())) == len(CHATS)
+    assert first["turns"].count("<user>") == 3
+    assert first["turns"].count("<assistant>") == 3
+    assert first["one-message"].count("<user>") == 1
+    assert first["one-message-and-system"].startswith("<s><system>Be brief.</system><user>")
+    assert first["system-alone"].startswith("Be brief.")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("chat", ["turns", "one-message-and-system"])
+def test_exits_and_a_sweeps_point_take_the_chat(
+    chat: str,
+    kind: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = CHATS[chat]
+    grid = (*options(checkpoints[kind], tmp_path / "sweep", *more), "--thresholds", "0.02,0.5")
+    main(["--model", MODELS[kind], *grid])
+    depths = set()
+    for threshold in ("0.02", "0.5"):
+        separate = lm_eval(
+            monkeypatch,
+            MODELS[kind],
+            checkpoints[kind],
+            tmp_path / threshold,
+            *more,
+            *("--model_args", f"threshold={threshold}"),
+        )
+        (point,) = (tmp_path / "sweep").glob(f"*/threshold={threshold}")
+        assert prompts_in(point) == prompts_in(separate)
+        found, expected = results_in(point), results_in(separate)
+        assert found["results"] == expected["results"]
+        for name in ("chat_template", "fewshot_as_multiturn", "system_instruction"):
+            assert found[name] == expected[name]
+        for task in ("toy_gen", "toy_mc"):
+            assert samples_in(point, task) == samples_in(separate, task)
+            depths |= {
+                one["layers_used"] for one in samples_in(point, task) if "layers_used" in one
+            }
+    assert len(depths) > 1
+
+
+def test_another_way_to_show_examples_is_another_sweep(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A point asked in turns is not taken for one asked in a single message."""
+    for chat, how in (("turns", "run"), ("turns", "finished before"), ("one-message", "run")):
+        grid = options(checkpoints["mistral"], tmp_path, *CHATS[chat], "--thresholds", "0.5")
+        main(["--model", MODELS["mistral"], *grid])
+        assert how in capsys.readouterr().err
