@@ -2,7 +2,8 @@
 
 Owns which depth that is, what is known of its quality, and whether the dynamic setting beats it.
 The depth follows from the ledger. Its quality is measured, or lies between two depths that were
-measured, or is unknown and said to be; it is never guessed.
+measured, or is unknown and said to be; it is never guessed. Where documents can be paired the
+verdict goes by the intervals of their differences, and by the two means alone where they cannot.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dynamax_lm.ledger import LayerCosts, norm_flops, unembed_flops
 from dynamax_lm.report.costs import costs_of
 from dynamax_lm.report.rows import Row, static_depth
 
-Verdict = Literal["beats", "mixed", "ties", "does not beat", "unknown"]
+Verdict = Literal["beats", "mixed", "ties", "not distinguishable", "does not beat", "unknown"]
+"""``not distinguishable``: every paired interval holds zero. ``ties``: no document differs."""
 
 FULL_DEPTH = "full depth is cheaper"
 """The source of a rival that is full depth itself."""
@@ -32,6 +34,7 @@ class StaticRival:
         agreement: with full depth, or ``None`` likewise.
         source: where the two come from, in words.
         verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere worse.
+        paired: whether the verdict goes by paired intervals, not by the two means alone.
         mixture: the measured depths that it lies between, each with its weight; choosing between
             them by these odds, document by document, is what interpolation stands for. ``None`` is
             full depth; empty where nothing was measured.
@@ -43,6 +46,7 @@ class StaticRival:
     source: str
     verdict: Verdict
     mixture: tuple[tuple[Row | None, float], ...] = ()
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     below = max((p for p in known if p.depth <= depth), key=lambda p: p.depth, default=None)
     above = min((p for p in known if p.depth >= depth), key=lambda p: p.depth, default=None)
     if below is None or above is None:
-        return StaticRival(depth, None, None, "no static run at or below it", "unknown")
+        return StaticRival(depth, None, None, _missing(row, depth), "unknown")
     if below.depth == above.depth:
         return replace(_judged(row, below, "measured"), mixture=((below.row, 1.0),))
     share = (depth - below.depth) / (above.depth - below.depth)
@@ -87,6 +91,31 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     )
     rival = _judged(row, point, f"measured at {below.depth:g} and {above.depth:g}")
     return replace(rival, mixture=((below.row, 1 - share), (above.row, share)))
+
+
+def judged_by_pairs(
+    rival: StaticRival, gains: Sequence[tuple[float, float]], *, costlier: bool
+) -> StaticRival:
+    """The rival with the verdict that paired intervals give.
+
+    Args:
+        rival: as `static_rival` found it.
+        gains: ends of the interval of each difference, the setting minus its rival, turned so that
+            more is better; none leaves the rival as it is.
+        costlier: whether the rival is full depth and costs less, so that no worse is not enough.
+    """
+    if not gains:
+        return rival
+    better = any(low > 0 for low, _ in gains)
+    worse = any(high < 0 for _, high in gains)
+    verdict: Verdict = "not distinguishable"
+    if better or worse:
+        verdict = "mixed" if better and worse else "beats" if better else "does not beat"
+    elif costlier:
+        verdict = "does not beat"
+    elif all(low == high == 0 for low, high in gains):
+        verdict = "ties"
+    return replace(rival, verdict=verdict, paired=True)
 
 
 def equal_cost_depth(row: Row) -> float | None:
@@ -107,6 +136,13 @@ def equal_cost_depth(row: Row) -> float | None:
     if saved_by_layer <= 0:
         return None
     return max(1.0, float(costs.n_layers - saved * full_depth / saved_by_layer))
+
+
+def _missing(row: Row, depth: float) -> str:
+    """Which run would tell the quality at ``depth``: one that always leaves there or before."""
+    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
+    layer = max((layer for layer in exits if layer <= depth), default=max(1, int(depth)))
+    return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
 def _state(costs: LayerCosts, skipped_state: str) -> int:

@@ -14,7 +14,13 @@ from synthetic import COSTS, GENERATION, Plan, write_run
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import FULL_DEPTH, equal_cost_depth, static_rival
+from dynamax_lm.report.static import (
+    FULL_DEPTH,
+    StaticRival,
+    equal_cost_depth,
+    judged_by_pairs,
+    static_rival,
+)
 
 ONE = {"gen": GENERATION}
 
@@ -57,6 +63,7 @@ def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
     rival = static_rival(arena[0], arena)
     assert rival is not None
     assert (rival.quality, rival.agreement, rival.verdict) == (None, None, "unknown")
+    assert "threshold=0,exit_layers=1 " in rival.source, "the run that would tell"
 
 
 def test_between_measured_depths_the_quality_lies_between_theirs(tmp_path: Path) -> None:
@@ -152,3 +159,26 @@ def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
     made.change(data)
     arena = _arena(tmp_path)
     assert static_rival(arena[0], arena) is None
+
+
+ENDS = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(lambda pair: (min(pair), max(pair)))
+
+
+@given(gains=st.lists(ENDS, min_size=1, max_size=2), costlier=st.booleans())
+def test_only_an_interval_without_zero_decides(
+    gains: list[tuple[float, float]], costlier: bool
+) -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
+    verdict = judged_by_pairs(point, gains, costlier=costlier).verdict
+    assert (verdict in {"beats", "mixed"}) == any(low > 0 for low, _ in gains)
+    turned = judged_by_pairs(point, [(-high, -low) for low, high in gains], costlier=costlier)
+    swapped = {"beats": "does not beat", "does not beat": "beats"}
+    if not costlier:
+        assert turned.verdict == swapped.get(verdict, verdict)
+    elif not any(low > 0 for low, _ in gains):
+        assert verdict == "does not beat"
+
+
+def test_without_pairs_the_means_keep_their_say() -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
+    assert judged_by_pairs(point, [], costlier=False) == point
