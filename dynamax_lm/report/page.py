@@ -15,10 +15,10 @@ import jinja2
 
 from dynamax_lm import __version__
 from dynamax_lm.report import tables
+from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.paired import LEVEL
 from dynamax_lm.report.palette import shades
-from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.tokens import TokenPage
@@ -49,6 +49,9 @@ class _Shown:
     cells: list[_Cell]
 
 
+EMBEDDED = 6 << 20
+"""Bytes of pictures that the page holds itself: about ninety tasks of four."""
+
 _NOTHING = "–"
 """A cell that says nothing; a column of them is left out."""
 _NO_VERDICT = frozenset({"unknown", "ties", "not distinguishable"})
@@ -78,7 +81,7 @@ def leaderboard_page(
     *,
     runs: int,
     problems: Sequence[str] = (),
-    figures: Sequence[tuple[str, Sequence[Picture]]] = (),
+    figures: Sequence[Figures] = (),
     links: Mapping[tuple[str, str], str] | None = None,
     convention: str = "",
     verification: str = "",
@@ -89,7 +92,8 @@ def leaderboard_page(
         board: rows and comparisons.
         runs: how many were read.
         problems: what could not be, one line a file.
-        figures: pictures under their headings.
+        figures: pictures under their headings. The page holds the first ``EMBEDDED`` bytes of
+            them, and names the others' files in ``pictures/`` beside it.
         links: the token page of a results file's task, relative to this page.
         convention: what the numbers mean, as the results say it.
         verification: what a verification came to, in a sentence.
@@ -117,20 +121,7 @@ def leaderboard_page(
             {**tables.comparison_record(one), "text": tables.difference_text(one)}
             for one in board.comparisons
         ],
-        figures=[
-            (
-                heading,
-                [
-                    {
-                        "title": picture.title,
-                        "description": picture.description,
-                        "data": base64.b64encode(picture.png).decode(),
-                    }
-                    for picture in pictures
-                ],
-            )
-            for heading, pictures in figures
-        ],
+        figures=_sources(figures),
     )
 
 
@@ -150,6 +141,28 @@ def tokens_page(page: TokenPage) -> str:
             for layer, shade in zip(page.depths, colours, strict=True)
         ],
     )
+
+
+def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str | bool]]]]:
+    """Every picture as the template takes it: itself while there is room, else its file's name."""
+    room, shown = EMBEDDED, []
+    for heading, pictures in figures:
+        sources: list[dict[str, str | bool]] = []
+        for picture in pictures:
+            room -= len(picture.png)
+            data = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+            beside = f"pictures/{picture.name}.png"
+            sources.append(
+                {
+                    "title": picture.title,
+                    "description": picture.description,
+                    "source": data if room >= 0 else beside,
+                    "drawing": f"pictures/{picture.name}.svg",
+                    "beside": room < 0,
+                }
+            )
+        shown.append((heading, sources))
+    return shown
 
 
 def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
