@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dynamax_lm.report import pictures
+from dynamax_lm.report.labels import measure_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.reliability import reliability_curve
@@ -102,7 +103,7 @@ def _widest(arena: Arena) -> list[Row]:
     """Of each measure the run of the lowest threshold, which shows most of its range."""
     chosen: dict[str, Row] = {}
     for row in (row for row in arena if row.kind in {"dynamic", "static"}):
-        name = pictures.measure_of(row)
+        name = measure_of(row)
         if name not in chosen or _threshold(row) < _threshold(chosen[name]):
             chosen[name] = row
     return list(chosen.values())

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from dynamax_lm.report.labels import label_points, measure_of, told_apart
 from dynamax_lm.report.palette import shades
 from dynamax_lm.report.reliability import Curve
-from dynamax_lm.report.rows import Kind, Row, static_depth
+from dynamax_lm.report.rows import Kind, Row
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW = (
     "#0072B2",
@@ -122,7 +123,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
                 elinewidth=0.8,
                 capsize=2,
             )
-        _label_points(lower, rows)
+        label_points(lower, rows)
     metric = drawn[0].key.metric
     upper.set_ylabel(f"{metric} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)")
     lower.set_ylabel("agreement with full depth")
@@ -214,17 +215,19 @@ def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
         )
     for index, (_, totals) in enumerate(bars):
         text = f"{100 * totals['flops_saved']:+.1f} %".replace("-", "−")
-        axes.text(most + 0.13, index, text, va="center", ha="right", fontsize=8)
+        axes.text(most + 0.15, index, text, va="center", ha="right", fontsize=8)
+    axes.text(most + 0.15, -0.75, "net saved", va="center", ha="right", fontsize=8)
     axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_xlim(0, most + 0.14)
+    axes.set_xlim(0, most + 0.16)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("FLOPs of answer tokens, full depth = 100 %; at the right: net saved")
+    axes.set_xlabel("share of full depth's FLOPs")
     title = f"{bars[0][0].checkpoint}, {bars[0][0].task}"
     _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
     return _picture(
         name,
         f"The ledger: {title}",
-        "FLOPs of answer tokens by item, as shares of the same tokens at full depth.",
+        "FLOPs of all answer tokens together by item, as shares of the same tokens at full depth; "
+        "the table's savings are means over documents.",
         figure,
     )
 
@@ -292,31 +295,6 @@ def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
     return series
 
 
-def measure_of(row: Row) -> str:
-    """A dynamic setting without its threshold: what one line of a picture joins."""
-    settings = row.run.settings
-    return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
-
-
-def _label_points(axes: Any, rows: Sequence[Row]) -> None:
-    """Thresholds and depths beside their points."""
-    for row in rows:
-        if row.flops_saved is None or row.agreement is None:
-            continue
-        depth = static_depth(row.run)
-        text = f"{depth}" if depth is not None else None
-        if row.kind == "dynamic":
-            text = f"{row.run.settings.get('threshold')}"
-        if text:
-            axes.annotate(
-                text,
-                (row.flops_saved.mean, row.agreement.mean),
-                xytext=(5, -12),
-                textcoords="offset points",
-                fontsize=8,
-            )
-
-
 def _before(item: str, totals: Any) -> float:
     """Where an item's part of a bar begins."""
     shares, left = totals["ledger"]["share_of_full_depth"], 0.0
@@ -333,12 +311,13 @@ def _bar_figure(bars: int) -> tuple[Figure, Any]:
 
 
 def _finish_bars(figure: Figure, axes: Any, names: Sequence[str], title: str) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    common, short = told_apart(names)
+    axes.set_yticks(range(len(names)), short, fontsize=8)
     axes.invert_yaxis()
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title, fontsize=11)
+    figure.suptitle("\n".join(line for line in (title, common) if line), fontsize=10)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 

@@ -60,6 +60,27 @@ def test_a_picture_is_the_same_every_time(arena: list[Row]) -> None:
     assert first.svg == second.svg
 
 
+def test_points_that_lie_together_share_a_label(tmp_path: Path) -> None:
+    """The same tokens under nine thresholds: one place, one label, from lowest to highest."""
+    for threshold in range(1, 10):
+        write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold / 10))
+    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    picture = pictures.trade_off("x", rows)
+    assert picture is not None
+    assert "0.1–0.9" in picture.svg
+    assert "<!-- 0.5 -->" not in picture.svg
+
+
+def test_what_all_settings_share_is_said_once(tmp_path: Path) -> None:
+    for threshold in (0.5, 0.7):
+        write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold))
+    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    for picture in (pictures.depths("x", rows), pictures.ledger("x", rows)):
+        assert picture is not None
+        assert picture.svg.count("exits 3+5, propagate") == 1
+        assert "<!-- top_prob ≥ 0.5 -->" in picture.svg
+
+
 def test_without_numbers_of_ours_nothing_is_drawn(tmp_path: Path) -> None:
     write_plain(tmp_path, Plan(tasks=ONE))
     rows = rows_of(load([tmp_path]).runs)
