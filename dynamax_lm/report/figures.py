@@ -95,7 +95,7 @@ def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Pict
 def _judge(row: Row) -> str:
     """Whose confidence a curve shows: a static setting's name does not say."""
     if row.kind == "static":
-        return f"{row.run.settings.get('confidence')} at {setting_of(row.run)}"
+        return f"{row.run.settings.get('confidence')}, {setting_of(row.run)}"
     return setting_of(row.run)
 
 

@@ -55,6 +55,8 @@ _STYLES: dict[Kind, tuple[str, str, str]] = {
     "full": ("#000000", "|", "full depth"),
 }
 _MOST_BARS = 40
+_LEGEND_WIDTH = 100
+"""Letters that a legend has room for, side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
             axes.axhline(level, color="#555555", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
         axes.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
         axes.grid(color="#EEEEEE")
+        axes.margins(0.08, 0.12)  # room for the labels of the outermost points
     for label, rows, colour, marker in _series(drawn):
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
         for axes, values in (
@@ -133,7 +136,11 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
     title = f"{drawn[0].checkpoint}, {drawn[0].task}"
     upper.set_title(title, fontsize=11)
     handles, labels = upper.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    longest = max(map(len, labels))
+    columns = max(1, min(3, _LEGEND_WIDTH // (longest + 8)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     return _picture(
         name,
         f"{metric} and agreement against net FLOPs saved: {title}",

@@ -1,7 +1,8 @@
 """The plain rival of a dynamic setting: always leaving at the one depth that costs the same.
 
 Owns which depth that is, what is known of its quality, and whether the dynamic setting beats it.
-The depth follows from the ledger. Its quality is measured, or lies between two depths that were
+The rival is a model of fewer layers, and billed as one: layers that never run keep no state. The
+depth follows from the ledger. Its quality is measured, or lies between two depths that were
 measured, or is unknown and said to be; it is never guessed. Where documents can be paired the
 verdict goes by the intervals of their differences, and by the two means alone where they cannot.
 """
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dynamax_lm.ledger import LayerCosts, norm_flops, unembed_flops
+from dynamax_lm.ledger import norm_flops, unembed_flops
 from dynamax_lm.report.costs import costs_of
 from dynamax_lm.report.rows import Row, static_depth
 
@@ -121,9 +122,10 @@ def judged_by_pairs(
 def equal_cost_depth(row: Row) -> float | None:
     """The depth at which leaving always costs what the row's answer tokens did, if it is known.
 
-    Tokens that all leave at layer k spend k layers, one emission, and the state of L - k layers, so
-    that the saving falls linearly in k and vanishes at L. Above L the row costs more than full
-    depth.
+    Tokens that all leave at layer k spend k layers and one emission, so that the saving falls
+    linearly in k and vanishes at L. The state of the L - k other layers is never read, and a rival
+    that paid for it would be a weak one (on Mamba-2 it is two fifths of a layer). Above L the row
+    costs more than full depth.
     """
     costs, totals = costs_of(row.run), row.run.totals(row.task)
     if costs is None or not totals or not totals.get("tokens"):
@@ -132,10 +134,7 @@ def equal_cost_depth(row: Row) -> float | None:
     tokens, saved = totals["tokens"], totals["flops_saved"]
     emissions = tokens * (norm_flops(costs) + unembed_flops(costs))
     one_layer = (full_depth - emissions) / costs.n_layers
-    saved_by_layer = one_layer - tokens * _state(costs, str(row.run.settings["skipped_state"]))
-    if saved_by_layer <= 0:
-        return None
-    return max(1.0, float(costs.n_layers - saved * full_depth / saved_by_layer))
+    return max(1.0, float(costs.n_layers - saved * full_depth / one_layer))
 
 
 def _missing(row: Row, depth: float) -> str:
@@ -145,23 +144,29 @@ def _missing(row: Row, depth: float) -> str:
     return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
-def _state(costs: LayerCosts, skipped_state: str) -> int:
-    try:
-        return costs.skipped(skipped_state)
-    except ValueError:  # a state that is paid later, not by layer: the default is its rival
-        return costs.skipped("propagate")
-
-
 def _measured(row: Row, arena: Sequence[Row], layers: int) -> list[_Point]:
-    """Depths of which quality is known: static runs with the same state, and full depth."""
-    points = [_Point(layers, _full_depth(row), 1.0)]
-    for other in arena:
+    """Depths of which quality is known: static runs, one a depth, and full depth.
+
+    What skipped layers remember does not matter where none of them runs again; heads do, so that
+    a static run with those of ``row`` is preferred.
+    """
+    chosen: dict[int, Row] = {}
+    for other in sorted(arena, key=lambda one: _unlike(row, one)):
         depth = static_depth(other.run)
-        same = other.run.settings.get("skipped_state") == row.run.settings.get("skipped_state")
-        if depth is not None and same:
-            agreement = other.agreement.mean if other.agreement else None
-            points.append(_Point(depth, other.goodness, agreement, other))
+        if depth is not None:
+            chosen.setdefault(depth, other)
+    points = [_Point(layers, _full_depth(row), 1.0)]
+    for depth, other in chosen.items():
+        agreement = other.agreement.mean if other.agreement else None
+        points.append(_Point(depth, other.goodness, agreement, other))
     return points
+
+
+def _unlike(row: Row, other: Row) -> tuple[bool, bool]:
+    """Sorts the runs first that have the heads, then the skipped state, of ``row``."""
+    ours, theirs = row.run.settings, other.run.settings
+    heads = ours.get("heads_fingerprint") != theirs.get("heads_fingerprint")
+    return heads, ours.get("skipped_state") != theirs.get("skipped_state")
 
 
 def _full_depth(row: Row) -> float | None:

@@ -70,7 +70,7 @@ def test_a_static_curve_names_the_measure_that_it_shows(tmp_path: Path) -> None:
     write_run(tmp_path, Plan(tasks=ONE, settings=settings))
     (found,) = _figures(tmp_path)
     (curve,) = (one for one in found.pictures if one.name.endswith("_reliability"))
-    assert "margin at always layer 3" in curve.svg
+    assert "margin, always layer 3" in curve.svg
 
 
 def test_a_page_holds_pictures_while_there_is_room(
