@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from dynamax_lm.intervals import LEVEL
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
-from dynamax_lm.report.paired import LEVEL, Comparison
+from dynamax_lm.report.paired import Comparison
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static import FULL_DEPTH
 
@@ -239,7 +240,7 @@ def difference_text(comparison: Comparison) -> str:
         return f"not compared: {comparison.reason}"
     if gap.low == gap.high == 0:
         return f"no document differs, n = {gap.documents}"
-    ends = "no interval from one document"
+    ends = "too few documents for an interval"
     if math.isfinite(gap.low):
         ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]"
     return f"{gap.mean:+.3f} {ends}, n = {gap.documents}".replace("-", "−")
