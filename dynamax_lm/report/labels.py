@@ -30,7 +30,7 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
         near = (
             group
             for group in groups
-            if abs(group[0][0] - x) < 0.09 * wide and abs(group[0][1] - y) < 0.06 * high
+            if abs(group[0][0] - x) < 0.05 * wide and abs(group[0][1] - y) < 0.06 * high
         )
         group = next(near, None)
         if group is None:

@@ -18,7 +18,7 @@ from dynamax_lm.report.paired import (
 )
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import FULL_DEPTH, StaticRival, judged_by_pairs, static_rival
+from dynamax_lm.report.static import FULL_DEPTH, Gain, StaticRival, judged_by_pairs, static_rival
 
 _FULL_DEPTH = frozenset({"plain", "full"})
 
@@ -118,15 +118,15 @@ def _count(rows: Sequence[Row]) -> str:
     return f"{len(rows)} setting" + ("s" if len(rows) > 1 else "")
 
 
-def _gains(comparisons: Sequence[Comparison]) -> list[tuple[float, float]]:
-    """The ends of each interval, turned so that more is better."""
-    ends = []
+def _gains(comparisons: Sequence[Comparison]) -> list[Gain]:
+    """Each interval, turned so that more is better."""
+    gains = []
     for one in comparisons:
         if one.difference is not None:
             low, high = one.difference.low, one.difference.high
             lower = one.metric == one.row.key.metric and not one.row.higher_is_better
-            ends.append((-high, -low) if lower else (low, high))
-    return ends
+            gains.append(Gain(one.metric, *((-high, -low) if lower else (low, high))))
+    return gains
 
 
 def _once(comparisons: Sequence[Comparison]) -> list[Comparison]:

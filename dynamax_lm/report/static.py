@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dynamax_lm.ledger import norm_flops, unembed_flops
 from dynamax_lm.report.costs import costs_of
@@ -36,6 +36,7 @@ class StaticRival:
         source: where the two come from, in words.
         verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere worse.
         paired: whether the verdict goes by paired intervals, not by the two means alone.
+        told_by: the metrics whose intervals leave zero out; they made the verdict.
         mixture: the measured depths that it lies between, each with its weight; choosing between
             them by these odds, document by document, is what interpolation stands for. ``None`` is
             full depth; empty where nothing was measured.
@@ -48,6 +49,7 @@ class StaticRival:
     verdict: Verdict
     mixture: tuple[tuple[Row | None, float], ...] = ()
     paired: bool = False
+    told_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +96,35 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     return replace(rival, mixture=((below.row, 1 - share), (above.row, share)))
 
 
-def judged_by_pairs(
-    rival: StaticRival, gains: Sequence[tuple[float, float]], *, costlier: bool
-) -> StaticRival:
+class Gain(NamedTuple):
+    """The paired interval of one metric, setting minus rival, turned so that more is better."""
+
+    metric: str
+    low: float
+    high: float
+
+
+def judged_by_pairs(rival: StaticRival, gains: Sequence[Gain], *, costlier: bool) -> StaticRival:
     """The rival with the verdict that paired intervals give.
 
     Args:
         rival: as `static_rival` found it.
-        gains: ends of the interval of each difference, the setting minus its rival, turned so that
-            more is better; none leaves the rival as it is.
+        gains: of the metric and of agreement; none leaves the rival as it is.
         costlier: whether the rival is full depth and costs less, so that no worse is not enough.
     """
     if not gains:
         return rival
-    better = any(low > 0 for low, _ in gains)
-    worse = any(high < 0 for _, high in gains)
+    better = [gain.metric for gain in gains if gain.low > 0]
+    worse = [gain.metric for gain in gains if gain.high < 0]
     verdict: Verdict = "not distinguishable"
     if better or worse:
         verdict = "mixed" if better and worse else "beats" if better else "does not beat"
     elif costlier:
         verdict = "does not beat"
-    elif all(low == high == 0 for low, high in gains):
+    elif all(gain.low == gain.high == 0 for gain in gains):
         verdict = "ties"
-    return replace(rival, verdict=verdict, paired=True)
+    told_by = tuple(gain.metric for gain in gains if gain.metric in {*better, *worse})
+    return replace(rival, verdict=verdict, paired=True, told_by=told_by)
 
 
 def equal_cost_depth(row: Row) -> float | None:

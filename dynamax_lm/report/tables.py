@@ -230,7 +230,8 @@ def rival_text(entry: Entry) -> str:
     quality = "?" if rival.quality is None else f"{rival.quality:.3f}"
     agreement = "?" if rival.agreement is None else f"{100 * rival.agreement:.1f} %"
     verdict = f"{mark} {_AGAINST.get(rival.verdict, rival.verdict)} layer {rival.depth:.1f}"
-    return f"{verdict}: {quality}, agreement {agreement}; {rival.source}{basis}"
+    told = f" in {' and '.join(rival.told_by)}" if rival.told_by else ""
+    return f"{verdict}{told}: {quality}, agreement {agreement}; {rival.source}{basis}"
 
 
 def difference_text(comparison: Comparison) -> str:

@@ -18,6 +18,7 @@ from dynamax_lm.report.recompute import documents_again, totals_again
 from dynamax_lm.report.rows import Row, arenas, rows_of
 from dynamax_lm.report.static import (
     FULL_DEPTH,
+    Gain,
     StaticRival,
     equal_cost_depth,
     judged_by_pairs,
@@ -181,24 +182,33 @@ def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
     assert static_rival(arena[0], arena) is None
 
 
-ENDS = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(lambda pair: (min(pair), max(pair)))
+ENDS = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(
+    lambda pair: Gain("em", min(pair), max(pair))
+)
 
 
 @given(gains=st.lists(ENDS, min_size=1, max_size=2), costlier=st.booleans())
-def test_only_an_interval_without_zero_decides(
-    gains: list[tuple[float, float]], costlier: bool
-) -> None:
+def test_only_an_interval_without_zero_decides(gains: list[Gain], costlier: bool) -> None:
     point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
     verdict = judged_by_pairs(point, gains, costlier=costlier).verdict
-    assert (verdict in {"beats", "mixed"}) == any(low > 0 for low, _ in gains)
-    turned = judged_by_pairs(point, [(-high, -low) for low, high in gains], costlier=costlier)
+    assert (verdict in {"beats", "mixed"}) == any(gain.low > 0 for gain in gains)
+    turned = judged_by_pairs(
+        point, [Gain("em", -high, -low) for _, low, high in gains], costlier=costlier
+    )
     swapped = {"beats": "does not beat", "does not beat": "beats"}
     if not costlier:
         assert turned.verdict == swapped.get(verdict, verdict)
-    elif not any(low > 0 for low, _ in gains):
+    elif not any(gain.low > 0 for gain in gains):
         assert verdict == "does not beat"
 
 
 def test_without_pairs_the_means_keep_their_say() -> None:
     point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
     assert judged_by_pairs(point, [], costlier=False) == point
+
+
+def test_a_verdict_names_the_metrics_that_made_it() -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "unknown")
+    gains = [Gain("em", -0.2, 0.1), Gain("agreement", 0.02, 0.1)]
+    judged = judged_by_pairs(point, gains, costlier=False)
+    assert (judged.verdict, judged.told_by) == ("beats", ("agreement",))
