@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from synthetic import GENERATION, Plan, write_plain, write_run
@@ -50,6 +51,29 @@ def test_each_picture_is_drawn_in_both_forms(library: Library, arena: list[Row])
     _check(pictures.ledger("x", arena), "exit checks", "skipped state")
     curves = [reliability_curve(r.setting, library.trace(r.run, "gen") or [], 8) for r in arena]
     _check(pictures.reliability("x", "title", curves), "confidence at the exit")
+
+
+def test_few_colours_are_still_the_right_ones(
+    arena: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A legend's few pixels must keep the colour that they explain."""
+    seen: list[bytes] = []
+    compact = pictures._compact
+
+    def remember(png: bytes) -> bytes:
+        seen.append(png)
+        return compact(png)
+
+    monkeypatch.setattr(pictures, "_compact", remember)
+    for draw in (pictures.trade_off, pictures.ledger):
+        picture = draw("x", arena)
+        assert picture is not None
+        before, after = (
+            np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
+            for png in (seen[-1], picture.png)
+        )
+        assert np.abs(before - after).max() <= 16
+        assert len(picture.png) < len(seen[-1]) / 1.5
 
 
 def test_a_picture_is_the_same_every_time(arena: list[Row]) -> None:
