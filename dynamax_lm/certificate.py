@@ -23,6 +23,7 @@ SCHEMA = 1
 """Version of the JSON form, raised when readers of the old one would misread it."""
 
 NOT_CERTIFIED = "not certified here"
+_MOST_LISTED = 4
 
 
 class CertificateError(SettingError):
@@ -337,12 +338,19 @@ def why_not(
     if reason := _difference(certificate.setting, setting):
         return reason
     if threshold not in certificate.certified_thresholds:
-        certified = ", ".join(f"{value:g}" for value in certificate.certified_thresholds)
-        return f"threshold is {threshold:g}, certified are {certified}"
+        return f"threshold is {threshold:g}, certified are {_listed(certificate)}"
     setups = {one.setup.name: one.setup for one in certificate.tasks}
     if task.name not in setups:
         return f"the certificate is for {', '.join(sorted(setups))}"
     return _difference(setups[task.name], task)
+
+
+def _listed(certificate: Certificate) -> str:
+    """The certified thresholds, in as few words as a line of a table bears."""
+    values = certificate.certified_thresholds
+    if len(values) > _MOST_LISTED:
+        return f"{len(values)} from {min(values):g} to {max(values):g}"
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _difference(certified: _Record, here: _Record) -> str | None:

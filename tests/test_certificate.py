@@ -87,6 +87,16 @@ def test_contradictions_are_refused() -> None:
             Certificate.loads(text)
 
 
+def test_a_long_list_of_thresholds_is_told_by_its_ends() -> None:
+    few = make_certificate()
+    step = few.grid[0]
+    grid = tuple(replace(step, threshold=0.99 - 0.001 * number) for number in range(30))
+    many = make_certificate(grid=grid, threshold=grid[-1].threshold)
+    here: dict[str, Any] = {"task": make_setup(), "setting": make_setting(), "threshold": 1.0}
+    assert str(why_not(few, **here)).endswith("certified are 0.99, 0.95, 0.9")
+    assert str(why_not(many, **here)).endswith("certified are 30 from 0.961 to 0.99")
+
+
 def test_it_speaks_for_the_run_it_was_made_with_and_no_other() -> None:
     certificate = Certificate.loads(make_certificate().dumps())
     here: dict[str, Any] = {"task": make_setup(), "setting": make_setting(), "threshold": 0.9}

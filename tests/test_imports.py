@@ -88,12 +88,15 @@ TABLE: dict[str, Row] = {
     "bench": Row(ANY),
     "markdown": row("", HEAVY),
     "machine": row("", HEAVY - LM_EVAL),
+    "intervals": row("", HEAVY),
+    "outputs": row("errors", HEAVY),
     "commandline": row("errors plugin models.lm models.checkpoint"),
     "report.tokentext": row(
         "errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "certificate errors ledger markdown models.checkpoint plugin summary trace tracefile",
+        "certificate errors intervals ledger markdown models.checkpoint outputs plugin summary "
+        "trace tracefile",
         frozenset({"torch", "transformers"}),
     ),
 }

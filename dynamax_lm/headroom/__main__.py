@@ -34,16 +34,19 @@ def main(arguments: list[str]) -> None:
     from dynamax_lm.headroom.run import run
     from dynamax_lm.headroom.table import render
     from dynamax_lm.headroom.verdict import WORTHWHILE
+    from dynamax_lm.outputs import writable_folder
 
     worthwhile = WORTHWHILE if options.worthwhile is None else options.worthwhile
     if not 0.0 < worthwhile < 1.0:
         raise SettingError(f"--worthwhile {worthwhile}: give a share between 0 and 1, such as 0.05")
     command = Command(options)
+    folder = None
+    if options.output_path:  # refused before the work, not after it
+        folder = writable_folder(Path(options.output_path) / command.checkpoint)
     report = run(command, worthwhile)
     text = render(report.found, report.verdicts, report.title)
     print(text)
-    if options.output_path:
-        folder = Path(options.output_path) / command.checkpoint
+    if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".headroom.md.{os.getpid()}.partial"
         partial.write_text(text, encoding="utf-8")

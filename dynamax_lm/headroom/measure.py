@@ -14,6 +14,7 @@ import numpy as np
 
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
+from dynamax_lm.intervals import mean_interval
 from dynamax_lm.ledger import LayerCosts
 
 KS = (1, 2, 3, 5, 10)
@@ -22,8 +23,6 @@ KS = (1, 2, 3, 5, 10)
 VOCABULARY_CHECK = "top_prob"
 FREE_CHECK = "oracle"
 _MOST_EXITS = 4
-_RESAMPLES = 2000
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Estimate:
 
     Attributes:
         value: the mean.
-        low: lower end; ``None`` where fewer than two documents leave nothing to resample.
+        low: lower end; ``None`` where documents are too few for an interval.
         high: upper end.
     """
 
@@ -174,19 +173,5 @@ def _labels(tokens: Tokens, column: int) -> dict[int, float]:
 
 def estimate(values: Floats, seed: int) -> Estimate:
     """The mean of per-document ``values`` and its percentile bootstrap interval."""
-    from scipy.stats import bootstrap
-
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Estimate(mean, None, None)
-    if np.ptp(values) == 0.0:
-        return Estimate(mean, mean, mean)
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=_LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(mean, float(found.low), float(found.high))
+    low, high = mean_interval(values, seed=seed) or (None, None)
+    return Estimate(float(values.mean()), low, high)

@@ -96,6 +96,10 @@ def _bars(axes: Axes, found: Sequence[Headroom]) -> None:
             error_kw={"elinewidth": 1, "ecolor": "#333333"},
             label=name,
         )
+        for row, one in enumerate(ceilings):
+            if not one.exits:  # a bar of nothing says nothing
+                place = (1, row + 0.27 * (offset - 1))
+                axes.annotate("no exit pays", place, va="center", fontsize=7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(found)), [_short(one.name) for one in found])
     axes.invert_yaxis()

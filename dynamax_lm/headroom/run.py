@@ -74,7 +74,8 @@ def run(command: Command, worthwhile: float) -> Report:
     parse_settings({"exit_layers": asked})
     if not is_missing(given.get("heads")):
         raise SettingError(
-            f"heads={given['heads']}: headroom asks untrained exits; leave heads out"
+            f"heads={given['heads']}: headroom asks untrained exits, before there are heads; what "
+            f"these could reach at best is a run with them and confidence=oracle"
         )
     for name in ("confidence", "threshold", "trace_dir"):
         if name in given:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynamax_lm.headroom.measure import Estimate, Headroom, LayerNumbers
+from dynamax_lm.intervals import FEWEST
 
 WORTHWHILE = 0.05
 """The net share of FLOPs that a saving must reach to be worth anyone's trouble, by default."""
@@ -55,7 +56,8 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     under = f", under the bar of {bar}" if exits else ""
     if None in (free.low, free.high):
         level: Level = "undecided"
-        reason = f"{perfect}, but one document has no interval; give more documents"
+        few = f"{found.documents} document" + ("s are" if found.documents > 1 else " is")
+        reason = f"{perfect}, but {few} too few for an interval; give at least {FEWEST}"
     elif _below(free, worthwhile):
         level, reason = "not worth it", f"even {perfect}, under the bar of {bar}"
     elif _reaches(free, worthwhile) and _below(checked, worthwhile):
@@ -69,7 +71,8 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     else:
         level = "undecided"
         reason = f"{perfect}, and {looks}: an interval holds the bar of {bar}; give more documents"
-    return Verdict(level, reason, labels_advice(found.layers), _LIMITS)
+    limits = _LIMITS + (_NARROW if found.documents < _MANY else "")
+    return Verdict(level, reason, labels_advice(found.layers), limits)
 
 
 _LIMITS = (
@@ -77,6 +80,10 @@ _LIMITS = (
     "states: real judges err, skipped state drifts, and only a translator trained for an exit can "
     "lift it."
 )
+
+
+_MANY = 20
+_NARROW = " Intervals from fewer than twenty documents are too narrow: give more."
 
 
 def rarer_share(layers: tuple[LayerNumbers, ...], k: int) -> float:

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     install_one_line_errors()
     given = _parser().parse_args(arguments)
+    from dynamax_lm.outputs import writable_folder
     from dynamax_lm.report.load import load
 
     library = load(given.results)
@@ -38,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dynamax_lm.report.write import write_report
 
     baseline = load([given.baseline]) if given.baseline else None
-    written = write_report(
-        library, given.output_path or Path("report"), baseline=baseline, tokenizer=given.tokenizer
-    )
+    folder = writable_folder(given.output_path or Path("report"))
+    try:
+        written = write_report(library, folder, baseline=baseline, tokenizer=given.tokenizer)
+    except OSError as error:
+        raise SettingError(f"--output_path {folder}: cannot be written to ({error})") from error
     _complain(library.problems)
     sys.stdout.write(f"{written.rows} rows of {len(library.runs)} runs: {written.page}\n")
     return status

@@ -144,10 +144,16 @@ def _results_files(paths: Sequence[Path]) -> list[Path]:
             found[path.resolve()] = None
         elif path.is_dir():
             for file in sorted(path.rglob("results_*.json")):
-                found[file.resolve()] = None
+                if not _half_written(file.relative_to(path)):
+                    found[file.resolve()] = None
         else:
             raise SettingError(f"{path}: no such file or folder; give what --output_path named")
     return list(found)
+
+
+def _half_written(file: Path) -> bool:
+    """Whether it lies where a sweep that was cut had not finished writing a point."""
+    return any(one.startswith(".") and one.endswith(".partial") for one in file.parts)
 
 
 def _read_run(path: Path) -> Run:
@@ -162,7 +168,7 @@ def _read_run(path: Path) -> Run:
             trace_folder=_trace_folder(path, data),
         )
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, error, then="the run is left out") from error
 
 
 def _sample_files(path: Path, results: Mapping[str, Any]) -> dict[str, Path]:
@@ -185,6 +191,8 @@ def _trace_folder(path: Path, data: Mapping[str, Any]) -> Path | None:
     return next((folder for folder in (given, *beside) if trace_files(folder)), None)
 
 
-def _damaged(path: Path, error: Exception, at: str = "") -> SettingError:
+def _damaged(
+    path: Path, error: Exception, at: str = "", then: str = "its run is shown without it"
+) -> SettingError:
     why = " ".join(str(error).split())[:120]
-    return SettingError(f"{path}{at}: cannot be read ({why}); its run is shown without it")
+    return SettingError(f"{path}{at}: cannot be read ({why}); {then}")

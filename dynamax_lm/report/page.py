@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jinja2
 
 from dynamax_lm import __version__
+from dynamax_lm.intervals import LEVEL
 from dynamax_lm.report import tables
+from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
-from dynamax_lm.report.paired import LEVEL
 from dynamax_lm.report.palette import shades
-from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.tokens import TokenPage
@@ -49,25 +49,30 @@ class _Shown:
     cells: list[_Cell]
 
 
+EMBEDDED = 6 << 20
+"""Bytes of pictures that the page holds itself: about ninety tasks of four."""
+
 _NOTHING = "–"
 """A cell that says nothing; a column of them is left out."""
+_NO_VERDICT = frozenset({"unknown", "ties", "not distinguishable"})
 _COLUMNS = (
     _Column("task", "sort by task"),
     _Column("metric", "the arrow shows the better way"),
     _Column("checkpoint", "the weights"),
     _Column("setting", "how and where tokens leave"),
+    _Column("answers", "answers token by token"),
     _Column("value", "the task's metric, with its standard error"),
     _Column("full depth", "the same metric on the full-depth model's answers"),
-    _Column("layers", "decoder layers run per emitted token"),
     _Column("net FLOPs saved", "over answer tokens: checks, projections and state included"),
-    _Column("with prompt", "net FLOPs saved with the prompt in both"),
     _Column("agreement", "share of tokens equal to full depth's"),
-    _Column("consistency", "share of documents whose answer is full depth's"),
-    _Column("certificate", "what is certified of the threshold"),
-    _Column("Pareto", "no other setting saves as much and is as good"),
     _Column("static rival", "always leaving at the depth of the same FLOPs"),
+    _Column("Pareto", "no other setting saves as much and is as good"),
+    _Column("layers", "decoder layers run per emitted token"),
+    _Column("consistency", "share of documents whose answer is full depth's"),
+    _Column("with prompt", "net FLOPs saved with the prompt in both"),
+    _Column("few-shot", "examples in the prompt"),
     _Column("documents", "how many"),
-    _Column("tokens", "answers token by token"),
+    _Column("certificate", "what is certified of the threshold"),
 )
 
 
@@ -76,7 +81,7 @@ def leaderboard_page(
     *,
     runs: int,
     problems: Sequence[str] = (),
-    figures: Sequence[tuple[str, Sequence[Picture]]] = (),
+    figures: Sequence[Figures] = (),
     links: Mapping[tuple[str, str], str] | None = None,
     convention: str = "",
     verification: str = "",
@@ -87,7 +92,8 @@ def leaderboard_page(
         board: rows and comparisons.
         runs: how many were read.
         problems: what could not be, one line a file.
-        figures: pictures under their headings.
+        figures: pictures under their headings. The page holds the first ``EMBEDDED`` bytes of
+            them, and names the others' files in ``pictures/`` beside it.
         links: the token page of a results file's task, relative to this page.
         convention: what the numbers mean, as the results say it.
         verification: what a verification came to, in a sentence.
@@ -110,24 +116,12 @@ def leaderboard_page(
         level=f"{LEVEL:.0%}",
         version=__version__,
         date=tables.date_of(datetime.now(tz=timezone.utc).timestamp()),
+        apart=board.apart,
         comparisons=[
             {**tables.comparison_record(one), "text": tables.difference_text(one)}
             for one in board.comparisons
         ],
-        figures=[
-            (
-                heading,
-                [
-                    {
-                        "title": picture.title,
-                        "description": picture.description,
-                        "data": base64.b64encode(picture.png).decode(),
-                    }
-                    for picture in pictures
-                ],
-            )
-            for heading, pictures in figures
-        ],
+        figures=_sources(figures),
     )
 
 
@@ -149,9 +143,31 @@ def tokens_page(page: TokenPage) -> str:
     )
 
 
+def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str | bool]]]]:
+    """Every picture as the template takes it: itself while there is room, else its file's name."""
+    room, shown = EMBEDDED, []
+    for heading, pictures in figures:
+        sources: list[dict[str, str | bool]] = []
+        for picture in pictures:
+            room -= len(picture.png)
+            data = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+            beside = f"pictures/{picture.name}.png"
+            sources.append(
+                {
+                    "title": picture.title,
+                    "description": picture.description,
+                    "source": data if room >= 0 else beside,
+                    "drawing": f"pictures/{picture.name}.svg",
+                    "beside": room < 0,
+                }
+            )
+        shown.append((heading, sources))
+    return shown
+
+
 def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
     row = entry.row
-    documents = row.run.documents(row.task)
+    documents, few_shot = row.run.documents(row.task), row.conditions.few_shot
     link = links.get((str(row.run.path), row.task), "")
     css = "best" if any(entry.marks) else ""
     return _Shown(
@@ -165,18 +181,19 @@ def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
             _Cell(tables.metric_name(entry), row.key.metric),
             _Cell(row.checkpoint, row.checkpoint),
             _Cell(tables.setting_text(entry), row.setting),
+            _Cell("read" if link else _NOTHING, "", link=link),
             _number(tables.shown(row.quality), row.quality),
             _number(tables.shown(row.full_depth), row.full_depth),
-            _number(tables.layers_text(entry), row.layers_used),
             _number(tables.percent(row.flops_saved), row.flops_saved),
-            _number(tables.percent(row.flops_saved_total), row.flops_saved_total),
             _number(tables.percent(row.agreement), row.agreement),
-            _number(tables.percent(row.consistency), row.consistency),
-            _Cell(row.certificate or _NOTHING, row.certificate),
-            _Cell(tables.pareto_text(entry), str(sum(entry.marks))),
             _rival(entry),
+            _Cell(tables.pareto_text(entry), str(sum(entry.marks))),
+            _number(tables.layers_text(entry), row.layers_used),
+            _number(tables.percent(row.consistency), row.consistency),
+            _number(tables.percent(row.flops_saved_total), row.flops_saved_total),
+            _Cell(few_shot or _NOTHING, few_shot, number=True),
             _Cell(str(documents or _NOTHING), str(documents or ""), number=True),
-            _Cell("read" if link else _NOTHING, "", link=link),
+            _Cell(row.certificate or _NOTHING, row.certificate),
         ],
     )
 
@@ -187,7 +204,7 @@ def _number(text: str, value: Value | None) -> _Cell:
 
 def _rival(entry: Entry) -> _Cell:
     verdict = entry.rival.verdict if entry.rival else ""
-    css = {"beats": "good", "unknown": "soft", "": ""}.get(verdict, "bad")
+    css = "soft" if verdict in _NO_VERDICT else {"": "", "beats": "good"}.get(verdict, "bad")
     return _Cell(tables.rival_text(entry), verdict, css=css)
 
 

@@ -11,18 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from dynamax_lm.errors import SettingError
+from dynamax_lm.intervals import LEVEL, mean_interval
 from dynamax_lm.report.conditions import conditions_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
 from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
 from dynamax_lm.report.static import StaticRival
 
-LEVEL = 0.95
-RESAMPLES = 2000
-_SEED = 0
 _AGREEMENT = "agreement"
 
 
@@ -32,8 +29,8 @@ class Difference(NamedTuple):
     Attributes:
         documents: how many pairs.
         mean: of the differences, first minus second.
-        low: lower end of the interval.
-        high: upper end.
+        low: lower end of the interval; minus infinity where documents are too few for one.
+        high: upper end, likewise.
     """
 
     documents: int
@@ -81,19 +78,10 @@ def difference(
         raise ValueError(f"pairs need two equal, non-empty lists; got {len(first)}, {len(second)}")
     gaps = np.subtract(first, second)
     mean = float(gaps.mean())
-    if len(gaps) < 2 or not np.ptp(gaps):
-        # One document says nothing of the spread; equal gaps have none.
-        same = len(gaps) > 1
-        return Difference(len(gaps), mean, mean if same else -math.inf, mean if same else math.inf)
-    interval = stats.bootstrap(
-        (gaps,),
-        np.mean,
-        confidence_level=level,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    return Difference(len(gaps), mean, float(interval.low), float(interval.high))
+    if len(gaps) > 1 and not np.ptp(gaps):
+        return Difference(len(gaps), mean, mean, mean)
+    low, high = mean_interval(gaps, level=level) or (-math.inf, math.inf)
+    return Difference(len(gaps), mean, low, high)
 
 
 def against_full_depth(library: Library, row: Row) -> Comparison:

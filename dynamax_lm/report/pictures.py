@@ -16,10 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
+from dynamax_lm.report.labels import label_points, measure_of, told_apart
 from dynamax_lm.report.palette import shades
 from dynamax_lm.report.reliability import Curve
-from dynamax_lm.report.rows import Kind, Row, static_depth
+from dynamax_lm.report.rows import Kind, Row
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW = (
     "#0072B2",
@@ -53,6 +55,8 @@ _STYLES: dict[Kind, tuple[str, str, str]] = {
     "full": ("#000000", "|", "full depth"),
 }
 _MOST_BARS = 40
+_LEGEND_WIDTH = 100
+"""Letters that a legend has room for, side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
             axes.axhline(level, color="#555555", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
         axes.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
         axes.grid(color="#EEEEEE")
+        axes.margins(0.08, 0.12)  # room for the labels of the outermost points
     for label, rows, colour, marker in _series(drawn):
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
         for axes, values in (
@@ -121,7 +126,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
                 elinewidth=0.8,
                 capsize=2,
             )
-        _label_points(lower, rows)
+        label_points(lower, rows)
     metric = drawn[0].key.metric
     upper.set_ylabel(f"{metric} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)")
     lower.set_ylabel("agreement with full depth")
@@ -131,7 +136,11 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
     title = f"{drawn[0].checkpoint}, {drawn[0].task}"
     upper.set_title(title, fontsize=11)
     handles, labels = upper.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    longest = max(map(len, labels))
+    columns = max(1, min(3, _LEGEND_WIDTH // (longest + 8)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     return _picture(
         name,
         f"{metric} and agreement against net FLOPs saved: {title}",
@@ -213,17 +222,19 @@ def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
         )
     for index, (_, totals) in enumerate(bars):
         text = f"{100 * totals['flops_saved']:+.1f} %".replace("-", "−")
-        axes.text(most + 0.13, index, text, va="center", ha="right", fontsize=8)
+        axes.text(most + 0.15, index, text, va="center", ha="right", fontsize=8)
+    axes.text(most + 0.15, -0.75, "net saved", va="center", ha="right", fontsize=8)
     axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_xlim(0, most + 0.14)
+    axes.set_xlim(0, most + 0.16)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("FLOPs of answer tokens, full depth = 100 %; at the right: net saved")
+    axes.set_xlabel("share of full depth's FLOPs")
     title = f"{bars[0][0].checkpoint}, {bars[0][0].task}"
     _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
     return _picture(
         name,
         f"The ledger: {title}",
-        "FLOPs of answer tokens by item, as shares of the same tokens at full depth.",
+        "FLOPs of all answer tokens together by item, as shares of the same tokens at full depth; "
+        "the table's savings are means over documents.",
         figure,
     )
 
@@ -269,8 +280,8 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     return _picture(
         name,
         f"Reliability of confidence: {title}",
-        "Only tokens that left early; 95 % Wilson intervals; on the dashed line a confidence "
-        "is the chance to agree.",
+        "Only tokens that left early; 95 % Wilson intervals, as if tokens were independent, which "
+        "those of one document are not; on the dashed line a confidence is the chance to agree.",
         figure,
     )
 
@@ -291,31 +302,6 @@ def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
     return series
 
 
-def measure_of(row: Row) -> str:
-    """A dynamic setting without its threshold: what one line of a picture joins."""
-    settings = row.run.settings
-    return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
-
-
-def _label_points(axes: Any, rows: Sequence[Row]) -> None:
-    """Thresholds and depths beside their points."""
-    for row in rows:
-        if row.flops_saved is None or row.agreement is None:
-            continue
-        depth = static_depth(row.run)
-        text = f"{depth}" if depth is not None else None
-        if row.kind == "dynamic":
-            text = f"{row.run.settings.get('threshold')}"
-        if text:
-            axes.annotate(
-                text,
-                (row.flops_saved.mean, row.agreement.mean),
-                xytext=(5, -12),
-                textcoords="offset points",
-                fontsize=8,
-            )
-
-
 def _before(item: str, totals: Any) -> float:
     """Where an item's part of a bar begins."""
     shares, left = totals["ledger"]["share_of_full_depth"], 0.0
@@ -332,12 +318,13 @@ def _bar_figure(bars: int) -> tuple[Figure, Any]:
 
 
 def _finish_bars(figure: Figure, axes: Any, names: Sequence[str], title: str) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    common, short = told_apart(names)
+    axes.set_yticks(range(len(names)), short, fontsize=8)
     axes.invert_yaxis()
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title, fontsize=11)
+    figure.suptitle("\n".join(line for line in (title, common) if line), fontsize=10)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 
@@ -346,9 +333,17 @@ def _picture(name: str, title: str, description: str, figure: Figure) -> Picture
         name=name,
         title=title,
         description=description,
-        png=_saved(figure, FigureCanvasAgg, "png", dpi=110),
+        png=_compact(_saved(figure, FigureCanvasAgg, "png", dpi=110)),
         svg=_saved(figure, FigureCanvasSVG, "svg", metadata={"Date": None}).decode(),
     )
+
+
+def _compact(png: bytes) -> bytes:
+    """The same picture in 256 colours, less than half the bytes; rare colours keep their hue."""
+    out = io.BytesIO()
+    whole = Image.open(io.BytesIO(png)).convert("RGB")
+    whole.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(out, "png", optimize=True)
+    return out.getvalue()
 
 
 def _saved(figure: Figure, canvas: Callable[[Figure], Any], kind: str, **options: Any) -> bytes:

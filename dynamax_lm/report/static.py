@@ -1,21 +1,24 @@
 """The plain rival of a dynamic setting: always leaving at the one depth that costs the same.
 
 Owns which depth that is, what is known of its quality, and whether the dynamic setting beats it.
-The depth follows from the ledger. Its quality is measured, or lies between two depths that were
-measured, or is unknown and said to be; it is never guessed.
+The rival is a model of fewer layers, and billed as one: layers that never run keep no state. The
+depth follows from the ledger. Its quality is measured, or lies between two depths that were
+measured, or is unknown and said to be; it is never guessed. Where documents can be paired the
+verdict goes by the intervals of their differences, and by the two means alone where they cannot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from dynamax_lm.ledger import LayerCosts, norm_flops, unembed_flops
+from dynamax_lm.ledger import norm_flops, unembed_flops
 from dynamax_lm.report.costs import costs_of
 from dynamax_lm.report.rows import Row, static_depth
 
-Verdict = Literal["beats", "mixed", "ties", "does not beat", "unknown"]
+Verdict = Literal["beats", "mixed", "ties", "not distinguishable", "does not beat", "unknown"]
+"""``not distinguishable``: every paired interval holds zero. ``ties``: no document differs."""
 
 FULL_DEPTH = "full depth is cheaper"
 """The source of a rival that is full depth itself."""
@@ -32,6 +35,8 @@ class StaticRival:
         agreement: with full depth, or ``None`` likewise.
         source: where the two come from, in words.
         verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere worse.
+        paired: whether the verdict goes by paired intervals, not by the two means alone.
+        told_by: the metrics whose intervals leave zero out; they made the verdict.
         mixture: the measured depths that it lies between, each with its weight; choosing between
             them by these odds, document by document, is what interpolation stands for. ``None`` is
             full depth; empty where nothing was measured.
@@ -43,6 +48,8 @@ class StaticRival:
     source: str
     verdict: Verdict
     mixture: tuple[tuple[Row | None, float], ...] = ()
+    paired: bool = False
+    told_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     below = max((p for p in known if p.depth <= depth), key=lambda p: p.depth, default=None)
     above = min((p for p in known if p.depth >= depth), key=lambda p: p.depth, default=None)
     if below is None or above is None:
-        return StaticRival(depth, None, None, "no static run at or below it", "unknown")
+        return StaticRival(depth, None, None, _missing(row, depth), "unknown")
     if below.depth == above.depth:
         return replace(_judged(row, below, "measured"), mixture=((below.row, 1.0),))
     share = (depth - below.depth) / (above.depth - below.depth)
@@ -89,12 +96,44 @@ def static_rival(row: Row, arena: Sequence[Row]) -> StaticRival | None:
     return replace(rival, mixture=((below.row, 1 - share), (above.row, share)))
 
 
+class Gain(NamedTuple):
+    """The paired interval of one metric, setting minus rival, turned so that more is better."""
+
+    metric: str
+    low: float
+    high: float
+
+
+def judged_by_pairs(rival: StaticRival, gains: Sequence[Gain], *, costlier: bool) -> StaticRival:
+    """The rival with the verdict that paired intervals give.
+
+    Args:
+        rival: as `static_rival` found it.
+        gains: of the metric and of agreement; none leaves the rival as it is.
+        costlier: whether the rival is full depth and costs less, so that no worse is not enough.
+    """
+    if not gains:
+        return rival
+    better = [gain.metric for gain in gains if gain.low > 0]
+    worse = [gain.metric for gain in gains if gain.high < 0]
+    verdict: Verdict = "not distinguishable"
+    if better or worse:
+        verdict = "mixed" if better and worse else "beats" if better else "does not beat"
+    elif costlier:
+        verdict = "does not beat"
+    elif all(gain.low == gain.high == 0 for gain in gains):
+        verdict = "ties"
+    told_by = tuple(gain.metric for gain in gains if gain.metric in {*better, *worse})
+    return replace(rival, verdict=verdict, paired=True, told_by=told_by)
+
+
 def equal_cost_depth(row: Row) -> float | None:
     """The depth at which leaving always costs what the row's answer tokens did, if it is known.
 
-    Tokens that all leave at layer k spend k layers, one emission, and the state of L - k layers, so
-    that the saving falls linearly in k and vanishes at L. Above L the row costs more than full
-    depth.
+    Tokens that all leave at layer k spend k layers and one emission, so that the saving falls
+    linearly in k and vanishes at L. The state of the L - k other layers is never read, and a rival
+    that paid for it would be a weak one (on Mamba-2 it is two fifths of a layer). Above L the row
+    costs more than full depth.
     """
     costs, totals = costs_of(row.run), row.run.totals(row.task)
     if costs is None or not totals or not totals.get("tokens"):
@@ -103,29 +142,39 @@ def equal_cost_depth(row: Row) -> float | None:
     tokens, saved = totals["tokens"], totals["flops_saved"]
     emissions = tokens * (norm_flops(costs) + unembed_flops(costs))
     one_layer = (full_depth - emissions) / costs.n_layers
-    saved_by_layer = one_layer - tokens * _state(costs, str(row.run.settings["skipped_state"]))
-    if saved_by_layer <= 0:
-        return None
-    return max(1.0, float(costs.n_layers - saved * full_depth / saved_by_layer))
+    return max(1.0, float(costs.n_layers - saved * full_depth / one_layer))
 
 
-def _state(costs: LayerCosts, skipped_state: str) -> int:
-    try:
-        return costs.skipped(skipped_state)
-    except ValueError:  # a state that is paid later, not by layer: the default is its rival
-        return costs.skipped("propagate")
+def _missing(row: Row, depth: float) -> str:
+    """Which run would tell the quality at ``depth``: one that always leaves there or before."""
+    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
+    layer = max((layer for layer in exits if layer <= depth), default=max(1, int(depth)))
+    return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
 def _measured(row: Row, arena: Sequence[Row], layers: int) -> list[_Point]:
-    """Depths of which quality is known: static runs with the same state, and full depth."""
-    points = [_Point(layers, _full_depth(row), 1.0)]
-    for other in arena:
+    """Depths of which quality is known: static runs, one a depth, and full depth.
+
+    What skipped layers remember does not matter where none of them runs again; heads do, so that
+    a static run with those of ``row`` is preferred.
+    """
+    chosen: dict[int, Row] = {}
+    for other in sorted(arena, key=lambda one: _unlike(row, one)):
         depth = static_depth(other.run)
-        same = other.run.settings.get("skipped_state") == row.run.settings.get("skipped_state")
-        if depth is not None and same:
-            agreement = other.agreement.mean if other.agreement else None
-            points.append(_Point(depth, other.goodness, agreement, other))
+        if depth is not None:
+            chosen.setdefault(depth, other)
+    points = [_Point(layers, _full_depth(row), 1.0)]
+    for depth, other in chosen.items():
+        agreement = other.agreement.mean if other.agreement else None
+        points.append(_Point(depth, other.goodness, agreement, other))
     return points
+
+
+def _unlike(row: Row, other: Row) -> tuple[bool, bool]:
+    """Sorts the runs first that have the heads, then the skipped state, of ``row``."""
+    ours, theirs = row.run.settings, other.run.settings
+    heads = ours.get("heads_fingerprint") != theirs.get("heads_fingerprint")
+    return heads, ours.get("skipped_state") != theirs.get("skipped_state")
 
 
 def _full_depth(row: Row) -> float | None:

@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from dynamax_lm.intervals import LEVEL
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
-from dynamax_lm.report.paired import LEVEL, Comparison
+from dynamax_lm.report.paired import Comparison
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static import FULL_DEPTH
 
 Record = dict[str, str | float | int | bool | None]
 """A table row as plain values, every column present; ``None`` where unknown."""
 
-_AGAINST = {"mixed": "mixed against"}
+_AGAINST = {"mixed": "mixed against", "not distinguishable": "not distinguishable from"}
+_MARKS = {"beats": "✓", "ties": "≈", "not distinguishable": "≈"}
 _WITH_STDERR = (
     "full_depth",
     "layers_used",
@@ -64,6 +66,7 @@ def record_of(entry: Entry) -> Record:
         "static_agreement": rival.agreement if rival else None,
         "static_source": rival.source if rival else "",
         "static_verdict": rival.verdict if rival else "",
+        "static_paired": rival.paired if rival else None,
         "date": date_of(row.run.date),
         "results": str(row.run.path),
     }
@@ -94,6 +97,7 @@ def to_json(board: Leaderboard) -> str:
         "interval": LEVEL,
         "rows": [record_of(entry) for entry in board.entries],
         "comparisons": [comparison_record(one) for one in board.comparisons],
+        "apart": [one._asdict() for one in board.apart],
     }
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -124,6 +128,8 @@ def to_markdown(board: Leaderboard) -> str:
         "certificate",
         "Pareto",
         "static depth of the same FLOPs",
+        "few-shot",
+        "documents",
     )
     body = [
         [
@@ -140,13 +146,18 @@ def to_markdown(board: Leaderboard) -> str:
             entry.row.certificate or "–",
             pareto_text(entry),
             rival_text(entry),
+            entry.row.conditions.few_shot or "–",
+            entry.row.run.documents(entry.row.task) or "–",
         ]
         for entry in board.entries
     ]
     text = _markdown(head, body)
+    if board.apart:
+        text += "\nNot compared, since they were not asked the same:\n\n"
+        text += _markdown(("task", "checkpoint", "settings", "reason"), board.apart)
     if board.comparisons:
         columns = ("task", "metric", "checkpoint", "setting", "against", "difference")
-        body = [
+        lines = [
             [
                 one.row.task,
                 one.metric,
@@ -158,7 +169,7 @@ def to_markdown(board: Leaderboard) -> str:
             for one in board.comparisons
         ]
         text += f"\nPaired by document, {LEVEL:.0%} bootstrap intervals:\n\n" + _markdown(
-            columns, body
+            columns, lines
         )
     return text
 
@@ -210,15 +221,17 @@ def rival_text(entry: Entry) -> str:
     rival = entry.rival
     if rival is None:
         return "–"
-    mark = "✓" if rival.verdict == "beats" else "✗"
+    mark = _MARKS.get(rival.verdict, "✗")
+    basis = "" if rival.paired else "; by means alone, not paired"
     if rival.verdict == "unknown":
-        return f"layer {rival.depth:.1f}, quality unknown: {rival.source}"
+        return f"costs as much as layer {rival.depth:.1f}: {rival.source}"
     if rival.source == FULL_DEPTH:
-        return f"{mark} {rival.verdict}: {rival.source}"
+        return f"{mark} {rival.verdict}: {rival.source}{basis}"
     quality = "?" if rival.quality is None else f"{rival.quality:.3f}"
     agreement = "?" if rival.agreement is None else f"{100 * rival.agreement:.1f} %"
     verdict = f"{mark} {_AGAINST.get(rival.verdict, rival.verdict)} layer {rival.depth:.1f}"
-    return f"{verdict}: {quality}, agreement {agreement}; {rival.source}"
+    told = f" in {' and '.join(rival.told_by)}" if rival.told_by else ""
+    return f"{verdict}{told}: {quality}, agreement {agreement}; {rival.source}{basis}"
 
 
 def difference_text(comparison: Comparison) -> str:
@@ -226,7 +239,9 @@ def difference_text(comparison: Comparison) -> str:
     gap = comparison.difference
     if gap is None:
         return f"not compared: {comparison.reason}"
-    ends = "no interval from one document"
+    if gap.low == gap.high == 0:
+        return f"no document differs, n = {gap.documents}"
+    ends = "too few documents for an interval"
     if math.isfinite(gap.low):
         ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]"
     return f"{gap.mean:+.3f} {ends}, n = {gap.documents}".replace("-", "−")
@@ -239,7 +254,7 @@ def date_of(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def _markdown(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *body]
     return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
 

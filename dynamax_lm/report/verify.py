@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dynamax_lm.report.aggregates import aggregate, mean_stderr
@@ -24,8 +25,21 @@ from dynamax_lm.report.recompute import (
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, first_filter
 from dynamax_lm.report.runs import Run, Sample, is_number
 from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER, RunTotals, TaskTotals
+from dynamax_lm.tracefile import TraceLine
 
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+
+_TAKES_THE_MODEL = (
+    "consistency and full_depth metrics, where agreement does not imply them: that takes the model"
+)
+_REPLACED = (
+    "tokens, depths and FLOPs: its trace is gone, {} ran later with the same trace_dir; give each "
+    "run one of its own"
+)
+_OTHER_DEPTHS = (
+    "has other depths than the results: one of the two was changed, or another run with the same "
+    "trace_dir has replaced the trace"
+)
 
 
 @dataclass
@@ -35,12 +49,20 @@ class Verification:
     Attributes:
         checked: numbers recomputed.
         mismatches: one line a number that does not match, naming file and number.
-        unchecked: one line a kind of number that the files do not determine, and why.
+        left: by reason, where numbers are that the files do not determine.
     """
 
     checked: int = 0
     mismatches: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def unchecked(self) -> list[str]:
+        """One line a reason why numbers were not checked."""
+        return [
+            f"{where[0]}" + (f" and {len(where) - 1} more" if where[1:] else "") + f": {why}"
+            for why, where in self.left.items()
+        ]
 
     def compare(self, where: str, published: Any, again: Any) -> None:
         """Counts one number, and names it where the two differ."""
@@ -50,7 +72,7 @@ class Verification:
 
     def leave(self, where: str, why: str) -> None:
         """Names what is not checked."""
-        self.unchecked.append(f"{where}: {why}")
+        self.left.setdefault(why, []).append(where)
 
 
 def verify(library: Library) -> Verification:
@@ -134,12 +156,18 @@ def _task_again(
     where = f"{run.path} {task}"
     files = run.trace_files(task)
     if not files:
-        found.leave(where, "tokens, depths and FLOPs: no trace (trace_dir)")
+        found.leave(where, "tokens, depths, FLOPs and consistency: no trace (trace_dir)")
         return published
     lines = library.lines(files)
     if lines is None:
         found.mismatches.append(f"{where}: its trace cannot be read")
         return published
+    if not run.owns(task, lines):
+        later = _owner(library, task, files, lines)
+        if later is not None:
+            found.leave(where, _REPLACED.format(later.path))
+            return published
+        found.mismatches.append(f"{where}: {files[0]} {_OTHER_DEPTHS}")
     ledger = ledger_of(run)
     if ledger is None:
         found.leave(where, "FLOPs: depths alone do not determine them, or the widths are unknown")
@@ -156,6 +184,14 @@ def _task_again(
     return totals_again(documents, published, answers)
 
 
+def _owner(
+    library: Library, task: str, files: Sequence[Path], lines: Sequence[TraceLine]
+) -> Run | None:
+    """Another run that traced into the same files, and whose depths these are."""
+    sharing = (run for run in library.runs if list(run.trace_files(task)) == list(files))
+    return next((run for run in sharing if run.owns(task, lines)), None)
+
+
 def _verify_documents(
     run: Run,
     task: str,
@@ -165,6 +201,7 @@ def _verify_documents(
 ) -> None:
     """Every key of every document against its tokens."""
     kind = (run.of_task("configs", task) or {}).get("output_type")
+    unknown = 0
     for sample in samples:
         where = f"{run.path} {task} document {sample.doc_id}"
         document = documents.get(sample.doc_id)
@@ -175,23 +212,32 @@ def _verify_documents(
             if name in sample.metrics:
                 found.compare(f"{where} {name}", sample.metrics[name], value)
         if kind == GENERATION:
-            _verify_generation(where, sample, document, found)
+            unknown += not _verify_generation(where, sample, document, found)
         else:
             _verify_greedy(where, sample, document, found)
+            unknown += "consistency" in sample.metrics
+    if unknown:
+        found.leave(f"{run.path} {task} ({unknown} documents)", _TAKES_THE_MODEL)
 
 
 def _verify_generation(
     where: str, sample: Sample, document: DocumentAgain, found: Verification
-) -> None:
-    """What full agreement implies: the full-depth answer is the run's, and so is its score."""
+) -> bool:
+    """What full agreement implies: the full-depth answer is the run's, and so is its score.
+
+    Returns:
+        Whether that was everything the sample says of full depth.
+    """
     consistency = sample.number("consistency")
-    if consistency is not None and document.agreeing == len(document.lines):
+    implied = document.agreeing == len(document.lines)
+    if consistency is not None and implied:
         found.compare(f"{where} consistency", consistency, 1.0)
     if consistency == 1.0:
         for name, value in sample.metrics.items():
             own = name.removeprefix(FULL_DEPTH_PREFIX)
             if own != name and own in sample.metrics:
                 found.compare(f"{where} {name}", value, sample.metrics[own])
+    return consistency is None or implied
 
 
 def _verify_greedy(

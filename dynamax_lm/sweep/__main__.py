@@ -28,13 +28,14 @@ def main(arguments: list[str]) -> None:
     log_samples = options.log_samples
     options.log_samples = False
     command = Command(options)
+    from dynamax_lm.outputs import writable_folder
     from dynamax_lm.sweep.run import Sweep
     from dynamax_lm.sweep.table import sweep_table
 
     sweep = Sweep(
         command=command,
         points=points,
-        output=Path(options.output_path) / command.checkpoint,
+        output=writable_folder(Path(options.output_path) / command.checkpoint),
         log_samples=log_samples,
         memory_bytes=int(options.memory_gib * (1 << 30)),
     )

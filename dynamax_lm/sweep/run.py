@@ -180,7 +180,11 @@ class Sweep:
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,
             "versions": [__version__, lm_eval.__version__],
-            "folders": [_contents(value) for _, value in sorted(model_args.items())],
+            "folders": [
+                _contents(value)
+                for name, value in sorted(model_args.items())
+                if name != "trace_dir"  # the sweep itself writes there
+            ],
         }
         key = digest(json.dumps(asked, sort_keys=True, default=str))
         return PointFolder(self.output / point.name, key)

@@ -101,7 +101,7 @@ def test_the_oracle_of_one_exit_is_the_engines_oracle(
 def test_a_report_is_a_table_a_picture_and_json(
     checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = headroom(checkpoints["mistral"], tmp_path, "--limit", "4", "--worthwhile", "0.9")
+    found = headroom(checkpoints["mistral"], tmp_path, "--limit", "6", "--worthwhile", "0.9")
     (folder,) = tmp_path.iterdir()
     assert sorted(file.name for file in folder.iterdir()) == [
         *("headroom.json", "headroom.md", "headroom.png", "headroom.svg")
@@ -111,10 +111,11 @@ def test_a_report_is_a_table_a_picture_and_json(
     assert "not worth it" in text
     assert all(task in text for task in TASKS)
     assert found["groups"][-1]["verdict"]["level"] == "not worth it"
-    assert found["groups"][-1]["documents"] == 8
+    assert found["groups"][-1]["documents"] == 12
     assert found["settings"]["candidates"] == [1, 2, 3]
     with Image.open(folder / "headroom.png") as picture:
         assert picture.width > 1000
+    assert "fewer than twenty documents" in text
     assert "<svg" in (folder / "headroom.svg").read_text()
 
 

@@ -54,7 +54,7 @@ def test_averages_are_of_documents_and_labels_of_tokens() -> None:
     assert pool.free.layers_used.value == pytest.approx(np.mean(depths))
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.integers(0, 5))
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=20), st.integers(0, 5))
 def test_an_interval_holds_its_mean_and_repeats(values: list[float], seed: int) -> None:
     found = estimate(np.asarray(values), seed)
     assert found.low is not None
@@ -73,6 +73,6 @@ def test_an_interval_has_the_width_of_the_means_error() -> None:
     assert found.high - found.low == pytest.approx(width, rel=0.15)
 
 
-def test_one_document_has_no_interval() -> None:
+def test_few_documents_have_no_interval() -> None:
     found = estimate(np.asarray([0.5]), 0)
     assert (found.value, found.low, found.high) == (0.5, None, None)

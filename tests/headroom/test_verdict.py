@@ -35,7 +35,7 @@ def headroom(free: Estimate, checked: Estimate, exits: tuple[int, ...] = (2,)) -
         ((0.2, 0.1, 0.3), (0.1, 0.06, 0.2), "worth trying", "10.0% [6.0%, 20.0%]"),
         ((0.2, 0.1, 0.3), (0.05, 0.01, 0.09), "undecided", "5.0% [1.0%, 9.0%]"),
         ((0.05, 0.04, 0.06), (0.0, 0.0, 0.0), "undecided", "5.0% [4.0%, 6.0%]"),
-        ((0.5, None, None), (0.3, None, None), "undecided", "one document"),
+        ((0.5, None, None), (0.3, None, None), "undecided", "too few for an interval"),
     ],
 )
 def test_the_rules(

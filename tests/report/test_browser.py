@@ -25,15 +25,19 @@ pytestmark = pytest.mark.slow
 ONE = {"gen": GENERATION}
 
 
-def _seen(page: Path, script: str) -> Any:
-    """What ``script``, which fills ``seen``, saw on the page."""
+def _seen(page: Path, script: str, *options: str) -> Any:
+    """What ``script``, which fills ``seen``, saw on the page; ``options`` are the browser's."""
     copy = page.parent.parent / f"test_{page.name}"
     report = "document.body.innerHTML = ''; document.body.textContent = JSON.stringify(seen);"
-    program = f"<script>const seen = {{}};\n{script}\n{report}</script></body>"
+    run = f"(async () => {{ {script}\n{report} }})();"
+    program = f"<script>const seen = {{}};\n{run}</script></body>"
     copy.write_text(page.read_text().replace("</body>", program))
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or "google-chrome"
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", copy.as_uri()],
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
+            *(*options, "--dump-dom", copy.as_uri()),
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -127,6 +131,28 @@ def test_tokens_speak_on_hover_and_on_focus_by_keyboard(report: Path) -> None:
     assert seen["stops"] == 1, "an answer is one stop of the Tab key"
     assert "≠" in seen["mark"]
     assert "full depth disagrees" in seen["says"]
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_pictures_are_seen_inside_the_page_and_beside_it(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamax_lm.report.page.EMBEDDED", room)
+    write_run(tmp_path / "in", Plan(tasks=ONE))
+    main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])
+    (tmp_path / "pictures").symlink_to(tmp_path / "out" / "pictures")  # beside the copied page
+    seen = _seen(
+        tmp_path / "out" / "index.html",
+        """
+        const images = [...document.images];
+        images.forEach((image) => { image.loading = "eager"; });
+        await Promise.all(images.map((image) => image.decode()));
+        seen.widths = images.map((image) => image.naturalWidth);
+        """,
+        "--virtual-time-budget=10000",  # it waits for what the script waits for
+    )
+    assert len(seen["widths"]) == 4
+    assert min(seen["widths"]) > 300
 
 
 def test_evil_answers_run_nothing(tmp_path: Path) -> None:

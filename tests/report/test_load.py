@@ -30,6 +30,7 @@ def test_a_broken_results_file_costs_itself_alone(tmp_path: Path, text: str) -> 
     assert len(library.runs) == 1
     (problem,) = library.problems
     assert str(broken) in problem
+    assert problem.endswith("the run is left out")
     assert "\n" not in problem
 
 
@@ -75,3 +76,10 @@ def test_nothing_to_read_is_an_error_that_names_the_path(tmp_path: Path) -> None
         load([tmp_path / "nowhere"])
     with pytest.raises(SettingError, match=r"no results_\*\.json"):
         load([tmp_path])
+
+
+def test_a_point_that_a_cut_sweep_left_half_written_is_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "whole")
+    write_run(tmp_path / ".threshold=0.5.partial")
+    (run,) = load([tmp_path]).runs
+    assert run.path.parent.name == "whole"

@@ -94,3 +94,10 @@ def test_a_wrong_path_is_one_line_and_no_model_is_imported(tmp_path: Path) -> No
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "nowhere" in done.stderr
+
+
+def test_an_output_path_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    write_run(tmp_path / "in", Plan(tasks=ONE))
+    (tmp_path / "taken").touch()
+    with pytest.raises(SettingError, match="taken is a file"):
+        main([str(tmp_path / "in"), "--output_path", str(tmp_path / "taken")])

@@ -44,8 +44,9 @@ def test_the_interval_is_that_of_the_mean() -> None:
     assert found.high == pytest.approx(gaps.mean() + half, abs=0.2 * half)
 
 
-def test_one_document_has_no_interval() -> None:
-    found = difference([1.0], [0.5])
+@pytest.mark.parametrize("count", [1, 5])
+def test_few_documents_have_no_interval(count: int) -> None:
+    found = difference([*[0.5] * (count - 1), 0.5 + count / 2], [0.5] * count)
     assert (found.mean, found.low, found.high) == (0.5, -math.inf, math.inf)
 
 
@@ -101,8 +102,8 @@ def test_what_is_no_mean_has_no_differences(tmp_path: Path) -> None:
 
 
 def test_a_constant_gain_is_found(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", Plan(gain=0.25, date=1.0))
-    write_run(tmp_path / "b", Plan(date=2.0))
+    write_run(tmp_path / "a", Plan(documents=6, gain=0.25, date=1.0))
+    write_run(tmp_path / "b", Plan(documents=6, date=2.0))
     library = load([tmp_path])
     found = compare(library, *library.runs, "gen", EM)
-    assert found == (5, pytest.approx(0.25), pytest.approx(0.25), pytest.approx(0.25))
+    assert found == (6, pytest.approx(0.25), pytest.approx(0.25), pytest.approx(0.25))

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from synthetic import GENERATION, Plan, write_plain, write_run
@@ -52,12 +53,56 @@ def test_each_picture_is_drawn_in_both_forms(library: Library, arena: list[Row])
     _check(pictures.reliability("x", "title", curves), "confidence at the exit")
 
 
+def test_few_colours_are_still_the_right_ones(
+    arena: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A legend's few pixels must keep the colour that they explain."""
+    seen: list[bytes] = []
+    compact = pictures._compact
+
+    def remember(png: bytes) -> bytes:
+        seen.append(png)
+        return compact(png)
+
+    monkeypatch.setattr(pictures, "_compact", remember)
+    for draw in (pictures.trade_off, pictures.ledger):
+        picture = draw("x", arena)
+        assert picture is not None
+        before, after = (
+            np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
+            for png in (seen[-1], picture.png)
+        )
+        assert np.abs(before - after).max() <= 16
+        assert len(picture.png) < len(seen[-1]) / 1.5
+
+
 def test_a_picture_is_the_same_every_time(arena: list[Row]) -> None:
     first, second = pictures.depths("x", arena), pictures.depths("x", arena)
     assert first is not None
     assert second is not None
     assert first.png == second.png
     assert first.svg == second.svg
+
+
+def test_points_that_lie_together_share_a_label(tmp_path: Path) -> None:
+    """The same tokens under nine thresholds: one place, one label, from lowest to highest."""
+    for threshold in range(1, 10):
+        write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold / 10))
+    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    picture = pictures.trade_off("x", rows)
+    assert picture is not None
+    assert "0.1–0.9" in picture.svg
+    assert "<!-- 0.5 -->" not in picture.svg
+
+
+def test_what_all_settings_share_is_said_once(tmp_path: Path) -> None:
+    for threshold in (0.5, 0.7):
+        write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold))
+    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    for picture in (pictures.depths("x", rows), pictures.ledger("x", rows)):
+        assert picture is not None
+        assert picture.svg.count("exits 3+5, propagate") == 1
+        assert "<!-- top_prob ≥ 0.5 -->" in picture.svg
 
 
 def test_without_numbers_of_ours_nothing_is_drawn(tmp_path: Path) -> None:

@@ -11,10 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
+from dynamax_lm.ledger import Ledger, norm_flops, unembed_flops
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static
+from dynamax_lm.report.recompute import documents_again, totals_again
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import FULL_DEPTH, equal_cost_depth, static_rival
+from dynamax_lm.report.static import (
+    FULL_DEPTH,
+    Gain,
+    StaticRival,
+    equal_cost_depth,
+    judged_by_pairs,
+    static_rival,
+)
+from dynamax_lm.summary import TaskTotals
+from dynamax_lm.tracefile import read_trace
 
 ONE = {"gen": GENERATION}
 
@@ -30,25 +41,35 @@ def _static(layer: int, **more: object) -> Plan:
     return Plan(settings=settings, tasks=ONE)
 
 
-@given(layer=st.integers(1, 7), seed=st.integers(0, 99))
-def test_a_static_run_costs_what_its_own_depth_costs(
-    tmp_path_factory: pytest.TempPathFactory, layer: int, seed: int
+@given(
+    layer=st.integers(1, 7),
+    seed=st.integers(0, 99),
+    state=st.sampled_from(["copy_kv", "propagate"]),
+)
+def test_the_rivals_depth_costs_what_the_row_does(
+    tmp_path_factory: pytest.TempPathFactory, layer: int, seed: int, state: str
 ) -> None:
-    """Bill a static run with the ledger; the closed form must find its depth again."""
+    """Bill tokens that all leave at one layer: a model of the rival's depth costs the same."""
     folder = tmp_path_factory.mktemp("run")
-    made = write_run(folder, Plan(seed=seed, tasks=ONE, settings={"exit_layers": [layer]}))
-    from dynamax_lm.ledger import Ledger
-    from dynamax_lm.report.recompute import documents_again, totals_again
-    from dynamax_lm.summary import TaskTotals
-    from dynamax_lm.tracefile import read_trace
-
+    settings = {"exit_layers": [layer], "skipped_state": state}
+    made = write_run(folder, Plan(seed=seed, tasks=ONE, settings=settings))
     lines = [x._replace(layers_used=layer) for x in read_trace(made.traces / "trace_gen.jsonl")]
-    documents = documents_again(lines, Ledger(COSTS, exit_layers=[layer]))
+    documents = documents_again(lines, Ledger(COSTS, exit_layers=[layer], skipped_state=state))
     data = made.data()
     totals = totals_again(documents, TaskTotals(), 1).to_json()
     data["config"]["early_exit"]["tasks"]["gen"] = totals
     made.change(data)
-    assert equal_cost_depth(_arena(folder)[0]) == pytest.approx(layer)
+    depth = equal_cost_depth(_arena(folder)[0])
+    assert depth is not None
+    emission = norm_flops(COSTS) + unembed_flops(COSTS)
+    places = [line.prompt_tokens + line.position for line in lines]
+    again = sum(depth * COSTS.layer(place) + emission for place in places)
+    spent = totals["ledger"]["flops"]["full_depth"] * (1 - totals["flops_saved"])
+    assert again == pytest.approx(spent)
+    if state == "copy_kv":  # which costs nothing
+        assert depth == pytest.approx(layer)
+    else:
+        assert depth > layer, "state that nobody reads is the row's burden, not its rival's"
 
 
 def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
@@ -57,6 +78,7 @@ def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
     rival = static_rival(arena[0], arena)
     assert rival is not None
     assert (rival.quality, rival.agreement, rival.verdict) == (None, None, "unknown")
+    assert "threshold=0,exit_layers=1 " in rival.source, "the run that would tell"
 
 
 def test_between_measured_depths_the_quality_lies_between_theirs(tmp_path: Path) -> None:
@@ -121,13 +143,19 @@ def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
     assert quality.difference.mean == pytest.approx(row.quality.mean - expected)
 
 
-def test_static_runs_with_another_state_are_no_rivals(tmp_path: Path) -> None:
+def test_a_static_run_speaks_for_every_skipped_state(tmp_path: Path) -> None:
+    """No layer above its exit ever runs; where there are two, the one like the row is taken."""
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
-    write_run(tmp_path / "b", _static(1, skipped_state="copy_kv"))
-    arena = _arena(tmp_path)
-    rival = static_rival(next(row for row in arena if row.kind == "dynamic"), arena)
-    assert rival is not None
-    assert rival.verdict == "unknown"
+    write_run(tmp_path / "b", replace(_static(1, skipped_state="copy_kv"), gain=5.0))
+    for name, run in (("b", "copy_kv"), ("c", "propagate")):
+        if name == "c":
+            write_run(tmp_path / "c", replace(_static(1), gain=9.0))
+        arena = _arena(tmp_path)
+        rival = static_rival(next(row for row in arena if row.kind == "dynamic"), arena)
+        assert rival is not None
+        lower = rival.mixture[0][0]
+        assert lower is not None
+        assert lower.run.settings["skipped_state"] == run
 
 
 def test_a_setting_that_costs_more_than_full_depth_never_beats_it(tmp_path: Path) -> None:
@@ -152,3 +180,35 @@ def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
     made.change(data)
     arena = _arena(tmp_path)
     assert static_rival(arena[0], arena) is None
+
+
+ENDS = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(
+    lambda pair: Gain("em", min(pair), max(pair))
+)
+
+
+@given(gains=st.lists(ENDS, min_size=1, max_size=2), costlier=st.booleans())
+def test_only_an_interval_without_zero_decides(gains: list[Gain], costlier: bool) -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
+    verdict = judged_by_pairs(point, gains, costlier=costlier).verdict
+    assert (verdict in {"beats", "mixed"}) == any(gain.low > 0 for gain in gains)
+    turned = judged_by_pairs(
+        point, [Gain("em", -high, -low) for _, low, high in gains], costlier=costlier
+    )
+    swapped = {"beats": "does not beat", "does not beat": "beats"}
+    if not costlier:
+        assert turned.verdict == swapped.get(verdict, verdict)
+    elif not any(gain.low > 0 for gain in gains):
+        assert verdict == "does not beat"
+
+
+def test_without_pairs_the_means_keep_their_say() -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
+    assert judged_by_pairs(point, [], costlier=False) == point
+
+
+def test_a_verdict_names_the_metrics_that_made_it() -> None:
+    point = StaticRival(3.0, 0.5, 0.9, "measured", "unknown")
+    gains = [Gain("em", -0.2, 0.1), Gain("agreement", 0.02, 0.1)]
+    judged = judged_by_pairs(point, gains, costlier=False)
+    assert (judged.verdict, judged.told_by) == ("beats", ("agreement",))

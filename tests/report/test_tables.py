@@ -40,7 +40,7 @@ def test_markdown_has_a_line_a_row_and_as_many_cells_as_columns(tmp_path: Path) 
     first, second = tables.to_markdown(board).split("\nPaired by document")
     lines = first.strip().splitlines()
     assert len(lines) == 2 + len(board.entries)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {14}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {16}
     assert len(second.strip().splitlines()) == 2 + 2 + len(board.comparisons)
 
 
@@ -53,13 +53,38 @@ def test_a_setting_that_does_not_beat_its_static_rival_is_marked(tmp_path: Path)
         elif entry.rival.verdict == "beats":
             assert text.startswith("✓")
         else:
-            assert text.startswith("✗") or "unknown" in text
+            assert text.startswith(("✗", "≈")) or "not measured" in text
 
 
 def test_the_oracle_is_never_shown_as_a_result(tmp_path: Path) -> None:
     write_run(tmp_path, Plan(settings={"confidence": "oracle"}))
     text = tables.to_markdown(build(load([tmp_path])))
     assert "ceiling, not a result" in text
+
+
+def test_equal_documents_are_no_interval_of_nothing(tmp_path: Path) -> None:
+    """Bootstrapping equal pairs gives [0, 0], which would claim more than they say."""
+    made = write_run(tmp_path)
+    for path in made.samples.values():
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        same = [line | {"em": 0.5, "full_depth_em": 0.5} for line in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in same))
+    data = made.data()
+    for numbers in data["results"].values():
+        numbers |= {"em,none": 0.5, "full_depth_em,none": 0.5}
+    made.change(data)
+    comparisons = build(load([tmp_path])).comparisons
+    assert {tables.difference_text(one) for one in comparisons} == {"no document differs, n = 5"}
+
+
+def test_what_was_not_asked_the_same_is_told_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", Plan(threshold=0.9, few_shot=5))
+    text = tables.to_markdown(build(load([tmp_path])))
+    _, _, below = text.partition("Not compared")
+    assert below.count("other few-shot: 0 against 5") == 2, "once a task"
+    row = next(line for line in text.splitlines() if "top_prob ≥ 0.9" in line)
+    assert row.split(" | ")[-2] == "5"
 
 
 def test_numbers_for_people() -> None:

@@ -1,0 +1,66 @@
+"""What is written beside points and bars, so that it is said once and can be read.
+
+Owns the words. It does not know how a picture is drawn otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dynamax_lm.report.rows import Row, static_depth
+from dynamax_lm.report.runs import is_number
+
+
+def measure_of(row: Row) -> str:
+    """A dynamic setting without its threshold: what one line of a picture joins."""
+    settings = row.run.settings
+    return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
+
+
+def label_points(axes: Any, rows: Sequence[Row]) -> None:
+    """Thresholds and depths beside their points; points that lie together share a label."""
+    wide, high = (abs(end - start) or 1.0 for start, end in (axes.get_xlim(), axes.get_ylim()))
+    groups: list[list[tuple[float, float, float]]] = []
+    for row in rows:
+        value = _labelled(row)
+        if value is None or row.flops_saved is None or row.agreement is None:
+            continue
+        x, y = row.flops_saved.mean, row.agreement.mean
+        near = (
+            group
+            for group in groups
+            if abs(group[0][0] - x) < 0.05 * wide and abs(group[0][1] - y) < 0.06 * high
+        )
+        group = next(near, None)
+        if group is None:
+            groups.append(group := [])
+        group.append((x, y, value))
+    for group in groups:
+        across, up, values = zip(*group, strict=True)
+        axes.annotate(
+            "–".join(f"{value:g}" for value in sorted({min(values), max(values)})),
+            (max(across), min(up)),
+            xytext=(5, -12),
+            textcoords="offset points",
+            fontsize=8,
+            annotation_clip=False,
+        )
+
+
+def _labelled(row: Row) -> float | None:
+    """The number that tells a row's point from its neighbours on one line."""
+    if row.kind == "dynamic":
+        threshold = row.run.settings.get("threshold")
+        return float(threshold) if is_number(threshold) else None
+    return static_depth(row.run)
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, list[str]]:
+    """What all settings have in common, and what is left of each."""
+    parts = [name.split(", ") for name in names]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    left = [", ".join(part for part in some if part not in common) for some in parts]
+    if len(names) < 2 or not all(left):
+        return "", list(names)
+    return ", ".join(common), left
