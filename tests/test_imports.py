@@ -58,10 +58,13 @@ TABLE: dict[str, Row] = {
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
     "models.products": row("", MODELS),
+    "models.norms": row("", LM_EVAL),
     "models.waiting": row("models.stack", MODELS),
-    "models.mistral": row("models.products models.stack models.waiting", LM_EVAL),
+    "models.mistral": row("models.norms models.products models.stack models.waiting", LM_EVAL),
     "models.ssd": row("", LM_EVAL),
-    "models.mamba2": row("models.products models.ssd models.stack models.waiting", LM_EVAL),
+    "models.mamba2": row(
+        "models.norms models.products models.ssd models.stack models.waiting", LM_EVAL
+    ),
     "models.stops": row("", LM_EVAL),
     "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
     "models.sampling": row("errors engine"),

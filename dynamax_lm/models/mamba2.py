@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dynamax_lm.models.norms import normalise, normalise_trusted
 from dynamax_lm.models.products import (
     pack,
     project,
@@ -151,7 +152,9 @@ class Mamba2Stack:
         self.n_layers: int = model.config.num_hidden_layers
         self.vocab_size: int = model.config.vocab_size
         self.kernels = kernels or best_kernels(self.device)
-        self._project = project_trusted if self.kernels is TRUSTED else project
+        trusted = self.kernels is TRUSTED
+        self._project = project_trusted if trusted else project
+        self._normalise = normalise_trusted if trusted else normalise
         self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
         self._head_dtype: torch.dtype = model.lm_head.weight.dtype
 
@@ -204,7 +207,7 @@ class Mamba2Stack:
         if not hidden.shape[0] and frozen is None:
             return hidden
         hidden = hidden.to(block.norm.weight.device)
-        normed = block.norm(hidden.to(dtype=block.norm.weight.dtype))
+        normed = self._normalise(block.norm, hidden.to(dtype=block.norm.weight.dtype))
         if run.mask is not None:
             normed = self._masked(normed, run)
         gate, inputs = project_parted(mixer.in_proj, normed, mixer.intermediate_size, self._project)
@@ -229,7 +232,7 @@ class Mamba2Stack:
 
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm_f
-        normed = norm(hidden.to(norm.weight.device))
+        normed = self._normalise(norm, hidden.to(norm.weight.device))
         return self._project(self.lm_head, normed.to(self._head_dtype)).float()
 
     def mark(self, state: RecurrentState) -> RecurrentState:
@@ -267,13 +270,12 @@ class Mamba2Stack:
         masked: Tensor = flat.unflatten(0, shape) * run.mask.to(flat.device)
         return masked.to(flat.dtype).flatten(0, 1)
 
-    @staticmethod
-    def _state_inputs(block: Any, run: RecurrentRun) -> _Inputs:
+    def _state_inputs(self, block: Any, run: RecurrentRun) -> _Inputs:
         """x, B, C and dt of the cells that left, from their frozen hidden states; no gate."""
         assert run.frozen_hidden is not None
         mixer = block.mixer
         weight = block.norm.weight
-        normed = block.norm(run.frozen_hidden.to(weight.device, weight.dtype))
+        normed = self._normalise(block.norm, run.frozen_hidden.to(weight.device, weight.dtype))
         inputs = project_rest(mixer.in_proj, normed, mixer.intermediate_size)
         return _Inputs(*inputs.split([mixer.conv_dim, mixer.num_heads], dim=-1))
 

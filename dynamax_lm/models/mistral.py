@@ -24,6 +24,7 @@ from transformers.models.mistral.modeling_mistral import (
     eager_attention_forward,
 )
 
+from dynamax_lm.models.norms import normalise, normalise_trusted
 from dynamax_lm.models.products import pack, project, project_trusted
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
@@ -219,6 +220,7 @@ class MistralStack:
 
     def __init__(self, model: Any, *, trusted: bool = False) -> None:
         self._project = project_trusted if trusted else project
+        self._normalise = normalise_trusted if trusted else normalise
         self._trusted = trusted
         self.decoder = model.model
         self._model = model
@@ -282,7 +284,7 @@ class MistralStack:
             return hidden
         hidden = hidden.to(device)
         attention = layer.self_attn
-        normed = layer.input_layernorm(hidden)
+        normed = self._normalise(layer.input_layernorm, hidden)
         query = self._project(attention.q_proj, normed).unflatten(-1, (self.heads, -1))
         key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
         value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
@@ -293,7 +295,7 @@ class MistralStack:
         attended = self._attend(attention, index, query, run)
         hidden = hidden + self._project(attention.o_proj, attended)
         mixed: Tensor = hidden + self._feed_forward(
-            layer.mlp, layer.post_attention_layernorm(hidden)
+            layer.mlp, self._normalise(layer.post_attention_layernorm, hidden)
         )
         return mixed
 
@@ -305,7 +307,7 @@ class MistralStack:
 
     def unembed(self, hidden: Tensor) -> Tensor:
         norm = self.decoder.norm
-        return self._project(self.lm_head, norm(hidden.to(norm.weight.device)))
+        return self._project(self.lm_head, self._normalise(norm, hidden.to(norm.weight.device)))
 
     def mark(self, state: AttentionState) -> tuple[list[int], Waiting]:
         return list(state.lengths), state.waiting.copy()
@@ -369,7 +371,7 @@ class MistralStack:
         attention: Any = layer.self_attn
         norm: Any = layer.input_layernorm
         device = norm.weight.device
-        normed = norm(run.frozen_hidden.to(device))
+        normed = self._normalise(norm, run.frozen_hidden.to(device))
         key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
         value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.cos[run.frozen].to(device), run.sin[run.frozen].to(device)
