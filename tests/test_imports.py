@@ -57,7 +57,8 @@ TABLE: dict[str, Row] = {
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
-    "models.products": row("", MODELS),
+    "models.pages": row("", MODELS),
+    "models.products": row("models.pages", MODELS),
     "models.norms": row("", LM_EVAL),
     "models.waiting": row("models.stack", MODELS),
     "models.mistral": row("models.norms models.products models.stack models.waiting", LM_EVAL),

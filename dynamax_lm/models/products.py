@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dynamax_lm.models.pages import page_out
+
 _WORTH_PACKING = 1 << 16
 """Elements of a weight from which a packed product pays: its call is dearer by some 10 us."""
 _WORTH_A_CALL = 1 << 18
@@ -97,6 +99,7 @@ def pack(parent: nn.Module, names: Sequence[str], *, cut: int = 0) -> None:
         linear = getattr(parent, name)
         if packs(linear):
             setattr(parent, name, Packed(linear, cut))
+            page_out(linear.weight)
 
 
 def packs(linear: nn.Module) -> bool:
