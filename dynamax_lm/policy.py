@@ -31,12 +31,21 @@ class ExitPolicy:
         """Whether the measure asks for an exact full-depth token."""
         return bool(self.exit_layers) and self.confidence == "oracle"
 
-    def leaves(self, confidence: Tensor) -> Tensor:
+    @property
+    def question(self) -> tuple[tuple[int, ...], str]:
+        """What is asked, whatever the threshold."""
+        return self.exit_layers, self.confidence
+
+    def leaves(self, confidence: Tensor, thresholds: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens leave. A float32 probability can reach 1.0, hence the rule for 1.
 
         Args:
             confidence: (n,) in [0, 1].
+            thresholds: (n,) of each token, in place of the policy's own.
         """
+        if thresholds is not None:
+            reached = confidence >= thresholds.to(confidence)
+            return (reached & (thresholds < 1.0)) | (thresholds <= 0.0)
         if self.threshold >= 1.0:
             return torch.zeros_like(confidence, dtype=torch.bool)
         if self.threshold <= 0.0:

@@ -100,9 +100,14 @@ def decode(
     policy: ExitPolicy,
     skipped_state: str,
     advice: Advice | None,
+    thresholds: Sequence[float] | None = None,
 ) -> None:
-    """Generate until every row has finished; a finished row is no longer run."""
+    """Generate until every row has finished; a finished row is no longer run.
+
+    ``thresholds`` of each row take the place of the policy's own.
+    """
     exact = stack.take(state, range(len(rows))) if policy.needs_target else None
+    own = None if thresholds is None else torch.tensor(thresholds, device=stack.device)
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
@@ -121,6 +126,7 @@ def decode(
             chunk,
             chosen,
             policy=policy,
+            thresholds=None if own is None else own[active],
             skipped_state=skipped_state,
             targets=targets,
             advice=advice,
