@@ -63,8 +63,9 @@ def generate(
     """
     phases = phases or Phases()
     origins = Origins() if memory is None else memory.origins
-    keyed = memory is not None and bool(policy.exit_layers) and all(one.key for one in requests)
-    follow = keyed and decisions_follow(policy, skipped_state)
+    keyed = bool(policy.exit_layers) and all(one.key for one in requests)
+    follow = keyed and memory is not None and memory.derives
+    follow = follow and decisions_follow(policy, skipped_state)
     beside, key = Beside(), None
     if memory is not None and keyed and not follow:
         beside = memory.beside
@@ -109,21 +110,25 @@ def generate(
     elif reference:
         with phases.measure("reference"):
             full_depth, answers = _compare(stack, state, mark, asked, rows, memory)
-    given = [
-        GeneratedAnswer(
-            AnswerTrace(
-                prompt_tokens=len(request.prompt) - 1,
-                tokens=tuple(row.tokens),
-                emitted=tuple(row.tokens),
-                layers_used=tuple(row.layers_used),
-                confidence=tuple(row.confidence),
-                full_depth=None if tokens is None else tuple(tokens),
-            ),
-            None if answer is None else tuple(answer),
-        )
-        for request, row, tokens, answer in zip(asked, rows, full_depth, answers, strict=True)
-    ]
-    return beside.keep(key, thresholds, given)
+    parts = zip(asked, rows, full_depth, answers, strict=True)
+    return beside.keep(key, thresholds, [_given(*part) for part in parts])
+
+
+def _given(
+    request: GenerateRequest,
+    row: Progress,
+    full_depth: Sequence[int] | None,
+    answer: Sequence[int] | None,
+) -> GeneratedAnswer:
+    trace = AnswerTrace(
+        prompt_tokens=len(request.prompt) - 1,
+        tokens=tuple(row.tokens),
+        emitted=tuple(row.tokens),
+        layers_used=tuple(row.layers_used),
+        confidence=tuple(row.confidence),
+        full_depth=None if full_depth is None else tuple(full_depth),
+    )
+    return GeneratedAnswer(trace, None if answer is None else tuple(answer))
 
 
 def _compare(

@@ -79,6 +79,7 @@ class Memory:
     Args:
         most_bytes: of prompt states and surveyed hidden states; 0 keeps none.
         tokens_at_once: see ``Beside``; 0 runs each threshold by itself.
+        derives: whether decisions may follow from a survey; if not, every run is really run.
 
     Attributes:
         bytes: of both, now.
@@ -89,7 +90,14 @@ class Memory:
         origins: how all answers given with this memory came about.
     """
 
-    def __init__(self, most_bytes: int = _GIB, tokens_at_once: int = TOKENS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        most_bytes: int = _GIB,
+        tokens_at_once: int = TOKENS_AT_ONCE,
+        *,
+        derives: bool = True,
+    ) -> None:
+        self.derives = derives
         self._most_bytes = most_bytes
         self._states: dict[str, Any] = {}
         self._scores: dict[str, Reading] = {}

@@ -129,7 +129,7 @@ def score(
     passes = _share(requests)
     targets = _targets(requests, passes).to(stack.device)
     key = digest(requests, softmax_dtype)
-    if memory is not None and decisions_follow(policy, skipped_state):
+    if memory is not None and memory.derives and decisions_follow(policy, skipped_state):
         seen = memory.survey(
             (key, policy.exit_layers, policy.confidence, heads),
             lambda: _survey(stack, passes, targets, policy, softmax_dtype, heads, phases, memory),
