@@ -4,8 +4,8 @@
 
 A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one, once
 as the command goes about it and once with every threshold by itself. All include what lm-eval does
-around the model. Seconds are of the processor and rounds alternate; ratios of one process are all
-that they are good for.
+around the model, and the answers of both sweeps are held against each other. Seconds are of the
+processor and rounds alternate; ratios of one process are all that they are good for.
 """
 
 from __future__ import annotations
@@ -14,12 +14,25 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from dynamax_lm.commandline import Command, add_lm_eval_options
 from dynamax_lm.engine import Memory
 from dynamax_lm.engine.beside import TOKENS_AT_ONCE
+from dynamax_lm.trace import AnswerTrace
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+class Answers:
+    """Takes down what every request emitted, and where."""
+
+    def __init__(self) -> None:
+        self.seen_so_far: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def seen(self, stack: Any, prompts: Any, traces: Sequence[AnswerTrace]) -> None:
+        """A batch was answered."""
+        self.seen_so_far += [(trace.emitted, trace.layers_used) for trace in traces]
 
 
 def main() -> None:
@@ -50,11 +63,16 @@ def main() -> None:
         one = statistics.mean(seconds([threshold], None) for threshold in (0.5, 0.7, 0.95))
         memories = {at_once: Memory(tokens_at_once=at_once) for at_once in (0, options.together)}
         order = sorted(memories, reverse=number % 2 == 1)  # who comes second is a little slower
-        took = {at_once: seconds(THRESHOLDS, memories[at_once]) for at_once in order}
+        took, answers = {}, {}
+        for at_once in order:
+            lm.watcher = answers[at_once] = Answers()
+            took[at_once] = seconds(THRESHOLDS, memories[at_once])
+        pairs = list(zip(*(one.seen_so_far for one in answers.values()), strict=True))
         rounds.append((one, took[0], took[options.together]))
         print(
-            "one run {:.2f} s, ten thresholds {:.2f} s by themselves, {:.2f} s together; ".format(
-                *rounds[-1]
+            "one run {:.2f} s, ten thresholds {:.2f} s by themselves, {:.2f} s together; "
+            "{} of {} answers differ;".format(
+                *rounds[-1], sum(one != other for one, other in pairs), len(pairs)
             ),
             memories[options.together].origins,
             flush=True,
