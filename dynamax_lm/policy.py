@@ -5,6 +5,7 @@ Owns the rule. It does not know models or how a confidence is computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,21 +37,27 @@ class ExitPolicy:
         """What is asked, whatever the threshold."""
         return self.exit_layers, self.confidence
 
-    def leaves(self, confidence: Tensor, thresholds: Tensor | None = None) -> Tensor:
+    def leaves(self, confidence: Tensor, bars: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens leave. A float32 probability can reach 1.0, hence the rule for 1.
 
         Args:
             confidence: (n,) in [0, 1].
-            thresholds: (n,) of each token, in place of the policy's own.
+            bars: (n,) of each token, see :func:`bars_of`, in place of the policy's own threshold.
         """
-        if thresholds is not None:
-            reached = confidence >= thresholds.to(confidence)
-            return (reached & (thresholds < 1.0)) | (thresholds <= 0.0)
+        if bars is not None:
+            return (confidence >= bars.to(confidence)) | bars.isneginf()
         if self.threshold >= 1.0:
             return torch.zeros_like(confidence, dtype=torch.bool)
         if self.threshold <= 0.0:
             return torch.ones_like(confidence, dtype=torch.bool)
         return confidence >= self.threshold
+
+
+def bars_of(thresholds: Sequence[float]) -> Tensor:
+    """(n,) float32 thresholds to compare with: minus infinity for always, infinity for never."""
+    never, always = float("inf"), float("-inf")
+    bars = [never if one >= 1.0 else always if one <= 0.0 else one for one in thresholds]
+    return torch.tensor(bars, dtype=torch.float32)
 
 
 FULL_DEPTH = ExitPolicy()

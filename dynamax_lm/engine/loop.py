@@ -119,7 +119,7 @@ def run_chunk(
     emitter: Emitter | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
-    thresholds: Tensor | None = None,
+    bars: Tensor | None = None,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
     advice: Advice | None = None,
@@ -133,7 +133,7 @@ def run_chunk(
         chunk: the new tokens. In a prefill no token may leave.
         emitter: takes each token's logits once, at its exit; ``None`` makes no projection.
         policy: when to leave.
-        thresholds: (N,) of each token, in place of the policy's own.
+        bars: (N,) of each token, in place of the policy's threshold.
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
@@ -175,8 +175,7 @@ def run_chunk(
             if onlooker is not None:
                 onlooker.asked(view, sure)
             confidence[view.index] = sure
-            own = None if thresholds is None else thresholds[view.index]
-            going = policy.leaves(sure, own)
+            going = policy.leaves(sure, None if bars is None else bars[view.index])
             leaving[part] = going
             if going.any():
                 logits = _some(view, going)

@@ -22,7 +22,7 @@ from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.survey import Reading, Survey, decisions_follow, survey
 from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy, bars_of
 from dynamax_lm.trace import AnswerTrace
 
 
@@ -167,7 +167,7 @@ def score(
     thresholds = beside.together(policy.threshold, targets.shape[0], tensor_bytes(state))
     count = len(thresholds)
     origins.ran(len(requests), count)
-    own = torch.tensor(thresholds, device=stack.device).repeat_interleave(targets.shape[0])
+    bars = bars_of(thresholds).repeat_interleave(targets.shape[0]).to(stack.device)
     ours = _Targets(targets.repeat(count, 1), softmax_dtype)
     with phases.measure("answer"):
         if count > 1:
@@ -178,7 +178,7 @@ def score(
             chunk.repeat(count),
             ours,
             policy=policy,
-            thresholds=own,
+            bars=bars,
             skipped_state=skipped_state,
             targets=None if full is None else full.emitted.repeat(count).to(stack.device),
             advice=Advice.of(heads, len(passes) * count),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.engine import GenerateRequest, Memory, ScoreRequest, generate, score
 from dynamax_lm.engine.beside import Beside
-from dynamax_lm.policy import ExitPolicy
+from dynamax_lm.policy import ExitPolicy, bars_of
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.engine.test_derive import THRESHOLDS, draw_exits
 from tests.engine.test_laws import Tally
@@ -41,6 +41,22 @@ def draw_memory(data: st.DataObject) -> Memory:
     """Room for all thresholds, for some, or for none beside the first."""
     tokens = data.draw(st.sampled_from([0, 3, 8, 999]))
     return Memory(data.draw(st.sampled_from([0, 9000, 1 << 30])), tokens)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1e-60, 0.3, 0.9, 1 - 1e-12, 1.0]) | st.floats(0, 1),
+            st.sampled_from([0.0, 0.9, 1.0, float("nan")]) | st.floats(0, 1, width=32),
+        ),
+        min_size=1,
+    )
+)
+def test_bars_decide_as_each_threshold_does(pairs: list[tuple[float, float]]) -> None:
+    thresholds, sure = [one for one, _ in pairs], torch.tensor([sure for _, sure in pairs])
+    apart = [ExitPolicy((1,), threshold=one).leaves(sure)[at] for at, one in enumerate(thresholds)]
+    together = ExitPolicy((1,)).leaves(sure, bars_of(thresholds))
+    assert together.tolist() == [bool(one) for one in apart]
 
 
 @settings(max_examples=20)
