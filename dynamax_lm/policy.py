@@ -5,6 +5,7 @@ Owns the rule. It does not know models or how a confidence is computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,17 +32,32 @@ class ExitPolicy:
         """Whether the measure asks for an exact full-depth token."""
         return bool(self.exit_layers) and self.confidence == "oracle"
 
-    def leaves(self, confidence: Tensor) -> Tensor:
+    @property
+    def question(self) -> tuple[tuple[int, ...], str]:
+        """What is asked, whatever the threshold."""
+        return self.exit_layers, self.confidence
+
+    def leaves(self, confidence: Tensor, bars: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens leave. A float32 probability can reach 1.0, hence the rule for 1.
 
         Args:
             confidence: (n,) in [0, 1].
+            bars: (n,) of each token, see :func:`bars_of`, in place of the policy's own threshold.
         """
+        if bars is not None:
+            return (confidence >= bars.to(confidence)) | bars.isneginf()
         if self.threshold >= 1.0:
             return torch.zeros_like(confidence, dtype=torch.bool)
         if self.threshold <= 0.0:
             return torch.ones_like(confidence, dtype=torch.bool)
         return confidence >= self.threshold
+
+
+def bars_of(thresholds: Sequence[float]) -> Tensor:
+    """(n,) float32 thresholds to compare with: minus infinity for always, infinity for never."""
+    never, always = float("inf"), float("-inf")
+    bars = [never if one >= 1.0 else always if one <= 0.0 else one for one in thresholds]
+    return torch.tensor(bars, dtype=torch.float32)
 
 
 FULL_DEPTH = ExitPolicy()

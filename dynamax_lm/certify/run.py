@@ -18,6 +18,7 @@ from dynamax_lm.certify.losses import Loss, choose_loss, losses_of, unknown_metr
 from dynamax_lm.certify.needed import LEAST, needed_without_loss
 from dynamax_lm.certify.sequence import check_grid, fixed_sequence, last_passed
 from dynamax_lm.certify.tasks import ChosenTask
+from dynamax_lm.engine import Memory
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.setup import setting_of, setup_of
 
@@ -119,6 +120,7 @@ def certify(
         SettingError: too few documents, an unknown metric, or a document without its value.
     """
     losses = losses_for(question, tasks)
+    lm.memory = Memory(derives=False)  # prompts and the reference once; every threshold really run
 
     def test(threshold: float) -> GridPoint:
         lm.change(threshold=threshold)

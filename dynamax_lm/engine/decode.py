@@ -18,7 +18,7 @@ from dynamax_lm.engine.loop import catch_up, run_chunk
 from dynamax_lm.engine.survey import Reading
 from dynamax_lm.engine.trained import Advice
 from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import ExitPolicy
+from dynamax_lm.policy import ExitPolicy, bars_of
 
 
 class Chooser(Protocol):
@@ -100,9 +100,14 @@ def decode(
     policy: ExitPolicy,
     skipped_state: str,
     advice: Advice | None,
+    thresholds: Sequence[float] | None = None,
 ) -> None:
-    """Generate until every row has finished; a finished row is no longer run."""
+    """Generate until every row has finished; a finished row is no longer run.
+
+    ``thresholds`` of each row take the place of the policy's own.
+    """
     exact = stack.take(state, range(len(rows))) if policy.needs_target else None
+    bars = None if thresholds is None else bars_of(thresholds).to(stack.device)
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
@@ -121,6 +126,7 @@ def decode(
             chunk,
             chosen,
             policy=policy,
+            bars=None if bars is None else bars[active],
             skipped_state=skipped_state,
             targets=targets,
             advice=advice,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dynamax_lm.engine.beside import Beside
 from dynamax_lm.engine.decode import GenerateRequest, Next, Progress, answer_inputs, decode
 from dynamax_lm.engine.derive import derive
 from dynamax_lm.engine.loop import run_chunk
-from dynamax_lm.engine.memory import Memory
+from dynamax_lm.engine.memory import Memory, Origins, digest, tensor_bytes
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.survey import decisions_follow
@@ -61,16 +62,31 @@ def generate(
         memory: what earlier runs over the same requests left to share.
     """
     phases = phases or Phases()
-    prompts = [request.prompt for request in requests]
+    origins = Origins() if memory is None else memory.origins
+    keyed = bool(policy.exit_layers) and all(one.key for one in requests)
+    follow = keyed and memory is not None and memory.derives
+    follow = follow and decisions_follow(policy, skipped_state)
+    beside, key = Beside(), None
+    if memory is not None and keyed and not follow:
+        beside = memory.beside
+        asked_for = digest(*(one.key for one in requests), policy.question, skipped_state)
+        key = (asked_for, reference, heads)
+    ready: list[GeneratedAnswer] | None = beside.take(key, policy.threshold)
+    if ready is not None:
+        origins.rows += len(ready)
+        return ready
     with phases.measure("prompt"):
+        prompts = [request.prompt for request in requests]
         if memory is None:
             state = prefill(stack, prompts)
         else:
             state = memory.prompt_state(stack, prompts, range(len(prompts)))
-    exits = bool(policy.exit_layers)
-    mark = stack.mark(state) if reference and exits else None
-    rows = [Progress() for _ in requests]
-    follow = decisions_follow(policy, skipped_state) and all(one.key for one in requests)
+        thresholds = beside.together(policy.threshold, len(requests), tensor_bytes(state))
+        if len(thresholds) > 1:
+            state = stack.take(state, [*range(len(requests))] * len(thresholds))
+    asked = [*requests] * len(thresholds)
+    rows = [Progress() for _ in asked]
+    mark = stack.mark(state) if reference and policy.exit_layers else None
     if (
         memory is None
         or not follow
@@ -84,30 +100,35 @@ def generate(
     ):
         with phases.measure("answer"):
             advice = Advice.of(heads, len(rows))
-            decode(stack, state, requests, rows, policy, skipped_state, advice)
-        if memory is not None:
-            memory.origins.run += len(rows)
+            own = [threshold for threshold in thresholds for _ in requests]
+            decode(stack, state, asked, rows, policy, skipped_state, advice, own)
+        origins.ran(len(requests), len(thresholds))
     full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
     answers: Sequence[Sequence[int] | None] = [None] * len(rows)
     if reference and mark is None:
         full_depth = answers = [row.tokens for row in rows]
     elif reference:
         with phases.measure("reference"):
-            full_depth, answers = _compare(stack, state, mark, requests, rows, memory)
-    return [
-        GeneratedAnswer(
-            AnswerTrace(
-                prompt_tokens=len(request.prompt) - 1,
-                tokens=tuple(row.tokens),
-                emitted=tuple(row.tokens),
-                layers_used=tuple(row.layers_used),
-                confidence=tuple(row.confidence),
-                full_depth=None if tokens is None else tuple(tokens),
-            ),
-            None if answer is None else tuple(answer),
-        )
-        for request, row, tokens, answer in zip(requests, rows, full_depth, answers, strict=True)
-    ]
+            full_depth, answers = _compare(stack, state, mark, asked, rows, memory)
+    parts = zip(asked, rows, full_depth, answers, strict=True)
+    return beside.keep(key, thresholds, [_given(*part) for part in parts])
+
+
+def _given(
+    request: GenerateRequest,
+    row: Progress,
+    full_depth: Sequence[int] | None,
+    answer: Sequence[int] | None,
+) -> GeneratedAnswer:
+    trace = AnswerTrace(
+        prompt_tokens=len(request.prompt) - 1,
+        tokens=tuple(row.tokens),
+        emitted=tuple(row.tokens),
+        layers_used=tuple(row.layers_used),
+        confidence=tuple(row.confidence),
+        full_depth=None if full_depth is None else tuple(full_depth),
+    )
+    return GeneratedAnswer(trace, None if answer is None else tuple(answer))
 
 
 def _compare(
@@ -120,32 +141,38 @@ def _compare(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """What full depth emits after each prefix of each answer, and its own answers.
 
-    A row that gave full depth's own answer, known from an earlier run, needs neither again.
+    A row that gave full depth's own answer, known from an earlier run, needs neither again; of rows
+    of one request that say the same, one is compared, and one alone finds its own answer.
     """
     known: list[Sequence[int] | None] = [None] * len(rows)
     if memory is not None:
         known = [memory.find_answer(request.key) for request in requests]
     full_depth = [list(row.tokens) for row in rows]
+    answers = [list(answer or ()) for answer in known]
     differing = [
         number
         for number, (row, answer) in enumerate(zip(rows, known, strict=True))
         if answer is None or list(answer) != row.tokens
     ]
-    if differing:
+    if not differing:
+        return full_depth, answers
+    stack.rewind(state, mark)
+    said = {number: (id(requests[number]), tuple(rows[number].tokens)) for number in differing}
+    compared = list({said[number]: number for number in differing}.values())
+    tokens = _parallel(stack, state, requests, rows, compared)
+    emitted = {said[number]: some for number, some in zip(compared, tokens, strict=True)}
+    for number in differing:
+        full_depth[number] = emitted[said[number]]
+    finding = {id(requests[number]): number for number in differing if known[number] is None}
+    if finding:
         stack.rewind(state, mark)
-        tokens = _parallel(stack, state, requests, rows, differing)
-        for number, some in zip(differing, tokens, strict=True):
-            full_depth[number] = some
-    unknown = [number for number in differing if known[number] is None]
-    answers = [list(answer or ()) for answer in known]
-    if unknown:
-        stack.rewind(state, mark)
-        for number, own in zip(
-            unknown, _continue(stack, state, requests, rows, full_depth, unknown), strict=True
-        ):
-            answers[number] = own
-            if memory is not None:
-                memory.keep_answer(requests[number].key, own)
+        owns = _continue(stack, state, requests, rows, full_depth, list(finding.values()))
+        found = dict(zip(finding, owns, strict=True))
+        for number in differing:
+            answers[number] = found.get(id(requests[number]), answers[number])
+        if memory is not None:
+            for number in finding.values():
+                memory.keep_answer(requests[number].key, answers[number])
     return full_depth, answers
 
 

@@ -63,6 +63,11 @@ class Depths:
     layers_used: Tensor
     confidence: Tensor
 
+    def split(self, parts: int) -> list[Depths]:
+        """The same, cut into equal parts."""
+        both = zip(self.layers_used.chunk(parts), self.confidence.chunk(parts), strict=True)
+        return [Depths(used, confidence) for used, confidence in both]
+
 
 @dataclass
 class _View:
@@ -114,6 +119,7 @@ def run_chunk(
     emitter: Emitter | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
+    bars: Tensor | None = None,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
     advice: Advice | None = None,
@@ -127,6 +133,7 @@ def run_chunk(
         chunk: the new tokens. In a prefill no token may leave.
         emitter: takes each token's logits once, at its exit; ``None`` makes no projection.
         policy: when to leave.
+        bars: (N,) of each token, in place of the policy's threshold.
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
@@ -168,7 +175,7 @@ def run_chunk(
             if onlooker is not None:
                 onlooker.asked(view, sure)
             confidence[view.index] = sure
-            going = policy.leaves(sure)
+            going = policy.leaves(sure, None if bars is None else bars[view.index])
             leaving[part] = going
             if going.any():
                 logits = _some(view, going)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dynamax_lm.engine.beside import TOKENS_AT_ONCE, Beside
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.survey import Reading, Survey
 from dynamax_lm.models.stack import LayerStack
@@ -49,12 +50,21 @@ class Origins:
     Attributes:
         derived: wholly from a full-depth pass.
         partly: from one up to a first disagreement, and run from there.
+        rows: run together with other thresholds, as rows of one batch.
         run: otherwise.
     """
 
     derived: int = 0
     partly: int = 0
+    rows: int = 0
     run: int = 0
+
+    def ran(self, requests: int, thresholds: int) -> None:
+        """Count requests that were run under so many thresholds at once."""
+        if thresholds > 1:
+            self.rows += requests
+        else:
+            self.run += requests
 
 
 class Memory:
@@ -68,16 +78,26 @@ class Memory:
 
     Args:
         most_bytes: of prompt states and surveyed hidden states; 0 keeps none.
+        tokens_at_once: see ``Beside``; 0 runs each threshold by itself.
+        derives: whether decisions may follow from a survey; if not, every run is really run.
 
     Attributes:
         bytes: of both, now.
         states: looks for prompt states.
         scores: looks for full-depth passes.
         answers: looks for full depth's own answers.
+        beside: what is run for later runs at the same time.
         origins: how all answers given with this memory came about.
     """
 
-    def __init__(self, most_bytes: int = _GIB) -> None:
+    def __init__(
+        self,
+        most_bytes: int = _GIB,
+        tokens_at_once: int = TOKENS_AT_ONCE,
+        *,
+        derives: bool = True,
+    ) -> None:
+        self.derives = derives
         self._most_bytes = most_bytes
         self._states: dict[str, Any] = {}
         self._scores: dict[str, Reading] = {}
@@ -85,6 +105,7 @@ class Memory:
         self._surveys: dict[Hashable, Survey | None] = {}
         self.bytes = 0
         self.states, self.scores, self.answers = Use(), Use(), Use()
+        self.beside = Beside(tokens_at_once, most_bytes)
         self.origins = Origins()
 
     def prompt_state(

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamax_lm.engine.beside import Beside
 from dynamax_lm.engine.loop import Depths, run_chunk
-from dynamax_lm.engine.memory import Memory, digest
+from dynamax_lm.engine.memory import Memory, Origins, digest, tensor_bytes
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.survey import Reading, Survey, decisions_follow, survey
 from dynamax_lm.engine.trained import Advice, TrainedHeads
 from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy, bars_of
 from dynamax_lm.trace import AnswerTrace
 
 
@@ -128,7 +129,7 @@ def score(
     passes = _share(requests)
     targets = _targets(requests, passes).to(stack.device)
     key = digest(requests, softmax_dtype)
-    if memory is not None and decisions_follow(policy, skipped_state):
+    if memory is not None and memory.derives and decisions_follow(policy, skipped_state):
         seen = memory.survey(
             (key, policy.exit_layers, policy.confidence, heads),
             lambda: _survey(stack, passes, targets, policy, softmax_dtype, heads, phases, memory),
@@ -140,8 +141,14 @@ def score(
                 reading, depths = seen.decide(policy, heads)
             full = seen.full_depth if reference else None
             return _answers(requests, passes, reading, full, depths)
-    if memory is not None:
-        memory.origins.run += len(requests)
+    origins = Origins() if memory is None else memory.origins
+    beside, asked_for = Beside(), None
+    if memory is not None and policy.exit_layers:
+        beside, asked_for = memory.beside, (key, *policy.question, skipped_state, reference, heads)
+    ready: list[ScoredAnswer] | None = beside.take(asked_for, policy.threshold)
+    if ready is not None:
+        origins.rows += len(ready)
+        return ready
     with phases.measure("prompt"):
         state, chunk = _begin(stack, passes, memory)
     full_needed = reference or policy.needs_target
@@ -157,22 +164,34 @@ def score(
                 full = reads.read()
             if memory is not None:
                 memory.keep_scores(key, full)
-    ours = _Targets(targets, softmax_dtype)
+    thresholds = beside.together(policy.threshold, targets.shape[0], tensor_bytes(state))
+    count = len(thresholds)
+    origins.ran(len(requests), count)
+    bars = bars_of(thresholds).repeat_interleave(targets.shape[0]).to(stack.device)
+    ours = _Targets(targets.repeat(count, 1), softmax_dtype)
     with phases.measure("answer"):
+        if count > 1:
+            state = stack.take(state, [*range(len(passes))] * count)
         depths = run_chunk(
             stack,
             state,
-            chunk,
+            chunk.repeat(count),
             ours,
             policy=policy,
+            bars=bars,
             skipped_state=skipped_state,
-            targets=None if full is None else full.emitted.to(stack.device),
-            advice=Advice.of(heads, len(passes)),
+            targets=None if full is None else full.emitted.repeat(count).to(stack.device),
+            advice=Advice.of(heads, len(passes) * count),
         )
     reading = ours.read()
     if reference and full is None:
         full = reading
-    return _answers(requests, passes, reading, full if reference else None, depths)
+    answers = [
+        answer
+        for some, where in zip(reading.split(count), depths.split(count), strict=True)
+        for answer in _answers(requests, passes, some, full if reference else None, where)
+    ]
+    return beside.keep(asked_for, thresholds, answers)
 
 
 def _survey(

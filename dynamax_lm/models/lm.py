@@ -180,9 +180,9 @@ class DynamaxLM(Processes):
         self._apply(settings, chosen)
         self._own = merged
 
-    def check(self, **own: Any) -> None:
-        """Refuse what :meth:`change` refuses, as far as no heads need to be loaded for it."""
-        self._read(own)
+    def check(self, **own: Any) -> ExitSettings:
+        """What :meth:`change` would set; refuses what it does, short of loading heads."""
+        return self._read(own)[1]
 
     def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], ExitSettings, ChosenHeads | None]:
         refuse_unknown(own, OUR_NAMES)

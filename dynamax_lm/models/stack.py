@@ -11,7 +11,7 @@ cell that still runs, so that a token that left takes no further part in any pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -56,6 +56,11 @@ class Chunk:
             for row in tokens
         ]
         return cls(torch.tensor(padded, device=device), lengths, tuple(rows), prefill)
+
+    def repeat(self, times: int) -> Chunk:
+        """The same tokens for so many copies of a state whose rows are the chunk's."""
+        rows = tuple(range(len(self.rows) * times))
+        return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
 
     @property
     def width(self) -> int:

@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
         raise SettingError("--output_path is missing: the folder for the results of every point")
     if not 0 <= options.memory_gib < float("inf"):
         raise SettingError(f"--memory_gib {options.memory_gib}: give a number of at least 0")
+    if options.tokens_at_once < 0:
+        raise SettingError(f"--tokens_at_once {options.tokens_at_once}: at least 0, which is off")
     log_samples = options.log_samples
     options.log_samples = False
     command = Command(options)
@@ -38,6 +40,7 @@ def main(arguments: list[str]) -> None:
         output=writable_folder(Path(options.output_path) / command.checkpoint),
         log_samples=log_samples,
         memory_bytes=int(options.memory_gib * (1 << 30)),
+        tokens_at_once=options.tokens_at_once,
     )
     sweep.check()
     with described_once():
@@ -76,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="<GiB>",
         help="most memory for prompt states kept between points (default: 1)",
+    )
+    parser.add_argument(
+        "--tokens_at_once",
+        type=int,
+        default=128,
+        metavar="<tokens>",
+        help="most tokens of a pass in which several thresholds are run, as rows of one batch "
+        "(default: 128; 0 runs each by itself)",
     )
     add_lm_eval_options(parser)
     return parser

@@ -1,8 +1,9 @@
 """Goes through the points of a sweep with one loaded model.
 
 Owns the order: what is finished is kept, what is left is derived from a shared full-depth pass or
-run from shared prompt states and full-depth answers, and each point is written before the next
-begins. It does not know how a grid is written or how files look.
+run from shared prompt states and full-depth answers, several thresholds at once where that pays,
+and each point is written before the next begins. It does not know how a grid is written or how
+files look.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,17 +21,18 @@ from dynamax_lm.commandline import Command, write_json
 from dynamax_lm.engine import Memory
 from dynamax_lm.engine.memory import Origins, digest
 from dynamax_lm.harness.naming import name_checkpoint
-from dynamax_lm.settings import OUR_NAMES, parse_settings
+from dynamax_lm.settings import OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
 
-How = Literal["run", "derived", "partly", "kept"]
-"""``run``: by itself; ``derived``: every answer follows from one full-depth pass that all
-thresholds share; ``partly``: some do, or begin so and were run from a first disagreement; ``kept``:
-found finished."""
+How = Literal["run", "rows", "derived", "partly", "kept"]
+"""``run``: by itself; ``rows``: together with other thresholds, as rows of one batch, some requests
+at least; ``derived``: every answer follows from one full-depth pass that all thresholds share;
+``partly``: some do, or begin so and were run from a first disagreement; ``kept``: found finished.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Sweep:
         output: the folder of this model's points.
         log_samples: whether samples are written.
         memory_bytes: of prompt states kept between points.
+        tokens_at_once: most tokens of a pass in which several thresholds are run.
     """
 
     command: Command
@@ -69,6 +72,7 @@ class Sweep:
     output: Path
     log_samples: bool
     memory_bytes: int
+    tokens_at_once: int
 
     def check(self) -> None:
         """Refuse what can be refused before any weights load.
@@ -100,20 +104,26 @@ class Sweep:
     def _with_one_model(self, points: Sequence[Point]) -> Iterator[Outcome]:
         """Points that differ only in our own arguments: one model serves them all."""
         lm: DynamaxLM | None = None
-        for point in points:
-            folder = self._folder(point)
-            if (results := folder.finished()) is not None:
+        folders = [self._folder(point) for point in points]
+        finished = [folder.finished() for folder in folders]
+        wanted: list[ExitSettings] = []
+        for number, (point, folder) in enumerate(zip(points, folders, strict=True)):
+            if (results := finished[number]) is not None:
                 yield Outcome(point, folder.path, "kept", 0.0, results)
                 continue
             start = time.perf_counter()
             own = self._own(point)
             if lm is None:
                 lm = self.command.load(point.model_args(self.command.model_args) | own)
-                lm.memory = Memory(self.memory_bytes)
-                for other in points:  # a wrong one must not come to light after hours
-                    lm.check(**self._own(other))
+                lm.memory = Memory(self.memory_bytes, self.tokens_at_once)
+                # A wrong one must not come to light after hours.
+                wanted = [lm.check(**self._own(other)) for other in points]
             else:
                 lm.change(**own)
+            later = range(number + 1, len(points))
+            to_come = [wanted[other] for other in later if finished[other] is None]
+            assert lm.memory is not None
+            lm.memory.beside.thresholds = _thresholds_alone(lm.settings, to_come)
             results, how = self._evaluate(lm, point, folder)
             yield Outcome(point, folder.path, how, time.perf_counter() - start, results)
 
@@ -204,9 +214,20 @@ class Sweep:
 
 
 def _how(origins: Origins) -> How:
-    if origins.partly or (origins.derived and origins.run):
+    if origins.partly or (origins.derived and (origins.rows or origins.run)):
         return "partly"
-    return "derived" if origins.derived else "run"
+    if origins.derived:
+        return "derived"
+    return "rows" if origins.rows else "run"
+
+
+def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> list[float]:
+    """Thresholds of those to come that ask the same of the model as ``now`` otherwise."""
+    return [
+        one.threshold
+        for one in to_come
+        if replace(one, threshold=now.threshold, trace_dir=now.trace_dir) == now
+    ]
 
 
 def _loading(point: Point) -> list[Any]:

@@ -17,6 +17,8 @@ from dynamax_lm.certificate import Certificate
 from dynamax_lm.certify import losses
 from dynamax_lm.certify.cli import main
 from dynamax_lm.certify.contents import read_records
+from dynamax_lm.engine import memory
+from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.lm import DynamaxMamba
@@ -140,6 +142,20 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     (outcome,) = next(p for p in certificate.grid if p.threshold == 0.2).outcomes
     assert outcome.mean_loss == pytest.approx(1 - values["agreement,clean"], abs=1e-6)
     assert outcome.flops_saved == pytest.approx(values["flops_saved,clean"], abs=1e-6)
+
+
+def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That every threshold is really run, whatever the skipped state, is the memory's own test."""
+    prefilled: list[int] = []
+    monkeypatch.setattr(memory, "prefill", lambda *a: prefilled.append(1) or prefill(*a))
+    options = {"tasks": "toy_mc", "metric": "consistency", "risk": 0.3, "thresholds": "1,0.5"}
+    shared = run(**options)
+    assert len(shared.grid) == 2
+    assert len(prefilled) == -(-2 * DOCUMENTS // 64), "each batch of prompts once"
+    monkeypatch.setattr("dynamax_lm.certify.run.Memory", lambda derives: None)
+    assert replace(run(**options), date=shared.date) == shared
 
 
 def load_over(path: Path) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.engine import GenerateRequest, Memory, ScoreRequest, generate, score
-from dynamax_lm.engine.memory import tensor_bytes
+from dynamax_lm.engine.memory import Origins, tensor_bytes
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.policy import ExitPolicy
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
@@ -52,7 +52,7 @@ def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
 
 @settings(max_examples=6)
 @given(
-    st.sampled_from([pair for pair in SKIPPED if pair[1] != "recompute"]),  # see test_derive
+    st.sampled_from(SKIPPED),
     prompts(),
     st.sampled_from(["top_prob", "oracle"]),
     st.sampled_from([0, 4000, 1 << 30]),
@@ -62,7 +62,7 @@ def test_a_shared_memory_changes_no_answer(
     kind: tuple[str, str], rows: list[Any], confidence: str, most_bytes: int, seed: int
 ) -> None:
     stack = STACKS[kind[0]](random_model(kind[0], seed=seed))
-    memory = Memory(most_bytes)
+    memory = Memory(most_bytes, derives=False)  # for what is derived see test_derive
     asked = keyed(rows)
     scored = [ScoreRequest(row, (seed % VOCAB, option)) for row in rows for option in (1, 2)]
     for threshold in THRESHOLDS:
@@ -74,6 +74,7 @@ def test_a_shared_memory_changes_no_answer(
         assert generate(stack, asked, memory=memory, **options) == generate(stack, asked, **options)
         assert score(stack, scored, memory=memory, **options) == score(stack, scored, **options)
     assert memory.bytes <= most_bytes
+    assert memory.origins == Origins(run=len(THRESHOLDS) * (len(asked) + len(scored)))
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])

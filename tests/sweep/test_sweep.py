@@ -97,12 +97,36 @@ def comparable(results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
-def test_a_derived_point_equals_a_separate_run(
-    kind: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+GRIDS = {
+    "recompute": ("0.02,0.05,1", {"derived", "partly"}),
+    "propagate": ("0.05,0.2,1", {"rows"}),
+    "copy_kv": ("0.05,0.2", {"rows"}),
+    "freeze": ("0.05,0.2", {"rows"}),
+}
+"""Thresholds for a skipped state, and how the points then come about."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "skipped"),
+    [
+        ("mistral", "recompute"),
+        ("mamba2", "recompute"),
+        ("mistral", "propagate"),
+        ("mamba2", "propagate"),
+        ("mistral", "copy_kv"),
+        ("mamba2", "freeze"),
+    ],
+)
+def test_a_point_that_shares_its_passes_equals_a_separate_run(
+    kind: str,
+    skipped: str,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The same answers, depths and bills; log-probabilities to the tolerance of float32."""
-    grid = ("--thresholds", "0.02,0.05,1", "--vary", "skipped_state=recompute")
+    thresholds, expected = GRIDS[skipped]
+    grid = ("--thresholds", thresholds, "--vary", f"skipped_state={skipped}")
     sweep(checkpoints[kind], tmp_path / "sweep", *grid, kind=kind)
     printed = capsys.readouterr()
     depths, ways = set(), set()
@@ -118,13 +142,13 @@ def test_a_derived_point_equals_a_separate_run(
         for task, lines in samples_in(folder).items():
             assert_close(_rows(lines), _rows(samples_in(separate)[task]))
         note = json.loads((folder / "point.json").read_text())
-        assert note["requests"]["run"] == 0
+        assert note["requests"]["run"] == 0 or skipped != "recompute", "long windows run alone"
         assert (note["how"] == "partly") == bool(note["requests"]["partly"])
         assert f"{name}: {note['how']}, " in printed.err
         ways.add(note["how"])
         depths.add(ours["results"]["toy_gen"]["layers_used,clean"])
     assert len(depths) > 1, "the settings must differ for this to mean anything"
-    assert ways == {"derived", "partly"}
+    assert ways == expected
 
 
 def _rows(lines: str) -> list[dict[str, Any]]:
@@ -148,11 +172,11 @@ def assert_close(ours: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
-def test_a_point_equals_a_separate_run(
+def test_a_point_run_by_itself_equals_a_separate_run_to_the_last_bit(
     kind: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     vary = "skipped_state=propagate,freeze" if kind == "mamba2" else "skipped_state=copy_kv"
-    swept = ("--thresholds", "0.05:0.2:0.15", "--vary", vary)
+    swept = ("--thresholds", "0.05:0.2:0.15", "--vary", vary, "--tokens_at_once", "0")
     sweep(checkpoints[kind], tmp_path / "sweep", *swept, kind=kind)
     found = points(tmp_path / "sweep")
     assert len(found) == (4 if kind == "mamba2" else 2)
@@ -198,7 +222,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(
     assert {file: file.stat().st_mtime_ns for file in before["threshold=0.05"].iterdir()} == written
     (notes,) = tmp_path.glob("*/sweep.json")
     how = {one["folder"]: one["how"] for one in json.loads(notes.read_text())["points"]}
-    assert how == {"threshold=0.05": "kept", "threshold=0.2": "run", "threshold=1": "run"}
+    assert how == {"threshold=0.05": "kept", "threshold=0.2": "rows", "threshold=1": "rows"}
     printed = capsys.readouterr()
     assert "[1/3] threshold=0.05: finished before" in printed.err
     assert printed.out.count("kept") == len(TASKS)
@@ -268,7 +292,7 @@ def test_each_point_writes_traces_of_its_own(checkpoints: dict[str, Path], tmp_p
     assert len(set(files.values())) == 2
 
 
-def test_every_number_of_run_and_derived_points_is_recomputed(
+def test_every_number_of_derived_points_and_of_rows_is_recomputed(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     sweep(
@@ -294,6 +318,7 @@ def test_every_number_of_run_and_derived_points_is_recomputed(
         (("--thresholds", "0.5", "--vary", "confidance=margin"), "did you mean confidence"),
         (("--vary", "exit_layers=1,9"), "exit_layers=.*9"),
         (("--thresholds", "0.5", "--memory_gib", "-1"), "--memory_gib -1"),
+        (("--thresholds", "0.5", "--tokens_at_once", "-1"), "--tokens_at_once -1"),
         (("--thresholds", "0.5", "--tasks", "no_such_task"), "no_such_task"),
         (("--thresholds", "0.5", "--limit", "0"), "--limit 0"),
         (("--thresholds", "0.5", "--model", "hf"), "--model hf: choose one of dynamax-mistral"),

@@ -1,0 +1,63 @@
+"""Several thresholds of the same requests at once, as rows of one batch.
+
+Owns which thresholds run together, and the answers until the run that asks for them. Where an exit
+changes what later tokens see, no threshold's answers follow from another's; but a row needs nothing
+of its neighbours, so that rows of one batch may differ in their thresholds as well as in their
+requests. It does not know settings, documents or how a state looks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TOKENS_AT_ONCE = 128
+"""See ``Beside``; on a CPU, where it was measured, more gain nothing."""
+
+
+@dataclass
+class Beside:
+    """Thresholds that later runs will ask the same requests under, and answers that await them.
+
+    Attributes:
+        tokens_at_once: most that one pass through the layers may have with them. A few take hardly
+            longer than one, since a layer's weights are read once for all of them; many do not.
+        most_bytes: that a batch's prompt states may take with them.
+        thresholds: of the runs to come, in their order; these runs differ in nothing else.
+    """
+
+    tokens_at_once: int = TOKENS_AT_ONCE
+    most_bytes: int = 0
+    thresholds: Sequence[float] = ()
+    _answers: dict[tuple[Hashable, float], list[Any]] = field(default_factory=dict, repr=False)
+
+    def together(self, threshold: float, tokens: int, size: int) -> tuple[float, ...]:
+        """``threshold``, and those of later runs that are run at the same time.
+
+        Args:
+            threshold: of this run.
+            tokens: of a pass under one threshold, at least 1.
+            size: bytes of the prompt states under one threshold.
+        """
+        at_once = min(self.tokens_at_once // tokens, self.most_bytes // max(1, size))
+        every = dict.fromkeys((threshold, *self.thresholds))
+        return tuple(every)[: max(1, at_once)]
+
+    def take(self, key: Hashable, threshold: float) -> list[Any] | None:
+        """The answers under ``threshold``, if an earlier run gave them; they are then forgotten."""
+        return self._answers.pop((key, threshold), None)
+
+    def keep(self, key: Hashable, thresholds: Sequence[float], answers: Sequence[Any]) -> list[Any]:
+        """Keep the answers under all thresholds but the first, whose are returned.
+
+        Args:
+            key: stands for the requests and all that changes their answers but the threshold.
+            thresholds: of the rows.
+            answers: equally many of each threshold, one threshold after the other.
+        """
+        count = len(answers) // len(thresholds)
+        parts = [list(answers[at : at + count]) for at in range(0, len(answers), count)]
+        for threshold, part in zip(thresholds[1:], parts[1:], strict=True):
+            self._answers[key, threshold] = part
+        return parts[0]
