@@ -283,21 +283,23 @@ class MistralStack:
         if not hidden.shape[0]:
             return hidden
         hidden = hidden.to(device)
+        hidden = hidden + self._attention(index, layer, hidden, run)
+        mixed: Tensor = hidden + self._feed_forward(
+            layer.mlp, self._normalise(layer.post_attention_layernorm, hidden)
+        )
+        return mixed
+
+    def _attention(self, index: int, layer: Any, hidden: Tensor, run: AttentionRun) -> Tensor:
+        """(N, D) the first block: apart, so that what it held is free before the wider second."""
         attention = layer.self_attn
         normed = self._normalise(layer.input_layernorm, hidden)
         query = self._project(attention.q_proj, normed).unflatten(-1, (self.heads, -1))
         key = self._project(attention.k_proj, normed).unflatten(-1, (self.kv_heads, -1))
         value = self._project(attention.v_proj, normed).unflatten(-1, (self.kv_heads, -1))
         cos, sin = run.angles()
-        cos, sin = cos.to(device), sin.to(device)
-        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        query, key = apply_rotary_pos_emb(query, key, cos.to(hidden.device), sin.to(hidden.device))
         self._write(index, key, value, run.cells, run)
-        attended = self._attend(attention, index, query, run)
-        hidden = hidden + self._project(attention.o_proj, attended)
-        mixed: Tensor = hidden + self._feed_forward(
-            layer.mlp, self._normalise(layer.post_attention_layernorm, hidden)
-        )
-        return mixed
+        return self._project(attention.o_proj, self._attend(attention, index, query, run))
 
     def end(self, state: AttentionState, run: Run) -> None:
         chunk = run.chunk
@@ -331,7 +333,8 @@ class MistralStack:
         if self._trusted or type(mlp) not in {MistralMLP, LlamaMLP}:
             return project_trusted(mlp, rows)
         gate = mlp.act_fn(self._project(mlp.gate_proj, rows))
-        return self._project(mlp.down_proj, gate * self._project(mlp.up_proj, rows))
+        gate *= self._project(mlp.up_proj, rows)  # in place: it is as wide as all else together
+        return self._project(mlp.down_proj, gate)
 
     def _reserve(self, state: AttentionState, slots: int) -> None:
         if slots <= state.keys[0].shape[2]:
