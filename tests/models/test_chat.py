@@ -156,7 +156,8 @@ def test_exits_and_a_sweeps_point_take_the_chat(
 ) -> None:
     more = CHATS[chat]
     grid = (*options(checkpoints[kind], tmp_path / "sweep", *more), "--thresholds", "0.02,0.5")
-    main(["--model", MODELS[kind], *grid])
+    alone = ("--tokens_at_once", "0")  # equal to a separate run to the last bit
+    main(["--model", MODELS[kind], *grid, *alone])
     depths = set()
     for threshold in ("0.02", "0.5"):
         separate = lm_eval(
