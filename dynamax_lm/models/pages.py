@@ -40,7 +40,11 @@ def _madvise() -> Any:
 
 def _of_a_file(address: int) -> bool:
     """Whether ``address`` lies in a mapped file."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return False
+    for line in lines:
         span, _, _, _, inode = line.split(maxsplit=5)[:5]
         low, high = (int(end, 16) for end in span.split("-"))
         if low <= address < high:
