@@ -57,11 +57,14 @@ TABLE: dict[str, Row] = {
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
+    "models.hooks": row("", MODELS),
     "models.pages": row("", MODELS),
-    "models.products": row("models.pages", MODELS),
-    "models.norms": row("", LM_EVAL),
+    "models.products": row("models.hooks models.pages", MODELS),
+    "models.norms": row("models.hooks", LM_EVAL),
     "models.waiting": row("models.stack", MODELS),
-    "models.mistral": row("models.norms models.products models.stack models.waiting", LM_EVAL),
+    "models.mistral": row(
+        "models.hooks models.norms models.products models.stack models.waiting", LM_EVAL
+    ),
     "models.ssd": row("", LM_EVAL),
     "models.mamba2": row(
         "models.norms models.products models.ssd models.stack models.waiting", LM_EVAL

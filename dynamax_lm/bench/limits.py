@@ -12,7 +12,7 @@ import torch
 
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, seconds
-from dynamax_lm.models.products import project, project_trusted
+from dynamax_lm.models.products import project, project_parted, project_trusted
 
 
 def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Contestant:
@@ -29,7 +29,13 @@ def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Conte
 
     def run() -> None:
         for linear in linears:
-            (project_trusted if plain else project)(linear, inputs[linear.in_features])
+            rows = inputs[linear.in_features]
+            if plain:
+                project_trusted(linear, rows)
+            elif getattr(linear, "cut", 0):
+                project_parted(linear, rows, linear.cut, project)  # never joined in the engine
+            else:
+                project(linear, rows)
 
     return run
 

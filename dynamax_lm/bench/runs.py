@@ -5,7 +5,6 @@ Owns these measurements.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -128,11 +127,27 @@ def _peak(model: str, model_args: str, subject: Subject) -> float:
     command = [sys.executable, "-m", "dynamax_lm", "--model", model, "--model_args", model_args]
     command += ["--tasks", TASK, "--limit", "8", "--batch_size", "8", "--verbosity", "ERROR"]
     command += ["--gen_kwargs", "max_gen_toks=32", "--device", str(subject.stack.device)]
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            output.seek(0)
-            raise RuntimeError(output.read().decode(errors="replace")[-2000:])
-    return float(usage.ru_maxrss * 1024)
+    return peak_resident(command)
+
+
+def peak_resident(command: list[str]) -> float:
+    """Bytes that ``command`` held at most.
+
+    Linux gives a process the peak of the one that starts it, up to ``exec``: a small process in
+    between starts the command, or every command would seem to need as much as this one does.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH, *command], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return float(done.stdout) * 1024
+
+
+_WATCH = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(child.pid, 0)
+print(usage.ru_maxrss)
+sys.exit(status != 0)
+"""

@@ -23,7 +23,8 @@ class Beside:
     Attributes:
         tokens_at_once: most that one pass through the layers may have with them. A few take hardly
             longer than one, since a layer's weights are read once for all of them; many do not.
-        most_bytes: that a batch's prompt states may take with them.
+        most_bytes: that a batch's prompt states may take with them; what answers add to a cache
+            is not counted.
         thresholds: of the runs to come, in their order; these runs differ in nothing else.
     """
 

@@ -24,6 +24,7 @@ from transformers.models.mistral.modeling_mistral import (
     eager_attention_forward,
 )
 
+from dynamax_lm.models.hooks import is_hooked
 from dynamax_lm.models.norms import normalise, normalise_trusted
 from dynamax_lm.models.products import pack, project, project_trusted
 from dynamax_lm.models.stack import Chunk, Run
@@ -330,7 +331,7 @@ class MistralStack:
 
     def _feed_forward(self, mlp: Any, rows: Tensor) -> Tensor:
         """(N, D) the gated block, written out where it is known, so that it takes our products."""
-        if self._trusted or type(mlp) not in {MistralMLP, LlamaMLP}:
+        if self._trusted or type(mlp) not in {MistralMLP, LlamaMLP} or is_hooked(mlp):
             return project_trusted(mlp, rows)
         gate = mlp.act_fn(self._project(mlp.gate_proj, rows))
         gate *= self._project(mlp.up_proj, rows)  # in place: it is as wide as all else together

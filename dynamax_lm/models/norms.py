@@ -11,12 +11,14 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mamba2.modeling_mamba2 import Mamba2RMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
+from dynamax_lm.models.hooks import is_hooked
+
 _KNOWN = frozenset({LlamaRMSNorm, Mamba2RMSNorm, MistralRMSNorm})
 
 
 def normalise(norm: nn.Module, hidden: Tensor) -> Tensor:
     """(..., D) of ``hidden`` (..., D), to rounding what ``norm`` gives."""
-    if type(norm) not in _KNOWN or hidden.dtype != norm.weight.dtype:
+    if type(norm) not in _KNOWN or hidden.dtype != norm.weight.dtype or is_hooked(norm):
         return normalise_trusted(norm, hidden)
     epsilon = float(norm.variance_epsilon)  # type: ignore[arg-type]
     return F.rms_norm(hidden, hidden.shape[-1:], norm.weight, epsilon)  # type: ignore[arg-type]

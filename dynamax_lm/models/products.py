@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dynamax_lm.models.hooks import is_hooked
 from dynamax_lm.models.pages import page_out
 
 _WORTH_PACKING = 1 << 16
@@ -64,6 +65,13 @@ class Packed(nn.Module):
         """(E, D) the plain weight, rebuilt: to look at, not to compute with."""
         return torch.cat([torch.cat([p.to_dense() for p in part], 1) for part in self._parts])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How to copy or pickle it, which arranged weights cannot be: arranged again."""
+        plain = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, bias=False)
+        plain.weight = nn.Parameter(self.weight, requires_grad=False)
+        plain.bias = self.bias
+        return Packed, (plain, self.cut)
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """As the plain layer would, so that the model can be saved."""
         destination[f"{prefix}weight"] = self.weight
@@ -90,7 +98,7 @@ class Packed(nn.Module):
         flat = rows if rows.dim() == 2 else rows.reshape(-1, self.in_features)
         parts = [self.part(flat, index) for index in range(len(self._parts))]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return whole if rows.dim() == 2 else whole.unflatten(0, rows.shape[:-1])
+        return whole if rows.dim() == 2 else whole.reshape(*rows.shape[:-1], self.out_features)
 
 
 def pack(parent: nn.Module, names: Sequence[str], *, cut: int = 0) -> None:
@@ -104,7 +112,7 @@ def pack(parent: nn.Module, names: Sequence[str], *, cut: int = 0) -> None:
 
 def packs(linear: nn.Module) -> bool:
     """Whether ``linear`` is a plain layer whose product was measured to gain."""
-    if type(linear) is not nn.Linear or hasattr(linear, "_hf_hook") or linear._forward_hooks:
+    if not _is_plain(linear):
         return False
     weight = linear.weight
     if weight.device.type != "cpu" or weight.numel() < _WORTH_PACKING or not _has_one_dnn():
@@ -114,7 +122,7 @@ def packs(linear: nn.Module) -> bool:
 
 def project(linear: nn.Module, rows: Tensor) -> Tensor:
     """``linear(rows)`` for rows (N, D), to rounding."""
-    if type(linear) is nn.Linear and gains(rows, linear.weight):
+    if type(linear) is nn.Linear and gains(rows, linear.weight) and _is_plain(linear):
         return _linear(rows, linear.weight, linear.bias)
     return project_trusted(linear, rows)
 
@@ -133,10 +141,10 @@ def project_rest(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
     """(N, E - cut) the second of :func:`project_parted`, alone."""
     if isinstance(linear, Packed) and linear.cut == cut:
         return linear.part(rows, 1)
-    if type(linear) is nn.Linear:
+    if _is_plain(linear):
         bias = None if linear.bias is None else linear.bias[cut:]
         return F.linear(rows, linear.weight[cut:], bias)
-    return project_trusted(linear, rows)[:, cut:]  # quantised or adapted: it cannot be cut
+    return project_trusted(linear, rows)[:, cut:]  # quantised, adapted or hooked: it cannot be cut
 
 
 def project_trusted(linear: nn.Module, rows: Tensor) -> Tensor:
@@ -155,6 +163,12 @@ def gains(rows: Tensor, weight: Tensor) -> bool:
         return False
     # It knows no gradients.
     return not (torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad))
+
+
+def _is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether ``linear`` is its weight and bias and no more: not adapted, quantised or hooked."""
+    plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter
+    return plain and not is_hooked(linear)
 
 
 def _arrange(weight: Tensor) -> Tensor:

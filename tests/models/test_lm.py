@@ -423,6 +423,8 @@ def test_a_checkpoint_is_packed_and_somebody_elses_model_is_not(
     monkeypatch.setattr(products, "_WORTH_PACKING", 0)
     packed = ours(kind, folder)
     assert packed.fingerprint == plain.fingerprint
+    answers = [one.generate_until(texts(PROMPTS), disable_tqdm=True) for one in (packed, plain)]
+    assert answers[0] == answers[1]
     assert (
         packed.get_model_info()["model_num_parameters"]
         == (plain.get_model_info()["model_num_parameters"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -171,9 +172,13 @@ def test_what_cannot_be_packed_stays() -> None:
     assert packs(nn.Linear(LARGE, LARGE)) == torch.backends.mkldnn.is_available()
     assert not packs(nn.Linear(8, 8))
     assert not packs(nn.Linear(LARGE, LARGE).double())
-    hooked = nn.Linear(LARGE, LARGE)
-    hooked.register_forward_hook(lambda *given: None)
-    assert not packs(hooked)
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        hooked = nn.Linear(LARGE, LARGE)
+        getattr(hooked, register)(lambda *given: None)
+        assert not packs(hooked)
+    other = nn.Linear(LARGE, LARGE)
+    other.weight = OtherNumbers(other.weight)
+    assert not packs(other)
 
     class Quantised(nn.Linear):
         pass
@@ -182,7 +187,47 @@ def test_what_cannot_be_packed_stays() -> None:
     layer = nn.ModuleDict({"small": nn.Linear(8, 8), "large": nn.Linear(LARGE, LARGE)})
     pack(layer, ["small", "large"])
     assert type(layer["small"]) is nn.Linear
+    assert (type(layer["large"]) is Packed) == torch.backends.mkldnn.is_available()
     pack(layer, ["large"])  # again: nothing more to do
+
+
+class OtherNumbers(nn.Parameter):
+    """A weight that says float32 and is quantised inside, as torchao has them."""
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_hooks_of_a_model_that_somebody_hands_in_are_heard(kind: str) -> None:
+    """At projections, norms and the gated block alike, whatever is written out in their place."""
+    model = random_model(kind)
+    heard: set[str] = set()
+    for name, part in model.named_modules():
+        if name.split(".")[-1] in HOOKED:
+            part.register_forward_pre_hook(lambda *given, name=name: heard.add(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_WORTH_A_CALL", 0)
+        patch.setattr(products, "_WORTH_PACKING", 0)
+        stack = STACKS[kind](model)
+        stack.pack()
+        steps(stack, [(1, 2, 3), (4,)], "propagate", 1)
+    every = {name for name, _ in model.named_modules() if name.split(".")[-1] in HOOKED}
+    assert heard == every
+
+
+HOOKED = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "mlp", "gate_proj", "up_proj", "down_proj"),
+    *("input_layernorm", "post_attention_layernorm", "norm", "norm_f", "in_proj", "out_proj"),
+    "lm_head",
+)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("cut", [0, 5])
+def test_a_packed_layer_can_be_copied(copied: Callable[[Packed], Packed], cut: int) -> None:
+    packed = Packed(nn.Linear(2048, 12), cut)
+    again = copied(packed)
+    x = torch.randn(2048)
+    assert torch.equal(again(x), packed(x))
+    assert again.cut == cut
 
 
 def test_trusted_stacks_stay_as_they_are() -> None:
