@@ -133,7 +133,10 @@ def certify(
         each(point)
         return point
 
-    grid = tuple(fixed_sequence(question.thresholds, test, question.delta))
+    try:
+        grid = tuple(fixed_sequence(question.thresholds, test, question.delta))
+    finally:
+        lm.memory = None  # others who use the model know nothing of it
     best = last_passed(grid, question.delta)
     return Certificate(
         metric=question.metric,
