@@ -62,8 +62,10 @@ TABLE: dict[str, Row] = {
     "models.products": row("models.hooks models.pages", MODELS),
     "models.norms": row("models.hooks", LM_EVAL),
     "models.waiting": row("models.stack", MODELS),
+    "models.attention": row("models.stack models.waiting", MODELS),
     "models.mistral": row(
-        "models.hooks models.norms models.products models.stack models.waiting", LM_EVAL
+        "models.attention models.hooks models.norms models.products models.stack models.waiting",
+        LM_EVAL,
     ),
     "models.ssd": row("", LM_EVAL),
     "models.mamba2": row(
