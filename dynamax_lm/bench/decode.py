@@ -96,7 +96,7 @@ def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
 def context(subject: Subject) -> Iterator[Row]:
     """Cost per token as the context grows.
 
-    The prompt is taken in before the clock starts: it costs a thousand times as much as a step.
+    The prompt is taken in before the clock starts: its noise alone would exceed a step.
     """
     steps = 4 if subject.quick else 12
     lengths = [128, 512] if subject.quick else [128, 1024, 4096]

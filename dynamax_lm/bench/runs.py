@@ -22,11 +22,14 @@ CHOICES = "dynamax_truthfulqa_mc1_sample"
 
 
 def runs(subject: Subject) -> Iterator[Row]:
-    """The sample of CoQA, on the embedded model and on the subject, and multiple choice."""
+    """The sample of CoQA, on the embedded model, and on the subject if it knows its tokens."""
+    from transformers import AutoConfig
+
     name = subject.name.split()[0] + " tiny"
     some = {"limit": 4 if subject.quick else None}
     yield from _compare(subject, name, "embedded model, " + TASK, _embedded(subject), **some)
-    if not subject.quick:
+    tokens = AutoConfig.from_pretrained(_embedded(subject)).vocab_size
+    if not subject.quick and subject.model.config.vocab_size >= tokens:
         with _saved(subject) as folder:
             what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
             options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}

@@ -14,7 +14,7 @@ from dynamax_lm.engine import GenerateRequest, Memory, ScoreRequest, generate, s
 from dynamax_lm.engine.beside import Beside
 from dynamax_lm.policy import ExitPolicy, bars_of
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
-from tests.engine.test_derive import THRESHOLDS, draw_exits
+from tests.engine.test_derive import THRESHOLDS, draw_exits, draw_scores
 from tests.engine.test_laws import Tally
 from tests.engine.test_memory import Counting
 from tests.heads.builders import CLASSIFIERS, heads_of
@@ -100,12 +100,7 @@ def test_rows_score_as_if_alone(
     model = shape.model()
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
-    length = st.integers(1, 5)
-    asked = [
-        ScoreRequest(row, (*range(9, 9 + data.draw(length)), last))
-        for row in rows
-        for last in (3, 4)
-    ]
+    asked = draw_scores(data, rows)
     memory, grid = draw_memory(data), draw_grid(data)
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())

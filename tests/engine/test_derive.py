@@ -53,6 +53,16 @@ def draw_exits(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, str,
     return heads, measure, exits
 
 
+def draw_scores(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[ScoreRequest]:
+    """Two continuations of each row, which differ in their last token or in their lengths."""
+    length = st.integers(1, 5)
+    return [
+        ScoreRequest(row, (*range(9, 9 + data.draw(length)), last))
+        for row in rows
+        for last in (3, 4)
+    ]
+
+
 @settings(max_examples=15)
 @given(shape=shapes(), rows=prompts(), data=st.data())
 def test_scores_follow_from_a_survey(
@@ -61,12 +71,7 @@ def test_scores_follow_from_a_survey(
     model = shape.model()
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
-    length = st.integers(1, 5)
-    asked = [
-        ScoreRequest(row, (*range(9, 9 + data.draw(length)), last))
-        for row in rows
-        for last in (3, 4)
-    ]
+    asked = draw_scores(data, rows)
     memory = Memory(data.draw(st.sampled_from([0, 1 << 30])))
     for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
         options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
