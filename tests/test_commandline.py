@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from lm_eval.tasks import TaskManager
 
 from dynamax_lm.commandline import Command, add_lm_eval_options, run_command, write_json
 from dynamax_lm.errors import SettingError
+from tests.quick import only_toys
 
 TOYS = str(Path(__file__).parent / "harness" / "toys")
 
 
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    only_toys(monkeypatch)
 
 
 def read(*arguments: str) -> Command:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from recorders import Sinks
 from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.summary import HIGHER_IS_BETTER
 from tests.checkpoints import save_checkpoint
+from tests.quick import only_toys
 
 TOYS = str(Path(__file__).parent / "toys")
 TASKS = "toy_group,toy_gen,toy_ll"  # the group: toy_mc, toy_mc_few, toy_rolling
@@ -65,8 +65,7 @@ def lm_eval(patch: pytest.MonkeyPatch, folder: Path, model: str, *more: str) -> 
     """``lm_eval`` with every sink."""
     sinks = Sinks(folder)
     sinks.install(patch)
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    patch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    only_toys(patch)
     arguments = ",".join(("pretrained=checkpoint", "dtype=float32", *more))
     command = [
         # Not by lm-eval's name: as a person's command it would install its hook for errors.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dynamax_lm.errors import SettingError
 from dynamax_lm.headroom.__main__ import main
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint
+from tests.quick import only_toys_alone
 
 TOYS = str(Path(__file__).parent / "toys")
 TASKS = ["toy_letter", "toy_first"]
@@ -24,10 +24,7 @@ TASKS = ["toy_letter", "toy_first"]
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys only, and no look at the machine."""
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval._cli import HarnessCLI
-from lm_eval.tasks import TaskManager
 
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import byte_tokenizer, save_checkpoint
+from tests.quick import only_toys_alone
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
 MODELS = {"mistral": "dynamax-mistral", "mamba2": "dynamax-mamba"}
@@ -39,11 +38,7 @@ CHATS: dict[str, tuple[str, ...]] = {
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys only, and no look at the machine."""
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
-    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")

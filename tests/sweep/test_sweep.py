@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import verify
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import save_checkpoint
+from tests.quick import only_toys_alone
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
 TASKS = ["toy_gen", "toy_mc", "toy_rolling"]
@@ -26,11 +26,7 @@ TASKS = ["toy_gen", "toy_mc", "toy_rolling"]
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys only, and no look at the machine."""
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
-    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-    monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import textwrap
 from dataclasses import replace
@@ -11,12 +10,12 @@ from typing import Any
 
 import lm_eval.evaluator
 import pytest
-from lm_eval.tasks import TaskManager
 
 from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import save_checkpoint
 from tests.harness.recorders import Sinks
+from tests.quick import only_toys
 
 ROOT = Path(__file__).resolve().parents[2]
 TOYS = str(ROOT / "tests" / "harness" / "toys")
@@ -31,8 +30,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         looks.append(f"look {len(looks)}")
         results["pretty_env_info"] = looks[-1]
 
-    only_toys = functools.partial(TaskManager, include_defaults=False)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", only_toys)
+    only_toys(monkeypatch)
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", look)
     return looks

@@ -1,0 +1,22 @@
+"""What makes lm-eval's own commands quick enough for a test."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from lm_eval.tasks import TaskManager
+
+
+def only_toys(patch: pytest.MonkeyPatch) -> None:
+    """Leave lm-eval's thousands of tasks unread."""
+    few = functools.partial(TaskManager, include_defaults=False)
+    patch.setattr("lm_eval.tasks.TaskManager", few)
+
+
+def only_toys_alone(patch: pytest.MonkeyPatch) -> None:
+    """The same, in one process for bootstraps, and with no look at the machine."""
+    only_toys(patch)
+    patch.setenv("DISABLE_MULTIPROC", "1")
+    patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
