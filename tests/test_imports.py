@@ -59,17 +59,21 @@ TABLE: dict[str, Row] = {
     "models.stack": row("", MODELS),
     "models.hooks": row("", MODELS),
     "models.pages": row("", MODELS),
-    "models.products": row("models.hooks models.pages", MODELS),
+    "models.products": row("models.hooks", MODELS),
+    "models.choice": row("models.products", MODELS),
+    "models.chosen": row("models.choice models.pages models.products", MODELS),
     "models.norms": row("models.hooks", LM_EVAL),
     "models.waiting": row("models.stack", MODELS),
     "models.attention": row("models.stack models.waiting", MODELS),
     "models.mistral": row(
-        "models.attention models.hooks models.norms models.products models.stack models.waiting",
+        "models.attention models.chosen models.hooks models.norms models.products models.stack "
+        "models.waiting",
         LM_EVAL,
     ),
     "models.ssd": row("", LM_EVAL),
     "models.mamba2": row(
-        "models.norms models.products models.ssd models.stack models.waiting", LM_EVAL
+        "models.chosen models.norms models.products models.ssd models.stack models.waiting",
+        LM_EVAL,
     ),
     "models.stops": row("", LM_EVAL),
     "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
@@ -97,6 +101,7 @@ TABLE: dict[str, Row] = {
     "bench": Row(ANY),
     "markdown": row("", HEAVY),
     "machine": row("", HEAVY - LM_EVAL),
+    "processor": row("", HEAVY),
     "intervals": row("", HEAVY),
     "outputs": row("errors", HEAVY),
     "commandline": row("errors plugin models.lm models.checkpoint"),

@@ -17,9 +17,11 @@ from typing import Any
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.plugin.errors import install_one_line_errors
+from dynamax_lm.settings import read_products
 
 PARTS = ("decode", "exits", "scoring", "prompts", "scan", "context", "runs", "memory")
 MODELS = ("dynamax-mistral", "dynamax-mamba")
+_ARGUMENTS = "dtype=..., pretrained=... (default random), products=auto, packed or plain"
 _DEFAULT_SHAPE = {"dynamax-mistral": (16, 1024, 8192), "dynamax-mamba": (24, 1024, 8192)}
 _QUICK_SHAPE = {"dynamax-mistral": (4, 256, 1024), "dynamax-mamba": (4, 256, 1024)}
 
@@ -31,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         description="Ratios of seconds in one process: our engine, transformers, and the limits.",
     )
     line.add_argument("--model", default=None, help=f"one of {', '.join(MODELS)}; default both")
-    line.add_argument("--model_args", default="", help="dtype=..., pretrained=... (default random)")
+    line.add_argument("--model_args", default="", help=_ARGUMENTS)
     line.add_argument("--batch_size", default="1,8", help="rows of the decode measurements")
     line.add_argument("--device", default=None, help="default: a GPU where there is one, else cpu")
     line.add_argument("--seed", type=int, default=0)
@@ -60,13 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = _names("parts", given.parts, PARTS)
     batches = _batches(given.batch_size)
     extra = _model_args(given.model_args)
+    extra["products"] = read_products(extra.get("products"))
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
     [clock] = _names("clock", given.clock, ("wall", "processor"))
     import torch
 
     from dynamax_lm.bench.limits import bandwidth
-    from dynamax_lm.bench.rows import Hardware, Row, markdown, write
+    from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
 
     if given.threads is not None:
@@ -77,9 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hardware = Hardware.here(bandwidth(device))
     print(hardware.sentence(), flush=True)
     rows: list[Row] = []
+    products: list[Products] = []
     for kind in kinds:
         with torch.inference_mode():
             subject = _subject(given, kind, extra, device)
+            products.append(Products(subject.name, subject.stack.products.describe()))
+            for shape in products[-1].chosen["shapes"]:
+                size = f"{shape['outputs']} x {shape['inputs']}"
+                print(f"{subject.name}: {size}: {shape['chosen']} ({shape['why']})", flush=True)
             for part in parts:
                 start = time.perf_counter()
                 print(f"{subject.name}: {part} ...", flush=True)
@@ -87,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     rows.append(row)
                     print("   " + " | ".join(row.cells()[1:]), flush=True)
                     if given.output_path:
-                        write(Path(given.output_path), rows, hardware, command)
+                        write(Path(given.output_path), rows, hardware, command, products)
                 print(f"   {time.perf_counter() - start:.0f} s", flush=True)
     if given.output_path:
-        print(f"written to {write(Path(given.output_path), rows, hardware, command)}")
+        print(f"written to {write(Path(given.output_path), rows, hardware, command, products)}")
     else:
-        print(markdown(rows, hardware, command))
+        print(markdown(rows, hardware, command, products))
     return 0
 
 
@@ -129,6 +137,7 @@ def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device
     if not isinstance(dtype, torch.dtype):
         raise SettingError(f"dtype={name!r}: no number format of torch; give float32 or bfloat16")
     options = {"rounds": given.rounds, "quick": given.quick, "seed": given.seed}
+    options |= {"batch": max(_batches(given.batch_size)), "products": extra["products"]}
     if "pretrained" in extra:
         from transformers import AutoModelForCausalLM
 
@@ -168,8 +177,8 @@ def _model_args(value: str) -> dict[str, str]:
     known: dict[str, str] = {}
     for piece in filter(None, value.split(",")):
         name, equals, content = piece.partition("=")
-        if not equals or name not in {"dtype", "pretrained"}:
-            raise SettingError(f"model_args={piece!r}: give dtype=... or pretrained=...")
+        if not equals or name not in {"dtype", "pretrained", "products"}:
+            raise SettingError(f"model_args={piece!r}: give dtype=, pretrained= or products=")
         known[name] = content
     return known
 

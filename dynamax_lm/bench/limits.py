@@ -12,7 +12,7 @@ import torch
 
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, seconds
-from dynamax_lm.models.products import project, project_parted, project_trusted
+from dynamax_lm.models.products import project_parted, project_trusted
 
 
 def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Contestant:
@@ -22,6 +22,7 @@ def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Conte
     """
     linears: Sequence[Any] = subject.plain_linears() if plain else subject.linears()
     dtype = subject.model.dtype
+    project = subject.stack.products.project
     widths = {linear.in_features for linear in linears}
     inputs = {
         width: torch.randn(batch, width, device=subject.stack.device).to(dtype) for width in widths

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from dynamax_lm.processor import processor_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Hardware:
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         return cls(
-            _processor(),
+            processor_name(),
             os.cpu_count() or 1,
             torch.get_num_threads(),
             gpu,
@@ -97,24 +99,51 @@ class Hardware:
         )
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
 HEADINGS = ["model", "what", "ratio of", "ratio", "goal", "met", "medians"]
 
 
-def markdown(rows: Sequence[Row], hardware: Hardware, command: str) -> str:
-    """All rows as one Markdown page, a table for each part."""
+@dataclass(frozen=True, slots=True)
+class Products:
+    """Which products a model's layers were given, and why.
+
+    Attributes:
+        model: architecture and number format.
+        chosen: as ``ChosenProducts.describe`` has it.
+    """
+
+    model: str
+    chosen: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """A row of a table for each shape and row count."""
+        found = []
+        for shape in self.chosen["shapes"]:
+            size = f"{shape['outputs']} x {shape['inputs']}, {shape['layers']} layers"
+            for one in shape["measured"]:
+                times = ", ".join(f"{name} {us:g} µs" for name, us in one["microseconds"].items())
+                errors = ", ".join(f"{name} {error:g}" for name, error in one["errors"].items())
+                found.append(_line([self.model, size, str(one["rows"]), times, errors, ""]))
+            reason = f"{shape['chosen']}: {shape['why']}"
+            found.append(_line([self.model, size, "all", "", "", reason]))
+        return found
+
+
+PRODUCTS_HEADINGS = ["model", "weight", "rows", "medians", "errors of F.linear's", "chosen"]
+
+
+def markdown(
+    rows: Sequence[Row], hardware: Hardware, command: str, products: Sequence[Products] = ()
+) -> str:
+    """All rows as one Markdown page, a table for each part, and one for the products chosen."""
     lines = [f"    {command}", "", hardware.sentence() + ".", ""]
     for part in dict.fromkeys(row.part for row in rows):
         lines += [f"## {part}", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
         lines += [_line(row.cells()) for row in rows if row.part == part]
+        lines.append("")
+    if products:
+        lines += ["## Products", "", _line(PRODUCTS_HEADINGS)]
+        lines.append(_line(["---"] * len(PRODUCTS_HEADINGS)))
+        lines += [line for one in products for line in one.lines()]
         lines.append("")
     return "\n".join(lines)
 
@@ -123,17 +152,24 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def write(folder: Path, rows: Sequence[Row], hardware: Hardware, command: str) -> Path:
+def write(
+    folder: Path,
+    rows: Sequence[Row],
+    hardware: Hardware,
+    command: str,
+    products: Sequence[Products] = (),
+) -> Path:
     """Write ``bench.json`` and ``bench.md``, whole or not at all; returns the latter."""
     folder.mkdir(parents=True, exist_ok=True)
     known = {
         "command": command,
         "hardware": asdict(hardware),
         "rows": [asdict(row) | {"met": row.met} for row in rows],
+        "products": [asdict(one) for one in products],
     }
     _replace(folder / "bench.json", json.dumps(known, indent=1) + "\n")
     page = folder / "bench.md"
-    _replace(page, markdown(rows, hardware, command))
+    _replace(page, markdown(rows, hardware, command, products))
     return page
 
 

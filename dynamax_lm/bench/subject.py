@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dynamax_lm.models.choice import AUTO
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.models.products import Packed
@@ -39,7 +40,8 @@ class Subject:
     Attributes:
         kind: ``dynamax-mistral`` or ``dynamax-mamba``.
         model: transformers' model.
-        stack: the same weights as the engine runs them; on a CPU a copy, whose products are packed.
+        stack: the same weights as the engine runs them; on a CPU a copy, whose products are
+            chosen by measurement.
         rounds: rounds of every measurement.
         quick: whether to make do with little work.
         seed: for prompts.
@@ -102,21 +104,32 @@ def make_subject(
     rounds: int,
     quick: bool,
     seed: int,
+    batch: int = 1,
+    products: str = AUTO,
 ) -> Subject:
-    """A model with random weights."""
+    """A model with random weights; for ``batch`` and ``products`` see :func:`wrap`."""
     torch.manual_seed(seed)
     config = _attention(shape) if kind == "dynamax-mistral" else _mamba(shape)
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to(device)
-    return wrap(kind, model, rounds=rounds, quick=quick, seed=seed)
+    return wrap(kind, model, rounds=rounds, quick=quick, seed=seed, batch=batch, products=products)
 
 
-def wrap(kind: str, model: Any, *, rounds: int, quick: bool, seed: int) -> Subject:
-    """A loaded model."""
+def wrap(
+    kind: str,
+    model: Any,
+    *,
+    rounds: int,
+    quick: bool,
+    seed: int,
+    batch: int = 1,
+    products: str = AUTO,
+) -> Subject:
+    """A loaded model, whose products are chosen for ``batch`` rows, or as ``products`` says."""
     mine = copy.deepcopy(model) if model.device.type == "cpu" else model
     stack = (MistralStack if kind == "dynamax-mistral" else Mamba2Stack)(mine)
-    stack.pack()
+    stack.choose_products(batch=batch, asked=products)
     return Subject(kind, model, stack, rounds, quick, seed)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +28,11 @@ from dynamax_lm.harness import LiveModel, announce, early_exit_block
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 from dynamax_lm.models import checkpoint
+from dynamax_lm.models.choice import AUTO, PACKED
 from dynamax_lm.models.mamba2 import Mamba2Stack
 from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.models.processes import Processes
+from dynamax_lm.models.products import can_pack
 from dynamax_lm.models.requests import (
     TextRequest,
     answer_text,
@@ -43,7 +45,9 @@ from dynamax_lm.models.stack import LayerStack
 from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 from dynamax_lm.plugin.errors import install_one_line_errors
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.processor import processor_name
 from dynamax_lm.settings import (
+    FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
     ExitSettings,
@@ -89,6 +93,22 @@ _UNFIT = {
 _Item = TypeVar("_Item")
 
 
+def _check_packing(pretrained: Any, given: Mapping[str, Any]) -> None:
+    """Refuse ``products=packed`` where no weight would be arranged."""
+    why = ""
+    device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(str(device)).type != "cpu":
+        why = f"weights are arranged on a CPU only, and this run is on {device}"
+    elif pretrained is not None and not isinstance(pretrained, str):
+        why = "a model that is handed in stays as it is"
+    elif given.get("mixed_precision_dtype") is not None:
+        why = "mixed precision takes the plain weights"
+    elif not can_pack(torch.empty(0)):
+        why = "this build of torch lacks oneDNN's operators"
+    if why:
+        raise SettingError(f"products=packed: {why}; leave it out")
+
+
 class Watcher(Protocol):
     """Looks on as batches are answered."""
 
@@ -132,6 +152,8 @@ class DynamaxLM(Processes):
         checkpoint.check_attention(given.get("attn_implementation"))
         self._own = {name: given[name] for name in OUR_NAMES & set(given)}
         self._raw_settings = parse_settings(self._own)
+        if self._raw_settings.products == PACKED:
+            _check_packing(pretrained, given)
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
         if given.get("device") is None and not torch.cuda.is_available():
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
@@ -161,8 +183,13 @@ class DynamaxLM(Processes):
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         self._weights = checkpoint.sample_weights(self._unwrapped)
         self._stack = type(self).STACK(self._unwrapped)
-        if isinstance(name, str) and self.mixed_precision_dtype is None:
-            self._stack.pack()  # a model that somebody else holds stays as it is
+        if self.mixed_precision_dtype is None:
+            self._stack.choose_products(
+                batch=self._rows_at_once(),
+                asked=self._raw_settings.products,
+                arrange=isinstance(name, str),  # a model that somebody else holds stays as it is
+                share=self.from_first,
+            )
         self.memory: Memory | None = None  # given by whoever runs the same requests again
         self.watcher: Watcher | None = None
         self._apply(self.settings, self._chosen_heads)
@@ -186,6 +213,11 @@ class DynamaxLM(Processes):
 
     def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], ExitSettings, ChosenHeads | None]:
         refuse_unknown(own, OUR_NAMES)
+        for fixed in sorted(FIXED_AT_LOADING & set(own)):
+            if own[fixed] != self._own.get(fixed):
+                raise SettingError(
+                    f"{fixed}={own[fixed]}: it is fixed once the weights have loaded"
+                )
         merged = {**self._own, **own}
         return merged, *self._resolve(parse_settings(merged), self.config)
 
@@ -256,6 +288,8 @@ class DynamaxLM(Processes):
             "settings": self.settings.fingerprint_fields(),
             "version": __version__,
         }
+        if self._raw_settings.products != AUTO:  # a measured choice must not part two equal runs
+            known["products"] = self._raw_settings.products
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -310,7 +344,8 @@ class DynamaxLM(Processes):
                 self.phases.answer,
             )
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
-        block = early_exit_block(self) | {"seconds": seconds, "heads": heads}
+        products = {"processor": processor_name()} | self._stack.products.describe()
+        block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
         return info | {"early_exit": block}
 
     # -- requests -------------------------------------------------------------------------------
@@ -321,6 +356,11 @@ class DynamaxLM(Processes):
             return min(_CPU_BATCH, int(self.max_batch_size))
         size: int = super()._detect_batch_size(requests, pos)
         return size
+
+    def _rows_at_once(self) -> int:
+        """The batch that products are chosen for; on a GPU nothing is chosen."""
+        size = self.batch_size
+        return min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
 
     def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
         size = self.batch_size

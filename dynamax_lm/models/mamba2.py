@@ -9,7 +9,7 @@ G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,14 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from dynamax_lm.models.chosen import NOTHING_CHOSEN, ChosenProducts, Slot, choose_products
 from dynamax_lm.models.norms import normalise, normalise_trusted
-from dynamax_lm.models.products import (
-    pack,
-    project,
-    project_parted,
-    project_rest,
-    project_trusted,
-)
+from dynamax_lm.models.products import project_parted, project_rest, project_trusted
 from dynamax_lm.models.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
@@ -153,20 +148,31 @@ class Mamba2Stack:
         self.vocab_size: int = model.config.vocab_size
         self.kernels = kernels or best_kernels(self.device)
         trusted = self.kernels is TRUSTED
-        self._project = project_trusted if trusted else project
+        self.products: ChosenProducts = NOTHING_CHOSEN
+        self._project = project_trusted
         self._normalise = normalise_trusted if trusted else normalise
         self._spaces = [StateSpace.of(block.mixer) for block in self.decoder.layers]
         self._head_dtype: torch.dtype = model.lm_head.weight.dtype
 
-    def pack(self) -> None:
-        """Arrange the weights for their fastest product, for good; the model stays usable."""
+    def choose_products(self, **options: Any) -> None:
+        """Measure which products are fastest here, and arrange the weights for them, for good.
+
+        The model stays usable. A stack of trusted kernels stays as it is.
+
+        Args:
+            **options: see ``chosen.choose_products``.
+        """
         if self.kernels is TRUSTED:
             return
+        self.products = choose_products(list(self._slots()), **options)
+        self._project = self.products.project
+
+    def _slots(self) -> Iterator[Slot]:
         for block in self.decoder.layers:
-            pack(block.mixer, ["in_proj"], cut=block.mixer.intermediate_size)
-            pack(block.mixer, ["out_proj"])
-        if self.lm_head.weight is not self.decoder.embeddings.weight:
-            pack(self._model, ["lm_head"])
+            yield Slot(block.mixer, "in_proj", cut=block.mixer.intermediate_size)
+            yield Slot(block.mixer, "out_proj")
+        tied = self.lm_head.weight is self.decoder.embeddings.weight
+        yield Slot(self._model, "lm_head", stays=tied)
 
     @property
     def lm_head(self) -> Any:

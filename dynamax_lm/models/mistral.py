@@ -8,7 +8,7 @@ Glossary: H query heads, G key/value heads, P head width, S slots.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from transformers.models.mistral.modeling_mistral import (
 )
 
 from dynamax_lm.models.attention import AttentionRun, AttentionState
+from dynamax_lm.models.chosen import NOTHING_CHOSEN, ChosenProducts, Slot, choose_products
 from dynamax_lm.models.hooks import is_hooked
 from dynamax_lm.models.norms import normalise, normalise_trusted
-from dynamax_lm.models.products import pack, project, project_trusted
+from dynamax_lm.models.products import project_trusted
 from dynamax_lm.models.stack import Chunk, Run
 from dynamax_lm.models.waiting import Waiting
 
@@ -44,7 +45,8 @@ class MistralStack:
     skipped_states = frozenset({"propagate", "copy_kv", "recompute"})
 
     def __init__(self, model: Any, *, trusted: bool = False) -> None:
-        self._project = project_trusted if trusted else project
+        self.products: ChosenProducts = NOTHING_CHOSEN
+        self._project = project_trusted
         self._normalise = normalise_trusted if trusted else normalise
         self._trusted = trusted
         self.decoder = model.model
@@ -56,16 +58,28 @@ class MistralStack:
         self.heads: int = self.config.num_attention_heads
         self.kv_heads: int = self.config.num_key_value_heads
 
-    def pack(self) -> None:
-        """Arrange the weights for their fastest product, for good; the model stays usable."""
+    def choose_products(self, **options: Any) -> None:
+        """Measure which products are fastest here, and arrange the weights for them, for good.
+
+        The model stays usable. A trusted stack stays as it is.
+
+        Args:
+            **options: see ``chosen.choose_products``.
+        """
         if self._trusted:
             return
+        self.products = choose_products(list(self._slots()), **options)
+        self._project = self.products.project
+
+    def _slots(self) -> Iterator[Slot]:
         for layer in self.decoder.layers:
-            pack(layer.self_attn, ["q_proj", "k_proj", "v_proj", "o_proj"])
+            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+                yield Slot(layer.self_attn, name)
             if type(layer.mlp) in {MistralMLP, LlamaMLP}:
-                pack(layer.mlp, ["gate_proj", "up_proj", "down_proj"])
-        if self.lm_head.weight is not self.decoder.embed_tokens.weight:
-            pack(self._model, ["lm_head"])
+                for name in ("gate_proj", "up_proj", "down_proj"):
+                    yield Slot(layer.mlp, name)
+        tied = self.lm_head.weight is self.decoder.embed_tokens.weight
+        yield Slot(self._model, "lm_head", stays=tied)
 
     @property
     def lm_head(self) -> Any:

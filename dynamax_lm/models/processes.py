@@ -6,9 +6,13 @@ joins them itself, through accelerate.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed
 from lm_eval.models.huggingface import HFLM
+
+_Found = TypeVar("_Found")
 
 
 class Processes(HFLM):  # type: ignore[misc]
@@ -20,6 +24,15 @@ class Processes(HFLM):  # type: ignore[misc]
         launched = group.is_available() and group.is_initialized()
         if launched and self.world_size == 1:
             self._rank, self._world_size = group.get_rank(), group.get_world_size()
+
+    def from_first(self, found: _Found) -> _Found:
+        """What the first process found, in every process."""
+        group = torch.distributed
+        if self.world_size <= 1 or not (group.is_available() and group.is_initialized()):
+            return found
+        shared = [found]
+        group.broadcast_object_list(shared, src=0)
+        return shared[0]
 
     @property
     def _gathers_itself(self) -> bool:

@@ -1,15 +1,14 @@
-"""The matrix products of a layer, by the quicker of torch's two libraries.
+"""The products of a layer's weights that torch has, and how a weight lies in memory for each.
 
-Owns that choice, and how a weight lies in memory. On a CPU, ``F.linear`` in float32 is a product
-of MKL, which on processors not of its maker uses less than their widest instructions, and in
-bfloat16 one of oneDNN over a weight that does not lie as it likes best. oneDNN's product of a
-weight that was arranged once is faster in both (``docs/speed.md``): :class:`Packed` keeps such a
-weight in place of the plain one. It does not know which products a layer has.
+Owns three products of the same weight: ``F.linear``, which is trusted; oneDNN's product of the
+weight as it is; and oneDNN's product of a weight that was arranged once (:class:`Packed`, in the
+place of the plain layer). Which is faster, and how much it errs, depends on the processor:
+``choice`` measures it. This module does not know which one is to be taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeGuard
@@ -19,15 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.models.hooks import is_hooked
-from dynamax_lm.models.pages import page_out
 
-_WORTH_PACKING = 1 << 16
-"""Elements of a weight from which a packed product pays: its call is dearer by some 10 us."""
-_WORTH_A_CALL = 1 << 18
-"""The same for a plain weight that stays as it is: 7 us more, and 0.4 ms once a shape."""
-_SUMMED_AT_ONCE = 1024
-"""Columns. oneDNN sums them in a plainer order than MKL does: more of them, and its error would
-exceed twice MKL's."""
 _PACKED_FOR = 64
 """Rows that the arrangement is chosen for; it was the best, or near it, for 1 to 512 rows."""
 
@@ -41,21 +32,22 @@ class Packed(nn.Module):
     Args:
         linear: the plain layer.
         cut: where to part its outputs into two that can be had alone; 0 for one.
+        width: columns that are summed at once, as a piece of its own: oneDNN sums them in a plainer
+            order than ``F.linear`` may, so that narrower pieces err less; 0 for all of them.
     """
 
-    def __init__(self, linear: nn.Linear, cut: int = 0) -> None:
+    def __init__(self, linear: nn.Linear, cut: int = 0, width: int = 0) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
         self.cut = cut
-        exact = linear.weight.dtype == torch.float32
-        self._width = _SUMMED_AT_ONCE if exact else self.in_features
+        self.width = min(width or self.in_features, self.in_features)
         ends = [0, cut, self.out_features] if cut else [0, self.out_features]
         self._spans = list(pairwise(ends))
         self._parts: list[list[Tensor]] = []
         for start, end in self._spans:
             rows = linear.weight.detach()[start:end]
-            self._parts.append([_arrange(piece) for piece in rows.split(self._width, dim=1)])
+            self._parts.append([_arrange(piece) for piece in rows.split(self.width, dim=1)])
         for piece in (piece for part in self._parts for piece in part):
             name = f"piece_{len(self._parameters)}"  # parameters, so that they are counted
             self.register_parameter(name, nn.Parameter(piece, requires_grad=False))
@@ -70,7 +62,7 @@ class Packed(nn.Module):
         plain = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, bias=False)
         plain.weight = nn.Parameter(self.weight, requires_grad=False)
         plain.bias = self.bias
-        return Packed, (plain, self.cut)
+        return Packed, (plain, self.cut, self.width)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """As the plain layer would, so that the model can be saved."""
@@ -86,7 +78,7 @@ class Packed(nn.Module):
         if len(pieces) == 1:
             return _linear(rows, pieces[0], bias)
         total: Tensor | None = None
-        for columns, piece in zip(rows.split(self._width, dim=1), pieces, strict=True):
+        for columns, piece in zip(rows.split(self.width, dim=1), pieces, strict=True):
             total = _linear(columns, piece, bias) if total is None else _add(columns, piece, total)
         assert total is not None
         return total
@@ -101,30 +93,36 @@ class Packed(nn.Module):
         return whole if rows.dim() == 2 else whole.reshape(*rows.shape[:-1], self.out_features)
 
 
-def pack(parent: nn.Module, names: Sequence[str], *, cut: int = 0) -> None:
-    """Put a :class:`Packed` in the place of each named layer of ``parent`` that gains by it."""
-    for name in names:
-        linear = getattr(parent, name)
-        if packs(linear):
-            setattr(parent, name, Packed(linear, cut))
-            page_out(linear.weight)
-
-
-def packs(linear: nn.Module) -> bool:
-    """Whether ``linear`` is a plain layer whose product was measured to gain."""
-    if not _is_plain(linear):
-        return False
-    weight = linear.weight
-    if weight.device.type != "cpu" or weight.numel() < _WORTH_PACKING or not _has_one_dnn():
+def can_pack(weight: Tensor) -> bool:
+    """Whether this build and this processor have oneDNN's product of ``weight``, arranged."""
+    if weight.device.type != "cpu" or not _has_one_dnn():
         return False
     return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16())
 
 
-def project(linear: nn.Module, rows: Tensor) -> Tensor:
-    """``linear(rows)`` for rows (N, D), to rounding."""
-    if type(linear) is nn.Linear and gains(rows, linear.weight) and _is_plain(linear):
-        return _linear(rows, linear.weight, linear.bias)
-    return project_trusted(linear, rows)
+def can_call(weight: Tensor) -> bool:
+    """Whether oneDNN has another product than ``F.linear``'s of ``weight`` as it lies.
+
+    In low precision ``F.linear`` is oneDNN's own.
+    """
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_one_dnn()
+
+
+def computes_alone(rows: Tensor, weight: Tensor) -> bool:
+    """Whether nothing but the numbers is asked for: oneDNN's calls know no gradients, no autocast.
+
+    Number formats must agree, too.
+    """
+    if rows.dtype != weight.dtype or rows.device != weight.device:
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return not (torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad))
+
+
+def unpacked(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(N, E) oneDNN's product of rows (N, D) and a plain weight (E, D)."""
+    return _linear(rows, weight, bias)
 
 
 def project_parted(
@@ -141,7 +139,7 @@ def project_rest(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
     """(N, E - cut) the second of :func:`project_parted`, alone."""
     if isinstance(linear, Packed) and linear.cut == cut:
         return linear.part(rows, 1)
-    if _is_plain(linear):
+    if is_plain(linear):
         bias = None if linear.bias is None else linear.bias[cut:]
         return F.linear(rows, linear.weight[cut:], bias)
     return project_trusted(linear, rows)[:, cut:]  # quantised, adapted or hooked: it cannot be cut
@@ -153,19 +151,7 @@ def project_trusted(linear: nn.Module, rows: Tensor) -> Tensor:
     return projected
 
 
-def gains(rows: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's product of a plain weight is the same, and was measured to be faster."""
-    if rows.device.type != "cpu" or not rows.dtype == weight.dtype == torch.float32:
-        return False
-    if weight.numel() < _WORTH_A_CALL or weight.shape[1] > _SUMMED_AT_ONCE or not _has_one_dnn():
-        return False
-    if torch.is_autocast_enabled("cpu"):
-        return False
-    # It knows no gradients.
-    return not (torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad))
-
-
-def _is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
+def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether ``linear`` is its weight and bias and no more: not adapted, quantised or hooked."""
     plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter
     return plain and not is_hooked(linear)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dynamax_lm.settings.heads import HeadsFacts
 from dynamax_lm.settings.names import (
+    FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
     mend_split_lists,
     refuse_pickled_weights,
     refuse_unknown,
 )
+from dynamax_lm.settings.products import read_products
 from dynamax_lm.settings.record import Architecture, ExitSettings, RawSettings, parse_settings
 
 __all__ = [
+    "FIXED_AT_LOADING",
     "FROM_PRETRAINED_NAMES",
     "OUR_NAMES",
     "Architecture",
@@ -25,6 +28,7 @@ __all__ = [
     "RawSettings",
     "mend_split_lists",
     "parse_settings",
+    "read_products",
     "refuse_pickled_weights",
     "refuse_unknown",
 ]

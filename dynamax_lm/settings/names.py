@@ -21,9 +21,13 @@ OUR_NAMES = frozenset(
         "mode",
         "reference",
         "trace_dir",
+        "products",
     }
 )
 """Our arguments, beside those of lm-eval's ``hf`` model."""
+
+FIXED_AT_LOADING = frozenset({"products"})
+"""Those of ours that cannot change once the weights have loaded."""
 
 FROM_PRETRAINED_NAMES = frozenset(
     {

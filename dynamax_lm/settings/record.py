@@ -18,6 +18,7 @@ from dynamax_lm.settings.heads import (
     choose_threshold,
     place_exits,
 )
+from dynamax_lm.settings.products import read_products
 from dynamax_lm.settings.values import (
     read_folder,
     read_name,
@@ -110,6 +111,8 @@ class RawSettings:
         heads: folder or hub id, or ``None`` for none.
         heads_chosen: whether the user said which heads, or that there are none; if not, heads that
             ship with the checkpoint are the default.
+        products: ``auto``, ``packed`` or ``plain``; no exit setting, as it changes no more than the
+            last bits.
     """
 
     exit_layers: ExitRule
@@ -121,6 +124,7 @@ class RawSettings:
     trace_dir: str | None
     heads: str | None = None
     heads_chosen: bool = False
+    products: str = "auto"
 
     def resolve(
         self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
@@ -197,4 +201,5 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),
         heads_chosen="heads" in raw,
+        products=read_products(raw.get("products")),
     )

@@ -21,7 +21,7 @@ from dynamax_lm.commandline import Command, write_json
 from dynamax_lm.engine import Memory
 from dynamax_lm.engine.memory import Origins, digest
 from dynamax_lm.harness.naming import name_checkpoint
-from dynamax_lm.settings import OUR_NAMES, ExitSettings, parse_settings
+from dynamax_lm.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 
@@ -33,6 +33,8 @@ How = Literal["run", "rows", "derived", "partly", "kept"]
 at least; ``derived``: every answer follows from one full-depth pass that all thresholds share;
 ``partly``: some do, or begin so and were run from a first disagreement; ``kept``: found finished.
 """
+
+_CHANGEABLE = OUR_NAMES - FIXED_AT_LOADING
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Sweep:
 
     def _own(self, point: Point) -> dict[str, Any]:
         """The point's arguments of ours; traces of several points go to a folder each."""
-        own = {name: value for name, value in point.settings if name in OUR_NAMES}
+        own = {name: value for name, value in point.settings if name in _CHANGEABLE}
         traces = self.command.model_args.get("trace_dir")
         if isinstance(traces, str):
             own["trace_dir"] = str(Path(traces) / point.name)
@@ -232,7 +234,7 @@ def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> lis
 
 def _loading(point: Point) -> list[Any]:
     """The arguments that need another load of the model."""
-    return [pair for pair in point.settings if pair[0] not in OUR_NAMES]
+    return [pair for pair in point.settings if pair[0] not in _CHANGEABLE]
 
 
 def _contents(value: Any) -> list[Any] | None:
