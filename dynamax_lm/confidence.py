@@ -2,9 +2,18 @@
 
 Owns the confidence measures. It does not know thresholds, models, or how a token is chosen.
 
-Glossary: n tokens asked at an exit, D width, V vocabulary. Sources: top probability, margin and
-saturation from CALM (arXiv 2207.07061, section 3.2), entropy from BranchyNet and DeeBERT
-(arXiv 2004.12993), patience from PABEE (arXiv 2006.04152).
+Glossary: n tokens asked at an exit, D width, V vocabulary. Sources:
+
+- ``top_prob``: the maximum softmax probability, as a confidence from Hendrycks and Gimpel
+  (arXiv 1610.02136).
+- ``margin``: CALM's softmax response, the difference of the two largest (arXiv 2207.07061).
+- ``saturation``: after CALM's hidden-state saturation, which compares consecutive layers, while
+  this compares consecutive exits. The further apart these lie, the lower it is.
+- ``entropy``: BranchyNet (arXiv 1709.01686) and DeeBERT (arXiv 2004.12993), which leave below a
+  threshold of the entropy itself; turned and scaled here, so that higher is surer.
+- ``patience``: PABEE (arXiv 2006.04152), which counts agreements; here their share.
+- ``oracle``: after the oracle of CALM's experiments.
+- ``head``: a trained classifier, as CALM's; the kinds and their sources are in ``heads``.
 """
 
 from __future__ import annotations
@@ -94,6 +103,9 @@ class Entropy:
 class Saturation:
     """Cosine of this exit's hidden state and the previous exit's, floored at 0; 0 at the first.
 
+    CALM's measure of this name compares a layer with the layer before it. With an exit after every
+    layer the two are the same, but for the first.
+
     Args:
         tokens: N, how many tokens the pass has.
     """
@@ -140,7 +152,7 @@ class Patience:
 class Oracle:
     """1 where the exit's token is that of an exact, separate full-depth state, else 0.
 
-    A ceiling, never a result (CALM, section 5: the oracle measure).
+    A ceiling, never a result.
     """
 
     def ask(self, view: ExitView) -> Tensor:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynamax_lm.thresholds import bar_of
+
 
 @dataclass(frozen=True, slots=True)
 class ExitPolicy:
@@ -20,7 +22,8 @@ class ExitPolicy:
         exit_layers: layers run before each question, ascending, each in 1..L-1; empty for
             full depth.
         confidence: name of the measure.
-        threshold: in [0, 1]; 0 always leaves at the first exit, 1 never leaves.
+        threshold: in [0, 1]; 0 always leaves at the first exit, 1 never leaves. Under
+            ``patience`` it may be written with two digits, see ``agreements_needed``.
     """
 
     exit_layers: tuple[int, ...] = ()
@@ -42,22 +45,17 @@ class ExitPolicy:
 
         Args:
             confidence: (n,) in [0, 1].
-            bars: (n,) of each token, see :func:`bars_of`, in place of the policy's own threshold.
+            bars: (n,) of each token, see :meth:`bars`, in place of the policy's own threshold.
         """
-        if bars is not None:
-            return (confidence >= bars.to(confidence)) | bars.isneginf()
-        if self.threshold >= 1.0:
-            return torch.zeros_like(confidence, dtype=torch.bool)
-        if self.threshold <= 0.0:
-            return torch.ones_like(confidence, dtype=torch.bool)
-        return confidence >= self.threshold
+        if bars is None:
+            (bars,) = self.bars([self.threshold])
+        return (confidence >= bars.to(confidence)) | bars.isneginf().to(confidence.device)
 
-
-def bars_of(thresholds: Sequence[float]) -> Tensor:
-    """(n,) float32 thresholds to compare with: minus infinity for always, infinity for never."""
-    never, always = float("inf"), float("-inf")
-    bars = [never if one >= 1.0 else always if one <= 0.0 else one for one in thresholds]
-    return torch.tensor(bars, dtype=torch.float32)
+    def bars(self, thresholds: Sequence[float]) -> Tensor:
+        """(n,) float32 numbers that confidences are compared with under ``thresholds``."""
+        exits = len(self.exit_layers)
+        bars = [bar_of(one, self.confidence, exits) for one in thresholds]
+        return torch.tensor(bars, dtype=torch.float32)
 
 
 FULL_DEPTH = ExitPolicy()

@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from typing import Any, NamedTuple, cast
 
-from dynamax_lm.trace import Bill, ExitRecord
+from dynamax_lm.trace import Bill, ExitRecord, Noise
+
+NOISE = "agreement_noise"
+"""The key of the noise floor; tasks report it where it is not 0."""
 
 SCHEMA = 1
 """Version of the JSON form of `RunTotals`, raised when readers of the old one would misread it."""
@@ -30,6 +34,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "flops_saved_total": True,
     "agreement": True,
     "consistency": True,
+    "agreement_noise": False,
 }
 """Every per-document key, and which way is better."""
 
@@ -67,6 +72,8 @@ class DocumentSummary:
         flops_saved_total: the same with the prompts in both.
         agreement: share of emitted tokens equal to full depth's.
         consistency: share of repeats whose answer is full depth's own.
+        agreement_noise: share of the tokens that are full depth's by definition on which the
+            reference's parallel pass emits another: what rounding alone may take off agreement.
     """
 
     layers_used: float | None
@@ -74,6 +81,7 @@ class DocumentSummary:
     flops_saved_total: float | None
     agreement: float | None
     consistency: float | None
+    agreement_noise: float | None = None
 
     def values(self) -> dict[str, float]:
         """The values there are, by key."""
@@ -94,6 +102,7 @@ class TaskTotals:
         compared: emitted tokens that have a full-depth token beside them.
         agreeing: those of them that equal it.
         bill: FLOPs by item.
+        noise: tokens that are full depth's by definition, held against the reference's pass.
     """
 
     documents: int = 0
@@ -104,6 +113,7 @@ class TaskTotals:
     compared: int = 0
     agreeing: int = 0
     bill: Bill = field(default_factory=Bill)
+    noise: Noise = field(default_factory=Noise)
 
     @property
     def layers_used(self) -> float | None:
@@ -118,7 +128,9 @@ class TaskTotals:
         return self.agreeing / self.compared if self.compared else None
 
     def __add__(self, other: TaskTotals) -> TaskTotals:
-        return TaskTotals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        summed = [f.name for f in fields(self) if f.name != "noise"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in summed}
+        return TaskTotals(**sums, noise=self.noise.pooled(other.noise))
 
     def to_json(self) -> dict[str, Any]:
         """Totals and the pooled values that follow from them, as JSON values."""
@@ -133,6 +145,7 @@ class TaskTotals:
             "agreement": self.agreement,
             "compared_tokens": self.compared,
             "agreeing_tokens": self.agreeing,
+            NOISE: {**self.noise._asdict(), "rate": self.noise.rate},
             "depth_histogram": {str(k): self.depths[k] for k in sorted(self.depths)},
             "ledger": ledger(self.bill),
         }
@@ -150,6 +163,7 @@ class TaskTotals:
             compared=data["compared_tokens"],
             agreeing=data["agreeing_tokens"],
             bill=Bill(**{f.name: flops[f.name] for f in fields(Bill)}),
+            noise=Noise(**{name: data[NOISE][name] for name in Noise._fields}),
         )
 
 
@@ -199,6 +213,7 @@ def summarise(requests: Sequence[Request]) -> DocumentSummary:
         flops_saved_total=totals.bill.flops_saved_total if totals.tokens else None,
         agreement=totals.agreement if totals.compared == totals.tokens else None,
         consistency=consistency(requests),
+        agreement_noise=totals.noise.rate,
     )
 
 
@@ -216,11 +231,16 @@ def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
         compared=sum(map(len, compared)),
         agreeing=sum(trace.agreeing or 0 for trace in compared),
         bill=sum((record.bill for record in records), Bill()),
+        noise=reduce(Noise.pooled, (trace.noise for trace in traces), Noise()),
     )
 
 
 def consistency(requests: Sequence[Request]) -> float | None:
     """Share of repeats in which every answer of the document is full depth's own.
+
+    A measure of this package. CALM (arXiv 2207.07061) also calls likeness to the full model
+    consistency, but means a bound on a chosen dissimilarity of texts, or a token that is the
+    last layer's; here the whole answer must be the same.
 
     A generation is its text; several scored continuations are options, and the answer is the one of
     highest log-likelihood; a single one is its ``is_greedy``. Rolling likelihoods answer nothing.

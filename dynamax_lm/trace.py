@@ -9,6 +9,7 @@ stop; never pads, prompts, batch-size probes, or text after a stop.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ class TokenRow(NamedTuple):
             where no exit was asked.
         full_depth: the full-depth model's most likely token after the same prefix, or ``None``
             without a reference.
+        reference_pass: what the reference's parallel pass emits there, where ``full_depth`` is the
+            run's own token by definition; elsewhere ``None``.
     """
 
     position: int
@@ -33,6 +36,34 @@ class TokenRow(NamedTuple):
     layers_used: int
     confidence: float | None
     full_depth: int | None
+    reference_pass: int | None = None
+
+
+class Noise(NamedTuple):
+    """Tokens known to be full depth's, held against a second full-depth pass over them.
+
+    Attributes:
+        compared: tokens held against it.
+        differing: those on which it emits another token.
+    """
+
+    compared: int = 0
+    differing: int = 0
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int | None, int | None]]) -> Noise:
+        """The count over (full depth's token, the pass's or ``None``)."""
+        differs = [full != again for full, again in pairs if again is not None]
+        return cls(len(differs), sum(differs))
+
+    @property
+    def rate(self) -> float | None:
+        """Share that differs, in [0, 1]; ``None`` where nothing was compared."""
+        return self.differing / self.compared if self.compared else None
+
+    def pooled(self, other: Noise) -> Noise:
+        """Both counts together."""
+        return Noise(self.compared + other.compared, self.differing + other.differing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +78,9 @@ class AnswerTrace:
         confidence: in [0, 1], ``None`` where no exit was asked.
         full_depth: full depth's most likely token after the same prefix; ``None`` without a
             reference.
+        reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
+            without it (`fulldepth`), else ``None``; ``None`` where no such pass was made. How
+            often the two differ is the noise floor of ``agreement``.
     """
 
     prompt_tokens: int
@@ -55,11 +89,14 @@ class AnswerTrace:
     layers_used: tuple[int, ...]
     confidence: tuple[float | None, ...]
     full_depth: tuple[int, ...] | None = None
+    reference_pass: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.tokens), len(self.emitted), len(self.layers_used), len(self.confidence)}
         if self.full_depth is not None:
             lengths.add(len(self.full_depth))
+        if self.reference_pass is not None:
+            lengths.add(len(self.reference_pass))
         if len(lengths) != 1:
             raise ValueError(f"a trace has one entry per token in every field, got {lengths}")
 
@@ -69,7 +106,8 @@ class AnswerTrace:
     def rows(self) -> list[TokenRow]:
         """The answer token by token."""
         full: tuple[int | None, ...] = self.full_depth or (None,) * len(self)
-        columns = (self.tokens, self.emitted, self.layers_used, self.confidence, full)
+        again: tuple[int | None, ...] = self.reference_pass or (None,) * len(self)
+        columns = (self.tokens, self.emitted, self.layers_used, self.confidence, full, again)
         return [TokenRow(i, *row) for i, row in enumerate(zip(*columns, strict=True))]
 
     @property
@@ -78,6 +116,11 @@ class AnswerTrace:
         if self.full_depth is None:
             return None
         return sum(a == b for a, b in zip(self.emitted, self.full_depth, strict=True))
+
+    @property
+    def noise(self) -> Noise:
+        """How often the reference's parallel pass differs where full depth is known without it."""
+        return Noise.of((row.full_depth, row.reference_pass) for row in self.rows())
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class TraceLine(NamedTuple):
         full_depth: full depth's most likely token after the same prefix.
         prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
             token's position in its whole sequence is ``prompt_tokens + position``.
+        reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
+            without it; older files do not have it.
     """
 
     task: str
@@ -53,6 +55,7 @@ class TraceLine(NamedTuple):
     confidence: float | None
     full_depth: int | None
     prompt_tokens: int
+    reference_pass: int | None = None
 
 
 class TraceWriter:
@@ -84,7 +87,9 @@ class TraceWriter:
         for window, trace in enumerate(traces):
             for row in trace.rows():
                 line = TraceLine(
-                    self.task, doc_id, request, repeat, window, *row, trace.prompt_tokens
+                    *(self.task, doc_id, request, repeat, window),
+                    **row._asdict(),
+                    prompt_tokens=trace.prompt_tokens,
                 )
                 self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
 

@@ -47,9 +47,11 @@ TABLE: dict[str, Row] = {
     # what everything else is made of
     "errors": row("", HEAVY),
     "trace": row("", HEAVY),
-    "policy": row("confidence trace", MODELS),
+    "thresholds": row("", HEAVY),
+    "policy": row("thresholds", MODELS),
     "confidence": row("", MODELS),
     "catchup": row("", HEAVY),
+    "fulldepth": row("", HEAVY),
     "ledger": row("catchup errors trace", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
@@ -79,7 +81,7 @@ TABLE: dict[str, Row] = {
     "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
     "models.sampling": row("errors engine"),
     "models.requests": row("errors engine models.stops models.sampling"),
-    "engine": row("catchup confidence policy trace models.stack models.waiting", MODELS),
+    "engine": row("catchup confidence fulldepth policy trace models.stack models.waiting", MODELS),
     # the host: the report knows records, not models; the doors know both
     "harness": row(
         "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
@@ -109,8 +111,8 @@ TABLE: dict[str, Row] = {
         "errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "certificate errors intervals ledger markdown models.checkpoint outputs plugin summary "
-        "trace tracefile",
+        "certificate errors fulldepth intervals ledger markdown models.checkpoint outputs plugin "
+        "summary trace tracefile",
         frozenset({"torch", "transformers"}),
     ),
 }

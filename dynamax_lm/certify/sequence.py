@@ -1,7 +1,7 @@
 """Fixed-sequence testing: from the safest threshold down, until one fails.
 
 Owns the order of tests and what it returns. Angelopoulos et al., "Learn then Test" (arXiv
-2110.01052, section 2.2): if the order is fixed beforehand and testing stops at the first failure,
+2110.01052): if the order is fixed beforehand and testing stops at the first failure,
 every test may be made at the full ``delta``, and with probability ``1 - delta`` none of the
 thresholds that passed has a risk above the asked one. It does not know how thresholds are tested.
 """

@@ -42,7 +42,7 @@ def binomial(losses: Losses, risk: float, delta: float) -> float:
 
 
 def hoeffding_bentkus(losses: Losses, risk: float, delta: float) -> float:
-    """For losses in [0, 1]; Bates et al. (arXiv 2101.02703), Angelopoulos et al. (2110.01052, 3.1).
+    """For losses in [0, 1]; Bates et al. (arXiv 2101.02703), Angelopoulos et al. (2110.01052).
 
     Args:
         losses: (n,), each in [0, 1].
@@ -70,7 +70,7 @@ def betting(losses: Losses, risk: float, delta: float) -> float:
     Before document t the gambler stakes ``bet_t`` >= 0, knowing only the documents before it;
     capital is multiplied by ``1 + bet_t (risk - loss_t)``. If the mean loss is ``risk`` or more, no
     strategy makes capital grow on average, and by Ville's inequality it ever reaches 1/u with
-    probability u at most: Waudby-Smith & Ramdas (arXiv 2010.09686, section 4). Any stakes are valid
+    probability u at most: Waudby-Smith & Ramdas (arXiv 2010.09686). Any stakes are valid
     that cannot lose everything, ``bet_t < 1 / (1 - risk)``; theirs, tuned for level ``delta`` after
     n documents, adapt to the variance seen so far, and that is where the power over
     Hoeffding-Bentkus comes from. Their start is as if five documents had been seen of mean ``risk``

@@ -18,7 +18,7 @@ from dynamax_lm.engine.loop import catch_up, run_chunk
 from dynamax_lm.engine.survey import Reading
 from dynamax_lm.engine.trained import Advice
 from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import ExitPolicy, bars_of
+from dynamax_lm.policy import ExitPolicy
 
 
 class Chooser(Protocol):
@@ -54,11 +54,19 @@ class GenerateRequest:
 
 @dataclass
 class Progress:
-    """One row's answer so far."""
+    """One row's answer so far.
+
+    Attributes:
+        tokens: token ids.
+        layers_used: layers run for each, 1..L.
+        confidence: of each, where it left or was asked last.
+        exact: what an exact, separate full-depth state emits at each, where one is run beside.
+    """
 
     tokens: list[int] = field(default_factory=list)
     layers_used: list[int] = field(default_factory=list)
     confidence: list[float | None] = field(default_factory=list)
+    exact: list[int] = field(default_factory=list)
 
 
 class Next:
@@ -107,7 +115,7 @@ def decode(
     ``thresholds`` of each row take the place of the policy's own.
     """
     exact = stack.take(state, range(len(rows))) if policy.needs_target else None
-    bars = None if thresholds is None else bars_of(thresholds).to(stack.device)
+    bars = None if thresholds is None else policy.bars(thresholds).to(stack.device)
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
@@ -119,6 +127,8 @@ def decode(
             full = Next(owners, prefixes)
             run_chunk(stack, exact, chunk, full)
             targets = full.tokens.to(stack.device)
+            for row, token in zip(active, full.tokens.tolist(), strict=True):
+                rows[row].exact.append(token)
         chosen = Next(owners, prefixes)
         depths = run_chunk(
             stack,

@@ -57,6 +57,7 @@ def derive(
         )
     if seen is None:
         return False
+    _keep_passes(seen, requests, answers, memory)
     with phases.measure("answer"):
         left = _follow(seen, requests, rows, answers, policy, heads)
         memory.origins.derived += len(rows) - len(left)
@@ -104,6 +105,18 @@ def _survey(
     return survey(stack, copy, chunk, readers, policy=policy, heads=heads)
 
 
+def _keep_passes(
+    seen: Survey,
+    requests: Sequence[GenerateRequest],
+    answers: Sequence[Sequence[int]],
+    memory: Memory,
+) -> None:
+    """The survey is a full-depth pass over full depth's answers: none is needed again."""
+    emitted = iter(seen.full_depth.emitted.tolist())
+    for request, answer in zip(requests, answers, strict=True):
+        memory.keep_pass(request.key, answer, [next(emitted) for _ in answer])
+
+
 def _follow(
     seen: Survey,
     requests: Sequence[GenerateRequest],
@@ -112,9 +125,17 @@ def _follow(
     policy: ExitPolicy,
     heads: TrainedHeads | None,
 ) -> list[int]:
-    """Fill ``rows`` as far as they follow; those that are not finished then."""
+    """Fill ``rows`` as far as they follow; those that are not finished then.
+
+    A token that runs every layer is the decoded answer's, whatever the survey's rounding.
+    """
     reading, depths = seen.decide(policy, heads)
     emitted, used = reading.emitted.tolist(), depths.layers_used.tolist()
+    wanted = [token for answer in answers for token in answer]
+    emitted = [
+        full if layers == seen.n_layers else token
+        for token, full, layers in zip(emitted, wanted, used, strict=True)
+    ]
     sure = depths.confidence.tolist()
     unfinished: list[int] = []
     start = 0
@@ -125,6 +146,7 @@ def _follow(
         row, part = rows[number], slice(start, start + steps)
         row.tokens, row.layers_used = tokens[:steps], used[part]
         row.confidence = list(sure[part])
+        row.exact = list(answer[:steps]) if policy.needs_target else []
         if not requests[number].finished(row.tokens):
             unfinished.append(number)
         start += len(answer)

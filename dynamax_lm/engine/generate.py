@@ -1,26 +1,24 @@
-"""Token-by-token generation with exits, and its full-depth reference.
+"""Token-by-token generation with exits, beside its full-depth reference.
 
-Owns the door and the reference's short cut: one parallel full-depth pass over the emitted
-tokens, generating further only from the first disagreement. It does not know tokenizers, stop
-strings, documents or how a token is chosen from logits.
+Owns the door, and which rows run together. It does not know tokenizers, stop strings, documents or
+how a token is chosen from logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dynamax_lm.engine.beside import Beside
-from dynamax_lm.engine.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.engine.decode import GenerateRequest, Progress, decode
 from dynamax_lm.engine.derive import derive
-from dynamax_lm.engine.loop import run_chunk
 from dynamax_lm.engine.memory import Memory, Origins, digest, tensor_bytes
 from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.reference import Likeness, compare
 from dynamax_lm.engine.survey import decisions_follow
 from dynamax_lm.engine.trained import Advice, TrainedHeads
-from dynamax_lm.models.stack import Chunk, LayerStack
+from dynamax_lm.models.stack import LayerStack
 from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.trace import AnswerTrace
 
@@ -103,131 +101,26 @@ def generate(
             own = [threshold for threshold in thresholds for _ in requests]
             decode(stack, state, asked, rows, policy, skipped_state, advice, own)
         origins.ran(len(requests), len(thresholds))
-    full_depth: Sequence[Sequence[int] | None] = [None] * len(rows)
-    answers: Sequence[Sequence[int] | None] = [None] * len(rows)
-    if reference and mark is None:
-        full_depth = answers = [row.tokens for row in rows]
-    elif reference:
+    if not reference:
+        likenesses = [Likeness() for _ in rows]
+    elif mark is None:
+        likenesses = [Likeness(row.tokens, None, row.tokens) for row in rows]
+    else:
         with phases.measure("reference"):
-            full_depth, answers = _compare(stack, state, mark, asked, rows, memory)
-    parts = zip(asked, rows, full_depth, answers, strict=True)
+            likenesses = compare(stack, state, mark, asked, rows, skipped_state, memory)
+    parts = zip(asked, rows, likenesses, strict=True)
     return beside.keep(key, thresholds, [_given(*part) for part in parts])
 
 
-def _given(
-    request: GenerateRequest,
-    row: Progress,
-    full_depth: Sequence[int] | None,
-    answer: Sequence[int] | None,
-) -> GeneratedAnswer:
+def _given(request: GenerateRequest, row: Progress, likeness: Likeness) -> GeneratedAnswer:
+    full, again, answer = likeness
     trace = AnswerTrace(
         prompt_tokens=len(request.prompt) - 1,
         tokens=tuple(row.tokens),
         emitted=tuple(row.tokens),
         layers_used=tuple(row.layers_used),
         confidence=tuple(row.confidence),
-        full_depth=None if full_depth is None else tuple(full_depth),
+        full_depth=None if full is None else tuple(full),
+        reference_pass=None if again is None else tuple(again),
     )
     return GeneratedAnswer(trace, None if answer is None else tuple(answer))
-
-
-def _compare(
-    stack: LayerStack,
-    state: Any,
-    mark: Any,
-    requests: Sequence[GenerateRequest],
-    rows: Sequence[Progress],
-    memory: Memory | None,
-) -> tuple[list[list[int]], list[list[int]]]:
-    """What full depth emits after each prefix of each answer, and its own answers.
-
-    A row that gave full depth's own answer, known from an earlier run, needs neither again; of rows
-    of one request that say the same, one is compared, and one alone finds its own answer.
-    """
-    known: list[Sequence[int] | None] = [None] * len(rows)
-    if memory is not None:
-        known = [memory.find_answer(request.key) for request in requests]
-    full_depth = [list(row.tokens) for row in rows]
-    answers = [list(answer or ()) for answer in known]
-    differing = [
-        number
-        for number, (row, answer) in enumerate(zip(rows, known, strict=True))
-        if answer is None or list(answer) != row.tokens
-    ]
-    if not differing:
-        return full_depth, answers
-    stack.rewind(state, mark)
-    said = {number: (id(requests[number]), tuple(rows[number].tokens)) for number in differing}
-    compared = list({said[number]: number for number in differing}.values())
-    tokens = _parallel(stack, state, requests, rows, compared)
-    emitted = {said[number]: some for number, some in zip(compared, tokens, strict=True)}
-    for number in differing:
-        full_depth[number] = emitted[said[number]]
-    finding = {id(requests[number]): number for number in differing if known[number] is None}
-    if finding:
-        stack.rewind(state, mark)
-        owns = _continue(stack, state, requests, rows, full_depth, list(finding.values()))
-        found = dict(zip(finding, owns, strict=True))
-        for number in differing:
-            answers[number] = found.get(id(requests[number]), answers[number])
-        if memory is not None:
-            for number in finding.values():
-                memory.keep_answer(requests[number].key, answers[number])
-    return full_depth, answers
-
-
-def _parallel(
-    stack: LayerStack,
-    state: Any,
-    requests: Sequence[GenerateRequest],
-    rows: Sequence[Progress],
-    numbers: Sequence[int],
-) -> list[list[int]]:
-    """What full depth emits after each prefix of the answers ``numbers``, in one pass."""
-    inputs = [
-        answer_inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
-        for number in numbers
-    ]
-    owners = [requests[number] for number in numbers for _ in rows[number].tokens]
-    prefixes = [
-        rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
-    ]
-    chosen = Next(owners, prefixes)
-    run_chunk(stack, state, Chunk.of(inputs, numbers, stack.device), chosen)
-    tokens = iter(chosen.tokens.tolist())
-    return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
-
-
-def _continue(
-    stack: LayerStack,
-    state: Any,
-    requests: Sequence[GenerateRequest],
-    rows: Sequence[Progress],
-    full_depth: Sequence[Sequence[int]],
-    numbers: Sequence[int],
-) -> list[list[int]]:
-    """Full-depth answers: the emitted one, or from the first disagreement full depth's own."""
-    answers: dict[int, list[int]] = {}
-    unfinished: list[int] = []
-    for number in numbers:
-        request, row, tokens = requests[number], rows[number], full_depth[number]
-        pairs = enumerate(zip(row.tokens, tokens, strict=True))
-        differs = next((step for step, (ours, full) in pairs if ours != full), None)
-        if differs is None:
-            answers[number] = list(row.tokens)
-            continue
-        answers[number] = [*row.tokens[:differs], tokens[differs]]
-        if not request.finished(answers[number]):
-            unfinished.append(number)
-    if unfinished:
-        some = [requests[number] for number in unfinished]
-        inputs = [
-            answer_inputs(requests[number], answers[number], len(answers[number]))
-            for number in unfinished
-        ]
-        forked = stack.take(state, unfinished)
-        chunk = Chunk.of(inputs, range(len(unfinished)), stack.device)
-        run_chunk(stack, forked, chunk, None)
-        progress = [Progress(tokens=answers[number]) for number in unfinished]
-        decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
-    return [answers[number] for number in numbers]

@@ -102,6 +102,7 @@ class Memory:
         self._states: dict[str, Any] = {}
         self._scores: dict[str, Reading] = {}
         self._answers: dict[str, tuple[int, ...]] = {}
+        self._passes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
         self._surveys: dict[Hashable, Survey | None] = {}
         self.bytes = 0
         self.states, self.scores, self.answers = Use(), Use(), Use()
@@ -161,6 +162,15 @@ class Memory:
         """Keep full depth's own answer, if the request has a key."""
         if key is not None:
             self._answers[key] = tuple(answer)
+
+    def find_pass(self, key: str | None, answer: Sequence[int]) -> tuple[int, ...] | None:
+        """What a full-depth pass over ``answer`` emits; ``None`` where none was kept."""
+        return None if key is None else self._passes.get((key, tuple(answer)))
+
+    def keep_pass(self, key: str | None, answer: Sequence[int], emitted: Sequence[int]) -> None:
+        """Keep what a full-depth pass over ``answer`` emits, if the request has a key."""
+        if key is not None:
+            self._passes[key, tuple(answer)] = tuple(emitted)
 
 
 def digest(*parts: object) -> str:

@@ -21,8 +21,9 @@ from dynamax_lm.engine.phases import Phases
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.survey import Reading, Survey, decisions_follow, survey
 from dynamax_lm.engine.trained import Advice, TrainedHeads
+from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import FULL_DEPTH, ExitPolicy, bars_of
+from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.trace import AnswerTrace
 
 
@@ -46,7 +47,8 @@ class ScoredAnswer:
     Attributes:
         log_probabilities: of each continuation token at its exit, natural logarithm.
         trace: what happened to each token.
-        reference: each token's log-probability at full depth, or ``None``.
+        reference: each token's log-probability at full depth, or ``None``; of a token that is full
+            depth's by definition (`fulldepth`) its own.
     """
 
     log_probabilities: tuple[float, ...]
@@ -140,7 +142,7 @@ def score(
             with phases.measure("answer"):
                 reading, depths = seen.decide(policy, heads)
             full = seen.full_depth if reference else None
-            return _answers(requests, passes, reading, full, depths)
+            return _answers(requests, passes, _Likeness(reading, full, depths, own=None))
     origins = Origins() if memory is None else memory.origins
     beside, asked_for = Beside(), None
     if memory is not None and policy.exit_layers:
@@ -167,7 +169,7 @@ def score(
     thresholds = beside.together(policy.threshold, targets.shape[0], tensor_bytes(state))
     count = len(thresholds)
     origins.ran(len(requests), count)
-    bars = bars_of(thresholds).repeat_interleave(targets.shape[0]).to(stack.device)
+    bars = policy.bars(thresholds).repeat_interleave(targets.shape[0]).to(stack.device)
     ours = _Targets(targets.repeat(count, 1), softmax_dtype)
     with phases.measure("answer"):
         if count > 1:
@@ -184,13 +186,13 @@ def score(
             advice=Advice.of(heads, len(passes) * count),
         )
     reading = ours.read()
-    if reference and full is None:
-        full = reading
-    answers = [
-        answer
-        for some, where in zip(reading.split(count), depths.split(count), strict=True)
-        for answer in _answers(requests, passes, some, full if reference else None, where)
-    ]
+    answers: list[ScoredAnswer] = []
+    for some, where in zip(reading.split(count), depths.split(count), strict=True):
+        own = None
+        if reference and full is not None:
+            own = _by_definition(passes, where, stack.n_layers, skipped_state)
+        likeness = _Likeness(some, (full or some) if reference else None, where, own)
+        answers += _answers(requests, passes, likeness)
     return beside.keep(asked_for, thresholds, answers)
 
 
@@ -250,14 +252,60 @@ def _targets(requests: Sequence[ScoreRequest], passes: Sequence[_Pass]) -> Tenso
     return torch.tensor(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Likeness:
+    """What was read of every token where it left, and at full depth.
+
+    Attributes:
+        ours: where it left.
+        full: in the reference's pass; ``None`` without a reference.
+        depths: where that was.
+        own: (N,) bool, whether a token is full depth's by definition; ``None`` where ``ours`` and
+            ``full`` come from one pass and so cannot differ there.
+    """
+
+    ours: Reading
+    full: Reading | None
+    depths: Depths
+    own: Tensor | None
+
+    @property
+    def reference(self) -> Reading | None:
+        """At full depth: what the token itself says, where it is full depth's by definition."""
+        if self.full is None or self.own is None:
+            return self.full
+        ours, full = self.ours, self.full
+        return Reading(
+            torch.where(self.own[:, None], ours.log_probabilities, full.log_probabilities),
+            torch.where(self.own, ours.emitted, full.emitted),
+        )
+
+    @property
+    def again(self) -> list[int | None] | None:
+        """What the pass emits where it is not needed; ``None`` where there is no second pass."""
+        if self.full is None or self.own is None:
+            return None
+        pairs = zip(self.full.emitted.tolist(), self.own.tolist(), strict=True)
+        return [token if own else None for token, own in pairs]
+
+
+def _by_definition(
+    passes: Sequence[_Pass], depths: Depths, n_layers: int, skipped_state: str
+) -> Tensor:
+    """(N,) bool: which tokens are full depth's by definition."""
+    used = iter(depths.layers_used.tolist())
+    rows = [[next(used) for _ in one.inputs] for one in passes]
+    return torch.tensor(
+        [own for row in rows for own in by_definition(row, n_layers, skipped_state)]
+    )
+
+
 def _answers(
-    requests: Sequence[ScoreRequest],
-    passes: Sequence[_Pass],
-    ours: Reading,
-    full: Reading | None,
-    depths: Depths,
+    requests: Sequence[ScoreRequest], passes: Sequence[_Pass], likeness: _Likeness
 ) -> list[ScoredAnswer]:
     answers: dict[int, ScoredAnswer] = {}
+    ours, full, depths = likeness.ours, likeness.reference, likeness.depths
+    again = likeness.again
     used = depths.layers_used.tolist()
     sure = [None if value != value else value for value in depths.confidence.tolist()]
     emitted = ours.emitted.tolist()
@@ -274,6 +322,7 @@ def _answers(
                 layers_used=tuple(used[part]),
                 confidence=tuple(sure[part]),
                 full_depth=None if full_tokens is None else tuple(full_tokens[part]),
+                reference_pass=None if again is None else tuple(again[part]),
             )
             answers[number] = ScoredAnswer(
                 tuple(ours.log_probabilities[part, column].tolist()),

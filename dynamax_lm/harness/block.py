@@ -11,6 +11,7 @@ from typing import Any
 from dynamax_lm.harness.certified import certificate_block, warn_of_uncertified
 from dynamax_lm.harness.live import Run, run_of
 from dynamax_lm.ledger import CONVENTION as FLOPS_CONVENTION
+from dynamax_lm.trace import Noise
 
 LOW_AGREEMENT = 0.9
 
@@ -19,7 +20,10 @@ CONVENTION = (
     "token is prefilled at full depth; answer tokens are those generated, up to and including the "
     "stop, or the continuation's in scoring. flops_saved counts answer tokens only; "
     "flops_saved_total has the prompt in both. agreement is the share of emitted tokens equal to "
-    "the full-depth model's most likely token after the same prefix. The tables average "
+    "the full-depth model's most likely token after the same prefix; a token that ran every layer "
+    "over a state that no exit has touched (under recompute: over a restored one) is that token by "
+    "definition. agreement_noise is how often the reference's parallel pass differs on such "
+    "tokens: what rounding alone may take off agreement elsewhere. The tables average "
     "per-document values; the values here pool tokens. The reference is never billed. "
     + FLOPS_CONVENTION
 )
@@ -57,11 +61,21 @@ def early_exit_block(lm: object) -> dict[str, Any]:
     }
 
 
+def _tell_noise(noise: Noise) -> None:
+    if noise.differing and noise.rate is not None:
+        _log.info(
+            "agreement has a noise floor: on %d of %d tokens (%.2g %%) that are full depth's by "
+            "definition, the reference's parallel pass rounds to another token",
+            *(noise.differing, noise.compared, 100 * noise.rate),
+        )
+
+
 def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
     if run.warned:
         return
     run.warned = True
     warn_of_uncertified(certificate)
+    _tell_noise(run.totals.total.noise)
     agreement = run.totals.total.agreement
     if agreement is None or agreement >= LOW_AGREEMENT:
         return

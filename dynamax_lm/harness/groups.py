@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dynamax_lm.harness.reference import PREFIX
-from dynamax_lm.summary import HIGHER_IS_BETTER
+from dynamax_lm.summary import HIGHER_IS_BETTER, NOISE
 
 
 def around_aggregate(
@@ -29,14 +29,19 @@ def around_aggregate(
 
 
 def _extra_metrics(group: Any, task_metrics: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Our keys that some subtask has and the group does not list itself."""
+    """Our keys that some subtask has and the group does not list itself.
+
+    Tasks without noise do not report it, so that only a group of noisy tasks has an average of it.
+    """
     from lm_eval.config.group import AggMetricConfig
 
-    present = {
-        key.partition(",")[0]
+    by_task = [
+        {key.partition(",")[0] for key in task_metrics.get(task.task_name, {})}
         for task in group.get_all_tasks()
-        for key in task_metrics.get(task.task_name, {})
-    }
+    ]
+    present = set[str]().union(*by_task)
+    if not all(NOISE in keys for keys in by_task):
+        present.discard(NOISE)
     listed = {config.metric for config in group.aggregate_metric_list}
     wanted = dict.fromkeys(HIGHER_IS_BETTER, True)
     for config in group.aggregate_metric_list:

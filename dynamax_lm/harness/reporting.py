@@ -16,7 +16,7 @@ from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
 from dynamax_lm.harness.setup import note_prompting, setup_of
 from dynamax_lm.harness.tap import Tap, remove_tap
-from dynamax_lm.summary import Answer, Request, TaskTotals, pool, summarise
+from dynamax_lm.summary import NOISE, Answer, Request, TaskTotals, pool, summarise
 from dynamax_lm.trace import record_of
 from dynamax_lm.tracefile import TraceWriter
 
@@ -95,6 +95,8 @@ def _report(task: Any, documents: Documents) -> None:
 
     # lm-eval gathers metrics by rank 0's keys and fails where a rank has none of one.
     shared = frozenset.intersection(*(part.keys for part in parts))
+    if not any(part.totals.noise.differing for part in parts):
+        shared -= {NOISE}
     _note_skips(run, task.task_name, parts, shared)
     run.setups[task.task_name] = setup_of(task)
     for part in parts:
@@ -156,7 +158,10 @@ def _note_skips(run: Run, task: str, parts: Sequence[_Part], shared: frozenset[s
     """Writes down what the task does not report, and why."""
     reason = next((part.skipped for part in parts if part.skipped), None)
     notes = {f"{PREFIX}*": reason} if reason else {}
+    noisy = any(part.totals.noise.differing for part in parts)
     for key in sorted(frozenset.union(*(part.keys for part in parts)) - shared):
+        if key == NOISE and not noisy:
+            continue
         if not (reason and key.startswith(PREFIX)):
             notes[key] = "one of the processes has no document with it"
     if notes:

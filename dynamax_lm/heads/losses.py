@@ -21,7 +21,9 @@ def plain_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the two classes' mean cross-entropies (CALM, arXiv 2207.07061, appendix).
+    """The mean of the two classes' mean cross-entropies, as CALM's code balances them.
+
+    Source: ``loss_fn_meta_cls`` in google-research/t5x, t5x/contrib/calm/models.py.
 
     Where only one class is there, its mean. Log-odds are shifted by those of the classes' shares,
     which calibration takes back.

@@ -4,7 +4,7 @@ Owns the convolution windows and SSM states. It does not know why a token stops 
 window or a state advances: ``ssd`` does.
 
 Glossary: C channels of the convolution (x, B and C together), K its width, H heads, P head width,
-G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.21060, section 2).
+G groups, S SSM state size. dt is the step size of a head (Mamba-2, arXiv 2405.21060).
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class RowChooser:
         scores = self._processors(ids, logits.to(torch.float32, copy=True))
         if self._sample:
             # Gumbel noise turns a draw into an argmax, so that two close distributions given the
-            # same random numbers mostly draw the same token (arXiv 1611.00712, section 2).
+            # same random numbers mostly draw the same token (Gumbel-max; arXiv 1611.00712).
             generator = torch.Generator().manual_seed(derive_seed(self._seed, len(answer)))
             uniform = torch.rand(scores.shape, generator=generator, dtype=torch.float64)
             noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1.0 - 1e-16)))

@@ -5,9 +5,9 @@ layers, rows that left, or why a token stops running.
 
 ``TRUSTED`` calls transformers' functions, which are those of ``mamba-ssm`` and ``causal-conv1d``
 where these import: the reference, and the right choice on a GPU that has them. ``PLAIN`` is the
-same arithmetic as batched matrix products (Mamba-2, arXiv 2405.21060, section 6): B and C are never
-repeated over the heads of a group, the text is cut into chunks that stay in a processor's cache, no
-chunk is padded, and decays are summed in float64, so that their differences lose nothing.
+same arithmetic as batched matrix products (Mamba-2's SSD algorithm, arXiv 2405.21060): B and C are
+never repeated over the heads of a group, the text is cut into chunks that stay in a processor's
+cache, no chunk is padded, and decays are summed in float64, so that their differences lose nothing.
 
 Glossary: B rows, T tokens, C channels of the convolution, K its width, H heads, P head width, G
 groups, R = H / G heads of a group, S state size.

@@ -1,7 +1,7 @@
 """Exact match and F1 of short answers, by SQuAD's definitions.
 
 Owns the functions that stock tasks import under this name. Source: SQuAD (arXiv 1606.05250,
-section 6.1, "Exact match" and "(Macro-averaged) F1 score") and SQuAD 2.0 (arXiv 1806.03822) for
+"Exact match" and "(Macro-averaged) F1 score") and SQuAD 2.0 (arXiv 1806.03822) for
 unanswerable questions. It does not know lm-eval.
 """
 

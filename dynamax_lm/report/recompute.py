@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.ledger import Ledger
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run
-from dynamax_lm.summary import TaskTotals
-from dynamax_lm.trace import Bill
+from dynamax_lm.summary import NOISE, TaskTotals
+from dynamax_lm.trace import Bill, Noise
 from dynamax_lm.tracefile import TraceLine
 
 _BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze", "recompute"})
@@ -42,11 +43,27 @@ class DocumentAgain:
         """How many of those equal it."""
         return sum(line.emitted == line.full_depth for line in self.compared)
 
+    @property
+    def noise(self) -> Noise:
+        """How often the reference's pass differs where full depth is known without it."""
+        return Noise.of((line.full_depth, line.reference_pass) for line in self.lines)
+
+    def beside_definition(self, n_layers: int, skipped_state: str) -> int:
+        """How many tokens are full depth's by definition, and yet held against another token."""
+        wrong = 0
+        for answer in _answers(self.lines):
+            owns = by_definition([line.layers_used for line in answer], n_layers, skipped_state)
+            for line, own in zip(answer, owns, strict=True):
+                wrong += own and line.full_depth not in (None, line.emitted)
+        return wrong
+
     def values(self) -> dict[str, float]:
         """The per-document keys that a trace determines."""
         values = {"layers_used": sum(line.layers_used for line in self.lines) / len(self.lines)}
         if len(self.compared) == len(self.lines):
             values["agreement"] = self.agreeing / len(self.lines)
+        if self.noise.rate is not None:
+            values[NOISE] = self.noise.rate
         if self.bill is not None:
             values["flops_saved"] = self.bill.flops_saved
             values["flops_saved_total"] = self.bill.flops_saved_total
@@ -132,6 +149,7 @@ def totals_again(
         compared=sum(len(document.compared) for document in again),
         agreeing=sum(document.agreeing for document in again),
         bill=sum(known, Bill()) if len(known) == len(bills) else published.bill,
+        noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
     )
 
 

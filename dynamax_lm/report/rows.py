@@ -13,7 +13,7 @@ from typing import Literal
 from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
 from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
-from dynamax_lm.summary import HIGHER_IS_BETTER
+from dynamax_lm.summary import HIGHER_IS_BETTER, NOISE
 
 FULL_DEPTH_PREFIX = "full_depth_"
 
@@ -42,6 +42,8 @@ class Row:
         flops_saved_total: with the prompt in both.
         agreement: share of tokens equal to full depth's, in [0, 1].
         consistency: share of documents whose answer is full depth's, in [0, 1].
+        agreement_noise: share of tokens on which rounding alone parts the reference's pass from
+            full depth, in [0, 1]; ``None`` where it is 0.
         certificate: what is certified of the threshold, in words; empty for nothing.
     """
 
@@ -60,6 +62,7 @@ class Row:
     flops_saved_total: Value | None
     agreement: Value | None
     consistency: Value | None
+    agreement_noise: Value | None
     certificate: str
 
     @property
@@ -201,6 +204,7 @@ def _row(run: Run, task: str, key: MetricKey) -> Row:
         flops_saved_total=values.get(MetricKey("flops_saved_total", ours)),
         agreement=values.get(MetricKey("agreement", ours)),
         consistency=values.get(MetricKey("consistency", ours)),
+        agreement_noise=values.get(MetricKey(NOISE, ours)),
         certificate=_certificate(run, task),
     )
 

@@ -31,6 +31,7 @@ _WITH_STDERR = (
     "flops_saved_total",
     "agreement",
     "consistency",
+    "agreement_noise",
 )
 
 
@@ -141,7 +142,7 @@ def to_markdown(board: Leaderboard) -> str:
             shown(entry.row.full_depth),
             layers_text(entry),
             percent(entry.row.flops_saved),
-            percent(entry.row.agreement),
+            agreement_text(entry),
             percent(entry.row.consistency),
             entry.row.certificate or "–",
             pareto_text(entry),
@@ -200,6 +201,13 @@ def percent(value: Value | None) -> str:
         return "–"
     stderr = f" ± {100 * value.stderr:.1f}" if value.stderr is not None else ""
     return f"{100 * value.mean:.1f}{stderr} %".replace("-", "−")
+
+
+def agreement_text(entry: Entry) -> str:
+    """Agreement, and beside it what rounding alone may take off it, where that is not 0."""
+    noise = entry.row.agreement_noise
+    floor = "" if noise is None else f" (noise {percent(noise)})"
+    return percent(entry.row.agreement) + floor
 
 
 def layers_text(entry: Entry) -> str:

@@ -211,6 +211,9 @@ def _verify_documents(
         for name, value in document.values().items():
             if name in sample.metrics:
                 found.compare(f"{where} {name}", sample.metrics[name], value)
+        if run.layers is not None:
+            wrong = document.beside_definition(run.layers, str(run.settings.get("skipped_state")))
+            found.compare(f"{where} tokens of full depth that full depth would not emit", 0, wrong)
         if kind == GENERATION:
             unknown += not _verify_generation(where, sample, document, found)
         else:

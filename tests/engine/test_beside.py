@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.engine import GenerateRequest, Memory, ScoreRequest, generate, score
 from dynamax_lm.engine.beside import Beside
-from dynamax_lm.policy import ExitPolicy, bars_of
+from dynamax_lm.policy import ExitPolicy
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.engine.test_derive import THRESHOLDS, draw_exits, draw_scores
 from tests.engine.test_laws import Tally
@@ -55,7 +55,7 @@ def draw_memory(data: st.DataObject) -> Memory:
 def test_bars_decide_as_each_threshold_does(pairs: list[tuple[float, float]]) -> None:
     thresholds, sure = [one for one, _ in pairs], torch.tensor([sure for _, sure in pairs])
     apart = [ExitPolicy((1,), threshold=one).leaves(sure)[at] for at, one in enumerate(thresholds)]
-    together = ExitPolicy((1,)).leaves(sure, bars_of(thresholds))
+    together = ExitPolicy((1,)).leaves(sure, ExitPolicy((1,)).bars(thresholds))
     assert together.tolist() == [bool(one) for one in apart]
 
 
