@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from dynamax_lm.trace import (
     AnswerTrace,
     Bill,
     ExitRecord,
+    Noise,
     TracedScore,
     TracedText,
     TracedTotal,
@@ -44,9 +45,20 @@ def test_lm_eval_may_rebuild_a_response_from_a_gold_value() -> None:
 def test_a_trace_read_token_by_token() -> None:
     rows = TRACE.rows()
     assert [row.position for row in rows] == [0, 1]
-    assert rows[1] == (1, 8, 9, 3, None, 8)
+    assert rows[1] == (1, 8, 9, 3, None, 8, None)
     assert TRACE.agreeing == 1
     assert AnswerTrace(0, (1,), (1,), (2,), (None,)).agreeing is None
+
+
+def test_noise_counts_tokens_that_need_no_reference() -> None:
+    assert TRACE.noise == Noise(0, 0)
+    assert TRACE.noise.rate is None
+    measured = replace(TRACE, reference_pass=(6, None))
+    assert measured.noise == Noise(1, 1)
+    assert measured.noise.pooled(Noise(3, 0)).rate == 1 / 4
+    assert [row.reference_pass for row in measured.rows()] == [6, None]
+    with pytest.raises(ValueError, match="one entry per token"):
+        replace(TRACE, reference_pass=(6,))
 
 
 def test_a_ragged_trace_is_refused() -> None:

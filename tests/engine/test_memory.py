@@ -98,14 +98,18 @@ def test_a_second_run_computes_neither_prompts_nor_the_reference_again(kind: str
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_full_depths_own_answer_is_decoded_once(kind: str) -> None:
-    """At threshold 1 the answer is full depth's own: no reference pass is left to make."""
+    """At threshold 1 the answer is full depth's own: one pass over it measures the noise, once."""
     stack = Counting(STACKS[kind](random_model(kind)))
     memory = Memory()
     asked = keyed([(1, 2, 3, 4), (5, 6)])
     generate(stack, asked, policy=policy(0.0), reference=True, memory=memory)
     stack.cells = 0
     answers = generate(stack, asked, policy=policy(1.0), reference=True, memory=memory)
-    assert stack.cells == 4 * sum(len(answer.trace) for answer in answers)
+    tokens = sum(len(answer.trace) for answer in answers)
+    assert stack.cells == 4 * tokens + 4 * tokens
+    stack.cells = 0
+    generate(stack, asked, policy=policy(1.0, "margin"), reference=True, memory=memory)
+    assert stack.cells == 4 * tokens
     assert [answer.reference for answer in answers] == [answer.trace.tokens for answer in answers]
 
 

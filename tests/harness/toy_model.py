@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class ToyExits(LM):
         likeness: float = 0.8,
         reference: bool = True,
         trace_dir: str | None = None,
+        noise: float = 0.0,
         **_: Any,
     ) -> None:
         """Makes a model up.
@@ -47,12 +49,14 @@ class ToyExits(LM):
             likeness: chance that an emitted token is full depth's.
             reference: whether responses carry a full-depth reference.
             trace_dir: folder of trace files.
+            noise: chance that the reference's pass differs on a token that ran every layer.
         """
         super().__init__()
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self._device = "cpu"
         self.threshold, self.likeness, self.reference = threshold, likeness, reference
+        self.noise = noise
         self.asked: Counter[str] = Counter()
         self.answered = 0
         folder = Path(trace_dir) if trace_dir else None
@@ -113,13 +117,21 @@ class ToyExits(LM):
     def _trace(self, rng: random.Random, length: int) -> AnswerTrace:
         tokens = tuple(rng.randrange(1000) for _ in range(length))
         full = tuple(t if rng.random() < self.likeness else t + 1 for t in tokens)
-        return AnswerTrace(
+        trace = AnswerTrace(
             prompt_tokens=rng.randint(3, 9),
             tokens=tokens,
             emitted=tokens,
             layers_used=tuple(rng.choice((4, 8, LAYERS)) for _ in tokens),
             confidence=tuple(rng.choice((None, rng.random())) for _ in tokens),
             full_depth=full if self.reference else None,
+        )
+        return replace(trace, reference_pass=self._again(trace)) if self.noise else trace
+
+    def _again(self, trace: AnswerTrace) -> tuple[int | None, ...]:
+        rng = random.Random(f"{trace}")
+        return tuple(
+            full + (rng.random() < self.noise) if used == LAYERS else None
+            for full, used in zip(trace.full_depth or (), trace.layers_used, strict=True)
         )
 
     def _answer(
