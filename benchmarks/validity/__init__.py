@@ -1,1 +1,1 @@
-"""Experiments that show whether the package's verdicts are right, each a module with a command."""
+"""Experiments behind docs/validity.md: what is claimed, held against known truth."""

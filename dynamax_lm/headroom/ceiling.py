@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamax_lm.headroom.probe import Ranks
+from dynamax_lm.intervals import Bounds
 from dynamax_lm.ledger import LayerCosts, Ledger
 
 Depths = npt.NDArray[np.int64]
@@ -71,12 +72,27 @@ class Prices:
             costs, exit_layers=exits, confidence=confidence, skipped_state=skipped_state
         )
         self._costs = costs
+        self._depths = np.asarray([*exits, costs.n_layers])
         # A token's bill is its layers, and a sum that depends on its depth alone.
         self._beside = np.zeros(costs.n_layers + 1)
         for depth in (*exits, costs.n_layers):
             bill = ledger.answer(0, [depth])
             self._beside[depth] = bill.spent - bill.layers
         self._full_beside = bill.full_depth - costs.n_layers * costs.layer(0)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Between what any document's share lies.
+
+        A layer costs at least what it does at position 0, and a token's share moves from there to
+        that of its layers alone as its context grows.
+        """
+        layer = self._costs.layer(0)
+        spent = self._depths * layer + self._beside[self._depths]
+        first = 1.0 - spent / (self._costs.n_layers * layer + self._full_beside)
+        last = 1.0 - self._depths / self._costs.n_layers
+        shares = np.concatenate([first, last])
+        return Bounds(float(shares.min()), float(shares.max()))
 
     def saved(self, tokens: Tokens, depths: Depths) -> Floats:
         """(documents,) net share of each document's full-depth FLOPs."""

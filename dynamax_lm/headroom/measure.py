@@ -1,7 +1,7 @@
 """The numbers of a headroom report: by layer, for a perfect judge, and for labels.
 
 Owns what is averaged over what. Averages are of per-document values, as in lm-eval's tables, with
-intervals from resampled documents; labels are counted by token, since a classifier is trained on
+intervals over documents; labels are counted by token, since a classifier is trained on
 tokens. It does not know models, verdicts or files.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
-from dynamax_lm.intervals import mean_interval
+from dynamax_lm.intervals import SHARE, Bounds, mean_interval
 from dynamax_lm.ledger import LayerCosts
 
 KS = (1, 2, 3, 5, 10)
@@ -27,7 +27,7 @@ _MOST_EXITS = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over documents with its 95 % bootstrap interval.
+    """A mean over documents with its 95 % interval, valid for any number of documents.
 
     Attributes:
         value: the mean.
@@ -101,7 +101,6 @@ def measure(
     candidates: tuple[int, ...],
     default_exits: tuple[int, ...],
     skipped_state: str,
-    seed: int = 0,
 ) -> list[Headroom]:
     """Each task, and all tasks pooled where there are several, last.
 
@@ -111,7 +110,6 @@ def measure(
         candidates: exit layers that were probed.
         default_exits: those a run would have by default; others than candidates are left out.
         skipped_state: what skipped layers remember, which is billed.
-        seed: of the bootstrap.
     """
     everything = _tokens(documents, candidates)
     best = choose_exits(everything, costs, VOCABULARY_CHECK, skipped_state, _MOST_EXITS)
@@ -122,7 +120,7 @@ def measure(
     if len(groups) > 1:
         groups.append(("all tasks", list(documents)))
     return [
-        _headroom(name, _tokens(some, candidates), costs, sets, skipped_state, seed)
+        _headroom(name, _tokens(some, candidates), costs, sets, skipped_state)
         for name, some in groups
     ]
 
@@ -143,20 +141,20 @@ def _headroom(
     costs: LayerCosts,
     sets: dict[str, tuple[int, ...]],
     skipped_state: str,
-    seed: int,
 ) -> Headroom:
     agreement = tokens.means((tokens.ranks == 1).astype(np.float64))  # (documents, E)
     layers = tuple(
-        LayerNumbers(layer, estimate(agreement[:, column], seed), _labels(tokens, column))
+        LayerNumbers(layer, estimate(agreement[:, column], SHARE), _labels(tokens, column))
         for column, layer in enumerate(tokens.candidates)
     )
     ceilings = {}
     for which, exits in sets.items():
         check = FREE_CHECK if which == "free" else VOCABULARY_CHECK
         depths = tokens.oracle_depths(exits, costs.n_layers)
-        saved = Prices(costs, exits, check, skipped_state).saved(tokens, depths)
+        prices = Prices(costs, exits, check, skipped_state)
+        saved = estimate(prices.saved(tokens, depths), prices.bounds)
         used = tokens.means(depths.astype(np.float64))
-        ceilings[which] = Ceiling(exits, estimate(saved, seed), estimate(used, seed))
+        ceilings[which] = Ceiling(exits, saved, estimate(used, Bounds(1.0, costs.n_layers)))
     return Headroom(
         name=name,
         documents=len(agreement),
@@ -171,7 +169,7 @@ def _labels(tokens: Tokens, column: int) -> dict[int, float]:
     return {k: float(((ranks >= 1) & (ranks <= k)).mean()) for k in KS}
 
 
-def estimate(values: Floats, seed: int) -> Estimate:
-    """The mean of per-document ``values`` and its percentile bootstrap interval."""
-    low, high = mean_interval(values, seed=seed) or (None, None)
+def estimate(values: Floats, bounds: Bounds) -> Estimate:
+    """The mean of per-document ``values``, all within ``bounds``, and its interval."""
+    low, high = mean_interval(values, bounds) or (None, None)
     return Estimate(float(values.mean()), low, high)

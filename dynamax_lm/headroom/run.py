@@ -5,7 +5,6 @@ Owns the way from a command to a report. It does not know how anything is measur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +99,6 @@ def run(command: Command, worthwhile: float) -> Report:
         candidates=candidates,
         default_exits=usual,
         skipped_state=lm.settings.skipped_state,
-        seed=_seed(command.config.seed),
     )
     config = command.config
     return Report(
@@ -120,7 +118,3 @@ def run(command: Command, worthwhile: float) -> Report:
             "worthwhile": worthwhile,
         },
     )
-
-
-def _seed(seeds: Sequence[int | None] | None) -> int:
-    return next((seed for seed in seeds or () if seed is not None), 0)

@@ -71,8 +71,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     else:
         level = "undecided"
         reason = f"{perfect}, and {looks}: an interval holds the bar of {bar}; give more documents"
-    limits = _LIMITS + (_NARROW if found.documents < _MANY else "")
-    return Verdict(level, reason, labels_advice(found.layers), limits)
+    return Verdict(level, reason, labels_advice(found.layers), _LIMITS)
 
 
 _LIMITS = (
@@ -80,10 +79,6 @@ _LIMITS = (
     "states: real judges err, skipped state drifts, and only a translator trained for an exit can "
     "lift it."
 )
-
-
-_MANY = 20
-_NARROW = " Intervals from fewer than twenty documents are too narrow: give more."
 
 
 def rarer_share(layers: tuple[LayerNumbers, ...], k: int) -> float:

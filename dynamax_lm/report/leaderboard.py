@@ -1,24 +1,28 @@
-"""All comparisons of one report: every row with its marks, its static rival and its differences.
+"""All comparisons of one report: each row with its marks, static baselines and differences.
 
 Owns which row is held against which. It does not show anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from dynamax_lm.intervals import LEVEL
+from dynamax_lm.report.holm import holm
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.paired import (
+    AGREEMENT,
     Comparison,
+    Shown,
     against_full_depth,
     against_run,
     against_static,
 )
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import FULL_DEPTH, Gain, StaticRival, judged_by_pairs, static_rival
+from dynamax_lm.report.static import Gain, StaticBaseline, judged, static_baselines
 
 _FULL_DEPTH = frozenset({"plain", "full"})
 
@@ -30,12 +34,12 @@ class Entry:
     Attributes:
         row: what was measured.
         marks: whether it is Pareto-optimal.
-        rival: the static depth of the same FLOPs, for dynamic rows.
+        baselines: the static depths of the same FLOPs, one an account, for dynamic rows.
     """
 
     row: Row
     marks: Marks
-    rival: StaticRival | None
+    baselines: tuple[StaticBaseline, ...]
 
 
 class Apart(NamedTuple):
@@ -68,6 +72,11 @@ class Leaderboard:
     comparisons: list[Comparison] = field(default_factory=list)
     apart: list[Apart] = field(default_factory=list)
 
+    @property
+    def tested(self) -> int:
+        """Over how many comparisons the report has looked, each of them for both directions."""
+        return sum(_tested(one) for one in self.comparisons)
+
 
 def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     """Compares everything that may be compared.
@@ -80,24 +89,45 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     """
     rows = rows_of(library.runs)
     chosen = rows_of(baseline.runs) if baseline else rows
-    entries, comparisons = [], []
+    entries: list[Entry] = []
+    comparisons: list[Comparison] = []
     for arena in arenas(rows):
         for row, marks in zip(arena, pareto_marks(arena), strict=True):
-            rival = static_rival(row, arena)
+            entries.append(Entry(row, marks, static_baselines(row, arena)))
             if row.run.is_group(row.task):  # it has no documents but its tasks'
-                entries.append(Entry(row, marks, rival))
                 continue
             if row.full_depth is not None and row.kind not in _FULL_DEPTH:
                 comparisons.append(against_full_depth(library, row))
-            if rival is not None and rival.mixture:
-                pairs = against_static(library, row, rival)
-                rival = judged_by_pairs(rival, _gains(pairs), costlier=rival.source == FULL_DEPTH)
-                if rival.source != FULL_DEPTH:
-                    comparisons += pairs
+            for one in entries[-1].baselines:
+                if one.mixture:
+                    comparisons += against_static(library, row, one)
             for other in _opponents(row, chosen, everyone=baseline is not None):
                 comparisons.append(against_run(library, row, other))
-            entries.append(Entry(row, marks, rival))
-    return Leaderboard(entries, _once(comparisons), _apart(arenas(rows)))
+    comparisons = corrected(_once(comparisons))
+    found = _gains(comparisons)
+    entries = [
+        replace(entry, baselines=tuple(judged(b, found(entry.row, b)) for b in entry.baselines))
+        for entry in entries
+    ]
+    return Leaderboard(entries, comparisons, _apart(arenas(rows)))
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Each with what is shown, corrected for how many there are.
+
+    Holm's procedure, once for all claims of *higher* and once for all of *lower*, each at half of
+    what the level leaves: of pages on which nothing differs, at most that share says *higher*
+    anywhere, and at most that share *lower*.
+    """
+    gaps = {c.key: c.difference for c in comparisons if c.difference and c.difference.tested}
+    higher = dict(zip(gaps, holm([gap.p_higher for gap in gaps.values()]), strict=True))
+    lower = dict(zip(gaps, holm([gap.p_lower for gap in gaps.values()]), strict=True))
+    side = (1 - LEVEL) / 2
+
+    def shown(key: tuple[object, ...]) -> Shown:
+        return "higher" if higher[key] <= side else "lower" if lower[key] <= side else ""
+
+    return [one._replace(shown=shown(one.key)) if one.key in gaps else one for one in comparisons]
 
 
 def _apart(groups: Sequence[Sequence[Row]]) -> list[Apart]:
@@ -118,21 +148,33 @@ def _count(rows: Sequence[Row]) -> str:
     return f"{len(rows)} setting" + ("s" if len(rows) > 1 else "")
 
 
-def _gains(comparisons: Sequence[Comparison]) -> list[Gain]:
-    """Each interval, turned so that more is better."""
-    gains = []
-    for one in comparisons:
-        if one.difference is not None:
-            low, high = one.difference.low, one.difference.high
-            lower = one.metric == one.row.key.metric and not one.row.higher_is_better
-            gains.append(Gain(one.metric, *((-high, -low) if lower else (low, high))))
-    return gains
+def _tested(comparison: Comparison) -> bool:
+    return comparison.difference is not None and comparison.difference.tested
+
+
+def _gains(
+    comparisons: Sequence[Comparison],
+) -> Callable[[Row, StaticBaseline], list[Gain]]:
+    """A baseline's tested comparisons, turned so that more is better."""
+    by_key = {one.key: one for one in comparisons if _tested(one)}
+
+    def of(row: Row, baseline: StaticBaseline) -> list[Gain]:
+        gains = []
+        for metric in (row.key.metric, AGREEMENT):
+            asked = Comparison(row, metric, baseline.name, None, "")
+            one = by_key.get(asked.key)
+            if one is not None:
+                turned = metric == row.key.metric and not row.higher_is_better
+                better, worse = one.shown == "higher", one.shown == "lower"
+                gains.append(Gain(metric, worse, better) if turned else Gain(metric, better, worse))
+        return gains
+
+    return of
 
 
 def _once(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Without repeats: a task's several metrics share one agreement."""
-    seen = {(c.row.run.path, c.row.task, c.row.key.filter, *c[1:]): c for c in comparisons}
-    return list(seen.values())
+    return list({one.key: one for one in comparisons}.values())
 
 
 def _opponents(row: Row, rows: Sequence[Row], *, everyone: bool) -> list[Row]:

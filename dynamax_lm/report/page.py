@@ -21,6 +21,7 @@ from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.palette import shades
 from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static import ACCOUNTS, StaticBaseline
 from dynamax_lm.report.tokens import TokenPage
 
 
@@ -54,7 +55,7 @@ EMBEDDED = 6 << 20
 
 _NOTHING = "–"
 """A cell that says nothing; a column of them is left out."""
-_NO_VERDICT = frozenset({"unknown", "ties", "not distinguishable"})
+_NO_VERDICT = frozenset({"unknown", "not tested", "not distinguishable"})
 _COLUMNS = (
     _Column("task", "sort by task"),
     _Column("metric", "the arrow shows the better way"),
@@ -65,7 +66,8 @@ _COLUMNS = (
     _Column("full depth", "the same metric on the full-depth model's answers"),
     _Column("net FLOPs saved", "over answer tokens: checks, projections and state included"),
     _Column("agreement", "share of tokens equal to full depth's; noise: what rounding alone parts"),
-    _Column("static rival", "always leaving at the depth of the same FLOPs"),
+    _Column(tables.BASELINES["answer"], "always leaving at the depth whose answers cost the same"),
+    _Column(tables.BASELINES["total"], "the same with prompts: k layers prefill k layers"),
     _Column("Pareto", "no other setting saves as much and is as good"),
     _Column("layers", "decoder layers run per emitted token"),
     _Column("consistency", "share of documents whose answer is full depth's"),
@@ -114,6 +116,7 @@ def leaderboard_page(
         convention=convention,
         verification=verification,
         level=f"{LEVEL:.0%}",
+        looked=tables.looked_text(board),
         version=__version__,
         date=tables.date_of(datetime.now(tz=timezone.utc).timestamp()),
         apart=board.apart,
@@ -186,7 +189,7 @@ def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
             _number(tables.shown(row.full_depth), row.full_depth),
             _number(tables.percent(row.flops_saved), row.flops_saved),
             _number(tables.agreement_text(entry), row.agreement),
-            _rival(entry),
+            *(_baseline(tables.baseline_of(entry, account)) for account in ACCOUNTS),
             _Cell(tables.pareto_text(entry), str(sum(entry.marks))),
             _number(tables.layers_text(entry), row.layers_used),
             _number(tables.percent(row.consistency), row.consistency),
@@ -202,10 +205,10 @@ def _number(text: str, value: Value | None) -> _Cell:
     return _Cell(text, "" if value is None else repr(value.mean), number=True)
 
 
-def _rival(entry: Entry) -> _Cell:
-    verdict = entry.rival.verdict if entry.rival else ""
+def _baseline(baseline: StaticBaseline | None) -> _Cell:
+    verdict = baseline.verdict if baseline else ""
     css = "soft" if verdict in _NO_VERDICT else {"": "", "beats": "good"}.get(verdict, "bad")
-    return _Cell(tables.rival_text(entry), verdict, css=css)
+    return _Cell(tables.baseline_text(baseline), verdict, css=css)
 
 
 def _template(name: str) -> jinja2.Template:

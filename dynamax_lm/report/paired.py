@@ -1,4 +1,4 @@
-"""Differences of two settings on the very same documents, with bootstrap intervals.
+"""Differences of two settings on the very same documents, with intervals.
 
 Owns the pairing, and the reasons for refusing one. Two means over different documents differ for
 reasons that have nothing to do with the setting; they are never subtracted here.
@@ -8,39 +8,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dynamax_lm.errors import SettingError
-from dynamax_lm.intervals import LEVEL, mean_interval
+from dynamax_lm.intervals import FEWEST, LEVEL, Bounds, mean_interval, p_at_least, p_at_most
+from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
 from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
-from dynamax_lm.report.static import StaticRival
+from dynamax_lm.report.static import OWN_FULL_DEPTH, StaticBaseline
 
-_AGREEMENT = "agreement"
+AGREEMENT = "agreement"
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences, and a bootstrap interval over documents.
+    """The mean of paired differences, and what it says of documents that were not asked.
 
     Attributes:
         documents: how many pairs.
         mean: of the differences, first minus second.
-        low: lower end of the interval; minus infinity where documents are too few for one.
+        low: lower end of the interval; minus infinity where there is none.
         high: upper end, likewise.
+        p_higher: p-value of the hypothesis that the true mean is zero or less; small where the
+            first is higher. 1 where there is no interval.
+        p_lower: the same of zero or more; small where the first is lower.
+        differing: how many pairs differ at all.
     """
 
     documents: int
     mean: float
     low: float
     high: float
+    p_higher: float
+    p_lower: float
+    differing: int
+
+    @property
+    def tested(self) -> bool:
+        """Whether the pairs were enough, and bounded, for an interval."""
+        return math.isfinite(self.low)
 
 
 class MismatchError(SettingError):
     """Two runs that cannot be paired; says why."""
+
+
+Shown = Literal["higher", "lower", ""]
 
 
 class Comparison(NamedTuple):
@@ -51,7 +67,8 @@ class Comparison(NamedTuple):
         metric: what is compared: the task's metric, or agreement.
         against: what it is held against, in words.
         difference: first minus second; ``None`` where refused.
-        reason: why it was refused; empty otherwise.
+        reason: why it was refused, or has no interval; empty otherwise.
+        shown: what is shown of the setting, corrected for all comparisons of the page.
     """
 
     row: Row
@@ -59,34 +76,47 @@ class Comparison(NamedTuple):
     against: str
     difference: Difference | None
     reason: str
+    shown: Shown = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for the same comparison: a task's several metrics share one agreement."""
+        row = self.row
+        return row.run.path, row.task, row.key.filter, self.metric, self.against
 
 
 def difference(
-    first: Sequence[float], second: Sequence[float], *, level: float = LEVEL
+    first: Sequence[float],
+    second: Sequence[float],
+    bounds: Bounds | None,
+    *,
+    level: float = LEVEL,
 ) -> Difference:
     """The paired difference of two equally long lists of per-document values.
 
     Args:
         first: one value a document.
         second: the other setting's value for the same document.
+        bounds: between what every value lies by definition; ``None`` where nobody knows.
         level: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: no documents, or lists of different length.
+        ValueError: no documents, lists of different length, or a value outside ``bounds``.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"pairs need two equal, non-empty lists; got {len(first)}, {len(second)}")
     gaps = np.subtract(first, second)
-    mean = float(gaps.mean())
-    if len(gaps) > 1 and not np.ptp(gaps):
-        return Difference(len(gaps), mean, mean, mean)
-    low, high = mean_interval(gaps, level=level) or (-math.inf, math.inf)
-    return Difference(len(gaps), mean, low, high)
+    mean, differing = float(gaps.mean()), int(np.count_nonzero(gaps))
+    found = None if bounds is None else mean_interval(gaps, bounds.of_gaps, level=level)
+    if bounds is None or found is None:
+        return Difference(len(gaps), mean, -math.inf, math.inf, 1.0, 1.0, differing)
+    higher, lower = p_at_most(gaps, 0.0, bounds.of_gaps), p_at_least(gaps, 0.0, bounds.of_gaps)
+    return Difference(len(gaps), mean, *found, higher, lower, differing)
 
 
 def against_full_depth(library: Library, row: Row) -> Comparison:
     """The row's metric against the same metric on its own run's full-depth answers."""
-    against = "its own full depth"
+    against = OWN_FULL_DEPTH
     try:
         samples = _samples(library, row.run, row.task, row.key.filter)
         pairs = [
@@ -94,7 +124,7 @@ def against_full_depth(library: Library, row: Row) -> Comparison:
             for s in samples
         ]
         gap = _difference(pairs, row.key.metric, (row.quality, row.full_depth))
-        return Comparison(row, row.key.metric, against, gap, "")
+        return _comparison(row, row.key.metric, against, gap)
     except MismatchError as error:
         return Comparison(row, row.key.metric, against, None, str(error))
 
@@ -104,30 +134,35 @@ def against_run(library: Library, row: Row, other: Row) -> Comparison:
     metric = row.key.metric
     try:
         found = compare(library, row.run, other.run, row.task, row.key)
-        return Comparison(row, metric, other.name, found, "")
+        return _comparison(row, metric, other.name, found)
     except MismatchError as error:
         return Comparison(row, metric, other.name, None, str(error))
 
 
-def against_static(library: Library, row: Row, rival: StaticRival) -> list[Comparison]:
-    """The row's metric and agreement against its static rival's, document by document.
+def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list[Comparison]:
+    """The row's metric and agreement against a static baseline's, document by document.
 
-    Between two measured depths, a document's value is the two depths' own, weighted.
+    Between two measured depths the baseline draws one of them for each document, by the odds of
+    its mixture. A document's gap to it is then random, and has the mean over the two depths as its
+    expectation given the document. These expectations are what is compared: over documents they
+    have the same true mean as the gaps of any draw, and lie within the same bounds, so that an
+    interval that holds for bounded values is valid for the drawn baseline too, without the luck of
+    one draw. (An interval that goes by the spread of few such gaps alone is not: they are mostly a
+    little above zero and seldom far below it.)
     """
     comparisons = []
-    against = f"static depth {rival.depth:.1f}"
-    for metric in (row.key.metric, _AGREEMENT):
+    for metric in (row.key.metric, AGREEMENT):
         try:
             ours = _values(library, row, metric)
             mixed = dict.fromkeys(ours, 0.0)
-            for part, weight in rival.mixture:
+            for part, weight in baseline.mixture:
                 theirs = _part(library, row, part, metric)
                 for number in ours:
                     mixed[number] += weight * theirs[number]
-            found = difference([ours[n] for n in ours], [mixed[n] for n in ours])
-            comparisons.append(Comparison(row, metric, against, found, ""))
+            found = _bounded([ours[n] for n in ours], [mixed[n] for n in ours], metric)
+            comparisons.append(_comparison(row, metric, baseline.name, found))
         except MismatchError as error:
-            comparisons.append(Comparison(row, metric, against, None, str(error)))
+            comparisons.append(Comparison(row, metric, baseline.name, None, str(error)))
     return comparisons
 
 
@@ -165,7 +200,7 @@ def _part(library: Library, row: Row, part: Row | None, metric: str) -> dict[int
     if part is not None:
         _paired(library, row.run, part.run, row.task, row.key.filter)
         return _values(library, part, metric)
-    if metric == _AGREEMENT:
+    if metric == AGREEMENT:
         return dict.fromkeys(_values(library, row, metric), 1.0)
     return _values(library, row, FULL_DEPTH_PREFIX + metric)
 
@@ -207,7 +242,24 @@ def _difference(
     first, second = zip(*both, strict=True)
     _check_mean(first, metric, published[0])
     _check_mean(second, metric, published[1])
-    return difference(first, second)
+    return _bounded(first, second, metric)
+
+
+def _bounded(first: Sequence[float], second: Sequence[float], metric: str) -> Difference:
+    """The difference under the bounds of the metric's definition, if the values keep them."""
+    try:
+        return difference(first, second, bounds_of(metric))
+    except ValueError as error:
+        raise MismatchError(f"{metric} is not what its name says: {error}") from error
+
+
+def _comparison(row: Row, metric: str, against: str, gap: Difference) -> Comparison:
+    reason = ""
+    if bounds_of(metric) is None:
+        reason = f"not bounded: no interval, no verdict; nobody says how large {metric} can be"
+    elif not gap.tested:
+        reason = f"fewer than {FEWEST} documents decide nothing"
+    return Comparison(row, metric, against, gap, reason)
 
 
 def _check_mean(numbers: Sequence[float], metric: str, published: Value | None) -> None:

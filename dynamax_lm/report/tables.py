@@ -17,13 +17,24 @@ from dynamax_lm.intervals import LEVEL
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.paired import Comparison
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static import FULL_DEPTH
+from dynamax_lm.report.static import ACCOUNTS, FULL_DEPTH, Account, StaticBaseline
 
 Record = dict[str, str | float | int | bool | None]
 """A table row as plain values, every column present; ``None`` where unknown."""
 
-_AGAINST = {"mixed": "mixed against", "not distinguishable": "not distinguishable from"}
-_MARKS = {"beats": "✓", "ties": "≈", "not distinguishable": "≈"}
+_AGAINST = {
+    "mixed": "mixed against",
+    "not distinguishable": "not distinguishable from",
+    "is worse": "is worse than",
+    "not tested": "no paired documents, no verdict against",
+}
+_MARKS = {"beats": "✓", "not distinguishable": "≈", "not tested": "·"}
+BASELINES: dict[Account, str] = {
+    "answer": "fixed depth of equal answer FLOPs",
+    "total": "fixed depth of equal total FLOPs",
+}
+"""What the static baseline's columns are called."""
+_PREFIXES: dict[Account, str] = {"answer": "static", "total": "static_total"}
 _WITH_STDERR = (
     "full_depth",
     "layers_used",
@@ -37,7 +48,7 @@ _WITH_STDERR = (
 
 def record_of(entry: Entry) -> Record:
     """Every column of one row, unrounded."""
-    row, rival = entry.row, entry.rival
+    row = entry.row
     record: Record = {
         "task": row.task,
         "metric": row.key.metric,
@@ -62,16 +73,28 @@ def record_of(entry: Entry) -> Record:
         "certificate": row.certificate,
         "pareto_quality": entry.marks.quality,
         "pareto_agreement": entry.marks.agreement,
-        "static_depth": rival.depth if rival else None,
-        "static_quality": rival.quality if rival else None,
-        "static_agreement": rival.agreement if rival else None,
-        "static_source": rival.source if rival else "",
-        "static_verdict": rival.verdict if rival else "",
-        "static_paired": rival.paired if rival else None,
         "date": date_of(row.run.date),
         "results": str(row.run.path),
     }
+    for account in ACCOUNTS:
+        record |= _baseline_record(_PREFIXES[account], baseline_of(entry, account))
     return record
+
+
+def _baseline_record(prefix: str, baseline: StaticBaseline | None) -> Record:
+    return {
+        f"{prefix}_depth": baseline.depth if baseline else None,
+        f"{prefix}_quality": baseline.quality if baseline else None,
+        f"{prefix}_agreement": baseline.agreement if baseline else None,
+        f"{prefix}_source": baseline.source if baseline else "",
+        f"{prefix}_verdict": baseline.verdict if baseline else "",
+        f"{prefix}_told_by": " ".join(baseline.told_by) if baseline else "",
+    }
+
+
+def baseline_of(entry: Entry, account: Account) -> StaticBaseline | None:
+    """The row's static baseline in one account."""
+    return next((one for one in entry.baselines if one.account == account), None)
 
 
 def comparison_record(comparison: Comparison) -> Record:
@@ -88,6 +111,9 @@ def comparison_record(comparison: Comparison) -> Record:
         "difference": gap.mean if gap else None,
         "low": _finite(gap.low) if gap else None,
         "high": _finite(gap.high) if gap else None,
+        "p_higher": gap.p_higher if gap else None,
+        "p_lower": gap.p_lower if gap else None,
+        "shown": comparison.shown,
         "refused": comparison.reason,
     }
 
@@ -96,6 +122,7 @@ def to_json(board: Leaderboard) -> str:
     """All rows and comparisons, unrounded."""
     data = {
         "interval": LEVEL,
+        "comparisons_tested": board.tested,
         "rows": [record_of(entry) for entry in board.entries],
         "comparisons": [comparison_record(one) for one in board.comparisons],
         "apart": [one._asdict() for one in board.apart],
@@ -128,7 +155,7 @@ def to_markdown(board: Leaderboard) -> str:
         "consistency",
         "certificate",
         "Pareto",
-        "static depth of the same FLOPs",
+        *(BASELINES[account] for account in ACCOUNTS),
         "few-shot",
         "documents",
     )
@@ -146,7 +173,7 @@ def to_markdown(board: Leaderboard) -> str:
             percent(entry.row.consistency),
             entry.row.certificate or "–",
             pareto_text(entry),
-            rival_text(entry),
+            *(baseline_text(baseline_of(entry, account)) for account in ACCOUNTS),
             entry.row.conditions.few_shot or "–",
             entry.row.run.documents(entry.row.task) or "–",
         ]
@@ -157,7 +184,7 @@ def to_markdown(board: Leaderboard) -> str:
         text += "\nNot compared, since they were not asked the same:\n\n"
         text += _markdown(("task", "checkpoint", "settings", "reason"), board.apart)
     if board.comparisons:
-        columns = ("task", "metric", "checkpoint", "setting", "against", "difference")
+        columns = ("task", "metric", "checkpoint", "setting", "against", "difference", "shown")
         lines = [
             [
                 one.row.task,
@@ -166,12 +193,11 @@ def to_markdown(board: Leaderboard) -> str:
                 one.row.setting,
                 one.against,
                 difference_text(one),
+                one.shown or "–",
             ]
             for one in board.comparisons
         ]
-        text += f"\nPaired by document, {LEVEL:.0%} bootstrap intervals:\n\n" + _markdown(
-            columns, lines
-        )
+        text += f"\nPaired by document. {looked_text(board)}\n\n{_markdown(columns, lines)}"
     return text
 
 
@@ -224,22 +250,31 @@ def pareto_text(entry: Entry) -> str:
     return "both" if len(names) == 2 else "".join(names) or "–"
 
 
-def rival_text(entry: Entry) -> str:
-    """The static rival and the verdict; dynamic rows that do not beat it are marked."""
-    rival = entry.rival
-    if rival is None:
+def looked_text(board: Leaderboard) -> str:
+    """Over how many comparisons the page has looked, and what was done about it."""
+    count = f"{board.tested} comparison{'' if board.tested == 1 else 's'}"
+    return (
+        f"This page looked at {count}. Each interval holds at {LEVEL:.0%} by itself, for bounded "
+        f"values and any number of documents; what is shown, and every verdict, is corrected by "
+        f"Holm's procedure for all of them, {(1 - LEVEL) / 2:.1%} for each direction."
+    )
+
+
+def baseline_text(baseline: StaticBaseline | None) -> str:
+    """A static baseline and the verdict; a dynamic row that does not beat it is marked."""
+    if baseline is None:
         return "–"
-    mark = _MARKS.get(rival.verdict, "✗")
-    basis = "" if rival.paired else "; by means alone, not paired"
-    if rival.verdict == "unknown":
-        return f"costs as much as layer {rival.depth:.1f}: {rival.source}"
-    if rival.source == FULL_DEPTH:
-        return f"{mark} {rival.verdict}: {rival.source}{basis}"
-    quality = "?" if rival.quality is None else f"{rival.quality:.3f}"
-    agreement = "?" if rival.agreement is None else f"{100 * rival.agreement:.1f} %"
-    verdict = f"{mark} {_AGAINST.get(rival.verdict, rival.verdict)} layer {rival.depth:.1f}"
-    told = f" in {' and '.join(rival.told_by)}" if rival.told_by else ""
-    return f"{verdict}{told}: {quality}, agreement {agreement}; {rival.source}{basis}"
+    mark = _MARKS.get(baseline.verdict, "✗")
+    if baseline.verdict == "unknown":
+        return f"costs as much as layer {baseline.depth:.1f}: {baseline.source}"
+    told = f" in {' and '.join(baseline.told_by)}" if baseline.told_by else ""
+    if baseline.source == FULL_DEPTH:
+        return f"{mark} {baseline.verdict}{told}: {baseline.source}"
+    quality = "?" if baseline.quality is None else f"{baseline.quality:.3f}"
+    agreement = "?" if baseline.agreement is None else f"{100 * baseline.agreement:.1f} %"
+    against = _AGAINST.get(baseline.verdict, baseline.verdict)
+    verdict = f"{mark} {against} layer {baseline.depth:.1f}"
+    return f"{verdict}{told}: {quality}, agreement {agreement}; {baseline.source}"
 
 
 def difference_text(comparison: Comparison) -> str:
@@ -247,12 +282,9 @@ def difference_text(comparison: Comparison) -> str:
     gap = comparison.difference
     if gap is None:
         return f"not compared: {comparison.reason}"
-    if gap.low == gap.high == 0:
-        return f"no document differs, n = {gap.documents}"
-    ends = "too few documents for an interval"
-    if math.isfinite(gap.low):
-        ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]"
-    return f"{gap.mean:+.3f} {ends}, n = {gap.documents}".replace("-", "−")
+    ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]" if gap.tested else f"({comparison.reason})"
+    differing = "" if gap.differing else ", no document differs"
+    return f"{gap.mean:+.3f} {ends}, n = {gap.documents}{differing}".replace("-", "−")
 
 
 def date_of(seconds: float) -> str:

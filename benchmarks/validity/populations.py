@@ -1,0 +1,171 @@
+"""The populations that comparisons are tried on: real documents, as numbers alone.
+
+    python -m benchmarks.validity.populations --criteria runs/criteria/mistral
+
+Owns the data file: one line a document, with how many answer tokens agree with full depth under
+each fixed depth and each rule, and what a rule spent. The folder is what ``benchmarks.criteria``
+leaves behind for the embedded Mistral: 1,286 documents (900 TriviaQA, 339 TruthfulQA, 47 CoQA) that
+no sample of the package holds. No text is kept. It does not know intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+DATA = Path(__file__).parent / "data" / "tiny_mistral.csv"
+RULES = (("none", 0.5), ("none", 0.7), ("affine", 0.7))
+"""Translators, and the threshold of ``top_prob``."""
+LAYERS = 16
+
+
+@dataclass(frozen=True)
+class Population:
+    """Documents under one rule and the static mixture of the same mean agreement.
+
+    Attributes:
+        name: of the rule.
+        rule: (M,) agreement of each document under the rule.
+        shallow: (M,) at the lower fixed depth.
+        deep: (M,) at the higher one; 1 at full depth.
+        depths: the two.
+        share: odds of the higher one at which the mixture agrees exactly as well as the rule.
+        spent: (M,) the rule's FLOPs over answer tokens.
+        full: (M,) full depth's FLOPs over the same tokens.
+    """
+
+    name: str
+    rule: Floats
+    shallow: Floats
+    deep: Floats
+    depths: tuple[int, int]
+    share: float
+    spent: Floats
+    full: Floats
+
+    @property
+    def mixed(self) -> Floats:
+        """(M,) the mixture's expected agreement with each document."""
+        return (1 - self.share) * self.shallow + self.share * self.deep
+
+    @property
+    def gaps(self) -> Floats:
+        """(M,) rule less mixture; their mean is zero."""
+        gaps = self.rule - self.mixed
+        return gaps - gaps.mean()  # exactly: what rounding left
+
+
+def populations(file: Path = DATA) -> list[Population]:
+    """Every rule with its mixture."""
+    columns = _read(file)
+    tokens = columns["tokens"]
+    found = []
+    for translators, threshold in RULES:
+        name = f"{translators}_top_prob_{threshold}"
+        rule = columns[name] / tokens
+        fixed = {
+            int(key.rpartition("_")[2]): values / tokens
+            for key, values in columns.items()
+            if key.startswith(f"{translators}_layer_")
+        }
+        fixed[LAYERS] = np.ones(len(tokens))
+        below = max((d for d in fixed if fixed[d].mean() <= rule.mean()), default=min(fixed))
+        above = min(d for d in fixed if d > below)
+        low, high = fixed[below].mean(), fixed[above].mean()
+        found.append(
+            Population(
+                name=f"{translators} translators, top_prob >= {threshold}",
+                rule=rule,
+                shallow=fixed[below],
+                deep=fixed[above],
+                depths=(below, above),
+                share=float((rule.mean() - low) / (high - low)),
+                spent=columns[f"{name}_flops"],
+                full=columns["full_depth_flops"],
+            )
+        )
+    return found
+
+
+def _read(file: Path) -> dict[str, Floats]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
+    """The columns, from the folder of a finished study of the embedded Mistral."""
+    from benchmarks.criteria import states as stored
+    from benchmarks.criteria.accounts import Tariff
+    from benchmarks.criteria.asking import Fixed
+    from dynamax_lm.heads import ExitHeads
+    from dynamax_lm.heads import ExitHeads
+    from dynamax_lm.ledger import AttentionCosts, ExitExtras
+
+    states = stored.read(folder / "test")
+    count = len(states.tasks)
+
+    def by_document(values: NDArray[Any]) -> NDArray[np.int64]:
+        return np.bincount(states.document, values.astype(np.float64), count).astype(np.int64)
+
+    bank = ExitHeads.from_pretrained(folder / "heads" / "translators")
+    columns = {"tokens": by_document(np.ones(len(states.token)))}
+    costs = AttentionCosts.from_config(_config())
+    for translators in ("none", "affine"):
+        with np.load(folder / f"test_{translators}.npz") as kept:
+            right, sure = kept["right"], kept["by_top_prob"]
+        extras = [
+            ExitExtras(0, bank.translator_flops(layer) if translators == "affine" else 0)
+            for layer in states.exits
+        ]
+        tariff = Tariff.of(states, costs, "top_prob", "propagate", extras)
+        columns["full_depth_flops"] = by_document(tariff.full)
+        for number, layer in enumerate(states.exits):
+            columns[f"{translators}_layer_{layer}"] = by_document(right[number])
+        agrees = np.concatenate([right, np.ones((1, right.shape[1]), dtype=bool)])
+        for kind, threshold in RULES:
+            if kind == translators:
+                leave = Fixed(sure).leave(threshold)
+                place = np.arange(len(leave))
+                name = f"{translators}_top_prob_{threshold}"
+                columns[name] = by_document(agrees[leave, place])
+                columns[f"{name}_flops"] = by_document(tariff.spent[leave, place])
+    return columns
+
+
+def _config() -> Any:
+    from transformers import AutoConfig
+
+    from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+
+    return AutoConfig.from_pretrained(resolve_name("tiny", ATTENTION))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.validity.populations")
+    parser.add_argument("--criteria", type=Path, required=True, help="a finished study's folder")
+    options = parser.parse_args(argv)
+    columns = _collect(options.criteria)
+    DATA.parent.mkdir(exist_ok=True)
+    spare = DATA.with_name(f".{DATA.name}.new")
+    with spare.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(np.stack(list(columns.values()), axis=1).tolist())
+    spare.replace(DATA)
+    for one in populations():
+        print(f"{one.name}: agreement {one.rule.mean():.4f}, mixture of {one.depths}")
+
+
+if __name__ == "__main__":
+    main()
