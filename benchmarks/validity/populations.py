@@ -23,8 +23,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data" / "tiny_mistral.csv"
-RULES = (("none", 0.5), ("none", 0.7), ("affine", 0.7))
-"""Translators, and the threshold of ``top_prob``."""
+RULES = (("none", 0.5), ("none", 0.7), ("affine", 0.3), ("affine", 0.5))
+"""Translators, and the threshold of ``top_prob``. Affine ones at 0.7 left no token that differs."""
+MIXTURES = (
+    ("none", 0.5, 8),
+    ("none", 0.7, 8),
+    ("none", 0.7, 14),
+    ("affine", 0.3, 8),
+    ("affine", 0.5, 8),
+)
+"""Rules, each with the lower depth of its mixture; the higher one is full depth."""
 LAYERS = 16
 
 
@@ -33,12 +41,11 @@ class Population:
     """Documents under one rule and the static mixture of the same mean agreement.
 
     Attributes:
-        name: of the rule.
+        name: of the rule and its mixture.
         rule: (M,) agreement of each document under the rule.
-        shallow: (M,) at the lower fixed depth.
-        deep: (M,) at the higher one; 1 at full depth.
-        depths: the two.
-        share: odds of the higher one at which the mixture agrees exactly as well as the rule.
+        shallow: (M,) at the lower fixed depth; the higher one is full depth, which agrees always.
+        depth: the lower one.
+        share: odds of full depth at which the mixture agrees exactly as well as the rule.
         spent: (M,) the rule's FLOPs over answer tokens.
         full: (M,) full depth's FLOPs over the same tokens.
     """
@@ -46,57 +53,47 @@ class Population:
     name: str
     rule: Floats
     shallow: Floats
-    deep: Floats
-    depths: tuple[int, int]
+    depth: int
     share: float
     spent: Floats
     full: Floats
 
-    @property
-    def mixed(self) -> Floats:
-        """(M,) the mixture's expected agreement with each document."""
-        return (1 - self.share) * self.shallow + self.share * self.deep
+    def gaps(self, worse: float = 0.0) -> Floats:
+        """(M,) the rule less a mixture that agrees ``worse`` less; their mean is ``worse``.
 
-    @property
-    def gaps(self) -> Floats:
-        """(M,) rule less mixture; their mean is zero."""
-        gaps = self.rule - self.mixed
-        return gaps - gaps.mean()  # exactly: what rounding left
+        Raises:
+            ValueError: no mixture of the two depths agrees so little.
+        """
+        share = self.share - worse / float(1 - self.shallow.mean())
+        if share < 0:
+            raise ValueError(f"{self.name}: no mixture is worse by {worse}")
+        return self.rule - (1 - share) * self.shallow - share
 
 
 def populations(file: Path = DATA) -> list[Population]:
     """Every rule with its mixture."""
-    columns = _read(file)
-    tokens = columns["tokens"]
-    found = []
-    for translators, threshold in RULES:
-        name = f"{translators}_top_prob_{threshold}"
-        rule = columns[name] / tokens
-        fixed = {
-            int(key.rpartition("_")[2]): values / tokens
-            for key, values in columns.items()
-            if key.startswith(f"{translators}_layer_")
-        }
-        fixed[LAYERS] = np.ones(len(tokens))
-        below = max((d for d in fixed if fixed[d].mean() <= rule.mean()), default=min(fixed))
-        above = min(d for d in fixed if d > below)
-        low, high = fixed[below].mean(), fixed[above].mean()
+    columns = read(file)
+    tokens, found = columns["tokens"], []
+    for translators, threshold, depth in MIXTURES:
+        rule = columns[f"{translators}_top_prob_{threshold}"] / tokens
+        shallow = columns[f"{translators}_layer_{depth}"] / tokens
+        low = float(shallow.mean())
         found.append(
             Population(
-                name=f"{translators} translators, top_prob >= {threshold}",
+                name=f"{translators}, top_prob >= {threshold}, layers {depth} and {LAYERS}",
                 rule=rule,
-                shallow=fixed[below],
-                deep=fixed[above],
-                depths=(below, above),
-                share=float((rule.mean() - low) / (high - low)),
-                spent=columns[f"{name}_flops"],
+                shallow=shallow,
+                depth=depth,
+                share=(float(rule.mean()) - low) / (1 - low),
+                spent=columns[f"{translators}_top_prob_{threshold}_flops"],
                 full=columns["full_depth_flops"],
             )
         )
     return found
 
 
-def _read(file: Path) -> dict[str, Floats]:
+def read(file: Path = DATA) -> dict[str, Floats]:
+    """Every column of the data file."""
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
@@ -107,7 +104,6 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
     from benchmarks.criteria import states as stored
     from benchmarks.criteria.accounts import Tariff
     from benchmarks.criteria.asking import Fixed
-    from dynamax_lm.heads import ExitHeads
     from dynamax_lm.heads import ExitHeads
     from dynamax_lm.ledger import AttentionCosts, ExitExtras
 
@@ -164,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         writer.writerows(np.stack(list(columns.values()), axis=1).tolist())
     spare.replace(DATA)
     for one in populations():
-        print(f"{one.name}: agreement {one.rule.mean():.4f}, mixture of {one.depths}")
+        print(f"{one.name}: agreement {one.rule.mean():.4f}")
 
 
 if __name__ == "__main__":

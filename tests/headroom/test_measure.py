@@ -1,4 +1,4 @@
-"""Means are of documents, labels of tokens, and intervals come from resampled documents."""
+"""Means are of documents, labels of tokens, and intervals of bounded documents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.measure import KS, estimate, measure
+from dynamax_lm.intervals import SHARE, Bounds
 from dynamax_lm.ledger import AttentionCosts
 from tests.builders import make_config
 
@@ -54,25 +56,35 @@ def test_averages_are_of_documents_and_labels_of_tokens() -> None:
     assert pool.free.layers_used.value == pytest.approx(np.mean(depths))
 
 
-@given(st.lists(st.floats(-1, 1), min_size=6, max_size=20), st.integers(0, 5))
-def test_an_interval_holds_its_mean_and_repeats(values: list[float], seed: int) -> None:
-    found = estimate(np.asarray(values), seed)
-    assert found.low is not None
-    assert found.high is not None
-    assert min(values) - 1e-9 <= found.low <= found.value + 1e-9
-    assert found.value - 1e-9 <= found.high <= max(values) + 1e-9
-    assert found == estimate(np.asarray(values), seed)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=6, max_size=20),
+    st.integers(0, 500),
+)
+def test_no_document_saves_more_or_less_than_its_bounds(
+    ranks: list[list[int]], position: int
+) -> None:
+    tokens = Tokens(
+        (1, 2, 3),
+        np.asarray(ranks, dtype=np.int8),
+        np.arange(len(ranks)) + position,
+        np.arange(len(ranks)) // 2,
+    )
+    for exits in ((1, 2, 3), (2,), ()):
+        for check in ("top_prob", "oracle"):
+            prices = Prices(COSTS, exits, check, "propagate")
+            saved = prices.saved(tokens, tokens.oracle_depths(exits, 4))
+            assert prices.bounds.low - 1e-12 <= saved.min()
+            assert saved.max() <= prices.bounds.high + 1e-12
 
 
-def test_an_interval_has_the_width_of_the_means_error() -> None:
-    values = np.random.default_rng(1).normal(0.3, 0.2, 400)
-    found = estimate(values, 0)
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=20))
+def test_an_interval_holds_its_mean(values: list[float]) -> None:
+    found = estimate(np.asarray(values), Bounds(-1.0, 1.0))
     assert found.low is not None
     assert found.high is not None
-    width = 2 * 1.96 * values.std() / 20
-    assert found.high - found.low == pytest.approx(width, rel=0.15)
+    assert found.low - 1e-9 <= found.value <= found.high + 1e-9
 
 
 def test_few_documents_have_no_interval() -> None:
-    found = estimate(np.asarray([0.5]), 0)
+    found = estimate(np.asarray([0.5]), SHARE)
     assert (found.value, found.low, found.high) == (0.5, None, None)

@@ -52,6 +52,8 @@ class Plan:
     Attributes:
         salt: stands for the samples: another one means other documents.
         gain: added to every document's metric.
+        scale: the metric's width before the gain, so that both together can stay within [0, 1].
+        right: how often a token is full depth's.
     """
 
     seed: int = 0
@@ -64,6 +66,8 @@ class Plan:
     few_shot: int = 0
     salt: str = ""
     gain: float = 0.0
+    scale: float = 1.0
+    right: float = 0.8
     stamp: str = "2026-01-01T00-00-00.000000"
     date: float = 1.8e9
     text: str = "an answer"
@@ -156,7 +160,7 @@ def _document(rng: random.Random, kind: str, ledger: Ledger, plan: Plan) -> list
     for _ in range(1 if kind == GENERATION else 3):
         length = rng.randint(1, 6)
         tokens = tuple(rng.randrange(4, 60) for _ in range(length))
-        agrees = [rng.random() < 0.8 for _ in tokens]
+        agrees = [rng.random() < plan.right for _ in tokens]
         scored = kind != GENERATION
         emitted = tuple(t if not scored or rng.random() < 0.5 else 3 for t in tokens)
         depths = tuple(
@@ -182,7 +186,7 @@ def _sample(
     number: int, requests: Sequence[Request], plan: Plan, rng: random.Random
 ) -> dict[str, Any]:
     values = dict(summarise(requests).values())
-    em = round(rng.random(), 3) + plan.gain
+    em = round(plan.scale * rng.random(), 3) + plan.gain
     same = values.get("consistency") == 1.0
     values |= {"full_depth_em": em if same else round(rng.random(), 3), "em": em}
     generated = requests[0].kind == GENERATION

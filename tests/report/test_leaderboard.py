@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import GENERATION, Plan, write_plain, write_run
 
-from dynamax_lm.report.leaderboard import build
+from dynamax_lm.report.holm import holm
+from dynamax_lm.report.leaderboard import Entry, build, corrected
 from dynamax_lm.report.load import load
-from dynamax_lm.report.tables import rival_text
+from dynamax_lm.report.paired import Comparison, Difference
+from dynamax_lm.report.rows import Row, rows_of
+from dynamax_lm.report.tables import baseline_text
 
 ONE = {"gen": GENERATION}
+
+
+@pytest.fixture(scope="module")
+def row(tmp_path_factory: pytest.TempPathFactory) -> Row:
+    folder = tmp_path_factory.mktemp("row")
+    write_run(folder, Plan(tasks=ONE))
+    return rows_of(load([folder]).runs)[0]
 
 
 def test_a_row_is_held_against_its_own_full_depth(tmp_path: Path) -> None:
@@ -24,44 +36,82 @@ def test_a_row_is_held_against_its_own_full_depth(tmp_path: Path) -> None:
 
 
 def test_a_baseline_is_held_against_every_row_or_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", Plan(tasks=ONE))
-    write_run(tmp_path / "b", Plan(tasks=ONE, threshold=0.9, gain=1.0))
-    write_run(tmp_path / "c", Plan(tasks=ONE, threshold=0.9, few_shot=5))
+    write_run(tmp_path / "a", Plan(tasks=ONE, documents=6))
+    write_run(tmp_path / "b", Plan(tasks=ONE, documents=6, threshold=0.9))
+    write_run(tmp_path / "c", Plan(tasks=ONE, documents=6, threshold=0.9, few_shot=5))
     board = build(load([tmp_path / "a"]), load([tmp_path / "b", tmp_path / "c"]))
     against = [one for one in board.comparisons if "own full depth" not in one.against]
     assert [one.difference is None for one in against] == [bool(one.reason) for one in against]
     assert sorted(one.reason for one in against) == ["", "other few-shot: 0 against 5"]
 
 
-def _verdict(folder: Path, gain: float) -> str:
-    """Of a dynamic setting whose every document is ``gain`` better than both static depths'."""
-    write_run(folder / "a", Plan(seed=4, tasks=ONE, documents=12, gain=gain))
+def _entry(folder: Path) -> Entry:
+    return next(e for e in build(load([folder])).entries if e.row.kind == "dynamic")
+
+
+def _verdicts(folder: Path, gain: float, theirs: float) -> set[str]:
+    """Of a dynamic setting and static depths whose documents differ by the gains alone."""
+    common = {"seed": 4, "tasks": ONE, "documents": 40, "scale": 0.1}
+    write_run(folder / "a", Plan(gain=gain, **common))  # type: ignore[arg-type]
     for layer in (1, 7):
         settings = {"exit_layers": [layer], "threshold": 0}
-        write_run(folder / str(layer), Plan(seed=4, tasks=ONE, documents=12, settings=settings))
-    board = build(load([folder]))
-    (entry,) = (entry for entry in board.entries if entry.row.kind == "dynamic")
-    assert entry.rival is not None
-    assert entry.rival.paired
-    return entry.rival.verdict
+        plan = Plan(gain=theirs, settings=settings, **common)  # type: ignore[arg-type]
+        write_run(folder / str(layer), plan)
+    return {one.verdict for one in _entry(folder).baselines}
 
 
-def test_a_verdict_goes_by_the_paired_intervals(tmp_path: Path) -> None:
+def test_a_verdict_goes_by_paired_documents(tmp_path: Path) -> None:
     """The runs differ in agreement by chance alone, and in the metric by the gain."""
-    assert _verdict(tmp_path / "more", 50.0) == "beats"
-    assert _verdict(tmp_path / "less", -50.0) == "does not beat"
-    assert _verdict(tmp_path / "same", 0.0) in {"not distinguishable", "ties"}
+    assert _verdicts(tmp_path / "more", 0.8, 0.0) == {"beats"}
+    assert _verdicts(tmp_path / "less", 0.0, 0.8) == {"is worse"}
+    assert _verdicts(tmp_path / "same", 0.0, 0.0) == {"not distinguishable"}
 
 
-def test_without_samples_a_verdict_goes_by_the_means_and_says_so(tmp_path: Path) -> None:
+def test_without_samples_there_is_no_verdict(tmp_path: Path) -> None:
     for name in ("a", "1", "7"):
         settings = {} if name == "a" else {"exit_layers": [int(name)], "threshold": 0}
         made = write_run(tmp_path / name, Plan(seed=4, tasks=ONE, settings=settings))
         made.samples["gen"].unlink()
-    (entry,) = (e for e in build(load([tmp_path])).entries if e.row.kind == "dynamic")
-    assert entry.rival is not None
-    assert not entry.rival.paired
-    assert "by means alone" in rival_text(entry)
+    for one in _entry(tmp_path).baselines:
+        assert one.verdict == "not tested"
+        assert "no verdict" in baseline_text(one)
+
+
+def test_a_lower_metric_that_is_better_is_turned(tmp_path: Path) -> None:
+    _verdicts(tmp_path, 0.8, 0.0)
+    for path in tmp_path.rglob("results_*.json"):
+        path.write_text(path.read_text().replace('{"em": true}', '{"em": false}'))
+    assert {one.verdict for one in _entry(tmp_path).baselines} == {"is worse"}
+
+
+def _comparison(name: str, p_higher: float, p_lower: float, row: Row) -> Comparison:
+    return Comparison(row, name, "x", Difference(9, 0.0, -1.0, 1.0, p_higher, p_lower, 9), "")
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.1), st.booleans()), min_size=1, max_size=12))
+def test_more_comparisons_never_show_more(row: Row, drawn: list[tuple[float, bool]]) -> None:
+    """Each p-value alone, and among the others of its page."""
+    pairs = [(p, 1.0) if up else (1.0, p) for p, up in drawn]
+    every = [_comparison(str(i), *pair, row) for i, pair in enumerate(pairs)]
+    together = corrected(every)
+    smallest = min(p for p, _ in drawn)
+    for one, alone in zip(together, every, strict=True):
+        if one.shown:
+            assert corrected([alone])[0].shown == one.shown
+    assert any(one.shown for one in together) == (
+        min(holm([p for p, _ in pairs]) + holm([p for _, p in pairs])) <= 0.025
+    )
+    if smallest * len(drawn) <= 0.025:
+        assert any(one.shown for one in together)
+
+
+def test_comparisons_that_were_refused_or_are_too_few_do_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", Plan(documents=5))
+    write_run(tmp_path / "b", Plan(documents=5, threshold=0.9, few_shot=5))
+    board = build(load([tmp_path]))
+    assert board.comparisons
+    assert board.tested == 0
+    assert not any(one.shown for one in board.comparisons)
 
 
 @pytest.mark.parametrize("other", [Plan(few_shot=5), Plan(version=2.0), Plan(documents=4)])

@@ -5,49 +5,86 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import GENERATION, Plan, write_run
 
+from dynamax_lm.intervals import FEWEST, SHARE
 from dynamax_lm.report.load import load
-from dynamax_lm.report.paired import MismatchError, compare, difference
+from dynamax_lm.report.paired import MismatchError, against_full_depth, compare, difference
+from dynamax_lm.report.rows import rows_of
 from dynamax_lm.report.runs import MetricKey
 
 EM = MetricKey("em", "none")
 ONE = {"gen": GENERATION}
-values = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
+shares = st.lists(st.floats(0, 1), min_size=FEWEST, max_size=30)
 
 
-@given(values)
-def test_a_run_against_itself_differs_by_exactly_nothing(numbers: list[float]) -> None:
-    assert difference(numbers, numbers) == (len(numbers), 0.0, 0.0, 0.0)
+@given(shares)
+def test_a_run_against_itself_shows_nothing(numbers: list[float]) -> None:
+    found = difference(numbers, numbers, SHARE)
+    assert (found.mean, found.differing) == (0.0, 0)
+    assert found.low < 0 < found.high, "equal documents do not make the next one equal"
+    assert found.p_higher == found.p_lower == 1.0
 
 
-@given(values, st.randoms(use_true_random=False))
+@given(shares, st.randoms(use_true_random=False))
 def test_swapping_the_sides_turns_the_difference(numbers: list[float], rng: object) -> None:
-    others = [x + rng.uniform(-1, 1) for x in numbers]  # type: ignore[attr-defined]
-    one, other = difference(numbers, others), difference(others, numbers)
+    others = [rng.random() for _ in numbers]  # type: ignore[attr-defined]
+    one, other = difference(numbers, others, SHARE), difference(others, numbers, SHARE)
     assert one.mean == pytest.approx(-other.mean)
-    assert one.low == pytest.approx(-other.high, abs=0.2)
+    assert one.low == pytest.approx(-other.high, abs=1e-7)
+    assert one.p_higher == pytest.approx(other.p_lower)
     assert one.low <= one.mean <= one.high
 
 
-def test_the_interval_is_that_of_the_mean() -> None:
-    """Against the normal approximation, for many documents."""
-    rng = np.random.default_rng(1)
-    gaps = rng.normal(0.3, 1.0, 2000)
-    found = difference(list(gaps), [0.0] * len(gaps))
-    half = 1.96 * gaps.std(ddof=1) / math.sqrt(len(gaps))
-    assert found.low == pytest.approx(gaps.mean() - half, abs=0.2 * half)
-    assert found.high == pytest.approx(gaps.mean() + half, abs=0.2 * half)
+@pytest.mark.parametrize("count", [2, 6, 20])
+@pytest.mark.parametrize("gap", [0.03, 0.5])
+def test_a_constant_gap_is_an_interval_too(count: int, gap: float) -> None:
+    """Documents that were not asked may differ by more, or the other way round."""
+    found = difference([1.0] * count, [1.0 - gap] * count, SHARE)
+    assert found.low < gap < found.high
+    if count == 2:
+        assert (found.tested, found.p_higher) == (False, 1.0)
+
+
+def test_many_documents_of_a_constant_gap_show_it() -> None:
+    found = difference([1.0] * 1000, [0.97] * 1000, SHARE)
+    assert 0 < found.low < 0.03 < found.high < 0.06
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_few_documents_have_no_interval(count: int) -> None:
-    found = difference([*[0.5] * (count - 1), 0.5 + count / 2], [0.5] * count)
-    assert (found.mean, found.low, found.high) == (0.5, -math.inf, math.inf)
+    found = difference([1.0] * count, [0.5] * count, SHARE)
+    assert found[:6] == (count, 0.5, -math.inf, math.inf, 1.0, 1.0)
+
+
+def test_without_bounds_there_is_no_interval(tmp_path: Path) -> None:
+    assert not difference([1.0] * 50, [0.5] * 50, None).tested
+    _rename(tmp_path, "perplexity_of_mine")
+    library = load([tmp_path])
+    row = next(r for r in rows_of(library.runs) if r.key.metric == "perplexity_of_mine")
+    found = against_full_depth(library, row)
+    assert found.difference is not None
+    assert not found.difference.tested
+    assert "not bounded" in found.reason
+
+
+def test_values_outside_their_bounds_are_refused(tmp_path: Path) -> None:
+    """An F1 in percent is another metric than the one whose bounds are known."""
+    for name, gain in (("a", 40.0), ("b", 0.0)):
+        write_run(tmp_path / name, Plan(documents=8, gain=gain, tasks=ONE, date=ord(name)))
+    library = load([tmp_path])
+    with pytest.raises(MismatchError, match=r"em is not what its name says: .*outside"):
+        compare(library, *library.runs, "gen", EM)
+
+
+def _rename(folder: Path, metric: str) -> None:
+    made = write_run(folder, Plan(documents=8, tasks=ONE))
+    for path in (made.results, made.samples["gen"]):
+        text = path.read_text().replace('em,none"', f'{metric},none"')
+        path.write_text(text.replace('em"', f'{metric}"').replace("em_stderr", f"{metric}_stderr"))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +139,9 @@ def test_what_is_no_mean_has_no_differences(tmp_path: Path) -> None:
 
 
 def test_a_constant_gain_is_found(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", Plan(documents=6, gain=0.25, date=1.0))
-    write_run(tmp_path / "b", Plan(documents=6, date=2.0))
+    write_run(tmp_path / "a", Plan(documents=6, gain=0.25, date=1.0, scale=0.5))
+    write_run(tmp_path / "b", Plan(documents=6, date=2.0, scale=0.5))
     library = load([tmp_path])
     found = compare(library, *library.runs, "gen", EM)
-    assert found == (6, pytest.approx(0.25), pytest.approx(0.25), pytest.approx(0.25))
+    assert (found.documents, found.mean, found.differing) == (6, pytest.approx(0.25), 6)
+    assert found.low < 0.25 < found.high

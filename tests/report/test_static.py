@@ -1,4 +1,4 @@
-"""The static rival: its depth is the ledger's, its quality measured or unknown."""
+"""The static baselines: their depths are the ledger's, their quality measured or unknown."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from dynamax_lm.report.paired import against_static
 from dynamax_lm.report.recompute import documents_again, totals_again
 from dynamax_lm.report.rows import Row, arenas, rows_of
 from dynamax_lm.report.static import (
+    ACCOUNTS,
     FULL_DEPTH,
+    OWN_FULL_DEPTH,
+    Account,
     Gain,
-    StaticRival,
+    StaticBaseline,
     equal_cost_depth,
-    judged_by_pairs,
-    static_rival,
+    judged,
+    static_baselines,
 )
 from dynamax_lm.summary import TaskTotals
 from dynamax_lm.tracefile import read_trace
@@ -33,6 +36,10 @@ ONE = {"gen": GENERATION}
 def _arena(folder: Path) -> list[Row]:
     (arena,) = arenas(rows_of(load([folder]).runs))
     return arena
+
+
+def _baseline(row: Row, arena: list[Row], account: Account = "answer") -> StaticBaseline | None:
+    return next((b for b in static_baselines(row, arena) if b.account == account), None)
 
 
 def _static(layer: int, **more: object) -> Plan:
@@ -46,10 +53,10 @@ def _static(layer: int, **more: object) -> Plan:
     seed=st.integers(0, 99),
     state=st.sampled_from(["copy_kv", "propagate"]),
 )
-def test_the_rivals_depth_costs_what_the_row_does(
+def test_the_baselines_depth_costs_what_the_row_does(
     tmp_path_factory: pytest.TempPathFactory, layer: int, seed: int, state: str
 ) -> None:
-    """Bill tokens that all leave at one layer: a model of the rival's depth costs the same."""
+    """Bill tokens that all leave at one layer: a model of the baseline's depth costs the same."""
     folder = tmp_path_factory.mktemp("run")
     settings = {"exit_layers": [layer], "skipped_state": state}
     made = write_run(folder, Plan(seed=seed, tasks=ONE, settings=settings))
@@ -69,57 +76,57 @@ def test_the_rivals_depth_costs_what_the_row_does(
     if state == "copy_kv":  # which costs nothing
         assert depth == pytest.approx(layer)
     else:
-        assert depth > layer, "state that nobody reads is the row's burden, not its rival's"
+        assert depth > layer, "state that nobody reads is the row's burden, not its baseline's"
 
 
 def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
     write_run(tmp_path, Plan(tasks=ONE, exits=(1,)))
     arena = _arena(tmp_path)
-    rival = static_rival(arena[0], arena)
-    assert rival is not None
-    assert (rival.quality, rival.agreement, rival.verdict) == (None, None, "unknown")
-    assert "threshold=0,exit_layers=1 " in rival.source, "the run that would tell"
+    baseline = _baseline(arena[0], arena)
+    assert baseline is not None
+    assert (baseline.quality, baseline.agreement, baseline.verdict) == (None, None, "unknown")
+    assert "threshold=0,exit_layers=1 " in baseline.source, "the run that would tell"
 
 
 def test_between_measured_depths_the_quality_lies_between_theirs(tmp_path: Path) -> None:
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
-    for layer, gain in ((1, 10.0), (7, 50.0)):
+    for layer, gain in ((1, 0.1), (7, 0.5)):
         plan = _static(layer)
-        plan.gain = gain
+        plan.gain, plan.scale = gain, 0.5
         write_run(tmp_path / str(layer), plan)
     arena = _arena(tmp_path)
     row = next(row for row in arena if row.kind == "dynamic")
-    rival = static_rival(row, arena)
-    assert rival is not None
-    assert rival.quality is not None
-    assert 1 < rival.depth < 7
+    baseline = _baseline(row, arena)
+    assert baseline is not None
+    assert baseline.quality is not None
+    assert 1 < baseline.depth < 7
     low, high = (
         next(r.quality.mean for r in arena if r.setting.startswith(f"always layer {layer}"))
         for layer in (1, 7)
     )
-    share = (rival.depth - 1) / 6
-    assert rival.quality == pytest.approx(low + share * (high - low))
-    assert rival.verdict in {"does not beat", "mixed"}
+    share = (baseline.depth - 1) / 6
+    assert baseline.quality == pytest.approx(low + share * (high - low))
+    assert baseline.verdict == "not tested", "before documents are paired"
 
 
-def test_the_interpolated_rival_is_paired_by_document(tmp_path: Path) -> None:
+def test_the_interpolated_baseline_is_paired_by_document(tmp_path: Path) -> None:
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
     for layer in (1, 7):
         write_run(tmp_path / str(layer), replace(_static(layer), seed=layer))
     library = load([tmp_path])
     (arena,) = arenas(rows_of(library.runs))
     row = next(row for row in arena if row.kind == "dynamic")
-    rival = static_rival(row, arena)
-    assert rival is not None
-    assert rival.quality is not None
-    assert rival.agreement is not None
+    baseline = _baseline(row, arena)
+    assert baseline is not None
+    assert baseline.quality is not None
+    assert baseline.agreement is not None
     assert row.agreement is not None
-    assert sum(weight for _, weight in rival.mixture) == pytest.approx(1)
-    quality, agreement = against_static(library, row, rival)
+    assert sum(weight for _, weight in baseline.mixture) == pytest.approx(1)
+    quality, agreement = against_static(library, row, baseline)
     assert quality.difference is not None
     assert agreement.difference is not None
-    assert quality.difference.mean == pytest.approx(row.quality.mean - rival.quality)
-    assert agreement.difference.mean == pytest.approx(row.agreement.mean - rival.agreement)
+    assert quality.difference.mean == pytest.approx(row.quality.mean - baseline.quality)
+    assert agreement.difference.mean == pytest.approx(row.agreement.mean - baseline.agreement)
     assert quality.difference.low < quality.difference.mean < quality.difference.high
 
 
@@ -130,15 +137,15 @@ def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
     library = load([tmp_path])
     (arena,) = arenas(rows_of(library.runs))
     row = next(row for row in arena if row.kind == "dynamic")
-    rival = static_rival(row, arena)
-    assert rival is not None
-    assert rival.mixture[1][0] is None
+    baseline = _baseline(row, arena)
+    assert baseline is not None
+    assert baseline.mixture[1][0] is None
     assert row.full_depth is not None
     static = next(r for r in arena if r.kind == "static")
-    share = (rival.depth - 1) / 7
+    share = (baseline.depth - 1) / 7
     expected = (1 - share) * static.quality.mean + share * row.full_depth.mean
-    assert rival.quality == pytest.approx(expected)
-    (quality, _) = against_static(library, row, rival)
+    assert baseline.quality == pytest.approx(expected)
+    (quality, _) = against_static(library, row, baseline)
     assert quality.difference is not None
     assert quality.difference.mean == pytest.approx(row.quality.mean - expected)
 
@@ -146,14 +153,14 @@ def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
 def test_a_static_run_speaks_for_every_skipped_state(tmp_path: Path) -> None:
     """No layer above its exit ever runs; where there are two, the one like the row is taken."""
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
-    write_run(tmp_path / "b", replace(_static(1, skipped_state="copy_kv"), gain=5.0))
+    write_run(tmp_path / "b", replace(_static(1, skipped_state="copy_kv"), gain=0.1, scale=0.5))
     for name, run in (("b", "copy_kv"), ("c", "propagate")):
         if name == "c":
-            write_run(tmp_path / "c", replace(_static(1), gain=9.0))
+            write_run(tmp_path / "c", replace(_static(1), gain=0.5, scale=0.5))
         arena = _arena(tmp_path)
-        rival = static_rival(next(row for row in arena if row.kind == "dynamic"), arena)
-        assert rival is not None
-        lower = rival.mixture[0][0]
+        baseline = _baseline(next(row for row in arena if row.kind == "dynamic"), arena)
+        assert baseline is not None
+        lower = baseline.mixture[0][0]
         assert lower is not None
         assert lower.run.settings["skipped_state"] == run
 
@@ -161,16 +168,62 @@ def test_a_static_run_speaks_for_every_skipped_state(tmp_path: Path) -> None:
 def test_a_setting_that_costs_more_than_full_depth_never_beats_it(tmp_path: Path) -> None:
     made = write_run(tmp_path, Plan(tasks=ONE, exits=(7,)))
     data = made.data()
-    totals = data["config"]["early_exit"]["tasks"]["gen"]
-    totals["flops_saved"] = -0.1
+    flops = data["config"]["early_exit"]["tasks"]["gen"]["ledger"]["flops"]
+    flops["spent"] = 1.1 * flops["full_depth"]
     table = data["results"]["gen"]
     table["agreement,none"] = 1.0
     table["em,none"] = table["full_depth_em,none"]
     made.results.write_text(json.dumps(data))
     arena = _arena(tmp_path)
-    rival = static_rival(arena[0], arena)
-    assert rival is not None
-    assert (rival.source, rival.verdict, rival.depth) == (FULL_DEPTH, "does not beat", 8)
+    for baseline in static_baselines(arena[0], arena):
+        assert (baseline.source, baseline.depth) == (FULL_DEPTH, 8)
+        assert baseline.verdict == "does not beat"
+        assert baseline.name == OWN_FULL_DEPTH, "one comparison, whatever the account"
+
+
+def test_with_prompts_the_baseline_is_deeper(tmp_path: Path) -> None:
+    """It spares the layers that prompts pay above it, and a dynamic setting does not."""
+    made = write_run(tmp_path, Plan(tasks=ONE, exits=(2,)))
+    (row,) = _arena(tmp_path)
+    answer, total = (equal_cost_depth(row, account) for account in ACCOUNTS)
+    assert answer is not None
+    assert total is not None
+    assert answer < total < 8
+    totals = made.data()["config"]["early_exit"]["tasks"]["gen"]
+    flops = totals["ledger"]["flops"]
+    emission = totals["tokens"] * (norm_flops(COSTS) + unembed_flops(COSTS))
+    again = total / 8 * (flops["prompt"] + flops["full_depth"] - emission) + emission
+    assert again == pytest.approx(flops["spent"] + flops["prompt"])
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_a_baseline_pays_for_the_translator_it_speaks_through(
+    tmp_path: Path, account: Account
+) -> None:
+    """So that for the same FLOPs it is less deep."""
+    write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
+    depths = []
+    for translator in (0, 300):
+        made = write_run(tmp_path / "b", _static(1, heads="h", heads_fingerprint="ab"))
+        data = made.data()
+        extras = [{"classifier": 10**6, "translator": translator}]
+        data["config"]["early_exit"]["costs"]["exit_extras"] = extras
+        made.change(data)
+        arena = _arena(tmp_path)
+        row = next(row for row in arena if row.kind == "dynamic")
+        baseline = _baseline(row, arena, account)
+        assert baseline is not None
+        depths.append(baseline.depth)
+        (_, low), (_, high) = baseline.mixture
+        bill = row.run.totals("gen")
+        assert bill is not None
+        flops = bill["ledger"]["flops"]
+        prompt = flops["prompt"] if account == "total" else 0
+        emission = bill["tokens"] * (norm_flops(COSTS) + unembed_flops(COSTS))
+        layer = (flops["full_depth"] - emission + prompt) / 8
+        costs = (layer + emission + bill["tokens"] * translator, 8 * layer + emission)
+        assert low * costs[0] + high * costs[1] == pytest.approx(flops["spent"] + prompt)
+    assert depths[1] < depths[0]
 
 
 def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
@@ -179,36 +232,34 @@ def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
     del data["config"]["early_exit"]["costs"]
     made.change(data)
     arena = _arena(tmp_path)
-    assert static_rival(arena[0], arena) is None
+    assert static_baselines(arena[0], arena) == ()
 
 
-ENDS = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(
-    lambda pair: Gain("em", min(pair), max(pair))
+POINT = StaticBaseline("answer", 3.0, 0.5, 0.9, "measured", "not tested")
+GAINS = st.sampled_from([(False, False), (True, False), (False, True)]).map(
+    lambda pair: Gain("em", *pair)
 )
 
 
-@given(gains=st.lists(ENDS, min_size=1, max_size=2), costlier=st.booleans())
-def test_only_an_interval_without_zero_decides(gains: list[Gain], costlier: bool) -> None:
-    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
-    verdict = judged_by_pairs(point, gains, costlier=costlier).verdict
-    assert (verdict in {"beats", "mixed"}) == any(gain.low > 0 for gain in gains)
-    turned = judged_by_pairs(
-        point, [Gain("em", -high, -low) for _, low, high in gains], costlier=costlier
-    )
-    swapped = {"beats": "does not beat", "does not beat": "beats"}
-    if not costlier:
-        assert turned.verdict == swapped.get(verdict, verdict)
-    elif not any(gain.low > 0 for gain in gains):
-        assert verdict == "does not beat"
+@given(gains=st.lists(GAINS, min_size=1, max_size=2), costlier=st.booleans())
+def test_only_what_is_shown_decides(gains: list[Gain], costlier: bool) -> None:
+    point = replace(POINT, source=FULL_DEPTH) if costlier else POINT
+    verdict = judged(point, gains).verdict
+    assert (verdict in {"beats", "mixed"}) == any(gain.better for gain in gains)
+    assert (verdict in {"is worse", "mixed"}) == any(gain.worse for gain in gains)
+    turned = judged(point, [Gain(g.metric, g.worse, g.better) for g in gains]).verdict
+    swapped = {"beats": "is worse", "is worse": "beats"}
+    assert turned == swapped.get(verdict, verdict)
+    if not any(gain.better or gain.worse for gain in gains):
+        assert verdict == ("does not beat" if costlier else "not distinguishable")
 
 
-def test_without_pairs_the_means_keep_their_say() -> None:
-    point = StaticRival(3.0, 0.5, 0.9, "measured", "beats")
-    assert judged_by_pairs(point, [], costlier=False) == point
+def test_without_pairs_nothing_is_said() -> None:
+    assert judged(POINT, []).verdict == "not tested"
+    assert judged(replace(POINT, verdict="unknown"), []).verdict == "unknown"
 
 
 def test_a_verdict_names_the_metrics_that_made_it() -> None:
-    point = StaticRival(3.0, 0.5, 0.9, "measured", "unknown")
-    gains = [Gain("em", -0.2, 0.1), Gain("agreement", 0.02, 0.1)]
-    judged = judged_by_pairs(point, gains, costlier=False)
-    assert (judged.verdict, judged.told_by) == ("beats", ("agreement",))
+    gains = [Gain("em", False, False), Gain("agreement", True, False)]
+    found = judged(POINT, gains)
+    assert (found.verdict, found.told_by) == ("beats", ("agreement",))

@@ -12,7 +12,9 @@ from synthetic import Plan, write_plain, write_run
 from dynamax_lm.report import tables
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import load
+from dynamax_lm.report.page import leaderboard_page
 from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static import ACCOUNTS
 
 
 def _board(folder: Path) -> Leaderboard:
@@ -40,20 +42,22 @@ def test_markdown_has_a_line_a_row_and_as_many_cells_as_columns(tmp_path: Path) 
     first, second = tables.to_markdown(board).split("\nPaired by document")
     lines = first.strip().splitlines()
     assert len(lines) == 2 + len(board.entries)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {16}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {17}
     assert len(second.strip().splitlines()) == 2 + 2 + len(board.comparisons)
 
 
-def test_a_setting_that_does_not_beat_its_static_rival_is_marked(tmp_path: Path) -> None:
+def test_a_setting_that_does_not_beat_its_baseline_is_marked(tmp_path: Path) -> None:
     board = _board(tmp_path)
     for entry in board.entries:
-        text = tables.rival_text(entry)
-        if entry.rival is None:
-            assert text == "–"
-        elif entry.rival.verdict == "beats":
-            assert text.startswith("✓")
-        else:
-            assert text.startswith(("✗", "≈")) or "not measured" in text
+        for account in ACCOUNTS:
+            baseline = tables.baseline_of(entry, account)
+            text = tables.baseline_text(baseline)
+            if baseline is None:
+                assert text == "–"
+            elif baseline.verdict == "beats":
+                assert text.startswith("✓")
+            else:
+                assert text.startswith(("✗", "≈", "·")) or "not measured" in text
 
 
 def test_the_oracle_is_never_shown_as_a_result(tmp_path: Path) -> None:
@@ -63,8 +67,7 @@ def test_the_oracle_is_never_shown_as_a_result(tmp_path: Path) -> None:
 
 
 def test_equal_documents_are_no_interval_of_nothing(tmp_path: Path) -> None:
-    """Bootstrapping equal pairs gives [0, 0], which would claim more than they say."""
-    made = write_run(tmp_path)
+    made = write_run(tmp_path, Plan(documents=6))
     for path in made.samples.values():
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         same = [line | {"em": 0.5, "full_depth_em": 0.5} for line in lines]
@@ -73,8 +76,21 @@ def test_equal_documents_are_no_interval_of_nothing(tmp_path: Path) -> None:
     for numbers in data["results"].values():
         numbers |= {"em,none": 0.5, "full_depth_em,none": 0.5}
     made.change(data)
-    comparisons = build(load([tmp_path])).comparisons
-    assert {tables.difference_text(one) for one in comparisons} == {"no document differs, n = 5"}
+    for one in build(load([tmp_path])).comparisons:
+        text = tables.difference_text(one)
+        assert text.endswith("n = 6, no document differs")
+        assert "[−0." in text
+
+
+def test_a_page_says_over_how_many_comparisons_it_has_looked(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", Plan(documents=8))
+    write_run(tmp_path / "b", Plan(documents=8, threshold=0.9))
+    board = build(load([tmp_path]))
+    assert board.tested == 4, "two settings, two tasks, one metric each"
+    said = "This page looked at 4 comparisons."
+    assert said in tables.to_markdown(board)
+    assert said in leaderboard_page(board, runs=2)
+    assert json.loads(tables.to_json(board))["comparisons_tested"] == 4
 
 
 def test_what_was_not_asked_the_same_is_told_apart(tmp_path: Path) -> None:

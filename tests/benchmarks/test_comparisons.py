@@ -1,0 +1,64 @@
+"""A short version of ``benchmarks.validity.comparisons``: ties of real documents, and true gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from benchmarks.validity.comparisons import (
+    SIDE,
+    Draw,
+    claims,
+    expected,
+    missed,
+    new,
+    of_the_same_cost,
+    old,
+    plain_means,
+    randomised,
+)
+from benchmarks.validity.populations import populations
+
+DRAWS = 150
+FALSE_ALARM = 1e-6
+"""Chance that one of these fails although the claims are made as seldom as they should be."""
+
+
+def _too_often(rate: float, allowed: float) -> bool:
+    return bool(binomtest(round(rate * DRAWS), DRAWS, allowed, "greater").pvalue < FALSE_ALARM)
+
+
+@pytest.mark.parametrize("number", range(len(populations())))
+@pytest.mark.parametrize("draw", [expected(), randomised, of_the_same_cost])
+def test_ties_are_told_apart_at_most_as_often_as_allowed(number: int, draw: Draw) -> None:
+    one = populations()[number]
+    for count in (6, 20, 40, 100, 1000):
+        rates = claims(one, count, DRAWS, new, draw)
+        assert not _too_often(rates.higher, SIDE), count
+        assert not _too_often(rates.lower, SIDE), count
+
+
+def test_these_documents_are_what_percentile_intervals_fail_on() -> None:
+    """Else the test above would prove little."""
+    rates = [claims(one, 20, DRAWS, old, expected()).higher for one in populations()]
+    assert all(_too_often(rate, SIDE) for rate in rates)
+
+
+def test_the_populations_have_no_gap_but_the_one_that_is_made() -> None:
+    for one in populations():
+        assert np.abs(one.gaps().mean()) < 1e-12
+        assert one.gaps(0.02).mean() == pytest.approx(0.02)
+        assert np.abs(one.gaps(0.02)).max() <= 1
+
+
+def test_a_true_gap_is_found() -> None:
+    for one in populations():
+        assert claims(one, 1000, 20, new, expected(0.02)).higher > 0.5
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_interval_of_a_plain_mean_covers_it(place: int) -> None:
+    _, values, bounds = list(plain_means())[place]
+    for count in (6, 20, 100):
+        assert not _too_often(missed(values, bounds, count, DRAWS, new), 2 * SIDE)
