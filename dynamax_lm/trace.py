@@ -3,15 +3,20 @@
 Owns the record of one answer (a generated text, or a scored continuation) and the responses that
 carry it through lm-eval. It does not know of models, layers, thresholds or files.
 
-Which tokens count (DESIGN, "Which tokens count"): the answer's own tokens up to and including its
-stop; never pads, prompts, batch-size probes, or text after a stop.
+Which tokens count: an answer's own, up to and including its stop; never pads, prompts, batch-size
+probes, or what follows a stop. The first ``text_tokens`` of them make the text that is returned,
+the others the stop alone. The two are told apart here, since a stop that every early layer predicts
+would otherwise stand for the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
+
+RECORDS = 2
+"""Version of the records' form; a response cache that holds those of another version is refused."""
 
 
 class TokenRow(NamedTuple):
@@ -81,6 +86,9 @@ class AnswerTrace:
         reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
             without it (`fulldepth`), else ``None``; ``None`` where no such pass was made. How
             often the two differ is the noise floor of ``agreement``.
+        text_tokens: how many tokens, from the first, give at least one character to the text before
+            the stop; 0 where the answer begins with its stop. ``None`` for scored continuations,
+            which have no stop: all of their tokens are text.
     """
 
     prompt_tokens: int
@@ -90,6 +98,7 @@ class AnswerTrace:
     confidence: tuple[float | None, ...]
     full_depth: tuple[int, ...] | None = None
     reference_pass: tuple[int | None, ...] | None = None
+    text_tokens: int | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.tokens), len(self.emitted), len(self.layers_used), len(self.confidence)}
@@ -99,6 +108,8 @@ class AnswerTrace:
             lengths.add(len(self.reference_pass))
         if len(lengths) != 1:
             raise ValueError(f"a trace has one entry per token in every field, got {lengths}")
+        if self.text_tokens is not None and not 0 <= self.text_tokens <= len(self):
+            raise ValueError(f"{self.text_tokens} text tokens of {len(self)}")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -109,6 +120,22 @@ class AnswerTrace:
         again: tuple[int | None, ...] = self.reference_pass or (None,) * len(self)
         columns = (self.tokens, self.emitted, self.layers_used, self.confidence, full, again)
         return [TokenRow(i, *row) for i, row in enumerate(zip(*columns, strict=True))]
+
+    @property
+    def text(self) -> AnswerTrace:
+        """The answer as if it ended with its text: without the tokens that only make the stop."""
+        if self.text_tokens is None or self.text_tokens == len(self):
+            return self
+        end = self.text_tokens
+        return replace(
+            self,
+            tokens=self.tokens[:end],
+            emitted=self.emitted[:end],
+            layers_used=self.layers_used[:end],
+            confidence=self.confidence[:end],
+            full_depth=None if self.full_depth is None else self.full_depth[:end],
+            reference_pass=None if self.reference_pass is None else self.reference_pass[:end],
+        )
 
     @property
     def agreeing(self) -> int | None:
@@ -185,14 +212,21 @@ class ExitRecord:
     Attributes:
         fingerprint: identifies the model and every setting that can change a number.
         traces: the answers behind the response: one, or one per window of a rolling likelihood.
-        bill: their FLOPs.
+        bill: their FLOPs, the stop's tokens included.
         reference: the full-depth response, or ``None`` without a reference.
+        text_bill: their FLOPs as if each ended with its text; ``None`` where that is all of them.
     """
 
     fingerprint: str
     traces: tuple[AnswerTrace, ...]
     bill: Bill
     reference: Reference | None = None
+    text_bill: Bill | None = None
+
+    @property
+    def billed_text(self) -> Bill:
+        """FLOPs without the tokens that only make a stop."""
+        return self.bill if self.text_bill is None else self.text_bill
 
 
 class TracedText(str):

@@ -40,7 +40,9 @@ class TraceLine(NamedTuple):
         prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
             token's position in its whole sequence is ``prompt_tokens + position``.
         reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
-            without it; older files do not have it.
+            without it.
+        text_tokens: how many of the answer's tokens make its text, as in `AnswerTrace`; ``None``
+            for scored continuations.
     """
 
     task: str
@@ -56,6 +58,12 @@ class TraceLine(NamedTuple):
     full_depth: int | None
     prompt_tokens: int
     reference_pass: int | None = None
+    text_tokens: int | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the token is part of the text, not of the stop alone."""
+        return self.text_tokens is None or self.position < self.text_tokens
 
 
 class TraceWriter:
@@ -90,6 +98,7 @@ class TraceWriter:
                     *(self.task, doc_id, request, repeat, window),
                     **row._asdict(),
                     prompt_tokens=trace.prompt_tokens,
+                    text_tokens=trace.text_tokens,
                 )
                 self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
 
@@ -143,10 +152,17 @@ def trace_files(folder: Path, task: str | None = None) -> list[Path]:
 
 
 def read_trace(path: Path) -> Iterator[TraceLine]:
-    """The lines of one trace file, one at a time."""
+    """The lines of one trace file, one at a time.
+
+    Raises:
+        ValueError: the file was written before rows said which tokens are text.
+    """
     with path.open(encoding="utf-8") as file:
         for line in file:
-            yield TraceLine(**json.loads(line))
+            row = json.loads(line)
+            if isinstance(row, dict) and "text_tokens" not in row:
+                raise ValueError("written by an older version: rows lack text_tokens; run it again")
+            yield TraceLine(**row)
 
 
 def _stem(task: str) -> str:

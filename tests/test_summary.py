@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,19 @@ def test_without_tokens_there_is_nothing_to_average() -> None:
     assert summarise([empty]).values() == {"consistency": 1.0}
 
 
+def test_without_text_only_what_its_stop_did_is_told() -> None:
+    stop = replace(trace((4, 8), (0, 9)), text_tokens=0)
+    record = ExitRecord("f", (stop,), Bill(9, 1, full_depth=2), "", Bill(9))
+    summary = summarise([Request("generate_until", (Answer("", record),))])
+    assert summary.values() == {
+        "consistency": 1.0,
+        "layers_used_with_stop": 6.0,
+        "flops_saved_with_stop": 0.5,
+        "agreement_with_stop": 0.5,
+        "stop_share": 1.0,
+    }
+
+
 def test_one_answer_without_reference_leaves_agreement_out() -> None:
     request = Request(
         "generate_until",
@@ -131,7 +145,9 @@ def documents(draw: st.DrawFn) -> list[Request]:
 def test_pooling_parts_is_pooling_all(
     left: list[list[Request]], right: list[list[Request]]
 ) -> None:
-    assert pool(left) + pool(right) == pool([*left, *right])
+    parts, whole = pool(left) + pool(right), pool([*left, *right])
+    assert parts.texts.distinct >= whole.texts.distinct, "a text that both have counts twice"
+    assert replace(parts, texts=whole.texts) == whole
 
 
 @given(st.lists(documents(), max_size=3))
@@ -142,26 +158,65 @@ def test_totals_survive_json(some: list[list[Request]]) -> None:
     assert again.total == run.tasks["a"] + run.tasks["b"]
 
 
+@given(documents(), st.data())
+def test_values_of_the_text_are_those_of_an_answer_that_ends_with_it(
+    requests: list[Request], data: st.DataObject
+) -> None:
+    """And those with the stop do not depend on where the text ends."""
+    longer, shorter = [], []
+    for request in requests:
+        pairs = []
+        for one in request.answers:
+            (whole,) = one.record.traces
+            cut = replace(whole, text_tokens=data.draw(st.integers(0, len(whole))))
+            bill = Bill(*(data.draw(flops) for _ in range(8)))
+            kept = replace(one.record, traces=(cut,), text_bill=bill)
+            ended = replace(one.record, traces=(cut.text,), bill=bill)
+            pairs.append((Answer(one.response, kept), Answer(one.response, ended)))
+        ours, theirs = zip(*pairs, strict=True)
+        longer.append(Request(request.kind, ours))
+        shorter.append(Request(request.kind, theirs))
+    found, alone, before = summarise(longer), summarise(shorter), summarise(requests)
+    for key in ("layers_used", "flops_saved", "flops_saved_total", "agreement"):
+        assert getattr(found, key) == getattr(alone, key)
+    for key in ("layers_used_with_stop", "flops_saved_with_stop", "agreement_with_stop"):
+        assert getattr(found, key) == getattr(before, key)
+    assert found.consistency == before.consistency
+
+
+@given(st.lists(st.sampled_from(["", " ", "\n", "a", " a", "b", "é"])))
+def test_texts_are_counted_by_what_is_left_without_white_space(answers: list[str]) -> None:
+    found = pool([[text((one, None))] for one in answers]).texts
+    bare = [one.strip() for one in answers]
+    assert found == (len(bare), bare.count(""), len(set(bare)))
+    assert found.mostly_empty == (bare.count("") > len(bare) / 2)
+    assert found.few == (len(set(bare)) < len(bare) / 2)
+
+
 def test_json_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError, match="schema 99"):
         RunTotals.from_json({"schema": 99})
+    with pytest.raises(ValueError, match="count the stop with the answer"):
+        RunTotals.from_json({"schema": 1})
 
 
-def test_merged_runs_pool_task_by_task() -> None:
+def test_a_run_pools_task_by_task() -> None:
     one = pool([[text(("a", "a"))]])
-    run, other = RunTotals({"a": one}), RunTotals({"a": one, "b": one})
-    run.merge(other)
+    run = RunTotals({"a": one})
+    for task in ("a", "b"):
+        run.add(task, one)
     assert run.tasks["a"].documents == 2
     assert run.tasks["b"] == one
-    assert run.total.tokens == 3
+    assert run.total.text.tokens == 3
 
 
 def test_pooled_values_weigh_tokens() -> None:
     totals = pool([[text(("a", "a"))], [Request("x", (answer(0, 0, None, trace((16,) * 3)),))]])
-    assert totals.layers_used == (4 + 3 * 16) / 4
-    assert totals.agreement == 1.0
-    assert totals.depths == {4: 1, 16: 3}
-    assert TaskTotals().layers_used is None
+    assert totals.text.layers_used == (4 + 3 * 16) / 4
+    assert totals.text.agreement == 1.0
+    assert totals.text.depths == {4: 1, 16: 3}
+    assert totals.with_stop == totals.text
+    assert TaskTotals().text.layers_used is None
 
 
 def test_shares_of_the_ledger_sum_to_what_was_not_saved() -> None:

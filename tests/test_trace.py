@@ -21,8 +21,8 @@ from dynamax_lm.trace import (
     record_of,
 )
 
-TRACE = AnswerTrace(4, (7, 8), (7, 9), (2, 3), (0.5, None), (7, 8))
-RECORD = ExitRecord("print", (TRACE,), Bill(layers=5, full_depth=10), "text")
+TRACE = AnswerTrace(4, (7, 8), (7, 9), (2, 3), (0.5, None), (7, 8), None, 1)
+RECORD = ExitRecord("print", (TRACE,), Bill(layers=5, full_depth=10), "text", Bill(layers=2))
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,13 @@ def test_savings_are_net_and_may_be_negative() -> None:
     assert bill.flops_saved == pytest.approx(-0.5)
     assert bill.flops_saved_total == pytest.approx(1 - 250 / 200)
     assert Bill().flops_saved == 0.0
+
+
+def test_an_answers_text_is_the_answer_cut_before_its_stop() -> None:
+    assert TRACE.text == AnswerTrace(4, (7,), (7,), (2,), (0.5,), (7,), None, 1)
+    assert TRACE.text.agreeing == 1
+    scored = AnswerTrace(0, (1, 2), (1, 2), (2, 3), (None, None))
+    assert scored.text is scored
+    assert ExitRecord("print", (scored,), Bill(layers=5)).billed_text == Bill(layers=5)
+    with pytest.raises(ValueError, match="3 text tokens of 2"):
+        AnswerTrace(0, (1, 2), (1, 2), (2, 3), (None, None), None, None, 3)

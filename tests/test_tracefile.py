@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -17,6 +18,7 @@ GENERATED = AnswerTrace(
     layers_used=(4, 16),
     confidence=(0.1 + 0.2, None),
     full_depth=(5, 7),
+    text_tokens=1,
 )
 SCORED = AnswerTrace(2, (8,), (9,), (1,), (1.0,))
 
@@ -27,11 +29,23 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         writer.write(18, 3, 1, (SCORED, SCORED))
     (path,) = trace_files(tmp_path / "new" / "folder")
     assert list(read_trace(path)) == [
-        TraceLine("coqa", 17, 0, 0, 0, 0, 5, 5, 4, 0.1 + 0.2, 5, 3),
-        TraceLine("coqa", 17, 0, 0, 0, 1, 6, 6, 16, None, 7, 3),
-        TraceLine("coqa", 18, 3, 1, 0, 0, 8, 9, 1, 1.0, None, 2),
-        TraceLine("coqa", 18, 3, 1, 1, 0, 8, 9, 1, 1.0, None, 2),
+        TraceLine("coqa", 17, 0, 0, 0, 0, 5, 5, 4, 0.1 + 0.2, 5, 3, None, 1),
+        TraceLine("coqa", 17, 0, 0, 0, 1, 6, 6, 16, None, 7, 3, None, 1),
+        TraceLine("coqa", 18, 3, 1, 0, 0, 8, 9, 1, 1.0, None, 2, None, None),
+        TraceLine("coqa", 18, 3, 1, 1, 0, 8, 9, 1, 1.0, None, 2, None, None),
     ]
+    assert [line.is_text for line in read_trace(path)] == [True, False, True, True]
+
+
+def test_a_file_whose_rows_do_not_tell_text_from_stop_is_refused(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path, "coqa") as writer:
+        writer.write(0, 0, 0, (GENERATED,))
+    old = [json.loads(line) for line in writer.path.read_text().splitlines()]
+    for row in old:
+        del row["text_tokens"]
+    writer.path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(ValueError, match="older version"):
+        list(read_trace(writer.path))
 
 
 def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from dynamax_lm.certify.statistics import Losses, PValue
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.reference import PREFIX
 from dynamax_lm.settings.values import hint
+from dynamax_lm.summary import Texts, text_key
+from dynamax_lm.trace import record_of
 
 AGREEMENT, CONSISTENCY = "agreement", "consistency"
 LIKENESS = (AGREEMENT, CONSISTENCY)
@@ -47,12 +49,18 @@ class Loss:
             sample: the logged values of the document.
 
         Returns:
-            1 - the value, in [0, 1], for likeness to full depth; the full-depth model's value less
-            the run's own, in [-1, 1], for a metric of the task (its negative if lower is better).
+            1 - the value, in [0, 1], for likeness to full depth; of an answer without text, which
+            has no agreement, 0 if it stops as full depth does and 1 if not; the full-depth model's
+            value less the run's own, in [-1, 1], for a metric of the task (its negative if lower
+            is better).
 
         Raises:
             SettingError: the document has no such value, or one outside [0, 1].
         """
+        if self.metric == AGREEMENT and sample.get(AGREEMENT) is None:
+            # No text, hence no agreement of it. Where its stop is full depth's own, token by token,
+            # full depth answers nothing either; elsewhere everything is lost.
+            return float(self._share(sample, f"{AGREEMENT}_with_stop") < 1)
         if self.metric in LIKENESS:
             return 1 - self._share(sample, self.metric)
         loss = self._share(sample, PREFIX + self.metric) - self._share(sample, self.metric)
@@ -107,6 +115,31 @@ def unknown_metric(metric: str, known: Collection[str]) -> SettingError:
         f"metric={metric}: no such metric here; choose one of {', '.join(names)}"
         f"{hint(metric, names)}"
     )
+
+
+def refuse_empty(task: str, samples: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses a task to which full depth itself mostly answers nothing.
+
+    Args:
+        task: its name.
+        samples: logged values, with the model's own responses.
+
+    Raises:
+        SettingError: more than half of the full-depth answers are empty.
+    """
+    records = [
+        record_of(response)
+        for sample in samples
+        for repeats in sample["resps"]
+        for response in repeats
+    ]
+    answers = (record.reference for record in records if record is not None)
+    texts = Texts.of(text_key(answer) for answer in answers if isinstance(answer, str))
+    if texts.mostly_empty:
+        raise SettingError(
+            f"tasks={task}: {texts.empty} of {texts.answers} full-depth answers are empty, and "
+            f"likeness to them says nothing; ask so that the model answers, as with --num_fewshot"
+        )
 
 
 def losses_of(loss: Loss, samples: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Losses:

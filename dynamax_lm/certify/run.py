@@ -14,7 +14,13 @@ import numpy as np
 
 from dynamax_lm import __version__
 from dynamax_lm.certificate import Certificate, CertifiedTask, GridPoint, TaskOutcome
-from dynamax_lm.certify.losses import Loss, choose_loss, losses_of, unknown_metric
+from dynamax_lm.certify.losses import (
+    Loss,
+    choose_loss,
+    losses_of,
+    refuse_empty,
+    unknown_metric,
+)
 from dynamax_lm.certify.needed import LEAST, needed_without_loss
 from dynamax_lm.certify.sequence import check_grid, fixed_sequence, last_passed
 from dynamax_lm.certify.tasks import ChosenTask
@@ -190,11 +196,12 @@ def _outcome(
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
     # A random order, chosen without looking: files are often sorted, and bets learn as they go.
     order = np.random.default_rng(question.seed).permutation(chosen.documents).tolist()
+    refuse_empty(chosen.name, first)
     values = losses_of(loss, first, order)
-    saved = [sample["flops_saved"] for sample in first]
+    saved = [sample["flops_saved"] for sample in first if "flops_saved" in sample]
     return TaskOutcome(
         task=chosen.name,
         mean_loss=float(values.mean()),
         p_value=loss.p_value(values, question.risk, question.delta),
-        flops_saved=float(np.mean(saved)),
+        flops_saved=float(np.mean(saved)) if saved else 0.0,
     )

@@ -17,15 +17,18 @@ LOW_AGREEMENT = 0.9
 
 CONVENTION = (
     "layers_used counts decoder layers run for an emitted token, 1..L. The prompt without its last "
-    "token is prefilled at full depth; answer tokens are those generated, up to and including the "
-    "stop, or the continuation's in scoring. flops_saved counts answer tokens only; "
+    "token is prefilled at full depth. layers_used, flops_saved and agreement are over the tokens "
+    "that give the returned text at least one character (in scoring: the continuation's); under "
+    "with_stop they are over all generated tokens, up to and including the stop, and stop_share is "
+    "the share of these that make the stop alone. flops_saved counts answer tokens only; "
     "flops_saved_total has the prompt in both. agreement is the share of emitted tokens equal to "
     "the full-depth model's most likely token after the same prefix; a token that ran every layer "
     "over a state that no exit has touched (under recompute: over a restored one) is that token by "
     "definition. agreement_noise is how often the reference's parallel pass differs on such "
-    "tokens: what rounding alone may take off agreement elsewhere. The tables average "
-    "per-document values; the values here pool tokens. The reference is never billed. "
-    + FLOPS_CONVENTION
+    "tokens: what rounding alone may take off agreement elsewhere. An answer is empty if its text "
+    "has no character but white space; distinct_answers are counted within each task. The tables "
+    "average per-document values, without documents that have none; the values here pool tokens. "
+    "The reference is never billed. " + FLOPS_CONVENTION
 )
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
@@ -75,8 +78,9 @@ def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
         return
     run.warned = True
     warn_of_uncertified(certificate)
-    _tell_noise(run.totals.total.noise)
-    agreement = run.totals.total.agreement
+    _tell_noise(run.totals.total.with_stop.noise)
+    _warn_of_texts(run)
+    agreement = run.totals.total.text.agreement
     if agreement is None or agreement >= LOW_AGREEMENT:
         return
     _log.warning(
@@ -85,3 +89,23 @@ def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
         "`python -m dynamax_lm.heads.train` trains better ones",
         100 * agreement,
     )
+
+
+def _warn_of_texts(run: Run) -> None:
+    """One line on answers without text, one on answers that are mostly the same."""
+    found = {name: totals.texts for name, totals in sorted(run.totals.tasks.items())}
+    total = run.totals.total.texts
+    if total.empty:
+        parts = (f"{name} {one.empty} of {one.answers}" for name, one in found.items() if one.empty)
+        _log.warning(
+            "%d of %d answers are empty (%s): their depths, savings and agreement say nothing of "
+            "answers; give examples (--num_fewshot) or --apply_chat_template",
+            *(total.empty, total.answers, ", ".join(parts)),
+        )
+    few = [f"{name} {one.distinct} to {one.answers}" for name, one in found.items() if one.few]
+    if few:
+        _log.warning(
+            "few distinct answers (%s questions): what answers them all alike agrees with full "
+            "depth easily",
+            ", ".join(few),
+        )

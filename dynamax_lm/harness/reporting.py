@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dynamax_lm.harness.live import Run, bring_forward, recordless, run_behind
@@ -16,7 +17,16 @@ from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
 from dynamax_lm.harness.setup import note_prompting, setup_of
 from dynamax_lm.harness.tap import Tap, remove_tap
-from dynamax_lm.summary import NOISE, Answer, Request, TaskTotals, pool, summarise
+from dynamax_lm.summary import (
+    NOISE,
+    Answer,
+    Request,
+    TaskTotals,
+    Texts,
+    pool,
+    summarise,
+    text_keys,
+)
 from dynamax_lm.trace import record_of
 from dynamax_lm.tracefile import TraceWriter
 
@@ -30,6 +40,7 @@ class _Part(NamedTuple):
     """What one rank tells the others of its part of a task."""
 
     totals: TaskTotals
+    texts: list[str]
     keys: frozenset[str]
     skipped: str | None
 
@@ -91,16 +102,18 @@ def _report(task: Any, documents: Documents) -> None:
     for doc_id, metrics in reference.by_document.items():
         values[doc_id].update(metrics)
     keys = frozenset(key for document in values.values() for key in document)
-    parts = everywhere(ranks, _Part(pool(everything), keys, reference.skipped))
+    texts = text_keys(request for requests in everything for request in requests)
+    parts = everywhere(ranks, _Part(pool(everything), texts, keys, reference.skipped))
 
     # lm-eval gathers metrics by rank 0's keys and fails where a rank has none of one.
     shared = frozenset.intersection(*(part.keys for part in parts))
-    if not any(part.totals.noise.differing for part in parts):
+    if not any(part.totals.with_stop.noise.differing for part in parts):
         shared -= {NOISE}
     _note_skips(run, task.task_name, parts, shared)
     run.setups[task.task_name] = setup_of(task)
-    for part in parts:
-        run.totals.add(task.task_name, part.totals)
+    totals = sum((part.totals for part in parts), TaskTotals())
+    all_texts = Texts.of(key for part in parts for key in part.texts)
+    run.totals.add(task.task_name, replace(totals, texts=all_texts))
     Tap(task, {doc: _only(shared, metrics) for doc, metrics in values.items()})
     _write_trace(run, task, documents, rank=ranks.rank, of=ranks.world_size)
 
@@ -158,7 +171,7 @@ def _note_skips(run: Run, task: str, parts: Sequence[_Part], shared: frozenset[s
     """Writes down what the task does not report, and why."""
     reason = next((part.skipped for part in parts if part.skipped), None)
     notes = {f"{PREFIX}*": reason} if reason else {}
-    noisy = any(part.totals.noise.differing for part in parts)
+    noisy = any(part.totals.with_stop.noise.differing for part in parts)
     for key in sorted(frozenset.union(*(part.keys for part in parts)) - shared):
         if key == NOISE and not noisy:
             continue

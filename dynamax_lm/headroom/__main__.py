@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     if options.output_path:  # refused before the work, not after it
         folder = writable_folder(Path(options.output_path) / command.checkpoint)
     report = run(command, worthwhile)
-    text = render(report.found, report.verdicts, report.title)
+    text = render(report.found, report.verdicts, report.title, report.textless)
     print(text)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

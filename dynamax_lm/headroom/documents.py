@@ -1,4 +1,7 @@
-"""From lm-eval's samples back to documents: every answer token's ranks and position.
+"""From lm-eval's samples back to documents: the ranks and position of every token of their texts.
+
+Tokens that only make a stop are left out: every early layer predicts them, and a ceiling that
+counted them would promise what no answer can keep.
 
 Owns the link between the batches that a model answers and the documents that lm-eval scores. It
 does not know what is made of them.
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Document:
-    """One document's answer tokens, all requests and repeats together.
+    """The tokens of one document's texts, all requests and repeats together.
 
     Attributes:
         task: the task's name.
@@ -78,16 +81,17 @@ class Probing:
         return [document for document in found if document is not None]
 
     def _document(self, task: str, sample: Mapping[str, Any]) -> Document | None:
-        """A document's tokens; ``None`` where it has none, such as the likelihood of no text."""
+        """A document's tokens; ``None`` where it has none, as an empty answer or a text of none."""
         ranks: list[Ranks] = []
         positions: list[npt.NDArray[np.int64]] = []
         for response in (one for repeats in sample["resps"] for one in repeats):
             record = record_of(response)
             assert record is not None, "our models' responses carry their records"
             for trace in record.traces:
-                ranks.append(self._found[id(trace)][1])
-                positions.append(np.arange(len(trace)) + trace.prompt_tokens)
-        if not ranks:
+                kept = len(trace.text)
+                ranks.append(self._found[id(trace)][1][:kept])
+                positions.append(np.arange(kept) + trace.prompt_tokens)
+        if not any(map(len, positions)):
             return None
         return Document(
             task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions)

@@ -7,8 +7,8 @@ tokens. It does not know models, verdicts or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.intervals import SHARE, Bounds, mean_interval
 from dynamax_lm.ledger import LayerCosts
+from dynamax_lm.summary import Texts
 
 KS = (1, 2, 3, 5, 10)
 """A label is positive where the exit's token is among full depth's k most likely; 1 is strict."""
@@ -23,6 +24,7 @@ KS = (1, 2, 3, 5, 10)
 VOCABULARY_CHECK = "top_prob"
 FREE_CHECK = "oracle"
 _MOST_EXITS = 4
+POOL = "all tasks"
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ class Headroom:
     """One task, or all of them pooled.
 
     Attributes:
-        name: the task's, or ``all tasks``.
+        name: the task's, or ``POOL``.
         documents: how many.
-        tokens: answer tokens of all of them.
+        tokens: of all their texts.
         layers: one for each candidate exit.
         free: a perfect judge over all candidates that costs one projection a token, as the oracle.
         checked: a perfect judge that looks at the vocabulary at every exit it passes, with the
             exits that suit it best.
         default: the same with the exits that a run has by default.
+        texts: how many answers were generated, empty and different.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Headroom:
     free: Ceiling
     checked: Ceiling
     default: Ceiling
+    texts: Texts = field(default_factory=Texts)
 
 
 def measure(
@@ -101,6 +105,7 @@ def measure(
     candidates: tuple[int, ...],
     default_exits: tuple[int, ...],
     skipped_state: str,
+    texts: Mapping[str, Texts] | None = None,
 ) -> list[Headroom]:
     """Each task, and all tasks pooled where there are several, last.
 
@@ -110,6 +115,7 @@ def measure(
         candidates: exit layers that were probed.
         default_exits: those a run would have by default; others than candidates are left out.
         skipped_state: what skipped layers remember, which is billed.
+        texts: of each task's generated answers; of ``POOL``, of all of them; none for scored ones.
     """
     everything = _tokens(documents, candidates)
     best = choose_exits(everything, costs, VOCABULARY_CHECK, skipped_state, _MOST_EXITS)
@@ -118,9 +124,16 @@ def measure(
     tasks = list(dict.fromkeys(document.task for document in documents))
     groups = [(task, [one for one in documents if one.task == task]) for task in tasks]
     if len(groups) > 1:
-        groups.append(("all tasks", list(documents)))
+        groups.append((POOL, list(documents)))
     return [
-        _headroom(name, _tokens(some, candidates), costs, sets, skipped_state)
+        _headroom(
+            name,
+            (texts or {}).get(name, Texts()),
+            _tokens(some, candidates),
+            costs,
+            sets,
+            skipped_state,
+        )
         for name, some in groups
     ]
 
@@ -137,6 +150,7 @@ def _tokens(documents: Sequence[Document], candidates: tuple[int, ...]) -> Token
 
 def _headroom(
     name: str,
+    texts: Texts,
     tokens: Tokens,
     costs: LayerCosts,
     sets: dict[str, tuple[int, ...]],
@@ -159,6 +173,7 @@ def _headroom(
         name=name,
         documents=len(agreement),
         tokens=len(tokens.owners),
+        texts=texts,
         layers=layers,
         **ceilings,
     )

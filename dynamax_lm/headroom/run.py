@@ -12,14 +12,15 @@ from dynamax_lm import __version__
 from dynamax_lm.commandline import Command
 from dynamax_lm.errors import SettingError
 from dynamax_lm.headroom.documents import Probing
-from dynamax_lm.headroom.measure import Headroom, measure
+from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
 from dynamax_lm.ledger import CONVENTION
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.settings.exits import Every, read_exit_rule
 from dynamax_lm.settings.values import is_missing
+from dynamax_lm.summary import TaskTotals
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON form."""
 
 
@@ -33,6 +34,7 @@ class Report:
         found: each task, and their pool last.
         verdicts: one for each.
         settings: what the numbers depend on.
+        textless: tasks all of whose answers are empty; they have no numbers and no verdict.
     """
 
     title: str
@@ -40,6 +42,7 @@ class Report:
     found: tuple[Headroom, ...]
     verdicts: tuple[Verdict, ...]
     settings: dict[str, Any]
+    textless: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -53,6 +56,7 @@ class Report:
             "layers": self.layers,
             "settings": self.settings,
             "groups": groups,
+            "textless": list(self.textless),
             "convention": CONVENTION,
             "version": __version__,
         }
@@ -90,8 +94,18 @@ def run(command: Command, worthwhile: float) -> Report:
     lm.watcher = probing
     results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = probing.documents(results["samples"])
+    totals = TaskTotals.from_json(results["config"]["early_exit"])
+    if not documents and totals.texts.answers:
+        raise SettingError(
+            f"--tasks: all {totals.texts.answers} answers are empty; give examples "
+            f"(--num_fewshot) or --apply_chat_template"
+        )
     if not documents:
         raise SettingError("--tasks: these tasks ask for no answers; name others")
+    texts = {
+        name: TaskTotals.from_json(task).texts
+        for name, task in results["config"]["early_exit"]["tasks"].items()
+    }
     usual = candidates if asked is not None else read_exit_rule(None).place(layers)
     found = measure(
         documents,
@@ -99,6 +113,7 @@ def run(command: Command, worthwhile: float) -> Report:
         candidates=candidates,
         default_exits=usual,
         skipped_state=lm.settings.skipped_state,
+        texts={**texts, POOL: totals.texts},
     )
     config = command.config
     return Report(
@@ -117,4 +132,5 @@ def run(command: Command, worthwhile: float) -> Report:
             "skipped_state": lm.settings.skipped_state,
             "worthwhile": worthwhile,
         },
+        textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
     )

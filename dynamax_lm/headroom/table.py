@@ -12,8 +12,20 @@ from dynamax_lm.headroom.verdict import Verdict
 from dynamax_lm.markdown import markdown_table
 
 
-def render(found: Sequence[Headroom], verdicts: Sequence[Verdict], title: str) -> str:
-    """The whole report; ``found`` and ``verdicts`` go together, the pool last."""
+def render(
+    found: Sequence[Headroom],
+    verdicts: Sequence[Verdict],
+    title: str,
+    textless: Sequence[str] = (),
+) -> str:
+    """The whole report; ``found`` and ``verdicts`` go together, the pool last.
+
+    Args:
+        found: tasks, and their pool last.
+        verdicts: one for each.
+        title: model and checkpoint.
+        textless: tasks that have no numbers, since all of their answers are empty.
+    """
     pool = found[-1]
     parts = [
         f"# Headroom of {title}",
@@ -21,6 +33,8 @@ def render(found: Sequence[Headroom], verdicts: Sequence[Verdict], title: str) -
         _sentence(verdicts[-1].labels),
         verdicts[-1].limits,
         _ceilings(found, verdicts),
+        *_texts(found),
+        *(f"`{name}`: undecided, all answers are empty." for name in textless),
         f"Vocabulary checks are at {_list(pool.checked.exits)} (chosen for all tasks together) or "
         f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % intervals "
         f"from resampled documents.",
@@ -51,6 +65,19 @@ def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
         for one, verdict in zip(found, verdicts, strict=True)
     ]
     return markdown_table(headers, rows)
+
+
+def _texts(found: Sequence[Headroom]) -> list[str]:
+    """One line on the generated answers of each task that has any, and what tokens are counted."""
+    told = [
+        f"`{one.name}` {one.texts.answers} generated, {one.texts.distinct} distinct, "
+        f"{one.texts.empty} empty"
+        for one in found
+        if one.texts.answers
+    ]
+    if not told:
+        return []
+    return [f"Answers: {'; '.join(told)}. Tokens that only make a stop are not counted."]
 
 
 def _layers(one: Headroom) -> str:

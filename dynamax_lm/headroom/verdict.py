@@ -54,8 +54,14 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
         else "no exit saves what a vocabulary check at it costs"
     )
     under = f", under the bar of {bar}" if exits else ""
-    if None in (free.low, free.high):
+    if found.texts.mostly_empty:
         level: Level = "undecided"
+        reason = (
+            f"{found.texts.empty} of {found.texts.answers} answers are empty: nothing follows from "
+            f"the others; give examples (--num_fewshot) or --apply_chat_template"
+        )
+    elif None in (free.low, free.high):
+        level = "undecided"
         few = f"{found.documents} document" + ("s are" if found.documents > 1 else " is")
         reason = f"{perfect}, but {few} too few for an interval; give at least {FEWEST}"
     elif _below(free, worthwhile):

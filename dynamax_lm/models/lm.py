@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from dynamax_lm.models.products import can_pack
 from dynamax_lm.models.requests import (
     TextRequest,
     answer_text,
+    answer_text_tokens,
     fit_score,
     rolling_windows,
     row_seeds,
@@ -57,7 +58,15 @@ from dynamax_lm.settings import (
     refuse_pickled_weights,
     refuse_unknown,
 )
-from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, TracedScore, TracedText, TracedTotal
+from dynamax_lm.trace import (
+    RECORDS,
+    AnswerTrace,
+    Bill,
+    ExitRecord,
+    TracedScore,
+    TracedText,
+    TracedTotal,
+)
 from dynamax_lm.tracefile import check_folder
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
@@ -287,6 +296,7 @@ class DynamaxLM(Processes):
             "weights": self._weights,
             "settings": self.settings.fingerprint_fields(),
             "version": __version__,
+            "records": RECORDS,
         }
         if self._raw_settings.products != AUTO:  # a measured choice must not part two equal runs
             known["products"] = self._raw_settings.products
@@ -438,17 +448,28 @@ class DynamaxLM(Processes):
                 phases=self.phases,
                 memory=self.memory,
             )
+            traces = [
+                replace(
+                    answer.trace,
+                    text_tokens=answer_text_tokens(self, answer.trace.tokens, one.until),
+                )
+                for one, answer in zip(some, answers, strict=True)
+            ]
             if self.watcher is not None:
-                prompts = [one.request.prompt for one in some]
-                self.watcher.seen(self._stack, prompts, [answer.trace for answer in answers])
+                self.watcher.seen(self._stack, [one.request.prompt for one in some], traces)
         texts = []
-        for one, answer in zip(some, answers, strict=True):
+        for one, answer, trace in zip(some, answers, traces, strict=True):
             reference = None
             if answer.reference is not None:
                 reference = answer_text(self, answer.reference, one.until)
-            bill = self._ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
-            record = ExitRecord(self.fingerprint, (answer.trace,), bill, reference)
-            texts.append(TracedText(answer_text(self, answer.trace.tokens, one.until), record))
+            record = ExitRecord(
+                self.fingerprint,
+                (trace,),
+                self._ledger.answer(trace.prompt_tokens, trace.layers_used),
+                reference,
+                self._ledger.answer(trace.prompt_tokens, trace.text.layers_used),
+            )
+            texts.append(TracedText(answer_text(self, trace.tokens, one.until), record))
         return texts
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:

@@ -26,7 +26,7 @@ from dynamax_lm.models.sampling import (
     refusing,
     stop_ids,
 )
-from dynamax_lm.models.stops import StopRule
+from dynamax_lm.models.stops import Decode, StopRule, tokens_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -135,6 +135,47 @@ def answer_text(lm: HFLM, tokens: Sequence[int], until: list[str]) -> str:
         think_end_token=think_end if isinstance(think_end, str) else None,
     )
     return cut
+
+
+def cut_at_stop(text: str, until: Sequence[str]) -> str:
+    """The text before its stop, as the ``hf`` model cuts it."""
+    kept: str = postprocess_generated_text(text, stop=list(until), think_end_token=None)
+    return kept
+
+
+def text_tokens(tokens: Sequence[int], decode: Decode, until: Sequence[str]) -> int:
+    """How many of an answer's first tokens make the text before its stop.
+
+    The rest only make the stop: the tokens of a stop sequence, or an end-of-sequence token, which
+    decodes to nothing.
+
+    Args:
+        tokens: an answer's token ids, its stop among them.
+        decode: gives their text.
+        until: stop sequences.
+    """
+    return tokens_of(cut_at_stop(decode(list(tokens)), until), tokens, decode)
+
+
+def answer_text_tokens(lm: HFLM, tokens: Sequence[int], until: list[str]) -> int:
+    """How many of an answer's first tokens make its text: all before the stop.
+
+    Thinking that the returned text does not show is counted: it was generated, it comes before the
+    stop, and what is left out here is the stop alone.
+    """
+    ids = list(tokens)
+    think_end = lm.think_end_token
+    if isinstance(think_end, int):
+        thought = len(ids) - ids[::-1].index(think_end) if think_end in ids else 0
+        return thought + text_tokens(
+            ids[thought:], lambda some: str(lm.tok_decode(some)).lstrip(), until
+        )
+    whole: str = lm.tok_decode(ids)
+    answer = whole
+    if think_end:
+        answer = whole.rpartition(think_end)[2].lstrip()
+    thinking = whole[: len(whole) - len(answer)]
+    return tokens_of(thinking + cut_at_stop(answer, until), ids, lm.tok_decode)
 
 
 def row_seeds(requests: Sequence[Instance], base: int) -> list[int]:

@@ -1,12 +1,16 @@
 """When a generated answer ends, by the rules of lm-eval's ``hf`` model, one row at a time.
 
-Owns the stop rule. It does not know models or layers.
+Owns the stop rule, and which of an answer's tokens make a text that was cut from it. It does not
+know models or layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+Decode = Callable[[list[int]], str]
+"""Token ids to text, special tokens left out."""
 
 
 class StopRule:
@@ -43,3 +47,23 @@ class StopRule:
             if stop in texts[tokens]:
                 return True
         return False
+
+
+def tokens_of(text: str, tokens: Sequence[int], decode: Decode) -> int:
+    """How many of the first ``tokens`` are needed for their decoding to begin with ``text``.
+
+    Tokens are taken off the end while the text stays whole, so that a token counts if it gives the
+    text at least one character: the one in which a stop begins counts if its first part is text.
+
+    Args:
+        text: what is kept of the decoding of ``tokens``; a prefix of it.
+        tokens: an answer's token ids.
+        decode: gives their text.
+
+    Returns:
+        0..len(tokens); 0 for an empty text.
+    """
+    ids = list(tokens)
+    while ids and decode(ids[:-1]).startswith(text):
+        ids.pop()
+    return len(ids)

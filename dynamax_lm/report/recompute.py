@@ -14,7 +14,7 @@ from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.ledger import Ledger
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run
-from dynamax_lm.summary import NOISE, TaskTotals
+from dynamax_lm.summary import NOISE, TaskTotals, Texts, TokenTotals
 from dynamax_lm.trace import Bill, Noise
 from dynamax_lm.tracefile import TraceLine
 
@@ -28,20 +28,22 @@ class DocumentAgain:
     Attributes:
         lines: in the order of requests, repeats, windows and positions.
         bill: their FLOPs; ``None`` where a trace does not determine them.
+        text_bill: the same without the tokens that only make a stop.
     """
 
     lines: Sequence[TraceLine]
     bill: Bill | None
+    text_bill: Bill | None
 
     @property
-    def compared(self) -> list[TraceLine]:
-        """The tokens that have a full-depth token beside them."""
-        return [line for line in self.lines if line.full_depth is not None]
+    def text(self) -> list[TraceLine]:
+        """The tokens of the text."""
+        return [line for line in self.lines if line.is_text]
 
     @property
-    def agreeing(self) -> int:
-        """How many of those equal it."""
-        return sum(line.emitted == line.full_depth for line in self.compared)
+    def agrees(self) -> bool:
+        """Whether every token, the stop's too, is full depth's."""
+        return all(line.emitted == line.full_depth for line in self.lines)
 
     @property
     def noise(self) -> Noise:
@@ -59,15 +61,24 @@ class DocumentAgain:
 
     def values(self) -> dict[str, float]:
         """The per-document keys that a trace determines."""
-        values = {"layers_used": sum(line.layers_used for line in self.lines) / len(self.lines)}
-        if len(self.compared) == len(self.lines):
-            values["agreement"] = self.agreeing / len(self.lines)
+        text = _totals(self.text, self.text_bill or Bill())
+        values = {"layers_used": text.layers_used}
+        if text.compared == text.tokens:
+            values["agreement"] = text.agreement
+        if self.text_bill is not None:
+            values["flops_saved"] = text.flops_saved
+            values["flops_saved_total"] = text.flops_saved_total
         if self.noise.rate is not None:
             values[NOISE] = self.noise.rate
-        if self.bill is not None:
-            values["flops_saved"] = self.bill.flops_saved
-            values["flops_saved_total"] = self.bill.flops_saved_total
-        return values
+        if any(line.text_tokens is not None for line in self.lines):
+            whole = _totals(self.lines, self.bill or Bill())
+            values["layers_used_with_stop"] = whole.layers_used
+            values["stop_share"] = 1 - text.tokens / whole.tokens
+            if whole.compared == whole.tokens:
+                values["agreement_with_stop"] = whole.agreement
+            if self.bill is not None:
+                values["flops_saved_with_stop"] = whole.flops_saved
+        return {name: value for name, value in values.items() if value is not None}
 
     def greedy(self) -> dict[tuple[int, int], bool]:
         """For each request and repeat, whether every scored token is what the exit emitted."""
@@ -105,7 +116,8 @@ def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[i
     """Every document of a trace.
 
     Raises:
-        ValueError: the rows of an answer are not numbered 0, 1, 2, …, or a depth is not an exit.
+        ValueError: the rows of an answer are not numbered 0, 1, 2, …, or name several ends of its
+            text, or a depth is not an exit.
     """
     by_document: defaultdict[int, list[TraceLine]] = defaultdict(list)
     for line in lines:
@@ -113,19 +125,27 @@ def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[i
     documents = {}
     for doc_id, rows in by_document.items():
         rows.sort(key=lambda r: (r.request, r.repeat, r.window, r.position))
-        bill = Bill() if ledger else None
+        bill = text_bill = Bill() if ledger else None
         for answer in _answers(rows):
             if [line.position for line in answer] != list(range(len(answer))):
                 raise ValueError(f"document {doc_id} lacks rows, or has some twice")
-            if ledger is not None and bill is not None:
-                depths = [line.layers_used for line in answer]
-                bill += ledger.answer(answer[0].prompt_tokens, depths)
-        documents[doc_id] = DocumentAgain(rows, bill)
+            ends = {line.text_tokens for line in answer}
+            if len(ends) > 1 or any(not 0 <= (end or 0) <= len(answer) for end in ends):
+                raise ValueError(f"document {doc_id} does not say where its text ends")
+            if ledger is not None and bill is not None and text_bill is not None:
+                prompt = answer[0].prompt_tokens
+                bill += ledger.answer(prompt, [line.layers_used for line in answer])
+                of_text = [line.layers_used for line in answer if line.is_text]
+                text_bill += ledger.answer(prompt, of_text)
+        documents[doc_id] = DocumentAgain(rows, bill, text_bill)
     return documents
 
 
 def totals_again(
-    documents: Mapping[int, DocumentAgain], published: TaskTotals, answers: int | None
+    documents: Mapping[int, DocumentAgain],
+    published: TaskTotals,
+    answers: int | None,
+    texts: Texts | None = None,
 ) -> TaskTotals:
     """A task's totals; what a trace does not determine is taken from ``published``.
 
@@ -133,22 +153,35 @@ def totals_again(
         documents: as `documents_again` gives them.
         published: the totals in the results.
         answers: responses logged in the samples, where there are samples.
+        texts: of the generated ones among them, likewise.
     """
     again = list(documents.values())
     lines = [line for document in again for line in document.lines]
-    bills = [document.bill for document in again]
-    known = [bill for bill in bills if bill is not None]
+    bill, text_bill = published.with_stop.bill, published.text.bill
+    if all(document.bill is not None for document in again):
+        bill = sum((document.bill or Bill() for document in again), Bill())
+        text_bill = sum((document.text_bill or Bill() for document in again), Bill())
     return TaskTotals(
         documents=len(again),
         answers=published.answers if answers is None else answers,
-        tokens=len(lines),
+        generated_tokens=sum(line.text_tokens is not None for line in lines),
+        texts=published.texts if texts is None else texts,
         prompt_tokens=sum(
             answer[0].prompt_tokens for document in again for answer in _answers(document.lines)
         ),
+        text=_totals([line for line in lines if line.is_text], text_bill),
+        with_stop=_totals(lines, bill),
+    )
+
+
+def _totals(lines: Sequence[TraceLine], bill: Bill) -> TokenTotals:
+    compared = [line for line in lines if line.full_depth is not None]
+    return TokenTotals(
+        tokens=len(lines),
         depths=Counter(line.layers_used for line in lines),
-        compared=sum(len(document.compared) for document in again),
-        agreeing=sum(document.agreeing for document in again),
-        bill=sum(known, Bill()) if len(known) == len(bills) else published.bill,
+        compared=len(compared),
+        agreeing=sum(line.emitted == line.full_depth for line in compared),
+        bill=bill,
         noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
     )
 

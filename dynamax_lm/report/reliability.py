@@ -1,6 +1,7 @@
 """How far a confidence can be believed: bins of it against agreement with full depth.
 
-Owns the binning. Only tokens that left early are counted: at full depth a token agrees with itself.
+Owns the binning. Only tokens of the text that left early are counted: at full depth a token agrees
+with itself, and a stop that every layer predicts would make any confidence look right.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Cu
     """
     binned: dict[int, list[tuple[float, bool]]] = {}
     for line in lines:
-        left_early = line.layers_used < layers and line.full_depth is not None
+        left_early = line.is_text and line.layers_used < layers and line.full_depth is not None
         if left_early and line.confidence is not None:
             number = min(BINS - 1, int(line.confidence * BINS))
             binned.setdefault(number, []).append((line.confidence, line.emitted == line.full_depth))

@@ -13,7 +13,7 @@ from typing import Literal
 from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
 from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
-from dynamax_lm.summary import HIGHER_IS_BETTER, NOISE
+from dynamax_lm.summary import HIGHER_IS_BETTER
 
 FULL_DEPTH_PREFIX = "full_depth_"
 
@@ -37,10 +37,14 @@ class Row:
         higher_is_better: which way the metric is better.
         quality: the task's metric.
         full_depth: the same metric on the full-depth answers.
-        layers_used: decoder layers run per emitted token, 1..L.
-        flops_saved: net, over answer tokens; may be negative.
+        layers_used: decoder layers run per token of the text, 1..L.
+        flops_saved: net, over the tokens of the text; may be negative.
         flops_saved_total: with the prompt in both.
         agreement: share of tokens equal to full depth's, in [0, 1].
+        layers_used_with_stop: the stop's tokens counted too, as in the next two.
+        flops_saved_with_stop: net, over all generated tokens.
+        agreement_with_stop: over all generated tokens.
+        stop_share: share of generated tokens that make the stop alone, in [0, 1].
         consistency: share of documents whose answer is full depth's, in [0, 1].
         agreement_noise: share of tokens on which rounding alone parts the reference's pass from
             full depth, in [0, 1]; ``None`` where it is 0.
@@ -61,6 +65,10 @@ class Row:
     flops_saved: Value | None
     flops_saved_total: Value | None
     agreement: Value | None
+    layers_used_with_stop: Value | None
+    flops_saved_with_stop: Value | None
+    agreement_with_stop: Value | None
+    stop_share: Value | None
     consistency: Value | None
     agreement_noise: Value | None
     certificate: str
@@ -199,12 +207,7 @@ def _row(run: Run, task: str, key: MetricKey) -> Row:
         higher_is_better=higher is not False,
         quality=values[key],
         full_depth=full_depth if key.filter == ours else None,
-        layers_used=values.get(MetricKey("layers_used", ours)),
-        flops_saved=values.get(MetricKey("flops_saved", ours)),
-        flops_saved_total=values.get(MetricKey("flops_saved_total", ours)),
-        agreement=values.get(MetricKey("agreement", ours)),
-        consistency=values.get(MetricKey("consistency", ours)),
-        agreement_noise=values.get(MetricKey(NOISE, ours)),
+        **{name: values.get(MetricKey(name, ours)) for name in HIGHER_IS_BETTER},
         certificate=_certificate(run, task),
     )
 

@@ -211,7 +211,8 @@ class Run:
         """Whether a trace has the depths that the results report."""
         totals = self.totals(task) or {}
         depths = Counter(str(line.layers_used) for line in lines)
-        return dict(depths) == dict(totals.get("depth_histogram") or {})
+        published = (totals.get("with_stop") or {}).get("depth_histogram")
+        return dict(depths) == dict(published or {})
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

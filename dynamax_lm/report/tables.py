@@ -43,6 +43,10 @@ _WITH_STDERR = (
     "agreement",
     "consistency",
     "agreement_noise",
+    "layers_used_with_stop",
+    "flops_saved_with_stop",
+    "agreement_with_stop",
+    "stop_share",
 )
 
 
@@ -153,6 +157,9 @@ def to_markdown(board: Leaderboard) -> str:
         "net FLOPs saved",
         "agreement",
         "consistency",
+        "stop's share",
+        "FLOPs saved with stop",
+        "agreement with stop",
         "certificate",
         "Pareto",
         *(BASELINES[account] for account in ACCOUNTS),
@@ -171,6 +178,9 @@ def to_markdown(board: Leaderboard) -> str:
             percent(entry.row.flops_saved),
             agreement_text(entry),
             percent(entry.row.consistency),
+            percent(entry.row.stop_share),
+            percent(entry.row.flops_saved_with_stop),
+            percent(entry.row.agreement_with_stop),
             entry.row.certificate or "–",
             pareto_text(entry),
             *(baseline_text(baseline_of(entry, account)) for account in ACCOUNTS),

@@ -24,7 +24,14 @@ from dynamax_lm.report.recompute import (
 )
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, first_filter
 from dynamax_lm.report.runs import Run, Sample, is_number
-from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER, RunTotals, TaskTotals
+from dynamax_lm.summary import (
+    GENERATION,
+    HIGHER_IS_BETTER,
+    RunTotals,
+    TaskTotals,
+    Texts,
+    text_key,
+)
 from dynamax_lm.tracefile import TraceLine
 
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
@@ -176,12 +183,21 @@ def _task_again(
     except ValueError as error:
         found.mismatches.append(f"{where}: its trace does not fit the settings: {error}")
         return published
-    answers = None
+    answers = texts = None
     if samples is not None:
         ours = [sample for sample in samples if sample.filter == first_filter(run, task)]
         answers = sum(len(response) for sample in ours for response in sample.responses)
+        texts = _texts_of(run, task, ours)
         _verify_documents(run, task, ours, documents, found)
-    return totals_again(documents, published, answers)
+    return totals_again(documents, published, answers, texts)
+
+
+def _texts_of(run: Run, task: str, samples: Iterable[Sample]) -> Texts:
+    """How many answers were generated, empty and different, from the logged ones."""
+    if (run.of_task("configs", task) or {}).get("output_type") != GENERATION:
+        return Texts()
+    responses = (answer for one in samples for some in one.responses for answer in some)
+    return Texts.of(text_key(str(answer)) for answer in responses)
 
 
 def _owner(
@@ -232,7 +248,7 @@ def _verify_generation(
         Whether that was everything the sample says of full depth.
     """
     consistency = sample.number("consistency")
-    implied = document.agreeing == len(document.lines)
+    implied = document.agrees
     if consistency is not None and implied:
         found.compare(f"{where} consistency", consistency, 1.0)
     if consistency == 1.0:

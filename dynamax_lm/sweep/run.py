@@ -22,6 +22,7 @@ from dynamax_lm.engine import Memory
 from dynamax_lm.engine.memory import Origins, digest
 from dynamax_lm.harness.naming import name_checkpoint
 from dynamax_lm.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
+from dynamax_lm.summary import SCHEMA
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 
@@ -191,7 +192,7 @@ class Sweep:
             "seed": config.seed,
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,
-            "versions": [__version__, lm_eval.__version__],
+            "versions": [__version__, SCHEMA, lm_eval.__version__],
             "folders": [
                 _contents(value)
                 for name, value in sorted(model_args.items())

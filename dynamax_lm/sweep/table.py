@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.markdown import markdown_table
+from dynamax_lm.summary import HIGHER_IS_BETTER
 from dynamax_lm.sweep.grid import show
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _KEYS = {
     "flops_saved": "FLOPs saved",
     "agreement": "Agreement",
     "consistency": "Consistency",
+    "flops_saved_with_stop": "FLOPs saved with stop",
+    "agreement_with_stop": "Agreement with stop",
 }
 
 
@@ -59,7 +62,11 @@ def _plain(reported: Mapping[str, Any]) -> dict[str, Any]:
 
 def _main_metric(config: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     listed = [str(entry["metric"]) for entry in config.get("metric_list") or ()]
-    own = [name for name in values if name not in _KEYS and not name.startswith("full_depth_")]
+    own = [
+        name
+        for name in values
+        if name not in HIGHER_IS_BETTER and not name.startswith("full_depth_")
+    ]
     return next((name for name in [*listed, *own] if name in values), "")
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.certify import statistics
-from dynamax_lm.certify.losses import choose_loss, losses_of
+from dynamax_lm.certify.losses import choose_loss, losses_of, refuse_empty
 from dynamax_lm.errors import SettingError
+from dynamax_lm.trace import Bill, ExitRecord, TracedText
 
 DIRECTIONS = {"f1": True, "error": False, "odd": None}
 share = st.floats(0, 1)
@@ -57,6 +58,28 @@ def test_a_value_without_a_risk_is_refused_with_its_document(value: Any) -> None
     with pytest.raises(SettingError, match="document 7") as caught:
         loss.of({"doc_id": 7, "f1": value, "full_depth_f1": 0.5})
     assert "\n" not in str(caught.value)
+
+
+@given(share)
+def test_an_answer_without_text_is_right_only_where_full_depth_stops_so_too(stop: float) -> None:
+    loss = choose_loss("agreement", DIRECTIONS, 1)
+    sample = {"doc_id": 1, "agreement_with_stop": stop}
+    assert loss.of(sample) == (0 if stop == 1 else 1)
+    assert loss.of(sample | {"agreement": 0.25}) == 0.75
+
+
+def answered(*references: str) -> list[dict[str, Any]]:
+    return [
+        {"resps": [[TracedText("run's own", ExitRecord("f", (), Bill(), reference))]]}
+        for reference in references
+    ]
+
+
+def test_a_task_that_full_depth_does_not_answer_is_refused() -> None:
+    refuse_empty("t", answered("a", "", " b", "\n"))
+    with pytest.raises(SettingError, match="tasks=t: 2 of 3 full-depth answers are empty") as told:
+        refuse_empty("t", answered("a", "", "\n"))
+    assert "\n" not in str(told.value)
 
 
 def test_losses_stand_in_the_order_asked_for_and_are_all_there() -> None:

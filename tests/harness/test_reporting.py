@@ -19,6 +19,8 @@ Evaluate = Callable[..., dict[str, Any]]
 
 ALL = ("toy_gen", "toy_mc", "toy_mutual", "toy_ll", "toy_rolling", "toy_bleu", "toy_repeats")
 KEYS = {"layers_used", "flops_saved", "flops_saved_total", "agreement", "consistency"}
+WITH_STOP = {"layers_used_with_stop", "flops_saved_with_stop", "agreement_with_stop", "stop_share"}
+GENERATED = {"toy_gen", "toy_bleu", "toy_repeats"}
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +34,42 @@ def first_filter(results: dict[str, Any], task: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", ALL)
-def test_a_document_averages_over_its_emitted_tokens(results: dict[str, Any], task: str) -> None:
+def test_a_document_averages_over_the_tokens_of_its_text_and_again_over_all(
+    results: dict[str, Any], task: str
+) -> None:
+    stops = 0
     for sample in first_filter(results, task):
         records = [answer.record for request in sample["resps"] for answer in request]
         traces = [trace for record in records for trace in record.traces]
-        layers = [used for trace in traces for used in trace.layers_used]
-        assert sample["layers_used"] == pytest.approx(sum(layers) / len(layers))
-        same = [int(a == b) for t in traces for a, b in zip(t.emitted, t.full_depth, strict=True)]
-        assert sample["agreement"] == pytest.approx(sum(same) / len(same))
-        spent = sum(
-            r.bill.layers + r.bill.checks + r.bill.projection + r.bill.propagation for r in records
-        )
-        full = sum(r.bill.full_depth for r in records)
-        prompt = sum(r.bill.prompt for r in records)
-        assert sample["flops_saved"] == pytest.approx(1 - spent / full)
-        assert sample["flops_saved_total"] == pytest.approx(1 - (prompt + spent) / (prompt + full))
+        for key, ends, bills in (
+            ("", [t.text_tokens for t in traces], [r.billed_text for r in records]),
+            ("_with_stop", [None for _ in traces], [r.bill for r in records]),
+        ):
+            if key and task not in GENERATED:
+                assert not WITH_STOP & set(sample)
+                continue
+            pairs = list(zip(traces, ends, strict=True))
+            layers = [used for trace, end in pairs for used in trace.layers_used[:end]]
+            assert sample[f"layers_used{key}"] == pytest.approx(sum(layers) / len(layers))
+            same = [
+                int(a == b)
+                for t, end in pairs
+                for a, b in list(zip(t.emitted, t.full_depth, strict=True))[:end]
+            ]
+            assert sample[f"agreement{key}"] == pytest.approx(sum(same) / len(same))
+            spent = sum(b.layers + b.checks + b.projection + b.propagation for b in bills)
+            full = sum(b.full_depth for b in bills)
+            assert sample[f"flops_saved{key}"] == pytest.approx(1 - spent / full)
+            if not key:
+                prompt = sum(b.prompt for b in bills)
+                total = 1 - (prompt + spent) / (prompt + full)
+                assert sample["flops_saved_total"] == pytest.approx(total)
+        if task in GENERATED:
+            tokens = sum(map(len, traces))
+            stop = tokens - sum(trace.text_tokens for trace in traces)
+            assert sample["stop_share"] == pytest.approx(stop / tokens)
+            stops += stop
+    assert (stops > 0) == (task in GENERATED)
 
 
 @pytest.mark.parametrize("task", ALL)

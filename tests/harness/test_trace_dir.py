@@ -19,7 +19,7 @@ def test_every_emitted_token_has_its_row(evaluate: Evaluate, tmp_path: Path) -> 
     assert [path.name for path in trace_files(tmp_path)] == [f"trace_{t}.jsonl" for t in tasks]
     for task in tasks:
         lines = list(read_trace(tmp_path / f"trace_{task}.jsonl"))
-        assert len(lines) == results["config"]["early_exit"]["tasks"][task]["tokens"]
+        assert len(lines) == results["config"]["early_exit"]["tasks"][task]["with_stop"]["tokens"]
         samples = results["samples"][task]
         for sample in (s for s in samples if s["filter"] == samples[0]["filter"]):
             expected = [

@@ -80,7 +80,8 @@ class ToyExits(LM):
         # Sampled repeats differ; all else is a function of the request, as caches expect.
         repeat = self.asked[context] = self.asked[context] + bool(settings.get("do_sample"))
         rng = self._draw("generate", context, str(settings), str(repeat))
-        traces = (self._trace(rng, rng.randint(1, 6)),)
+        trace = self._trace(rng, rng.randint(1, 6))
+        traces = (replace(trace, text_tokens=rng.randint(1, len(trace))),)
         if context.startswith("Say: "):
             return self._repeated(context.removeprefix("Say: ").split(), traces, rng)
         right = str(sum(map(int, re.findall(r"\d+", context))))
@@ -142,18 +143,11 @@ class ToyExits(LM):
         full: Reference,
         rng: random.Random,
     ) -> Any:
-        depth = sum(layers for trace in traces for layers in trace.layers_used)
-        tokens = sum(map(len, traces))
-        bill = Bill(
-            prompt=100 * LAYERS * sum(trace.prompt_tokens for trace in traces),
-            layers=100 * depth,
-            checks=rng.randint(50, 150) * tokens,
-            projection=10 * tokens,
-            propagation=20 * (LAYERS * tokens - depth),
-            full_depth=(100 * LAYERS + 10) * tokens,
-        )
+        check = rng.randint(50, 150)
         reference = full if self.reference else None
-        return kind(value, ExitRecord(self.fingerprint, traces, bill, reference))
+        bills = _bill(traces, check), _bill([trace.text for trace in traces], check)
+        record = ExitRecord(self.fingerprint, traces, bills[0], reference, bills[1])
+        return kind(value, record)
 
     def all_gather(self, tensor: Any) -> Any:
         import torch
@@ -178,6 +172,19 @@ class ToyExits(LM):
 
         if self.world_size > 1:
             torch.distributed.barrier()
+
+
+def _bill(traces: Sequence[AnswerTrace], check: int) -> Bill:
+    depth = sum(layers for trace in traces for layers in trace.layers_used)
+    tokens = sum(map(len, traces))
+    return Bill(
+        prompt=100 * LAYERS * sum(trace.prompt_tokens for trace in traces),
+        layers=100 * depth,
+        checks=check * tokens,
+        projection=10 * tokens,
+        propagation=20 * (LAYERS * tokens - depth),
+        full_depth=(100 * LAYERS + 10) * tokens,
+    )
 
 
 @register_model("toy-plain")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dynamax_lm.headroom.measure import Ceiling, Estimate, Headroom, LayerNumbers
 from dynamax_lm.headroom.verdict import judge, labels_advice
+from dynamax_lm.summary import Texts
 
 ONE = Estimate(1.0, 1.0, 1.0)
 
@@ -48,6 +51,14 @@ def test_the_rules(
     assert verdict.level == level
     assert shown in verdict.reason
     assert "untrained exits" in verdict.limits
+
+
+@pytest.mark.parametrize(("empty", "level"), [(5, "worth trying"), (6, "undecided")])
+def test_nothing_follows_from_answers_that_are_mostly_empty(empty: int, level: str) -> None:
+    found = headroom(Estimate(0.2, 0.15, 0.25), Estimate(0.1, 0.06, 0.14))
+    verdict = judge(replace(found, texts=Texts(10, empty, 3)))
+    assert verdict.level == level
+    assert (f"{empty} of 10 answers are empty" in verdict.reason) == (level == "undecided")
 
 
 def test_the_bar_can_be_moved() -> None:

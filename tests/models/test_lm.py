@@ -200,6 +200,35 @@ def test_only_an_answers_own_tokens_count(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_the_text_is_billed_as_if_the_answer_ended_with_it(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    model = ours(kind, folders[kind], threshold=0.3)
+    until = [chr(code) for code in range(33, 127, 3)]
+    stopped = 0
+    for text in model.generate_until(texts(PROMPTS, until=until), disable_tqdm=True):
+        record = record_of(text)
+        assert record is not None
+        (trace,) = record.traces
+        assert trace.text_tokens is not None
+        kept = list(trace.tokens[: trace.text_tokens])
+        assert model.tok_decode(kept) == text
+        assert not kept or model.tok_decode(kept[:-1]) != text
+        stopped += trace.text_tokens < len(trace)
+        ledger = model._ledger
+        assert record.billed_text == ledger.answer(
+            trace.prompt_tokens, trace.layers_used[: len(kept)]
+        )
+        assert record.bill == ledger.answer(trace.prompt_tokens, trace.layers_used)
+    assert stopped
+    for response in model.loglikelihood(pairs(), disable_tqdm=True):
+        record = record_of(response)
+        assert record is not None
+        assert record.traces[0].text_tokens is None
+        assert record.billed_text == record.bill
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_sampling_is_each_documents_own(kind: str, folders: dict[str, Path]) -> None:
     """Law 6 for sampling: one generator a document and repeat; the reference shares it."""
     torch.manual_seed(7)

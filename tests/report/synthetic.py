@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,14 +170,16 @@ def _document(rng: random.Random, kind: str, ledger: Ledger, plan: Plan) -> list
         trace = AnswerTrace(
             prompt, tokens, emitted, depths, tuple(round(rng.random(), 6) for _ in tokens), full
         )
-        bill = ledger.answer(prompt, depths)
+        if not scored:
+            trace = replace(trace, text_tokens=rng.randint(1, length))
+        bill, text_bill = (ledger.answer(prompt, t.layers_used) for t in (trace, trace.text))
         if kind == GENERATION:
             reference: Any = plan.text if all(agrees) else f"{plan.text}?"
             response: Any = plan.text
         else:
             reference = (-rng.random(), emitted == tokens)
             response = (-rng.random(), emitted == tokens)
-        record = ExitRecord("print", (trace,), bill, reference)
+        record = ExitRecord("print", (trace,), bill, reference, text_bill)
         requests.append(Request(kind, (Answer(response, record),)))
     return requests
 

@@ -17,7 +17,7 @@ def test_each_token_that_left_early_is_in_the_bin_of_its_confidence(
     tokens: list[tuple[float, bool, int]],
 ) -> None:
     lines = [
-        TraceLine("t", 0, 0, 0, 0, i, 7, 7, layers, confidence, 7 if same else 8, 2)
+        TraceLine("t", 0, 0, 0, 0, i, 7, 7, layers, confidence, 7 if same else 8, 2, None)
         for i, (confidence, same, layers) in enumerate(tokens)
     ]
     early = [(c, same) for c, same, layers in tokens if layers < 8]
@@ -35,5 +35,5 @@ def test_each_token_that_left_early_is_in_the_bin_of_its_confidence(
 
 
 def test_tokens_without_a_reference_say_nothing() -> None:
-    line = TraceLine("t", 0, 0, 0, 0, 0, 7, 7, 3, 0.5, None, 2)
+    line = TraceLine("t", 0, 0, 0, 0, 0, 7, 7, 3, 0.5, None, 2, None)
     assert reliability_curve("x", [line], 8).bins == []

@@ -69,7 +69,7 @@ def test_the_baselines_depth_costs_what_the_row_does(
     depth = equal_cost_depth(_arena(folder)[0])
     assert depth is not None
     emission = norm_flops(COSTS) + unembed_flops(COSTS)
-    places = [line.prompt_tokens + line.position for line in lines]
+    places = [line.prompt_tokens + line.position for line in lines if line.is_text]
     again = sum(depth * COSTS.layer(place) + emission for place in places)
     spent = totals["ledger"]["flops"]["full_depth"] * (1 - totals["flops_saved"])
     assert again == pytest.approx(spent)

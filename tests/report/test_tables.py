@@ -42,7 +42,7 @@ def test_markdown_has_a_line_a_row_and_as_many_cells_as_columns(tmp_path: Path) 
     first, second = tables.to_markdown(board).split("\nPaired by document")
     lines = first.strip().splitlines()
     assert len(lines) == 2 + len(board.entries)
-    assert {line.replace("\\|", "").count("|") for line in lines} == {17}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {20}
     assert len(second.strip().splitlines()) == 2 + 2 + len(board.comparisons)
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import GENERATION, Made, Plan, write_run
 
+from dynamax_lm.errors import SettingError
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import Verification, verify
 
@@ -73,9 +74,13 @@ def test_every_tampered_number_of_the_results_is_named(made: Made) -> None:
     try:
         for path in paths:
             made.change(_tampered(data, path))
+            if path[-1] == "schema":
+                with pytest.raises(SettingError, match="schema 3"):
+                    _verified(made)
+                continue
             found = _verified(made)
             assert found.mismatches, path
-            if "costs" not in path and path[-1] != "schema":
+            if "costs" not in path:
                 named = path[-1].replace("_stderr", "").replace("effective", "n-samples")
                 assert any(named.partition(",")[0] in line for line in found.mismatches), path
     finally:
@@ -99,14 +104,16 @@ def test_every_tampered_number_of_a_sample_is_named(made: Made) -> None:
         path.write_text(text)
 
 
-@pytest.mark.parametrize("name", ["layers_used", "emitted", "full_depth", "position", "doc_id"])
+@pytest.mark.parametrize(
+    "name", ["layers_used", "emitted", "full_depth", "position", "doc_id", "text_tokens"]
+)
 def test_a_tampered_trace_is_named(made: Made, name: str) -> None:
     for path in made.traces.iterdir():
         text = path.read_text()
         lines = text.splitlines()
         row = json.loads(lines[0])
         other = 3 if row["layers_used"] != 3 else 5
-        row[name] = other if name == "layers_used" else row[name] + 70
+        row[name] = other if name == "layers_used" else (row[name] or 0) + 70
         path.write_text("\n".join([json.dumps(row), *lines[1:]]))
         assert _verified(made).mismatches
         path.write_text(text)
@@ -216,7 +223,7 @@ def test_what_takes_the_model_is_counted(tmp_path: Path) -> None:
     """An answer that is not all full depth's says nothing of full depth's own answer."""
     made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}, documents=20))
     samples = [json.loads(line) for line in made.samples["gen"].read_text().splitlines()]
-    implied = sum(sample["agreement"] == 1.0 for sample in samples)
+    implied = sum(sample["agreement_with_stop"] == 1.0 for sample in samples)
     assert 0 < implied < 20
     (line,) = _verified(made).unchecked
     assert f"gen ({20 - implied} documents): consistency" in line

@@ -14,6 +14,9 @@ def outcome(threshold: float, how: How, em: float) -> Outcome:
     reported: dict[str, Any] = {
         "alias": "t",
         "agreement,clean": 0.75,
+        "agreement_with_stop,clean": 0.875,
+        "flops_saved_with_stop,clean": 0.375,
+        "stop_share,clean": 0.777,
         "consistency,clean": 0.5,
         "em,clean": em,
         "em_stderr,clean": 0.123,
@@ -40,12 +43,13 @@ def test_one_row_for_each_task_and_setting() -> None:
     headers, _, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
     assert headers == [
         *("Task", "confidence", "threshold", "Metric", "Value", "Full depth"),
-        *("Layers", "FLOPs saved", "Agreement", "Consistency", "Point"),
+        *("Layers", "FLOPs saved", "Agreement", "Consistency"),
+        *("FLOPs saved with stop", "Agreement with stop", "Point"),
     ]
-    shown = [row[:4] + [float(cell) for cell in row[4:10]] + row[10:] for row in rows[:2]]
+    shown = [row[:4] + [float(cell) for cell in row[4:12]] + row[12:] for row in rows[:2]]
     assert shown == [
-        ["task", "margin", "0.5", "em", 0.125, 0.625, 7.5, -0.25, 0.75, 0.5, "kept"],
-        ["task", "margin", "0.9", "em", 0.25, 0.625, 7.5, -0.25, 0.75, 0.5, "run"],
+        ["task", "margin", "0.5", "em", 0.125, 0.625, 7.5, -0.25, 0.75, 0.5, 0.375, 0.875, "kept"],
+        ["task", "margin", "0.9", "em", 0.25, 0.625, 7.5, -0.25, 0.75, 0.5, 0.375, 0.875, "run"],
     ]
     assert [row[:5] for row in rows[2:]] == [
         ["rolling", "margin", "0.5", "word_perplexity", "9.5000"],

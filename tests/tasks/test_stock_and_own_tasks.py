@@ -12,6 +12,7 @@ import pytest
 import yaml
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.plugin import bridge
@@ -57,6 +58,9 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> TaskManager:
             "dataset_kwargs": {"data_files": {"validation": str(bridge.TASKS / records)}},
             "training_split": None,
         }
+        if name == "triviaqa":  # its examples come from the hub's training split; ours are fixed
+            sample = load_yaml(bridge.TASKS / "triviaqa" / "dynamax_triviaqa_sample.yaml")
+            override |= {key: sample[key] for key in ("num_fewshot", "fewshot_config")}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(override))
     return TaskManager(include_path=[folder, bridge.TASKS], include_defaults=False)
 
@@ -163,8 +167,6 @@ def test_the_group_averages_what_its_tasks_have_in_common(
 @pytest.mark.parametrize("task", sorted(RECORDS))
 def test_on_hub_data_ours_differs_from_stock_in_name_alone(task: str) -> None:
     """Which includes that the hub data set, prompts and scores are the stock task's."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     folder = "truthfulqa" if task.startswith("truthfulqa") else task
     mine = load_yaml(bridge.TASKS / folder / f"dynamax_{task}.yaml", resolve_func=False)
     theirs = load_yaml(STOCK / RECORDS[task][0], resolve_func=False)
@@ -201,6 +203,22 @@ def test_a_sample_is_what_its_readme_says(file: Path) -> None:
         assert set(sources) == {"wikipedia", "gutenberg"}, "the only ones that may be passed on"
         assert f"Wikipedia ({sources.count('wikipedia')} here)" in readme
         assert f"Project Gutenberg ({sources.count('gutenberg')} here)" in readme
+
+
+def test_the_examples_of_a_sample_are_none_of_its_questions() -> None:
+    """And come before each question, as stock's do: a list of names gives its first."""
+    folder = bridge.TASKS / "triviaqa"
+    examples = load_yaml(folder / "dynamax_triviaqa_sample.yaml")["fewshot_config"]["samples"]
+    asked = {json.loads(line)["question"] for line in (folder / "sample.jsonl").open()}
+    assert not asked & {example["question"] for example in examples}
+    task = TaskManager(include_path=[bridge.TASKS], include_defaults=False).load(
+        ["dynamax_triviaqa_sample"]
+    )["tasks"]["dynamax_triviaqa_sample"]
+    task.set_fewshot_seed(0)
+    (doc, *_) = task.validation_docs()
+    prompt = task.fewshot_context(doc, task.config.num_fewshot)
+    shots = [f"Question: {e['question']}?\nAnswer: {e['answer']['value']}" for e in examples]
+    assert prompt == "\n\n".join([*shots, f"Question: {doc['question']}?\nAnswer:"])
 
 
 def test_both_truthfulqa_samples_ask_the_same_questions() -> None:
