@@ -375,6 +375,18 @@ def summarise(requests: Sequence[Request]) -> DocumentSummary:
     )
 
 
+def agreement_without_text(with_stop: float) -> float:
+    """What stands for the agreement of a document without text, where every document must count.
+
+    Where its stop is full depth's own, token by token, full depth answers nothing either; elsewhere
+    the stop stands in the place of an answer, and nothing agrees.
+
+    Args:
+        with_stop: the document's agreement over all generated tokens, in [0, 1].
+    """
+    return float(with_stop == 1)
+
+
 def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
     """Token-pooled totals of documents, each given as its requests."""
     requests = [request for some in documents for request in some]

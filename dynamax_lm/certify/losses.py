@@ -17,7 +17,7 @@ from dynamax_lm.certify.statistics import Losses, PValue
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.reference import PREFIX
 from dynamax_lm.settings.values import hint
-from dynamax_lm.summary import Texts, text_key
+from dynamax_lm.summary import Texts, agreement_without_text, text_key
 from dynamax_lm.trace import record_of
 
 AGREEMENT, CONSISTENCY = "agreement", "consistency"
@@ -58,9 +58,7 @@ class Loss:
             SettingError: the document has no such value, or one outside [0, 1].
         """
         if self.metric == AGREEMENT and sample.get(AGREEMENT) is None:
-            # No text, hence no agreement of it. Where its stop is full depth's own, token by token,
-            # full depth answers nothing either; elsewhere everything is lost.
-            return float(self._share(sample, f"{AGREEMENT}_with_stop") < 1)
+            return 1 - agreement_without_text(self._share(sample, f"{AGREEMENT}_with_stop"))
         if self.metric in LIKENESS:
             return 1 - self._share(sample, self.metric)
         loss = self._share(sample, PREFIX + self.metric) - self._share(sample, self.metric)

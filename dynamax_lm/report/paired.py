@@ -20,6 +20,7 @@ from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
 from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
 from dynamax_lm.report.static import OWN_FULL_DEPTH, StaticBaseline
+from dynamax_lm.summary import agreement_without_text
 
 AGREEMENT = "agreement"
 
@@ -206,16 +207,21 @@ def _part(library: Library, row: Row, part: Row | None, metric: str) -> dict[int
 
 
 def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
-    values = {}
+    values, averaged = {}, []
     for sample in _samples(library, row.run, row.task, row.key.filter):
         number = sample.number(metric)
+        if number is not None:
+            averaged.append(number)
+        elif metric == AGREEMENT:  # a document without text, left out of the published mean
+            stop = sample.number(f"{AGREEMENT}_with_stop")
+            number = None if stop is None else agreement_without_text(stop)
         if number is None:
             raise MismatchError(f"{metric} is not one number a document in both")
         values[sample.doc_id] = number
-    if not values:
+    if not averaged:
         raise MismatchError(f"no document has {metric} under the filter {row.key.filter}")
     published = row.run.values(row.task).get(MetricKey(metric, row.key.filter))
-    _check_mean(list(values.values()), metric, published)
+    _check_mean(averaged, metric, published)
     return values
 
 

@@ -52,6 +52,7 @@ class Plan:
     Attributes:
         salt: stands for the samples: another one means other documents.
         gain: added to every document's metric.
+        silent: how many generated answers begin with their stop.
         scale: the metric's width before the gain, so that both together can stay within [0, 1].
         right: how often a token is full depth's.
     """
@@ -66,6 +67,7 @@ class Plan:
     few_shot: int = 0
     salt: str = ""
     gain: float = 0.0
+    silent: int = 0
     scale: float = 1.0
     right: float = 0.8
     stamp: str = "2026-01-01T00-00-00.000000"
@@ -99,7 +101,10 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     totals, results, samples = RunTotals(), {}, {}
     for task, kind in plan.tasks.items():
-        documents = [_document(rng, kind, ledger, plan) for _ in range(plan.documents)]
+        documents = [
+            _document(rng, kind, ledger, plan, silent=number < plan.silent)
+            for number in range(plan.documents)
+        ]
         totals.add(task, pool(documents))
         with TraceWriter(folder / "traces", task) as writer:
             for number, requests in enumerate(documents):
@@ -154,7 +159,9 @@ def _results(plan: Plan, results: Mapping[str, Any], config: Mapping[str, Any]) 
     }
 
 
-def _document(rng: random.Random, kind: str, ledger: Ledger, plan: Plan) -> list[Request]:
+def _document(
+    rng: random.Random, kind: str, ledger: Ledger, plan: Plan, *, silent: bool
+) -> list[Request]:
     prompt = rng.randint(2, 9)
     requests = []
     for _ in range(1 if kind == GENERATION else 3):
@@ -171,7 +178,7 @@ def _document(rng: random.Random, kind: str, ledger: Ledger, plan: Plan) -> list
             prompt, tokens, emitted, depths, tuple(round(rng.random(), 6) for _ in tokens), full
         )
         if not scored:
-            trace = replace(trace, text_tokens=rng.randint(1, length))
+            trace = replace(trace, text_tokens=0 if silent else rng.randint(1, length))
         bill, text_bill = (ledger.answer(prompt, t.layers_used) for t in (trace, trace.text))
         if kind == GENERATION:
             reference: Any = plan.text if all(agrees) else f"{plan.text}?"
@@ -217,7 +224,7 @@ def _sample(
 
 def _table(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {"alias": "x", "sample_len": len(lines)}
-    for name in lines[0]["metrics"]:
+    for name in dict.fromkeys(name for line in lines for name in line["metrics"]):
         numbers = [line[name] for line in lines if name in line]
         mean = sum(numbers) / len(numbers)
         table[f"{name},none"] = mean

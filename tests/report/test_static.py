@@ -130,6 +130,32 @@ def test_the_interpolated_baseline_is_paired_by_document(tmp_path: Path) -> None
     assert quality.difference.low < quality.difference.mean < quality.difference.high
 
 
+def test_documents_without_text_take_part_by_what_their_stop_did(tmp_path: Path) -> None:
+    """Left out they would choose the documents by what the setting answered."""
+    write_run(tmp_path / "a", Plan(seed=4, tasks=ONE, silent=3, documents=8))
+    for layer in (1, 7):
+        write_run(tmp_path / str(layer), replace(_static(layer), documents=8))
+    library = load([tmp_path])
+    (arena,) = arenas(rows_of(library.runs))
+    row = next(row for row in arena if row.kind == "dynamic")
+    baseline = _baseline(row, arena)
+    assert baseline is not None
+    _, agreement = against_static(library, row, baseline)
+    assert agreement.difference is not None
+    assert agreement.difference.documents == 8
+    samples = library.samples(row.run, "gen") or []
+    stops = [s.metrics["agreement_with_stop"] for s in samples if "agreement" not in s.metrics]
+    assert len(stops) == 3
+    told = [s.metrics["agreement"] for s in samples if "agreement" in s.metrics]
+    mean = (sum(told) + sum(stop == 1 for stop in stops)) / 8
+    theirs = sum(
+        weight * (1.0 if part is None else part.agreement.mean)
+        for part, weight in baseline.mixture
+        if part is None or part.agreement is not None
+    )
+    assert agreement.difference.mean == pytest.approx(mean - theirs)
+
+
 def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
     """A depth between the last static run and L lies between that run and the row's reference."""
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))

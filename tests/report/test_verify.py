@@ -56,11 +56,12 @@ def _tampered(data: dict[str, Any], path: Keys) -> dict[str, Any]:
     return changed
 
 
-@given(seed=st.integers(0, 10_000), documents=st.integers(1, 6))
+@given(seed=st.integers(0, 10_000), documents=st.integers(1, 6), silent=st.integers(0, 6))
 def test_what_was_computed_from_the_records_matches(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, documents: int
+    tmp_path_factory: pytest.TempPathFactory, seed: int, documents: int, silent: int
 ) -> None:
-    made = write_run(tmp_path_factory.mktemp("run"), Plan(seed=seed, documents=documents))
+    plan = Plan(seed=seed, documents=documents, silent=silent)
+    made = write_run(tmp_path_factory.mktemp("run"), plan)
     found = _verified(made)
     assert found.mismatches == []
     assert all("takes the model" in line for line in found.unchecked)
