@@ -19,7 +19,7 @@ from dynamax_lm.summary import (
     pool,
     summarise,
 )
-from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, Reference
+from dynamax_lm.trace import AnswerTrace, Bill, ExitRecord, Noise, Reference
 
 
 def trace(depths: tuple[int, ...], full: tuple[int, ...] | None = None) -> AnswerTrace:
@@ -56,6 +56,17 @@ def test_layers_and_agreement_are_means_over_tokens_not_over_answers() -> None:
     summary = summarise([request])
     assert summary.layers_used == 28 / 4
     assert summary.agreement == 3 / 4
+
+
+def test_noise_is_a_share_of_the_tokens_that_were_measured() -> None:
+    quiet, loud = trace((4, 4), (0, 1)), replace(trace((4, 4, 4), (0, 1, 2)), full_depth=(0, 1, 9))
+    loud = replace(loud, reference_pass=(0, 5, None))
+    request = Request("generate_until", (answer("", "", None, quiet), answer("", "", None, loud)))
+    summary = summarise([request])
+    assert summary.agreement_noise == 1 / 2
+    assert summary.agreement == 4 / 5
+    assert pool([[request], [request]]).noise == Noise(4, 2)
+    assert summarise([text(("a", "a"))]).agreement_noise is None
 
 
 def test_savings_come_from_the_summed_bill() -> None:
@@ -132,8 +143,10 @@ def documents(draw: st.DrawFn) -> list[Request]:
     def one() -> Answer:
         used = draw(depths)
         full = draw(st.none() | st.tuples(*[st.integers(0, 6)] * len(used)))
+        again = draw(st.none() | st.tuples(*[st.none() | st.integers(0, 6)] * len(used)))
         bill = Bill(*(draw(flops) for _ in range(8)))
-        return answer("a", draw(st.sampled_from(["a", "b"])), bill, trace(used, full))
+        made = replace(trace(used, full), reference_pass=again)
+        return answer("a", draw(st.sampled_from(["a", "b"])), bill, made)
 
     return [
         Request("generate_until", tuple(one() for _ in range(draw(st.integers(1, 2)))))

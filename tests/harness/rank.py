@@ -19,11 +19,13 @@ def main(out: str, *tasks: str) -> None:
     torch.distributed.init_process_group("gloo")
     results = _evaluate(list(tasks), trace_dir=str(Path(out).with_suffix("")))
     uneven = _evaluate(["toy_uneven"])
-    if results is not None and uneven is not None:
+    noisy = _evaluate(["toy_gen", "toy_mc"], noise=0.3)
+    if results is not None and uneven is not None and noisy is not None:
         written = {
             "table": make_table(results) + make_table(results, "groups"),
             "results": results["results"],
             "block": results["config"]["early_exit"],
+            "noisy": make_table(noisy),
             "uneven": [uneven["results"]["toy_uneven"], uneven["config"]["early_exit"]],
         }
         Path(out).write_text(json.dumps(written))

@@ -75,6 +75,22 @@ def test_low_agreement_says_so_in_one_line(
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_noise_says_so_in_one_line(
+    evaluate: Evaluate, caplog: pytest.LogCaptureFixture, noise: float
+) -> None:
+    model = ToyExits(likeness=1.0, noise=noise)
+    with caplog.at_level(logging.INFO):
+        block = evaluate("toy_gen", "toy_mc", model=model)["config"]["early_exit"]
+        model.get_model_info()
+    lines = [r.getMessage() for r in caplog.records if "noise floor" in r.getMessage()]
+    assert len(lines) == (noise > 0)
+    counted = block["agreement_noise"]
+    for line in lines:
+        assert f"{counted['differing']} of {counted['compared']} tokens" in line
+        assert "\n" not in line
+
+
 def test_high_agreement_says_nothing(evaluate: Evaluate, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         evaluate("toy_gen", model=ToyExits(likeness=1.0))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lm_eval.utils import make_table
-from toy_model import ToyPlain
+from toy_model import ToyExits, ToyPlain
+
+from dynamax_lm.harness.groups import _extra_metrics
+from dynamax_lm.summary import NOISE
 
 Evaluate = Callable[..., dict[str, Any]]
 
@@ -29,6 +33,26 @@ def test_keys_that_some_tasks_lack_are_averaged_over_the_others(evaluate: Evalua
         weighed = 7 * tasks["toy_mc"][f"{key},none"] + 4 * tasks["toy_mc_few"][f"{key},none"]
         assert group[f"{key},none"] == pytest.approx(weighed / 11)
     assert "full_depth_word_perplexity,none" not in group
+
+
+def test_noise_is_averaged_where_every_task_has_it(evaluate: Evaluate) -> None:
+    loud = evaluate("toy_group", model=ToyExits(noise=0.3))["results"]
+    names = ("toy_mc", "toy_mc_few", "toy_rolling")
+    shown = [f"{NOISE},none" in loud[task] for task in names]
+    assert any(shown)
+    assert (f"{NOISE},none" in loud["toy_group"]) == all(shown)
+    assert f"{NOISE},none" not in evaluate("toy_group")["results"]["toy_group"]
+
+
+def test_a_group_of_quiet_and_noisy_tasks_has_no_average() -> None:
+    tasks = [SimpleNamespace(task_name=name) for name in ("loud", "quiet")]
+    group = SimpleNamespace(get_all_tasks=lambda: tasks, aggregate_metric_list=[])
+    loud = {f"{NOISE},none": 0.1, "agreement,none": 0.9}
+    both = {"loud": loud, "quiet": {"agreement,none": 1.0}}
+    metrics = {one.metric for one in _extra_metrics(group, both)}
+    assert metrics == {"agreement"}
+    everywhere = _extra_metrics(group, {"loud": loud, "quiet": loud})
+    assert {one.metric for one in everywhere} == {"agreement", NOISE}
 
 
 def test_the_group_table_has_the_rows(evaluate: Evaluate) -> None:

@@ -54,6 +54,13 @@ def test_the_tables_are_the_same(
         assert {key: ours["results"][task][key] for key in numbers} == pytest.approx(numbers)
 
 
+def test_noise_is_the_same(evaluate: Evaluate, two_processes: tuple[dict[str, Any], Path]) -> None:
+    ours, _ = two_processes
+    alone = evaluate("toy_gen", "toy_mc", model=ToyExits(noise=0.3), bootstrap_iters=1)
+    assert "|agreement_noise" in ours["noisy"]
+    assert ours["noisy"] == make_table(alone)
+
+
 def test_the_block_counts_every_document_once(
     one_process: dict[str, Any], two_processes: tuple[dict[str, Any], Path]
 ) -> None:

@@ -72,6 +72,36 @@ def test_a_document_averages_over_the_tokens_of_its_text_and_again_over_all(
     assert (stops > 0) == (task in GENERATED)
 
 
+def test_noise_is_shown_for_tasks_that_have_it(evaluate: Evaluate) -> None:
+    loud = evaluate("toy_gen", "toy_mc", model=ToyExits(noise=0.3))
+    for task in ("toy_gen", "toy_mc"):
+        samples = first_filter(loud, task)
+        name = samples[0]["filter"]
+        rates = []
+        for sample in samples:
+            records = [answer.record for request in sample["resps"] for answer in request]
+            again = [row for r in records for t in r.traces for row in t.rows()]
+            differs = [a.reference_pass != a.full_depth for a in again if a.layers_used == LAYERS]
+            if differs:
+                assert sample["agreement_noise"] == sum(differs) / len(differs)
+                rates.append(sample["agreement_noise"])
+            else:
+                assert "agreement_noise" not in sample
+        assert loud["results"][task][f"agreement_noise,{name}"] == statistics.mean(rates) > 0
+        pooled = loud["config"]["early_exit"]["tasks"][task]["agreement_noise"]
+        assert pooled["rate"] == pooled["differing"] / pooled["compared"] > 0
+    assert "|agreement_noise" in make_table(loud)
+
+
+def test_noise_that_is_measured_as_none_is_not_shown(evaluate: Evaluate) -> None:
+    quiet = evaluate("toy_gen", model=ToyExits(noise=1e-12))
+    assert not [key for key in quiet["results"]["toy_gen"] if key.startswith("agreement_noise")]
+    block = quiet["config"]["early_exit"]
+    assert block["agreement_noise"]["compared"] > 0
+    assert block["agreement_noise"]["rate"] == 0
+    assert "toy_gen" not in block["skipped"]
+
+
 @pytest.mark.parametrize("task", ALL)
 def test_the_table_has_the_mean_and_its_standard_error(results: dict[str, Any], task: str) -> None:
     samples = first_filter(results, task)

@@ -33,6 +33,8 @@ LAYERS = 16
 class ToyExits(LM):
     """Announces itself and returns responses with records."""
 
+    noise = 0.0
+
     def __init__(
         self,
         threshold: float = 0.9,

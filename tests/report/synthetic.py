@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.ledger import AttentionCosts, Ledger
 from dynamax_lm.summary import Answer, Request, RunTotals, pool, summarise
 from dynamax_lm.trace import AnswerTrace, ExitRecord
@@ -167,16 +168,22 @@ def _document(
     for _ in range(1 if kind == GENERATION else 3):
         length = rng.randint(1, 6)
         tokens = tuple(rng.randrange(4, 60) for _ in range(length))
-        agrees = [rng.random() < plan.right for _ in tokens]
+        likely = [rng.random() < plan.right for _ in tokens]
         scored = kind != GENERATION
         emitted = tuple(t if not scored or rng.random() < 0.5 else 3 for t in tokens)
         depths = tuple(
             rng.choice([*plan.settings.get("exit_layers", plan.exits), 8]) for _ in tokens
         )
+        state = str(plan.settings.get("skipped_state", "propagate"))
+        own = by_definition(depths, COSTS.n_layers, state)
+        agrees = [same or known for same, known in zip(likely, own, strict=True)]
         full = tuple(e if same else 2 for e, same in zip(emitted, agrees, strict=True))
-        trace = AnswerTrace(
-            prompt, tokens, emitted, depths, tuple(round(rng.random(), 6) for _ in tokens), full
+        again = tuple(
+            (e if same else 2) if known else None
+            for e, same, known in zip(emitted, likely, own, strict=True)
         )
+        sure = tuple(round(rng.random(), 6) for _ in tokens)
+        trace = AnswerTrace(prompt, tokens, emitted, depths, sure, full, again)
         if not scored:
             trace = replace(trace, text_tokens=0 if silent else rng.randint(1, length))
         bill, text_bill = (ledger.answer(prompt, t.layers_used) for t in (trace, trace.text))
@@ -229,5 +236,6 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         mean = sum(numbers) / len(numbers)
         table[f"{name},none"] = mean
         spread = sum((x - mean) ** 2 for x in numbers) / max(1, len(numbers) - 1)
-        table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers))
+        if len(numbers) > 1:
+            table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers))
     return table

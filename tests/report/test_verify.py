@@ -120,6 +120,26 @@ def test_a_tampered_trace_is_named(made: Made, name: str) -> None:
         path.write_text(text)
 
 
+def test_a_token_of_full_depth_cannot_disagree_with_full_depth(made: Made) -> None:
+    """Nor may the noise floor hide: both follow from depths and tokens."""
+    changes = 0
+    for path in made.traces.iterdir():
+        text = path.read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        own = next((row for row in rows if row["reference_pass"] is not None), None)
+        for name in ("full_depth", "reference_pass") if own else ():
+            value = own[name]
+            own[name] = own["emitted"] + 70 if value == own["emitted"] else own["emitted"]
+            path.write_text("\n".join(map(json.dumps, rows)))
+            named = _verified(made).mismatches
+            word = {"full_depth": "full depth would not emit", "reference_pass": "agreement_noise"}
+            assert any(word[name] in line for line in named)
+            own[name] = value
+            changes += 1
+        path.write_text(text)
+    assert changes == 2 * len(made.samples)
+
+
 def test_a_tampered_prompt_length_is_named(made: Made) -> None:
     """The prompt's length decides what attention costs."""
     path = made.traces / "trace_gen.jsonl"
