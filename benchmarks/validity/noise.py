@@ -28,6 +28,7 @@ from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.policy import ExitPolicy
 from dynamax_lm.trace import AnswerTrace
 
+DTYPES = ("float32", "bfloat16")
 TASKS = ("dynamax_coqa_sample", "dynamax_truthfulqa_mc1_sample")
 
 
@@ -169,12 +170,12 @@ def whole_runs(
     )
 
 
-def tiny_runs(limit: int, threshold: float) -> Iterable[list[str]]:
+def tiny_runs(dtypes: Sequence[str], limit: int, threshold: float) -> Iterable[list[str]]:
     """Rows of the embedded models on the package's sample tasks, through lm-eval."""
     import lm_eval
 
     for model in ("dynamax-mistral", "dynamax-mamba"):
-        for dtype in ("float32", "bfloat16"):
+        for dtype in dtypes:
             results = lm_eval.simple_evaluate(
                 model=model,
                 model_args={
@@ -200,6 +201,7 @@ def tiny_runs(limit: int, threshold: float) -> Iterable[list[str]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="How often rounding alone parts two passes.")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--width", type=int, default=Size.width)
     parser.add_argument("--layers", type=int, default=Size.layers)
     parser.add_argument("--vocabulary", type=int, default=Size.vocabulary)
@@ -211,22 +213,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=20, help="documents a task, for --tiny")
     given = parser.parse_args(arguments)
     if given.tiny:
-        rows = list(tiny_runs(given.limit, given.threshold))
+        rows = list(tiny_runs(given.dtype, given.limit, given.threshold))
         print(markdown_table(["model", "dtype", "task", *HEAD], rows))
         return
     size = Size(given.width, given.layers, given.vocabulary)
     rows = []
     for kind in ("mistral", "mamba2"):
-        for dtype in (torch.float32, torch.bfloat16):
-            stack = random_stack(kind, size, dtype)
+        for dtype in given.dtype:
+            stack = random_stack(kind, size, getattr(torch, dtype))
             options = {"rows": given.rows, "prompt": given.prompt, "new": given.new}
             for door, found in zip(
                 ("generated", "scored"),
                 whole_runs(stack, threshold=given.threshold, **options),
                 strict=True,
             ):
-                name = str(dtype).removeprefix("torch.")
-                rows.append([kind, name, door, *found.cells()])
+                rows.append([kind, dtype, door, *found.cells()])
     print(markdown_table(["model", "dtype", "answers are", *HEAD], rows))
 
 
