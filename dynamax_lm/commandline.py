@@ -11,9 +11,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,56 +23,24 @@ from dynamax_lm.plugin.hook import force
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
 
-_SEEDS = "0,1234,1234,1234"
+SHARED = (
+    *("config", "model", "model_args", "tasks", "num_fewshot", "batch_size", "max_batch_size"),
+    *("device", "limit", "gen_kwargs", "apply_chat_template", "fewshot_as_multiturn"),
+    *("system_instruction", "include_path", "metadata", "seed", "trust_remote_code"),
+    *("confirm_run_unsafe_code", "output_path"),
+)
+"""Options of ``lm_eval run`` that can change a request or say where results go."""
 
 
 def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``lm_eval run`` that our commands take, spelt and read as there."""
-    from lm_eval._cli.utils import MergeDictAction, SplitArgs, _int_or_none_list_arg_type
+    """The options of ``lm_eval run`` that our commands take: lm-eval's own definitions of them."""
+    from lm_eval._cli.run import Run
 
-    group = parser.add_argument_group("as in lm_eval")
-    add = partial(group.add_argument, default=None)
-    add("--model", "-M", metavar="<name>", help="dynamax-mistral or dynamax-mamba")
-    add(
-        "--model_args",
-        "-a",
-        nargs="+",
-        action=MergeDictAction,
-        metavar="<arg>",
-        help="model arguments as key=value,key2=value2; pretrained=tiny is the embedded model",
-    )
-    add(
-        "--tasks",
-        "-t",
-        nargs="+",
-        action=SplitArgs,
-        metavar="<task1,task2>",
-        help="tasks and groups; dynamax_sample needs no network",
-    )
-    add("--num_fewshot", "-f", type=int, metavar="<n>", help="examples in the context")
-    add("--batch_size", "-b", metavar="<size>", help="rows of a batch, or auto (default: 1)")
-    add("--max_batch_size", type=int, metavar="<n>", help="most rows under --batch_size auto")
-    add("--device", metavar="<device>", help="such as cuda or cpu")
-    add("--limit", "-L", type=float, metavar="<n>", help="documents of each task, or their share")
-    add("--gen_kwargs", nargs="+", action=MergeDictAction, metavar="<arg>", help="as in lm_eval")
-    add("--apply_chat_template", nargs="?", const=True, metavar="<template>", help="as in lm_eval")
-    add(
-        "--fewshot_as_multiturn",
-        nargs="?",
-        const=True,
-        type=lambda text: text.lower() in ("true", "1", "yes"),
-        metavar="<bool>",
-        help="as in lm_eval: with a chat template by default",
-    )
-    add("--system_instruction", metavar="<text>", help="as in lm_eval")
-    add("--include_path", metavar="<path>", help="a folder of further tasks")
-    add(
-        "--seed",
-        type=partial(_int_or_none_list_arg_type, 3, 4, _SEEDS),
-        metavar="<python,numpy,torch,fewshot>",
-        help=f"one seed, or one for each generator (default: {_SEEDS})",
-    )
-    add("--output_path", "-o", metavar="<path>", help="the folder to write to")
+    theirs = Run(argparse.ArgumentParser().add_subparsers())._parser
+    group = parser.add_argument_group("as in lm_eval run")
+    known = {action.dest: action for action in theirs._actions}
+    for name in SHARED:
+        group._add_action(known[name])
 
 
 class Command:
@@ -98,25 +66,29 @@ class Command:
 
         from dynamax_lm.plugin.bridge import MODELS
 
-        given = vars(options)
-        names = ", ".join(MODELS)
-        if given.get("model") not in MODELS:
-            raise SettingError(
-                f"--model {given.get('model') or 'is missing'}: choose one of {names}"
-            )
-        if not given.get("tasks"):
-            raise SettingError("--tasks is missing; dynamax_sample needs no network")
-        if given.get("limit") is not None and not given["limit"] > 0:
-            raise SettingError(f"--limit {given['limit']:g}: give at least one document")
         known = {field.name for field in fields(EvaluatorConfig)}
-        theirs = {name: value for name, value in given.items() if name in known}
+        theirs = {name: value for name, value in vars(options).items() if name in known}
+        asked = dict(theirs.get("metadata") or {})
+        from_file = bool(theirs.get("config"))
+        if not from_file:
+            _check(theirs.get("model"), theirs.get("tasks"), theirs.get("limit"), MODELS)
         try:
-            self.config = EvaluatorConfig.from_cli(argparse.Namespace(**theirs))
+            # lm-eval prints a configuration that it read from a file.
+            with redirect_stdout(sys.stderr):
+                self.config = EvaluatorConfig.from_cli(argparse.Namespace(**theirs))
+            if from_file:
+                _check(self.config.model, self.config.tasks, self.config.limit, MODELS)
+                asked = {
+                    name: value
+                    for name, value in self.config.metadata.items()
+                    if name not in self.config.model_args
+                }
             # Never empty here: the task manager keeps a mapping of its own instead of an empty one.
             self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
             self.tasks = self.config.process_tasks(self._metadata)
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             raise SettingError(_one_line(error)) from error
+        self._asked_metadata = asked
         self.model_args: dict[str, Any] = dict(self.config.model_args)
 
     def load(self, model_args: Mapping[str, Any]) -> DynamaxLM:
@@ -142,7 +114,7 @@ class Command:
         Args:
             lm: the model, under the settings that ``model_args`` ask for.
             model_args: what goes into the results.
-            **options: further ones of ``simple_evaluate``.
+            **options: of ``simple_evaluate``, further ones and others than the command line has.
         """
         from lm_eval import simple_evaluate
 
@@ -150,27 +122,27 @@ class Command:
         seeds = config.seed
         # lm-eval notes the model's arguments with each task that the manager builds.
         self._metadata.clear()
-        self._metadata.update(model_args)
-        results: dict[str, Any] | None = simple_evaluate(
-            model=lm,
-            model_args=dict(model_args),
-            tasks=config.tasks,
-            task_manager=self.tasks,
-            num_fewshot=config.num_fewshot,
-            batch_size=config.batch_size,
-            max_batch_size=config.max_batch_size,
-            device=config.device,
-            limit=config.limit,
-            gen_kwargs=config.gen_kwargs,
-            system_instruction=config.system_instruction,
-            apply_chat_template=config.apply_chat_template,
-            fewshot_as_multiturn=config.fewshot_as_multiturn,
-            random_seed=seeds[0],
-            numpy_random_seed=seeds[1],
-            torch_random_seed=seeds[2],
-            fewshot_random_seed=seeds[3],
-            **options,
-        )
+        self._metadata.update({**model_args, **self._asked_metadata})
+        given: dict[str, Any] = {
+            "model_args": dict(model_args),
+            "tasks": config.tasks,
+            "task_manager": self.tasks,
+            "num_fewshot": config.num_fewshot,
+            "batch_size": config.batch_size,
+            "max_batch_size": config.max_batch_size,
+            "device": config.device,
+            "limit": config.limit,
+            "gen_kwargs": config.gen_kwargs,
+            "system_instruction": config.system_instruction,
+            "apply_chat_template": config.apply_chat_template,
+            "fewshot_as_multiturn": config.fewshot_as_multiturn,
+            "random_seed": seeds[0],
+            "numpy_random_seed": seeds[1],
+            "torch_random_seed": seeds[2],
+            "fewshot_random_seed": seeds[3],
+            "confirm_run_unsafe_code": config.confirm_run_unsafe_code,
+        }
+        results: dict[str, Any] | None = simple_evaluate(model=lm, **given | options)
         if results is None:
             raise SettingError("this command runs in one process; start it without a launcher")
         results["config"]["model"] = config.model
@@ -180,6 +152,16 @@ class Command:
     def checkpoint(self) -> str:
         """Model and checkpoint as a folder's name."""
         return folder_name(self.config.model, self.model_args.get("pretrained"))
+
+
+def _check(model: object, tasks: object, limit: float | None, models: Collection[str]) -> None:
+    """Refuses a run of no model of ours, no tasks, or no documents."""
+    if model not in models:
+        raise SettingError(f"--model {model or 'is missing'}: choose one of {', '.join(models)}")
+    if not tasks:
+        raise SettingError("--tasks is missing; dynamax_sample needs no network")
+    if limit is not None and not limit > 0:
+        raise SettingError(f"--limit {limit:g}: give at least one document")
 
 
 def folder_name(model: str, pretrained: object) -> str:
