@@ -55,7 +55,8 @@ TABLE: dict[str, Row] = {
     "ledger": row("catchup errors trace", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
-    "certificate": row("errors", HEAVY),
+    "certify.statistics": row("", HEAVY),
+    "certificate": row("certify.statistics errors", HEAVY),
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
     # the model: adapters know no exits, the engine no architecture, tokenizer or file
     "models.stack": row("", MODELS),
@@ -86,7 +87,7 @@ TABLE: dict[str, Row] = {
     "harness": row(
         "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
     ),
-    "models.trained": row("errors heads ledger settings models.checkpoint"),
+    "models.trained": row("certificate errors heads ledger settings models.checkpoint"),
     "models.processes": row(""),
     "models.lm": Row(ANY),
     "plugin": row("errors models.lm", frozenset({"torch", "transformers", "datasets"})),

@@ -540,9 +540,14 @@ def test_what_heads_lack_is_refused() -> None:
     silent = replace(HEADS, has_classifier=False)
     refused_with(silent, {"confidence": "head"}, "confidence=head", "my-heads", "no classifier")
     refused_with(HEADS, {"threshold": "certified"}, "threshold=certified", "my-heads", "certify")
-    for wrong in ("high", 1.5, float("nan"), True):
-        bad = replace(CERTIFIED, certified=wrong)
-        refused_with(bad, {}, "threshold=certified", "my-heads")
+
+
+def test_a_certificate_that_cannot_be_believed_sets_no_threshold() -> None:
+    broken = replace(CERTIFIED, certified=None, certificate_fault="made by an older version")
+    assert with_heads({}, broken).threshold == 0.9
+    assert with_heads({"threshold": 0.5}, broken).threshold == 0.5
+    asked = {"threshold": "certified"}
+    refused_with(broken, asked, "threshold=certified", "my-heads", "older version")
 
 
 def test_heads_count_by_what_they_are_not_by_where_they_lie() -> None:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dynamax_lm.certify.cli import main
+from dynamax_lm.commandline import run_command
+
+
+def _main(arguments: list[str]) -> None:
+    main(arguments)
+
 
 if __name__ == "__main__":
-    main()
+    run_command(_main)

@@ -16,23 +16,14 @@ from typing import Any
 from dynamax_lm.errors import SettingError
 from dynamax_lm.plugin.bridge import TASKS
 
+_PASSAGES = ("story", "passage", "context", "ctx", "text", "document", "article")
+"""Fields that several documents may be about, by the names that data sets give them."""
+
 _TELLING = (
-    "question",
-    "story",
-    "passage",
-    "context",
-    "text",
-    "query",
-    "prompt",
-    "sentence",
-    "input",
-    "goal",
-    "ctx",
-    "document",
-    "article",
+    *("question", *_PASSAGES, "query", "prompt", "sentence", "input", "goal"),
     "problem",
 )
-"""Fields that hold what a document asks or tells, by the names that data sets give them."""
+"""Fields that hold what a document asks or tells."""
 
 
 def contents(doc: Mapping[str, Any]) -> frozenset[str]:
@@ -42,6 +33,31 @@ def contents(doc: Mapping[str, Any]) -> frozenset[str]:
     """
     texts = _told(doc) or [json.dumps(doc, sort_keys=True, default=str)]
     return frozenset(map(_hashed, texts))
+
+
+def shared(doc: Mapping[str, Any]) -> frozenset[str]:
+    """Hashes of what ties a document to others: they are one unit where they share one.
+
+    That is the passage it is about; of a document without one, all that it tells. Two passages may
+    have the same question, and stay two.
+    """
+    passages = [_plain(doc[name]) for name in _PASSAGES if isinstance(doc.get(name), str)]
+    told = [text for text in passages if text]
+    return frozenset(map(_hashed, told)) or contents(doc)
+
+
+def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:
+    """A hash of one named field, without case and spacing.
+
+    Raises:
+        SettingError: the document has no such field.
+    """
+    if doc.get(field) is None:
+        have = ", ".join(map(str, doc))
+        raise SettingError(f"group_by={field}: a document has none; its fields are {have}")
+    value = doc[field]
+    plain = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return frozenset({_hashed(_plain(plain))})
 
 
 def parts(doc: Mapping[str, Any]) -> frozenset[str]:

@@ -1,6 +1,7 @@
-"""What is risked: one loss a document, from the values that a run logs for it.
+"""One loss a document, from the values that a run logs for it.
 
-Owns the metrics, their losses and the test that fits each. It does not know models or thresholds.
+Owns the reading of logged values. What the losses are defined to be, and which test fits them, the
+certificate knows. It does not know models or thresholds.
 """
 
 from __future__ import annotations
@@ -12,17 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from dynamax_lm.certify import statistics
-from dynamax_lm.certify.statistics import Losses, PValue
+from dynamax_lm.certificate import LIKENESS, LossKind, loss_kind
+from dynamax_lm.certify.statistics import Losses
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.reference import PREFIX
 from dynamax_lm.settings.values import hint
 from dynamax_lm.summary import Texts, agreement_without_text, text_key
 from dynamax_lm.trace import record_of
-
-AGREEMENT, CONSISTENCY = "agreement", "consistency"
-LIKENESS = (AGREEMENT, CONSISTENCY)
-"""The metrics that every task has."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,12 @@ class Loss:
     Attributes:
         metric: ``agreement``, ``consistency``, or a metric of the task.
         higher_is_better: of the metric.
-        method: name of the test.
-        p_value: the test. It is chosen by what the loss can be, never by what it was: a choice that
-            looked at the losses would have no guarantee.
+        kind: its definition, and the test that fits it.
     """
 
     metric: str
     higher_is_better: bool
-    method: str
-    p_value: PValue
+    kind: LossKind
 
     def of(self, sample: Mapping[str, Any]) -> float:
         """One document's loss.
@@ -85,25 +79,24 @@ class Loss:
         return number
 
 
-def choose_loss(metric: str, directions: Mapping[str, bool | None], repeats: int) -> Loss:
+def choose_loss(
+    metric: str, directions: Mapping[str, bool | None], *, repeats: int, grouped: bool
+) -> Loss:
     """The loss of ``metric``, with the test that fits what it can be.
 
     Args:
         metric: as asked.
         directions: for each metric of the task, whether higher is better.
         repeats: answers asked of each document.
+        grouped: whether some unit has several documents.
 
     Raises:
         SettingError: the task has no such metric.
     """
-    if metric == CONSISTENCY and repeats == 1:
-        return Loss(metric, True, "binomial", statistics.binomial)
-    if metric in LIKENESS:
-        return Loss(metric, True, "betting", statistics.betting)
-    if metric not in directions:
+    if metric not in LIKENESS and metric not in directions:
         raise unknown_metric(metric, directions)
-    higher = directions[metric] is not False
-    return Loss(metric, higher, "betting", statistics.betting_on_differences)
+    kind = loss_kind(metric, directions, repeats=repeats, grouped=grouped)
+    return Loss(metric, directions.get(metric) is not False, kind)
 
 
 def unknown_metric(metric: str, known: Collection[str]) -> SettingError:
@@ -147,6 +140,9 @@ def losses_of(loss: Loss, samples: Sequence[Mapping[str, Any]], order: Sequence[
         loss: what is risked.
         samples: logged values under the task's first filter, one a document.
         order: document ids, each once.
+
+    Returns:
+        (N,)
     """
     by_id = {sample["doc_id"]: loss.of(sample) for sample in samples}
     if set(by_id) != set(order):

@@ -1,4 +1,4 @@
-"""How many documents an asked risk needs, known before anything is run.
+"""How many independent units an asked risk needs, known before anything is run.
 
 Owns the counts. It does not know losses or models.
 """
@@ -10,9 +10,6 @@ import math
 import numpy as np
 
 from dynamax_lm.certify.statistics import PValue
-
-LEAST = 300
-"""Fewer documents are refused: they say too little about the losses they did not show."""
 
 
 def needed_by_any_test(risk: float, delta: float) -> int:

@@ -5,15 +5,25 @@ Owns the run. It does not know command lines or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from dynamax_lm import __version__
-from dynamax_lm.certificate import Certificate, CertifiedTask, GridPoint, TaskOutcome
+from dynamax_lm.certificate import (
+    LEAST_UNITS,
+    Certificate,
+    CertifiedTask,
+    GridPoint,
+    TaskOutcome,
+    p_value_of,
+    pack,
+    unit_means,
+)
 from dynamax_lm.certify.losses import (
     Loss,
     choose_loss,
@@ -21,19 +31,17 @@ from dynamax_lm.certify.losses import (
     refuse_empty,
     unknown_metric,
 )
-from dynamax_lm.certify.needed import LEAST, needed_without_loss
-from dynamax_lm.certify.sequence import check_grid, fixed_sequence, last_passed
+from dynamax_lm.certify.needed import needed_without_loss
+from dynamax_lm.certify.sequence import DEFAULT_GRID, check_grid, fixed_sequence, last_passed
+from dynamax_lm.certify.statistics import Losses
 from dynamax_lm.certify.tasks import ChosenTask
+from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.engine import Memory
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.setup import setting_of, setup_of
 
-DEFAULT_GRID = (
-    *(0.999, 0.998, 0.995),
-    *(0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.875, 0.85, 0.825),
-    *(0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0.0),
-)
-"""Thresholds, safest first. A longer grid costs runs, no certainty."""
+Evaluate: TypeAlias = Callable[[Any, Sequence[ChosenTask]], Mapping[str, Sequence[Any]]]
+"""``evaluate(lm, tasks)``: each task's logged samples of its documents, as lm-eval makes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +53,7 @@ class Question:
         risk: the bound on the mean loss, in (0, 1).
         delta: the bound on the probability of being wrong, in (0, 1).
         thresholds: strictly falling.
-        num_fewshot: examples before each question; the task's own if ``None``.
-        gen_kwargs: over the task's own, or ``None``.
-        seed: of the order in which documents are looked at, and of the run.
+        seed: of the draw of documents, and of the order in which units are looked at.
 
     Raises:
         SettingError: a risk, delta or threshold out of range.
@@ -57,9 +63,7 @@ class Question:
     risk: float = 0.05
     delta: float = 0.05
     thresholds: tuple[float, ...] = DEFAULT_GRID
-    num_fewshot: int | None = None
-    gen_kwargs: dict[str, Any] | None = None
-    seed: int = 1234
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("risk", "delta"):
@@ -67,6 +71,41 @@ class Question:
             if not 0 < value < 1:
                 raise SettingError(f"{name}={value}: give a number between 0 and 1, such as 0.05")
         object.__setattr__(self, "thresholds", check_grid(self.thresholds))
+
+
+class MeasuredTask(NamedTuple):
+    """One task at one threshold.
+
+    Attributes:
+        task: its name.
+        mean_loss: over units.
+        p_value: of "its risk is too high".
+        flops_saved: mean over documents.
+        losses: (N,), one a document.
+    """
+
+    task: str
+    mean_loss: float
+    p_value: float
+    flops_saved: float
+    losses: Losses
+
+
+class Measured(NamedTuple):
+    """One threshold, tested.
+
+    Attributes:
+        threshold: in [0, 1].
+        outcomes: one a task.
+    """
+
+    threshold: float
+    outcomes: tuple[MeasuredTask, ...]
+
+    @property
+    def p_value(self) -> float:
+        """Of "some task's risk is too high": the largest of all."""
+        return max(outcome.p_value for outcome in self.outcomes)
 
 
 def losses_for(question: Question, tasks: Sequence[ChosenTask]) -> list[Loss]:
@@ -78,9 +117,11 @@ def losses_for(question: Question, tasks: Sequence[ChosenTask]) -> list[Loss]:
     losses = []
     for chosen in tasks:
         directions = dict(chosen.task.higher_is_better())
-        loss = choose_loss(question.metric, directions, chosen.repeats)
-        needed = max(LEAST, needed_without_loss(loss.p_value, question.risk, question.delta))
-        if len(chosen.documents) < needed:
+        grouped = chosen.units < len(chosen.documents)
+        loss = choose_loss(question.metric, directions, repeats=chosen.repeats, grouped=grouped)
+        test = partial(p_value_of, loss.kind.method)
+        needed = max(LEAST_UNITS, needed_without_loss(test, question.risk, question.delta))
+        if chosen.units < needed:
             raise SettingError(too_few(question, chosen, needed))
         losses.append(loss)
     if not losses:
@@ -92,15 +133,20 @@ def too_few(question: Question, chosen: ChosenTask, needed: int) -> str:
     """The line for a task whose documents cannot do."""
     out = chosen.repeated + chosen.overlapping
     left = f", {out} left out as repeated or used elsewhere" if out else ""
+    form, several = "", ""
+    if chosen.units < len(chosen.documents):
+        by = "share a passage" if chosen.grouped_by == CONTENTS else f"agree in {chosen.grouped_by}"
+        form = f", which form {chosen.units} independent units (those that {by} are one)"
+        several = "; --group_by FIELD names another grouping"
     why = (
         "no fewer are taken"
-        if needed == LEAST
+        if needed == LEAST_UNITS
         else f"fewer cannot certify risk {question.risk:g} at delta {question.delta:g}, even "
         "without a loss"
     )
     return (
-        f"tasks={chosen.name}: {len(chosen.documents)} documents{left}; at least {needed} are "
-        f"needed: {why}"
+        f"tasks={chosen.name}: {len(chosen.documents)} documents{left}{form}; at least {needed} "
+        f"are needed: {why}{several}"
     )
 
 
@@ -108,8 +154,9 @@ def certify(
     lm: Any,
     tasks: Sequence[ChosenTask],
     question: Question,
+    evaluate: Evaluate,
     *,
-    each: Callable[[GridPoint], None] = lambda point: None,
+    each: Callable[[Measured], None] = lambda point: None,
 ) -> Certificate:
     """Tests the grid on a loaded model.
 
@@ -120,6 +167,7 @@ def certify(
         lm: a loaded `DynamaxLM` with its reference on.
         tasks: with their documents.
         question: what is to be certified.
+        evaluate: runs the model on the tasks' documents.
         each: told every outcome as it comes.
 
     Raises:
@@ -128,80 +176,92 @@ def certify(
     losses = losses_for(question, tasks)
     lm.memory = Memory(derives=False)  # prompts and the reference once; every threshold really run
 
-    def test(threshold: float) -> GridPoint:
+    def test(threshold: float) -> Measured:
         lm.change(threshold=threshold)
-        samples = _evaluate(lm, tasks, question)
+        samples = evaluate(lm, tasks)
         outcomes = [
             _outcome(chosen, loss, samples[chosen.name], question)
             for chosen, loss in zip(tasks, losses, strict=True)
         ]
-        point = GridPoint(threshold=threshold, outcomes=tuple(outcomes))
+        point = Measured(threshold, tuple(outcomes))
         each(point)
         return point
 
     try:
-        grid = tuple(fixed_sequence(question.thresholds, test, question.delta))
+        measured = list(fixed_sequence(question.thresholds, test, question.delta))
     finally:
         lm.memory = None  # others who use the model know nothing of it
-    best = last_passed(grid, question.delta)
+    best = last_passed(measured, question.delta)
+    certified, grid = _written(tasks, losses, measured)
     return Certificate(
         metric=question.metric,
         risk=question.risk,
         delta=question.delta,
         threshold=None if best is None else best.threshold,
         grid=grid,
-        method="+".join(sorted({loss.method for loss in losses})),
         seed=question.seed,
-        tasks=tuple(
-            CertifiedTask(
-                setup=setup_of(chosen.task),
-                documents=len(chosen.documents),
-                digest=chosen.digest,
-                data=chosen.data,
-            )
-            for chosen in tasks
-        ),
+        tasks=certified,
         setting=setting_of(lm),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
     )
 
 
-def _evaluate(lm: Any, tasks: Sequence[ChosenTask], question: Question) -> dict[str, Any]:
-    """lm-eval's own evaluation of the chosen documents; each task's logged samples."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    results = lm_eval.simple_evaluate(
-        model=lm,
-        tasks=[chosen.task for chosen in tasks],
-        task_manager=TaskManager(include_defaults=False),  # the tasks are there; no index of all
-        samples={chosen.name: list(chosen.documents) for chosen in tasks},
-        num_fewshot=question.num_fewshot,
-        gen_kwargs=question.gen_kwargs,
-        bootstrap_iters=0,
-        log_samples=True,
-        random_seed=question.seed,
-        numpy_random_seed=question.seed,
-        torch_random_seed=question.seed,
-        fewshot_random_seed=question.seed,
-    )
-    samples: dict[str, Any] = results["samples"]
-    return samples
-
-
 def _outcome(
     chosen: ChosenTask, loss: Loss, samples: Sequence[Any], question: Question
-) -> TaskOutcome:
+) -> MeasuredTask:
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    # A random order, chosen without looking: files are often sorted, and bets learn as they go.
-    order = np.random.default_rng(question.seed).permutation(chosen.documents).tolist()
     refuse_empty(chosen.name, first)
-    values = losses_of(loss, first, order)
+    losses = losses_of(loss, first, chosen.documents)
     saved = [sample["flops_saved"] for sample in first if "flops_saved" in sample]
-    return TaskOutcome(
+    by_unit = unit_means(losses, np.array(chosen.unit_of))
+    return MeasuredTask(
         task=chosen.name,
-        mean_loss=float(values.mean()),
-        p_value=loss.p_value(values, question.risk, question.delta),
+        mean_loss=float(by_unit.mean()),
+        p_value=p_value_of(loss.kind.method, by_unit, question.risk, question.delta),
         flops_saved=float(np.mean(saved)) if saved else 0.0,
+        losses=losses,
     )
+
+
+def _written(
+    tasks: Sequence[ChosenTask], losses: Sequence[Loss], measured: Sequence[Measured]
+) -> tuple[tuple[CertifiedTask, ...], tuple[GridPoint, ...]]:
+    """Tasks and grid as the certificate keeps them: every loss as a place in a task's list."""
+    certified = []
+    places: list[list[str]] = []
+    for number, (chosen, loss) in enumerate(zip(tasks, losses, strict=True)):
+        seen = np.array([point.outcomes[number].losses for point in measured])
+        values = np.unique(seen)
+        places.append([pack(np.searchsorted(values, row)) for row in seen])
+        certified.append(
+            CertifiedTask(
+                setup=setup_of(chosen.task),
+                documents=len(chosen.documents),
+                digest=chosen.digest,
+                data=chosen.data,
+                units=chosen.units,
+                grouped_by=chosen.grouped_by,
+                unit_of=pack(chosen.unit_of),
+                loss=loss.kind.definition,
+                method=loss.kind.method,
+                values=tuple(values.tolist()),
+            )
+        )
+    grid = [
+        GridPoint(
+            threshold=point.threshold,
+            outcomes=tuple(
+                TaskOutcome(
+                    task=one.task,
+                    mean_loss=one.mean_loss,
+                    p_value=one.p_value,
+                    flops_saved=one.flops_saved,
+                    losses=packed[row],
+                )
+                for one, packed in zip(point.outcomes, places, strict=True)
+            ),
+        )
+        for row, point in enumerate(measured)
+    ]
+    return tuple(certified), tuple(grid)

@@ -13,6 +13,13 @@ from typing import Protocol, TypeVar
 
 from dynamax_lm.errors import SettingError
 
+DEFAULT_GRID = (
+    *(0.999, 0.998, 0.995),
+    *(0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.875, 0.85, 0.825),
+    *(0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0.0),
+)
+"""Thresholds, safest first. A longer grid costs runs, no certainty."""
+
 
 class Tested(Protocol):
     """The outcome of one test."""

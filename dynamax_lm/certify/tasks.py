@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certify.contents import contents, digest, read_records
+from dynamax_lm.certify.contents import contents, digest, read_records, shared, value_of
+from dynamax_lm.certify.units import CONTENTS, draw, group
+from dynamax_lm.commandline import Command
 from dynamax_lm.errors import SettingError
-from dynamax_lm.settings.values import hint
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class ChosenTask:
     Attributes:
         task: lm-eval's task object.
         documents: indices into its documents, ascending.
+        unit_of: for each the number of its unit, in the order in which the test looks at them.
+        grouped_by: ``contents``, or the field whose value makes documents one unit.
         digest: of their contents.
         data: name of the file they came from, or ``None``.
         repeated: documents left out because an earlier one has the same contents.
@@ -30,6 +33,8 @@ class ChosenTask:
 
     task: Any
     documents: tuple[int, ...]
+    unit_of: tuple[int, ...]
+    grouped_by: str
     digest: str
     data: str | None
     repeated: int
@@ -41,51 +46,72 @@ class ChosenTask:
         return str(self.task.task_name)
 
     @property
+    def units(self) -> int:
+        """How many independent units the documents form."""
+        return len(set(self.unit_of))
+
+    @property
     def repeats(self) -> int:
         """Answers asked of each document."""
         return int(self.task.get_config("repeats") or 1)
 
 
-def load_tasks(names: Sequence[str], data: Path | None, include_path: str | None) -> list[Any]:
+def load_tasks(command: Command, data: Path | None) -> list[Any]:
     """The tasks behind names, groups and tags; one over the records of ``data`` if given.
 
     Raises:
-        SettingError: an unknown name, data that cannot be had, several tasks for one file.
+        SettingError: data that cannot be had, several tasks for one file, or a task whose examples
+            would be documents that are certified on.
     """
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=include_path)
-    for name in names:
-        if name not in manager.all_tasks:
-            raise SettingError(f"tasks={name}: no such task{hint(name, manager.all_tasks)}")
+    names = command.config.tasks
     try:
-        tasks = list(manager.load(list(names))["tasks"].values()) if data is None else []
+        tasks = list(command.tasks.load(list(names))["tasks"].values()) if data is None else []
     except Exception as error:  # a task's code and the hub's client may raise anything
         line = _first_line(error)
         raise SettingError(
-            f"tasks={','.join(names)}: its documents cannot be had: {line}; "
+            f"tasks={','.join(map(str, names))}: its documents cannot be had: {line}; "
             "--data FILE gives records of your own in the task's columns"
         ) from error
     if data is not None:
-        tasks = [_over_records(manager, names, data)]
+        tasks = [_over_records(command.tasks, names, data)]
+        _check_examples(tasks[0], command.config.num_fewshot)
     for task in tasks:
         _ask_once(task, data)
     return tasks
 
 
+def _check_examples(task: Any, asked: int | None) -> None:
+    own = task.get_config("num_fewshot")
+    number = own if asked is None or own == 0 else asked  # a task's own 0 stays, in lm-eval
+    if number and getattr(getattr(task, "fewshot_cfg", None), "samples", None) is None:
+        raise SettingError(
+            f"num_fewshot={number}: with --data the examples would be documents that are "
+            "certified on; give --num_fewshot 0, or certify on the task's own documents"
+        )
+
+
 def choose_documents(
-    task: Any, *, data: Path | None, used_elsewhere: Collection[str], limit: float | None
+    task: Any,
+    *,
+    data: Path | None,
+    used_elsewhere: Collection[str],
+    limit: float | None,
+    seed: int,
+    group_by: str | None,
 ) -> ChosenTask:
-    """The documents that are new to everyone, each contents once, the first ``limit`` of them.
+    """Documents that are new to everyone, each contents once; a random draw of ``limit`` of them.
 
     Args:
         task: lm-eval's task object.
         data: the file that its documents came from.
         used_elsewhere: hashes of what evaluation and training use.
         limit: how many, or which share of them if below 1; all if ``None``.
+        seed: of the draw, and of the order in which units are looked at.
+        group_by: field whose value makes documents one unit; what they share if ``None``.
     """
     elsewhere, seen = frozenset(used_elsewhere), set()
     kept: list[tuple[int, frozenset[str]]] = []
+    keys: list[frozenset[str]] = []
     repeated = overlapping = 0
     for number, doc in enumerate(task.eval_docs):
         told = contents(doc)
@@ -96,25 +122,28 @@ def choose_documents(
         else:
             seen.add(told)
             kept.append((number, told))
-    if limit is not None:
-        kept = kept[: -int(-len(kept) * limit // 1) if limit < 1 else int(limit)]
+            keys.append(shared(doc) if group_by is None else value_of(doc, group_by))
+    drawn = draw(group(keys), limit, seed)
+    used = [kept[place] for place in drawn.documents]
     return ChosenTask(
         task=task,
-        documents=tuple(number for number, _ in kept),
-        digest=digest(told for _, told in kept),
+        documents=tuple(number for number, _ in used),
+        unit_of=drawn.unit_of,
+        grouped_by=group_by or CONTENTS,
+        digest=digest(told for _, told in used),
         data=None if data is None else data.name,
         repeated=repeated,
         overlapping=overlapping,
     )
 
 
-def _over_records(manager: Any, names: Sequence[str], data: Path) -> Any:
+def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
     """The one named task, with the file's records for its documents."""
     import datasets
 
     if len(names) != 1 or names[0] not in manager.all_subtasks:
         why = "gives one task its documents; name one task, no group"
-        raise SettingError(f"data={data}: {why}, got tasks={','.join(names)}")
+        raise SettingError(f"data={data}: {why}, got tasks={','.join(map(str, names))}")
     records = list(read_records(data))
     try:
         # Rows of different columns are given all of them, empty.

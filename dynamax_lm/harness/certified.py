@@ -20,7 +20,7 @@ def certificate_block(
     settings: Mapping[str, Any],
     setups: Mapping[str, TaskSetup],
 ) -> dict[str, Any] | None:
-    """The certificate, and for each task whether it is ``certified``, else ``reason``.
+    """The certificate, how each task asked, and whether it is ``certified``, else the ``reason``.
 
     Args:
         certificate: as the heads carry it; one that cannot be read speaks for nothing.
@@ -32,14 +32,16 @@ def certificate_block(
     """
     if certificate is None:
         return None
-    tasks = {}
+    read, fault = _read(certificate)
+    tasks, asked = {}, {}
     for name, setup in sorted(setups.items()):
-        reason = _reason(certificate, settings, setup)
+        reason = fault if read is None else _reason(read, settings, setup)
         tasks[name] = {
             "certified": reason is None,
             "reason": None if reason is None else f"{NOT_CERTIFIED}: {reason}",
         }
-    return {**certificate, "applies": tasks}
+        asked[name] = setup.to_json()
+    return {**certificate, "applies": tasks, "setups": asked}
 
 
 def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
@@ -49,17 +51,19 @@ def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
             _log.warning("%s: %s", name, label["reason"])
 
 
-def _reason(
-    certificate: Mapping[str, Any], settings: Mapping[str, Any], setup: TaskSetup
-) -> str | None:
+def _read(certificate: Mapping[str, Any]) -> tuple[Certificate | None, str | None]:
+    """The certificate, or what is wrong with it."""
     try:
-        read = Certificate.from_json(certificate)
+        return Certificate.from_json(certificate), None
     except CertificateError as error:
-        return str(error)
+        return None, str(error)
+
+
+def _reason(certificate: Certificate, settings: Mapping[str, Any], setup: TaskSetup) -> str | None:
     if settings["mode"] != "exit":
         return f"mode is {settings['mode']}, certified for exit"
     return why_not(
-        read,
+        certificate,
         task=setup,
         setting=setting_from(settings),
         threshold=settings["threshold"],

@@ -64,7 +64,7 @@ class Run:
         live: the model's announcement.
         totals: pooled over all ranks.
         skipped: for each task, what was left out and why.
-        setups: how each task asked.
+        setups: how each task asked, where a certificate may speak for it.
     """
 
     live: LiveModel
@@ -100,6 +100,12 @@ def latest_named(model: object) -> Run | None:
     """The run of the latest model that is alive and announced itself under this name."""
     alive = [run for run in reversed(_runs) if run.ranks() is not None]
     return next((run for run in alive if run.live.settings.get("model") == model), None)
+
+
+def certificate_at_stake() -> bool:
+    """Whether the heads of the model that is evaluated carry a certificate."""
+    run = next((run for run in reversed(_runs) if run.ranks() is not None), None)
+    return run is not None and run.live.certificate is not None
 
 
 def bring_forward(lm: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dynamax_lm.harness.live import Run, bring_forward, recordless, run_behind
 from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
-from dynamax_lm.harness.setup import note_prompting, setup_of
+from dynamax_lm.harness.setup import build_noted, setup_of
 from dynamax_lm.harness.tap import Tap, remove_tap
 from dynamax_lm.summary import (
     NOISE,
@@ -64,8 +64,7 @@ def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs:
     if _Clock.reporting:
         _Clock.evaluation, _Clock.reporting = _Clock.evaluation + 1, False
     setattr(task, _SAMPLES, kwargs.get("samples"))
-    note_prompting(task, kwargs)
-    return original(task, **kwargs)
+    return build_noted(original, task, kwargs)
 
 
 def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:
@@ -110,7 +109,8 @@ def _report(task: Any, documents: Documents) -> None:
     if not any(part.totals.with_stop.noise.differing for part in parts):
         shared -= {NOISE}
     _note_skips(run, task.task_name, parts, shared)
-    run.setups[task.task_name] = setup_of(task)
+    if run.live.certificate is not None:
+        run.setups[task.task_name] = setup_of(task)
     totals = sum((part.totals for part in parts), TaskTotals())
     all_texts = Texts.of(key for part in parts for key in part.texts)
     run.totals.add(task.task_name, replace(totals, texts=all_texts))

@@ -7,41 +7,120 @@ certified.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from dynamax_lm.certificate import Setting, TaskSetup
-from dynamax_lm.harness.live import run_of
+from dynamax_lm.harness.live import certificate_at_stake, run_of
+from dynamax_lm.harness.rendering import chat_template_of, rendering_of
 
 _PROMPTING = "_early_exit_prompting"
 
 
-def note_prompting(task: Any, options: Mapping[str, Any]) -> None:
-    """Remembers what lm-eval is told of prompts only while it builds them.
+class Prompting(NamedTuple):
+    """What lm-eval is told of prompts only while it builds them.
+
+    Attributes:
+        chat: whether the model's chat template is applied.
+        multiturn: whether examples are turns of the conversation.
+        template: digest of the chat template, or ``None``.
+        system: the system prompt, or ``None``.
+        random_state: of the generator that draws examples, before the first.
+        cached: whether requests came from a cache that holds others than the task renders now.
+    """
+
+    chat: bool = False
+    multiturn: bool = False
+    template: str | None = None
+    system: str | None = None
+    random_state: object = None
+    cached: bool = False
+
+
+def build_noted(original: Callable[..., Any], task: Any, options: Mapping[str, Any]) -> Any:
+    """Builds a task's requests, and remembers on the task how they were rendered.
+
+    Requests from lm-eval's cache, which knows neither templates nor generation options, are held
+    against those that the task renders now.
 
     Args:
+        original: ``Task.build_all_requests``.
         task: lm-eval's task object.
-        options: keyword arguments of ``Task.build_all_requests``.
+        options: its keyword arguments.
     """
+    state = _random_state(task)
+    result = original(task, **options)
+    compared = bool(options.get("cache_requests")) and certificate_at_stake()
     chat = bool(options.get("apply_chat_template"))
-    setattr(task, _PROMPTING, (chat, options.get("system_instruction") or None))
+    noted = Prompting(
+        chat=chat,
+        multiturn=chat and bool(options.get("fewshot_as_multiturn")),
+        template=chat_template_of(options.get("chat_template")) if chat else None,
+        system=options.get("system_instruction") or None,
+        random_state=state,
+        cached=compared and not _as_rendered_now(original, task, options, state),
+    )
+    setattr(task, _PROMPTING, noted)
+    return result
+
+
+def _random_state(task: Any) -> Any:
+    """Of the generator that draws examples; ``None`` where the task has none."""
+    generator = getattr(getattr(task, "sampler", None), "rnd", None)
+    return generator.getstate() if isinstance(generator, random.Random) else None
+
+
+def _as_rendered_now(
+    original: Callable[..., Any], task: Any, options: Mapping[str, Any], state: Any
+) -> bool:
+    """Whether the task's requests are those that it would render without a cache."""
+    if state is not None:
+        task.sampler.rnd.setstate(state)
+    cached = task._instances
+    rendered_anew = {"cache_requests": False, "rewrite_requests_cache": False}
+    original(task, **{**options, **rendered_anew})
+    now, task._instances = task._instances, cached
+    return [_asked(one) for one in now] == [_asked(one) for one in cached]
+
+
+def _asked(instance: Any) -> tuple[Any, ...]:
+    return (instance.request_type, instance.args, instance.doc, instance.repeats)
 
 
 def setup_of(task: Any) -> TaskSetup:
     """How an evaluated task asked."""
-    chat, system = getattr(task, _PROMPTING, (False, None))
-    generates = task.OUTPUT_TYPE == "generate_until"
-    options = task.get_config("generation_kwargs") if generates else None
+    noted: Prompting = getattr(task, _PROMPTING, Prompting())
+    directions = type(task).higher_is_better(task).items()  # not what a report has added
+    metrics = {str(name): up if isinstance(up, bool) else None for name, up in directions}
     return TaskSetup(
         name=str(task.task_name),
         version=str((task.get_config("metadata") or {}).get("version", "unknown")),
         output_type=str(task.OUTPUT_TYPE),
         num_fewshot=int(task.get_config("num_fewshot") or 0),
-        generation_kwargs=None if options is None else json.loads(json.dumps(options, default=str)),
+        generation_kwargs=_generation_options(task),
         repeats=int(task.get_config("repeats") or 1),
-        apply_chat_template=chat,
-        system_instruction=system,
+        apply_chat_template=noted.chat,
+        fewshot_as_multiturn=noted.multiturn,
+        chat_template=noted.template,
+        system_instruction=noted.system,
+        rendering=rendering_of(task, noted.random_state),
+        metrics=metrics,
+        cached=noted.cached,
     )
+
+
+def _generation_options(task: Any) -> dict[str, Any] | None:
+    """Options as they were sent with the requests; several kinds stand side by side."""
+    sent: dict[str, dict[str, Any]] = {}
+    for instance in task.instances or ():
+        if instance.request_type == "generate_until":
+            text = json.dumps(instance.args[1], sort_keys=True, default=str)
+            sent.setdefault(text, json.loads(text))
+    kinds = [sent[text] for text in sorted(sent)]
+    if len(kinds) > 1:
+        return {"several": kinds}
+    return kinds[0] if kinds else None
 
 
 def setting_of(lm: object) -> Setting:
@@ -53,10 +132,11 @@ def setting_of(lm: object) -> Setting:
 
 def setting_from(settings: Mapping[str, Any]) -> Setting:
     """The same, of its announcement's settings."""
-    further = (f"{name}={value}" for name, value in settings.get("arguments", {}).items())
     return Setting(
         model=settings["model"],
-        pretrained=",".join([settings["pretrained"], *further]),
+        pretrained=settings["pretrained"],
+        weights=settings["weights"],
+        arguments=dict(settings.get("arguments", {})),
         dtype=settings["dtype"],
         exit_layers=tuple(settings["exit_layers"]),
         confidence=settings["confidence"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from dynamax_lm.errors import SettingError
 
 _SAMPLED = 64
-"""Numbers of each parameter that identify weights."""
+"""Numbers of each tensor, twice, that identify weights."""
 
 TINY = "tiny"
 """The embedded model of each architecture."""
@@ -120,14 +121,28 @@ def check_attention(implementation: object) -> None:
 
 
 def sample_weights(model: Any) -> str:
-    """A digest of a few numbers of every parameter: weights trained anew have another.
+    """A digest of numbers of every tensor that is saved: weights trained anew have another.
 
-    A name does not identify weights: a folder's may change.
+    A name does not identify weights: a folder's may change. Of each parameter and each buffer that
+    a checkpoint holds, the first numbers count and as many more, spread evenly over it; a tensor
+    changed elsewhere alone is not noticed.
     """
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        if not parameter.is_meta:
-            some = parameter.detach().flatten()[:_SAMPLED].to("cpu").float()
-            digest.update(some.numpy().tobytes())
+    for name, tensor in _saved_tensors(model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().flatten()
+            apart = max(1, flat.shape[0] // _SAMPLED)
+            for some in (flat[:_SAMPLED], flat[::apart][:_SAMPLED], flat[-1:]):
+                digest.update(some.to("cpu").float().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _saved_tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """Parameters, and buffers such as the weights of some quantised layers."""
+    yield from model.named_parameters()
+    for module_name, module in model.named_modules():
+        passing = module._non_persistent_buffers_set  # such as rotary angles, computed anew
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in passing:
+                yield f"{module_name}.{name}", buffer

@@ -93,6 +93,9 @@ _NOT_IN_FINGERPRINT = frozenset(
         "low_cpu_mem_usage",
     }
 )
+_DEFAULTS = {"attn_implementation": "sdpa", "subfolder": ""}
+"""What arguments of ``from_pretrained`` are where they are left out."""
+
 _SAID_ELSEWHERE = frozenset({"dtype", "use_safetensors", "trust_remote_code"})
 _UNFIT = {
     "tp_plan": "tensor parallelism cuts the projections that exits read; use parallelize=True",
@@ -304,11 +307,15 @@ class DynamaxLM(Processes):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _arguments(self) -> dict[str, str]:
-        """The ``hf`` model's arguments that can change a number."""
+        """The ``hf`` model's arguments that can change a number and are not at their default."""
+        host = inspect.signature(HFLM.__init__).parameters
+        defaults = {name: str(one.default) for name, one in host.items()} | _DEFAULTS
         return {
             name: str(value)
             for name, value in self._given.items()
-            if name not in _NOT_IN_FINGERPRINT and value is not None
+            if name not in _NOT_IN_FINGERPRINT
+            and value is not None
+            and str(value) != defaults.get(name)
         }
 
     def _announce(self, costs: AttentionCosts | Mamba2Costs, extras: Sequence[ExitExtras]) -> None:
@@ -316,6 +323,7 @@ class DynamaxLM(Processes):
         settings = {
             "model": self.ARCHITECTURE.model,
             "pretrained": self._shown_name,
+            "weights": self._weights,
             "dtype": str(getattr(self.model, "dtype", None)),
             "arguments": {
                 name: value

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.certificate import Certificate, CertificateError
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
 from dynamax_lm.heads.shipped import shipped_folder
@@ -88,20 +89,32 @@ def choose_heads(
         folder = (None if Path(name).is_dir() else shipped_folder(name)) or find_folder(name)
     heads = read_config(folder)
     check_shape(heads, config)
-    certificate = heads.certificate or {}
-    setting = certificate.get("setting")
+    certificate, fault = _certificate_of(heads)
     facts = HeadsFacts(
         name=name,
         exit_layers=heads.exit_layers,
         has_classifier=heads.has_classifier,
-        certified=certificate.get("threshold"),
-        certified_confidence=setting.get("confidence") if isinstance(setting, dict) else None,
+        certified=None if certificate is None else certificate.threshold,
+        certified_confidence=None if certificate is None else certificate.setting.confidence,
+        certificate_fault=fault,
         fingerprint=heads.identity,
     )
+    if fault is not None and raw.threshold is None:
+        _log.warning("heads=%s: no threshold is taken from its certificate: %s", name, fault)
     if not raw.heads_chosen and not _fits(raw, config.num_hidden_layers, facts):
         _log.info("exit_layers are not those of %s, which is left aside: no heads", name)
         return None
     return ChosenHeads(folder, heads, facts)
+
+
+def _certificate_of(heads: HeadsConfig) -> tuple[Certificate | None, str | None]:
+    """The certificate that heads carry, or what is wrong with it."""
+    if heads.certificate is None:
+        return None, None
+    try:
+        return Certificate.from_json(heads.certificate), None
+    except CertificateError as error:
+        return None, str(error)
 
 
 def _fits(raw: RawSettings, n_layers: int, facts: HeadsFacts) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.settings.exits import ExitRule, Spread
-from dynamax_lm.settings.values import as_number, refusal
+from dynamax_lm.settings.values import refusal
 
 CERTIFIED = "certified"
 """The threshold that the heads' certificate names."""
@@ -27,15 +27,17 @@ class HeadsFacts:
         exit_layers: ascending.
         has_classifier: whether ``confidence=head`` can be asked.
         certified: the certified threshold, or ``None``.
-        certified_confidence: the measure it was certified for, or ``None`` where it does not say.
+        certified_confidence: the measure it was certified for, or ``None``.
+        certificate_fault: why their certificate cannot be believed, or ``None``.
         fingerprint: identifies whatever of them can change a number.
     """
 
     name: str
     exit_layers: tuple[int, ...]
     has_classifier: bool
-    certified: object = None
-    certified_confidence: object = None
+    certified: float | None = None
+    certified_confidence: str | None = None
+    certificate_fault: str | None = None
     fingerprint: str = ""
 
 
@@ -60,26 +62,24 @@ def choose_threshold(given: float | str | None, confidence: str, heads: HeadsFac
     """The threshold: the one given, else the certified one for this measure, else 0.9.
 
     Raises:
-        SettingError: ``certified`` where nothing is, or a certificate that names no threshold.
+        SettingError: ``certified`` where nothing is, or a certificate that cannot be believed.
     """
     if isinstance(given, float):
         return given
     if given is None:
         if heads is None or heads.certified is None:
             return _DEFAULT_THRESHOLD
-        if heads.certified_confidence not in {None, confidence}:
+        if heads.certified_confidence != confidence:
             return _DEFAULT_THRESHOLD
     if heads is None:
         why = "needs heads that carry a certificate; give heads=FOLDER_OR_HUB_ID, or a number"
         raise refusal("threshold", CERTIFIED, why)
+    if heads.certificate_fault is not None:
+        raise refusal("threshold", CERTIFIED, f"{heads.name}: {heads.certificate_fault}")
     if heads.certified is None:
         why = f"{heads.name} carries no certified threshold; run dynamax_lm.certify, or give one"
         raise refusal("threshold", CERTIFIED, why)
-    threshold = as_number(heads.certified)
-    if threshold is None or not 0.0 <= threshold <= 1.0:
-        why = f"the certificate of {heads.name} names {str(heads.certified)[:40]!r}, no number in"
-        raise refusal("threshold", CERTIFIED, f"{why} [0, 1]; certify again, or give one")
-    return threshold
+    return heads.certified
 
 
 def place_exits(rule: ExitRule, n_layers: int, heads: HeadsFacts | None) -> tuple[int, ...]:

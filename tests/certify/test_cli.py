@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,37 +17,28 @@ from transformers import AutoModelForCausalLM
 
 from dynamax_lm.certificate import Certificate
 from dynamax_lm.certify import losses
-from dynamax_lm.certify.cli import main
+from dynamax_lm.certify.cli import main, parser
 from dynamax_lm.certify.contents import read_records
+from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
+from dynamax_lm.commandline import Command
 from dynamax_lm.engine import memory
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.plugin.bridge import TASKS
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
+from tests.quick import only_toys_alone
 
 TOYS = str(Path(__file__).parent.parent / "harness" / "toys")
 DOCUMENTS = 300
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look at the machine, and no index of all stock tasks, which takes seconds a time."""
-    manager = TaskManager(include_path=TOYS, include_defaults=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.tasks.TaskManager", _once(manager))
-        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-        patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
-        yield
-
-
-def _once(manager: TaskManager) -> Callable[..., TaskManager]:
-    def make(include_path: str | None = None, include_defaults: bool = True) -> TaskManager:
-        return manager if include_defaults else TaskManager(None, include_path, False)
-
-    return make
+    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +92,12 @@ def run(folder: Path, data: Path, tmp_path: Path) -> Run:
             "output_path": tmp_path / "out",
         }
         given = {name: value for name, value in (defaults | options).items() if value is not None}
-        return main([part for name, value in given.items() for part in (f"--{name}", str(value))])
+        words = [
+            part
+            for name, value in given.items()
+            for part in ((f"--{name}",) if value is True else (f"--{name}", str(value)))
+        ]
+        return main(words)
 
     return call
 
@@ -118,7 +116,8 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     assert certificate.documents == DOCUMENTS
     assert "1 left out: in evaluation samples" in printed
     assert "2 left out: repeats" in printed
-    assert "fewer than 29 documents" in printed
+    assert "fewer than 29 independent units" in printed
+    assert f"in {DOCUMENTS} independent units (no two share a passage)" in printed
     assert certificate.threshold is not None
     assert certificate.grid[-1].p_value > certificate.delta, "random exits do not agree for long"
     for point in certificate.grid:
@@ -129,7 +128,7 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
         pretrained=str(folder), exit_layers="1+2+3", threshold=0.2, device="cpu", batch_size=64
     )
     records = write(tmp_path / "new.jsonl", sums(DOCUMENTS))
-    task = load_over(records)
+    task = task_over(records)
     results = lm_eval.simple_evaluate(
         model=lm,
         tasks=[task],
@@ -158,10 +157,9 @@ def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
     assert replace(run(**options), date=shared.date) == shared
 
 
-def load_over(path: Path) -> Any:
-    from dynamax_lm.certify.tasks import load_tasks
-
-    (task,) = load_tasks(["toy_gen"], path, TOYS)
+def task_over(path: Path) -> Any:
+    options = ["--model", "dynamax-mamba", "--tasks", "toy_gen", "--include_path", TOYS]
+    (task,) = load_tasks(Command(parser().parse_args(options)), path)
     return task
 
 
@@ -221,7 +219,8 @@ def test_heads_carry_their_certificate_into_every_result(
 def test_other_metrics(run: Run, tmp_path: Path, task: str, metric: str, method: str) -> None:
     certificate = run(tasks=task, metric=metric, thresholds="1,0.5", risk=0.2)
     assert certificate == _written(tmp_path)
-    assert certificate.method == method
+    assert certificate.tasks[0].method.startswith(method)
+    assert metric in certificate.tasks[0].loss
     assert certificate.grid[0].outcomes[0].mean_loss == 0, "nothing leaves at 1"
     assert certificate.threshold is not None
 
@@ -244,11 +243,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"risk": 0.001}, "cannot certify risk 0.001"),
     ({"metric": "agrement"}, "did you mean agreement"),
     ({"metric": "acc"}, "metric=acc"),
-    ({"tasks": "toy_genn"}, "toy_gen"),
+    ({"tasks": "toy_genn"}, "toy_genn"),
     ({"tasks": "toy_gen,toy_mc"}, "name one task"),
     ({"tasks": "toy_group"}, "name one task"),
-    ({"tasks": ","}, "none given"),
+    ({"tasks": ","}, "Tasks not found"),
     ({"data": None}, "7 documents; at least 300"),
+    ({"group_by": "topic"}, "group_by=topic"),
+    ({"group_by": "gold"}, "form 1 independent units"),
+    ({"fewshot_as_multiturn": True}, "apply_chat_template"),
     ({"data": "/no/such/file.jsonl"}, "/no/such/file.jsonl"),
     ({"limit": 299}, "299 documents"),
     ({"limit": 0}, "limit=0"),
@@ -259,6 +261,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"thresholds": "0.9,0.9"}, "twice"),
     ({"thresholds": "1.5"}, "1.5"),
     ({"model": "hf"}, "dynamax-mistral"),
+    ({"config": "/no/such/file.yaml"}, "/no/such/file.yaml"),
     ({"model_args": "pretrained=tiny,threshold=0.5"}, "--thresholds"),
     ({"model_args": "pretrained=tiny,mode=full"}, "mode=full"),
     ({"model_args": "pretrained=tiny,reference=false"}, "reference=false"),
@@ -313,6 +316,181 @@ def test_heads_that_run_by_default_are_asked_what_they_were_trained_on(
     with pytest.raises(AssertionError, match="asked for"):
         run(model_args=f"pretrained=tiny{given}")
     assert ("These heads were trained on" in capsys.readouterr().out) == said
+
+
+def passages(count: int, each: int) -> list[dict[str, Any]]:
+    """``each`` questions about each of ``count`` passages."""
+    return [
+        {"passage": f"About {n}.", "question": f"{n}+{k}", "answer": str(n + k), "topic": n // 2}
+        for n in range(count)
+        for k in range(each)
+    ]
+
+
+def test_questions_about_one_passage_are_one_unit(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write(tmp_path / "few.jsonl", passages(15, 21))
+    with pytest.raises(SettingError, match=r"315 documents.*form 15 independent units.*group_by"):
+        run(data=few)
+    many = write(tmp_path / "many.jsonl", passages(301, 2))
+    with pytest.raises(SettingError, match=r"form 151 independent units.*agree in topic"):
+        run(data=many, group_by="topic")
+    certificate = run(data=many, thresholds="1", gen_kwargs="max_gen_toks=1")
+    (task,) = certificate.tasks
+    assert (task.documents, task.units, task.grouped_by) == (602, 301, "contents")
+    assert "602 documents in 301 independent units" in capsys.readouterr().out
+
+
+def test_a_limit_is_a_seeded_draw(tmp_path: Path) -> None:
+    task = task_over(write(tmp_path / "many.jsonl", sums(2 * DOCUMENTS)))
+
+    def chosen(seed: int) -> ChosenTask:
+        options: dict[str, Any] = {"data": None, "used_elsewhere": (), "group_by": None}
+        return choose_documents(task, limit=DOCUMENTS, seed=seed, **options)
+
+    assert len(chosen(0).documents) == chosen(0).units == DOCUMENTS
+    assert chosen(0) == chosen(0)
+    assert len({chosen(seed).digest for seed in range(5)}) == 5
+    assert max(chosen(0).documents) > DOCUMENTS, "not the first of the file"
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_a_chat_is_certified_and_another_chat_is_not(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    """The same options certify and run; any other template, system prompt or way of turns not."""
+    heads, chatty = tmp_path / "heads", tmp_path / "chatty"
+    shutil.copytree(folder, chatty)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    heads_of(model, (1, 2, 3)).save_pretrained(heads)
+
+    def speak(template: str) -> None:
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(chatty)
+
+    speak(CHAT)
+    arguments = f"pretrained={chatty},heads={heads},dtype=float32"
+    certificate = run(
+        model_args=arguments,
+        thresholds="1",
+        output_path=None,
+        apply_chat_template=True,
+        system_instruction="Add.",
+        gen_kwargs="max_gen_toks=1",
+    )
+    assert certificate.tasks[0].setup.apply_chat_template
+    assert certificate.tasks[0].setup.system_instruction == "Add."
+
+    def reason(**changes: Any) -> str | None:
+        options = {
+            "apply_chat_template": True,
+            "fewshot_as_multiturn": True,
+            "system_instruction": "Add.",
+        }
+        label = applies(str(chatty), heads, **options | changes)["toy_gen"]
+        assert label["certified"] == (label["reason"] is None)
+        return label["reason"]  # type: ignore[no-any-return]
+
+    assert reason() is None
+    assert "system_instruction" in str(reason(system_instruction="Subtract."))
+    assert "fewshot_as_multiturn" in str(reason(fewshot_as_multiturn=False))
+    assert "apply_chat_template" in str(
+        reason(apply_chat_template=False, fewshot_as_multiturn=False)
+    )
+    speak(CHAT.replace("<assistant>", "<model>"))
+    assert "chat_template has another text" in str(reason())
+
+
+def applies(pretrained: str, heads: Path, task: Any = "toy_gen", **options: Any) -> dict[str, Any]:
+    """What a run of this task says of its heads' certificate."""
+    lm = DynamaxMamba(
+        pretrained=pretrained,
+        heads=str(heads),
+        threshold="certified",
+        dtype="float32",
+        device="cpu",
+        batch_size=64,
+    )
+    results = lm_eval.simple_evaluate(
+        model=lm,
+        tasks=[task],
+        num_fewshot=0,
+        bootstrap_iters=0,
+        task_manager=TaskManager(include_path=TOYS, include_defaults=False),
+        **{"gen_kwargs": {"max_gen_toks": 1}} | options,
+    )
+    return dict(results["config"]["early_exit"]["certificate"]["applies"])
+
+
+@pytest.fixture(scope="module")
+def certified(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads that carry a certificate for toy_gen."""
+    heads = tmp_path_factory.mktemp("certified")
+    heads_of(AutoModelForCausalLM.from_pretrained(folder), (1, 2, 3)).save_pretrained(heads)
+    with pytest.MonkeyPatch.context() as patch:
+        only_toys_alone(patch)
+        main(
+            [
+                *("--model", "dynamax-mamba", "--tasks", "toy_gen", "--include_path", TOYS),
+                *("--model_args", f"pretrained={folder},heads={heads},dtype=float32"),
+                *("--data", str(data), "--gen_kwargs", "max_gen_toks=1", "--batch_size", "64"),
+                *("--device", "cpu", "--thresholds", "1", "--risk", "0.1", "--num_fewshot", "0"),
+            ]
+        )
+    return heads
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("description", "Add these numbers."),
+        ("doc_to_text", "Sum of {{question}}:"),
+        ("doc_to_target", "{{answer}}."),
+        ("target_delimiter", ""),
+        ("fewshot_delimiter", "\n"),
+        ("filter_list", None),
+        ("gen_prefix", "It is"),
+    ],
+)
+def test_a_task_of_the_same_name_that_asks_otherwise_is_not_certified(
+    part: str, value: object, folder: Path, certified: Path
+) -> None:
+    assert applies(str(folder), certified)["toy_gen"]["certified"]
+    manager = TaskManager(include_path=TOYS, include_defaults=False)
+    entry = {"group": "changed", "task": [{"task": "toy_gen", part: value}]}
+    task = manager.load([entry])["tasks"]["toy_gen"]
+    changed = applies(str(folder), certified, task=task)["toy_gen"]
+    assert not changed["certified"]
+    assert part in changed["reason"]
+
+
+def test_what_changes_nothing_is_not_refused(
+    folder: Path, certified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    for name in (f"{folder}/", f"./{folder.name}"):
+        assert applies(name, certified)["toy_gen"]["certified"]
+    assert applies(str(folder), certified, system_instruction="")["toy_gen"]["certified"]
+
+
+def test_requests_from_lm_evals_cache_count_as_they_were_rendered(
+    folder: Path, certified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache knows neither templates nor generation options."""
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path))
+    ask = functools.partial(applies, str(folder), certified, cache_requests=True)
+    longer = ask(gen_kwargs={"max_gen_toks": 3})["toy_gen"]["reason"]
+    assert "generation_kwargs" in longer
+    assert "request cache" in ask()["toy_gen"]["reason"], "the longer answers ran"
+    assert ask(rewrite_requests_cache=True)["toy_gen"]["certified"]
+    assert ask()["toy_gen"]["certified"], "now the cache holds the right ones"
 
 
 def test_a_failure_midway_leaves_no_file(

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from toy_model import LAYERS, ToyExits
 
-from dynamax_lm.certificate import Certificate
 from dynamax_lm.harness import LiveModel, announce
+from dynamax_lm.harness.live import run_of
 from dynamax_lm.harness.setup import setting_from
+from tests.certify.certificates import make_certificate, make_task
 
 Evaluate = Callable[..., dict[str, Any]]
 
 SETTINGS: dict[str, Any] = {
     "model": "dynamax-mamba",
     "pretrained": "toy",
+    "weights": "0a0b",
     "dtype": "torch.float32",
     "exit_layers": [4, 8],
     "confidence": "head",
@@ -29,34 +31,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def certificate_for(task: str) -> dict[str, Any]:
+def certificate_for(evaluate: Evaluate, task: str) -> dict[str, Any]:
     """A certificate that was made with exactly this run of one task."""
-    setup = {
-        "name": task,
-        "version": "unknown",
-        "output_type": "generate_until",
-        "num_fewshot": 0,
-        "generation_kwargs": {"until": ["\n"], "do_sample": False},
-        "repeats": 1,
-        "apply_chat_template": False,
-        "system_instruction": None,
-    }
-    outcome = {"task": task, "mean_loss": 0.0, "p_value": 0.01, "flops_saved": 0.1}
-    certificate = {
-        "schema": 1,
-        "metric": "agreement",
-        "risk": 0.05,
-        "delta": 0.05,
-        "threshold": 0.9,
-        "grid": [{"threshold": 0.9, "outcomes": [outcome]}],
-        "method": "betting",
-        "seed": 0,
-        "tasks": [{"setup": setup, "documents": 300, "digest": "0" * 64, "data": None}],
-        "setting": setting_from(SETTINGS).to_json(),
-        "date": "2026-01-01T00:00:00+00:00",
-        "version": "0",
-    }
-    return Certificate.from_json(certificate).to_json()
+    model = certified_model(make_certificate().to_json())
+    evaluate(task, model=model)
+    run = run_of(model)
+    assert run is not None
+    certified = make_task(setup=run.setups[task])
+    certificate = make_certificate(task=certified, setting=setting_from(SETTINGS))
+    return certificate.to_json()
 
 
 def certified_model(certificate: dict[str, Any] | None, **changes: Any) -> ToyExits:
@@ -75,7 +58,8 @@ def labels(results: dict[str, Any]) -> dict[str, Any]:
 def test_the_certified_task_is_and_another_is_not(
     evaluate: Evaluate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    certificate = certificate_for("toy_gen")
+    certificate = certificate_for(evaluate, "toy_gen")
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         results = evaluate("toy_gen", "toy_mc", model=certified_model(certificate))
     applies = labels(results)
@@ -84,6 +68,7 @@ def test_the_certified_task_is_and_another_is_not(
     assert applies["toy_mc"]["reason"].startswith("not certified here: ")
     shown = results["config"]["early_exit"]["certificate"]
     assert {name: shown[name] for name in certificate} == certificate
+    assert shown["setups"]["toy_gen"] == certificate["tasks"][0]["setup"]
     lines = [r.getMessage() for r in caplog.records if "not certified here" in r.getMessage()]
     assert len(lines) == 1
     assert lines[0].startswith("toy_mc: ")
@@ -94,7 +79,8 @@ def test_the_certified_task_is_and_another_is_not(
     [
         ({"threshold": 0.8}, {}, "threshold"),
         ({"heads_fingerprint": "cd34"}, {}, "heads"),
-        ({"arguments": {"add_bos_token": "True"}}, {}, "toy,add_bos_token=True"),
+        ({"weights": "other"}, {}, "weights"),
+        ({"arguments": {"add_bos_token": "True"}}, {}, "add_bos_token is True"),
         ({"skipped_state": "freeze"}, {}, "skipped_state"),
         ({"mode": "full", "exit_layers": []}, {}, "mode"),
         ({}, {"num_fewshot": 2}, "num_fewshot"),
@@ -105,7 +91,7 @@ def test_the_certified_task_is_and_another_is_not(
 def test_another_setting_is_not(
     evaluate: Evaluate, changes: dict[str, Any], options: dict[str, Any], named: str
 ) -> None:
-    model = certified_model(certificate_for("toy_gen"), **changes)
+    model = certified_model(certificate_for(evaluate, "toy_gen"), **changes)
     label = labels(evaluate("toy_gen", model=model, **options))["toy_gen"]
     assert not label["certified"]
     assert named in label["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from dynamax_lm.certificate.setup import difference
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
@@ -19,6 +22,7 @@ from dynamax_lm.models import trained
 from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.trace import record_of
+from tests.certify.certificates import make_certificate
 from tests.checkpoints import save_checkpoint
 from tests.heads.builders import heads_of
 from tests.models.test_lm import PROMPTS, ours, pairs, texts
@@ -111,24 +115,75 @@ def test_settings_change_with_heads_and_back(places: dict[str, tuple[Path, Path]
 
 def test_a_certificate_is_the_default_threshold(own: tuple[Path, Path]) -> None:
     checkpoint, heads = own
-    before = ours("mistral", checkpoint, heads=str(heads), threshold=0.75)
-    certificate = {"threshold": 0.75, "risk": 0.05, "setting": {"confidence": "head"}}
+    certificate = make_certificate().to_json()  # for confidence=head
+    before = ours("mistral", checkpoint, heads=str(heads), threshold=certificate["threshold"])
     write_config(heads, replace(read_config(heads), certificate=certificate))
     after = ours("mistral", checkpoint, heads=str(heads))
-    assert after.settings.threshold == 0.75
+    assert after.settings.threshold == certificate["threshold"] == 0.9
     block = after.get_model_info()["early_exit"]
-    assert block["certificate"] == certificate | {"applies": {}}
+    assert block["certificate"] == certificate | {"applies": {}, "setups": {}}
     assert "certificate" not in block["heads"], "it is said once"
     assert after.fingerprint == before.fingerprint, "a certificate changes no number"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"threshold": 0},
+        {"schema": 1, "threshold": 0.0, "setting": {"confidence": "head"}},
+        make_certificate({0.95: 0, 0.5: 0}).to_json() | {"threshold": 0.0},
+        make_certificate({0.95: 0, 0.5: 0}).to_json() | {"risk": 0.01},
+    ],
+)
+def test_a_certificate_that_cannot_be_believed_sets_no_threshold(
+    broken: dict[str, Any], own: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint, heads = own
+    write_config(heads, replace(read_config(heads), certificate=broken))
+    with caplog.at_level(logging.WARNING):
+        model = ours("mistral", checkpoint, heads=str(heads))
+    assert model.settings.threshold == 0.9
+    lines = [r.getMessage() for r in caplog.records if "no threshold is taken" in r.getMessage()]
+    assert lines
+    with pytest.raises(SettingError, match="threshold=certified"):
+        ours("mistral", checkpoint, heads=str(heads), threshold="certified")
 
 
 def test_a_certificate_is_for_the_arguments_that_change_answers(own: tuple[Path, Path]) -> None:
     checkpoint, _ = own
     plain = setting_of(ours("mistral", checkpoint))
     assert plain.pretrained == str(checkpoint)
-    assert setting_of(ours("mistral", checkpoint, batch_size=3, parallelize=None)) == plain
-    assert setting_of(ours("mistral", checkpoint, max_length=32)) != plain
-    assert setting_of(ours("mistral", checkpoint, add_bos_token=True)) != plain
+    same: list[dict[str, Any]] = [
+        {"batch_size": 3, "parallelize": None},
+        {"backend": "default", "revision": "main", "trust_remote_code": False},
+        {"attn_implementation": "sdpa", "truncation": False, "use_fast_tokenizer": "True"},
+    ]
+    for given in same:
+        assert difference(plain, setting_of(ours("mistral", checkpoint, **given))) is None
+    for given in ({"max_length": 32}, {"add_bos_token": True}, {"attn_implementation": "eager"}):
+        reason = difference(plain, setting_of(ours("mistral", checkpoint, **given)))
+        assert next(iter(given)) in str(reason)
+
+
+def test_a_certificate_is_for_weights_not_for_their_folders_name(
+    own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint, _ = own
+    plain = setting_of(ours("mistral", checkpoint))
+    monkeypatch.chdir(checkpoint.parent)
+    for name in (f"{checkpoint}/", f"./{checkpoint.name}", f"{checkpoint}/../{checkpoint.name}"):
+        assert difference(plain, setting_of(ours("mistral", Path(name)))) is None
+    changed = tmp_path / "changed"
+    shutil.copytree(checkpoint, changed)
+    file = changed / "model.safetensors"
+    weights = load_file(file)
+    for middle in [name for name in weights if ".layers.2." in name]:
+        other = dict(weights)
+        other[middle] = weights[middle].clone()
+        other[middle].view(-1)[-1] += 1
+        save_file(other, file, metadata={"format": "pt"})
+        reason = difference(plain, setting_of(ours("mistral", changed)))
+        assert "weights" in str(reason), middle
 
 
 def test_recalibrated_heads_are_other_heads(own: tuple[Path, Path]) -> None:

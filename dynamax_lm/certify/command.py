@@ -1,0 +1,265 @@
+"""One certification as the command line asks for it: options in, a table and a certificate out.
+
+Owns what is printed, and the order of checks: everything that can be refused is refused before
+weights load. A certificate of no threshold is a result like any other: status 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
+from dynamax_lm.certify import store
+from dynamax_lm.certify.contents import evaluation_samples, training_contents
+from dynamax_lm.certify.needed import needed_by_any_test, needed_without_loss
+from dynamax_lm.certify.run import Measured, Question, certify, losses_for
+from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
+from dynamax_lm.certify.units import CONTENTS
+from dynamax_lm.commandline import Command
+from dynamax_lm.errors import SettingError
+from dynamax_lm.heads import read_config
+from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.machine import described_once
+from dynamax_lm.models.checkpoint import TINY
+from dynamax_lm.settings.values import as_number, is_missing
+
+
+def certify_as_asked(options: argparse.Namespace) -> Certificate:
+    """Certify, print, and write the certificate.
+
+    Raises:
+        SettingError: any wrong option.
+    """
+    try:
+        return _certify(options)
+    except KeyboardInterrupt:
+        raise SystemExit("dynamax_lm: interrupted; no certificate was written") from None
+
+
+def _certify(options: argparse.Namespace) -> Certificate:
+    _check_options(options)
+    thresholds = _thresholds(options.thresholds)
+    command = Command(options)
+    logging.getLogger("lm_eval.api.task").setLevel("ERROR")  # it warns of every file of records
+    question = Question(
+        metric=options.metric,
+        risk=options.risk,
+        delta=options.delta,
+        thresholds=thresholds,
+        seed=(command.config.seed or [0])[0] or 0,
+    )
+    arguments = _model_arguments(command.model_args)
+    heads, output = _places(command, arguments)
+    used = heads or _default_heads(command.config.model, arguments)
+    tasks = _choose_tasks(options, command, question, used)
+    _announce(question, tasks)
+
+    arguments |= {"threshold": question.thresholds[0], "reference": True}
+    lm = command.load(arguments)
+    if lm.world_size > 1:
+        raise SettingError("certify runs in one process; start it without a launcher")
+    print(_HEADER, flush=True)
+
+    def evaluate(model: Any, chosen: Sequence[ChosenTask]) -> Mapping[str, Sequence[Any]]:
+        results = command.evaluate(
+            model,
+            arguments,
+            tasks=[one.task for one in chosen],
+            samples={one.name: list(one.documents) for one in chosen},
+            limit=None,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+        samples: Mapping[str, Sequence[Any]] = results["samples"]
+        return samples
+
+    with described_once():
+        certificate = certify(
+            lm, tasks, question, evaluate, each=lambda point: _show(point, question.delta)
+        )
+    if heads is not None:
+        print(f"written into {store.write_into_heads(heads, certificate)}")
+    if output is not None:
+        print(f"written to {store.write_file(output, certificate)}")
+    print(_verdict(certificate))
+    return certificate
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    limit, shots = options.limit, options.num_fewshot
+    if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
+        raise SettingError(f"limit={limit:g}: give a number of documents, or a share below 1")
+    if shots is not None and shots < 0:
+        raise SettingError(f"num_fewshot={shots}: give 0 or more")
+
+
+def _thresholds(text: str) -> tuple[float, ...]:
+    numbers = [as_number(piece) for piece in text.split(",")]
+    if None in numbers:
+        raise SettingError(f"thresholds={text}: give numbers in [0, 1], such as 0.99,0.95,0.9")
+    return tuple(number for number in numbers if number is not None)
+
+
+def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments, less what certification decides itself."""
+    certain = {
+        "threshold": "certification decides it; --thresholds says what is tested",
+        "trace_dir": "every threshold would write over the one before; leave it out",
+    }
+    for name, why in certain.items():
+        if not is_missing(given.get(name)):
+            raise SettingError(f"{name}={given[name]}: {why}")
+    if str(given.get("reference", "true")).lower() not in {"true", "1", "none"}:
+        raise SettingError("reference=false: a risk is measured against full depth; leave it out")
+    if str(given.get("mode", "exit")).lower() not in {"exit", "none"}:
+        raise SettingError(f"mode={given['mode']}: nothing leaves there; leave it out")
+    if given.get("confidence") == "oracle":
+        raise SettingError("confidence=oracle: it looks at full depth itself, and is no result")
+    own = ("threshold", "trace_dir", "reference")
+    return {name: value for name, value in given.items() if name not in own}
+
+
+def _places(command: Command, arguments: dict[str, Any]) -> tuple[Path | None, Path | None]:
+    """Folders that take the certificate: the heads', and the one asked for."""
+    heads = arguments.get("heads")
+    folder = None if is_missing(heads) else _heads_folder(str(heads))
+    if folder is not None:
+        store.check_heads(folder)
+    if command.config.output_path is None:
+        if folder is None:
+            raise SettingError(
+                "output_path: none given, and no folder of heads to write the certificate into; "
+                "give --output_path FOLDER"
+            )
+        return folder, None
+    output = Path(command.config.output_path) / command.checkpoint
+    store.check_output(output)
+    return folder, output
+
+
+def _heads_folder(name: str) -> Path | None:
+    """The folder of heads that lie here; ``None`` for those of the hub."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else shipped_folder(name)
+
+
+def _default_heads(model: str, arguments: dict[str, Any]) -> Path | None:
+    """The heads that run though nobody named any; they ship with the embedded models."""
+    if "heads" in arguments or arguments.get("pretrained") != TINY:
+        return None
+    return shipped_folder(f"{TINY}-{model.removeprefix('dynamax-')}")
+
+
+def _trained_on(heads: Path | None) -> frozenset[str]:
+    """What the heads' training data tells; says so where that cannot be known."""
+    if heads is None:
+        return frozenset()
+    name = str(read_config(heads).data.get("name", "an unknown source"))
+    told = training_contents(name)
+    if told is None:
+        print(
+            f"These heads were trained on {name}, whose records do not lie here: that none of "
+            "these documents is among them is for you to know."
+        )
+    return told or frozenset()
+
+
+def _choose_tasks(
+    options: argparse.Namespace, command: Command, question: Question, heads: Path | None
+) -> list[ChosenTask]:
+    elsewhere = evaluation_samples() | _trained_on(heads)
+    return [
+        choose_documents(
+            task,
+            data=options.data,
+            used_elsewhere=elsewhere,
+            limit=command.config.limit,
+            seed=question.seed,
+            group_by=options.group_by,
+        )
+        for task in load_tasks(command, options.data)
+    ]
+
+
+def _announce(question: Question, tasks: Sequence[ChosenTask]) -> None:
+    """Says what is asked, and what it needs, before anything runs."""
+    losses = losses_for(question, tasks)
+    print(
+        f"Certifying 1 - {question.metric}"
+        if question.metric in LIKENESS
+        else f"Certifying the loss of {question.metric} against full depth",
+        f"at most {question.risk:g} with probability {1 - question.delta:g}.",
+    )
+    print(
+        f"No test can certify that with fewer than "
+        f"{needed_by_any_test(question.risk, question.delta)} independent units; "
+        f"{LEAST_UNITS} are the least taken here."
+    )
+    for chosen, loss in zip(tasks, losses, strict=True):
+        test = partial(p_value_of, loss.kind.method)
+        needs = needed_without_loss(test, question.risk, question.delta)
+        left = [
+            f"{count} left out: {why}"
+            for count, why in (
+                (chosen.overlapping, "in evaluation samples or training data"),
+                (chosen.repeated, "repeats of others"),
+            )
+            if count
+        ]
+        print(
+            f"{chosen.name}: {len(chosen.documents)} documents"
+            f"{' (' + '; '.join(left) + ')' if left else ''} in {chosen.units} independent units "
+            f"({_grouping(chosen)}), {loss.kind.method} test, which needs {needs} units if none "
+            f"has a loss. Loss: {loss.kind.definition}."
+        )
+
+
+def _grouping(chosen: ChosenTask) -> str:
+    """How documents became units, in words."""
+    if chosen.grouped_by != CONTENTS:
+        return f"one for each value of {chosen.grouped_by}"
+    if chosen.units == len(chosen.documents):
+        return "no two share a passage"
+    return "those that share a passage are one"
+
+
+_GRID_ENDED = " Every threshold passed: lower --thresholds may save more."
+_HEADER = f"{'threshold':>9}  {'mean loss':>9}  {'p-value':>8}  {'flops_saved':>11}  passed  task"
+
+
+def _show(point: Measured, delta: float) -> None:
+    for outcome in point.outcomes:
+        passed = "yes" if outcome.p_value <= delta else "no"
+        print(
+            f"{point.threshold:>9g}  {outcome.mean_loss:>9.4f}  {outcome.p_value:>8.2g}  "
+            f"{outcome.flops_saved:>11.4f}  {passed:<6}  {outcome.task}",
+            flush=True,
+        )
+
+
+def _verdict(certificate: Certificate) -> str:
+    """What came out, in a line or two."""
+    if certificate.threshold is None:
+        failed = certificate.grid[0]
+        return (
+            f"Nothing certifies: the safest threshold tested, {failed.threshold:g}, already failed "
+            f"(p {failed.p_value:.2g} > delta {certificate.delta:g}). Ask for a higher risk, give "
+            "more documents, or train better heads."
+        )
+    best = next(p for p in certificate.grid if p.threshold == certificate.threshold)
+    saved = [outcome.flops_saved for outcome in best.outcomes]
+    pays = "" if math.fsum(saved) > 0 else " It saves nothing: checks cost more than exits save."
+    shown = ", ".join(f"{value:.2%}" for value in saved)
+    ended = len(certificate.grid) == len(certificate.certified_thresholds)
+    more = _GRID_ENDED if ended and certificate.threshold else ""  # none is lower than 0
+    return (
+        f"Certified: threshold={certificate.threshold:g} keeps the {certificate.metric} risk at "
+        f"most {certificate.risk:g} with probability {1 - certificate.delta:g}, and saved {shown} "
+        f"of the answers' FLOPs here.{pays}{more}"
+    )

@@ -1,0 +1,187 @@
+"""Digests of whatever makes a task's requests and scores, but its documents.
+
+Owns what of a task's configuration counts, and how functions count: by their source, and by that of
+the functions, classes and constants of their own module that they name, however indirectly; never
+by their address. It does not know what the digests are compared for.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+_PARTS = (
+    *("process_docs", "doc_to_text", "doc_to_target", "doc_to_choice", "doc_to_image"),
+    *("doc_to_audio", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix"),
+    *("use_prompt", "process_results", "filter_list", "metric_list"),
+)
+_FIRST_OF_ALL = "FirstNSampler"
+"""lm-eval's sampler of examples that draws nothing."""
+
+_NOT_OF_EXAMPLES = ("split",)  # a name; the examples themselves count
+_HOST = ("lm_eval.api.", "builtins.", "abc.", "typing.")
+_CONSTANTS = (bool, int, float, str, list, tuple, dict, set, frozenset, re.Pattern)
+
+
+def rendering_of(task: Any, random_state: object) -> dict[str, str]:
+    """A digest for each part of a task that makes a request or a score.
+
+    Parts that are empty have none, so that a part left out and one set to nothing are alike.
+
+    Args:
+        task: lm-eval's task object.
+        random_state: of the generator that draws examples, before the first was drawn.
+    """
+    found = {name: task.get_config(name) for name in _PARTS}
+    found["class"] = type(task) if _own_classes(type(task)) else None
+    if int(task.get_config("num_fewshot") or 0) > 0:
+        sampler = getattr(task, "sampler", None)
+        settings = task.get_config("fewshot_config")
+        if is_dataclass(settings):
+            found["fewshot_config"] = {
+                field.name: getattr(settings, field.name)
+                for field in fields(settings)
+                if field.name not in _NOT_OF_EXAMPLES
+            }
+        found["sampler"] = type(sampler)
+        found["examples"] = _documents(getattr(sampler, "df", None) or ())
+        if type(sampler).__name__ != _FIRST_OF_ALL:
+            found["seed"] = random_state
+    return {name: digest(value) for name, value in found.items() if value not in (None, "", [], {})}
+
+
+def chat_template_of(render: Callable[..., str] | None) -> str | None:
+    """A digest of the chat template behind a model's ``apply_chat_template``; of its text.
+
+    Not of what it renders, which may hold today's date.
+    """
+    if render is None:
+        return None
+    tokenizer = getattr(getattr(render, "__self__", None), "tokenizer", None)
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):
+        template = template.get("default", template)
+    return digest(render if template is None else template)
+
+
+def _documents(examples: Iterable[Any]) -> str:
+    """A digest of the examples' set and order: there may be a hundred thousand."""
+    seen = hashlib.sha256()
+    for example in examples:
+        seen.update(json.dumps(example, sort_keys=True, default=str).encode() + b"\n")
+    return seen.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256, cut to 16 digits, of anything that a configuration may hold."""
+    told = json.dumps(_Teller().tell(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+class _Teller:
+    """Says things in JSON, the same whatever the process.
+
+    Functions and classes are said once, and then by name: they may name each other.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[int] = set()
+        self._inside: list[int] = []
+
+    def tell(self, value: Any) -> Any:
+        """The value in JSON."""
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, (types.FunctionType, type)):
+            return self._once(value)
+        if id(value) in self._inside:
+            return "holds itself"
+        self._inside.append(id(value))
+        try:
+            return self._held(value)
+        finally:
+            self._inside.pop()
+
+    def _held(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): self.tell(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.tell(one) for one in value]
+        if isinstance(value, (set, frozenset)):
+            return sorted((self.tell(one) for one in value), key=json.dumps)
+        if isinstance(value, re.Pattern):
+            return [value.pattern, value.flags]
+        if isinstance(value, functools.partial):
+            return [self.tell(one) for one in (value.func, value.args, value.keywords)]
+        if isinstance(value, types.MethodType):
+            return [self.tell(value.__func__), self.tell(_vars_of(value.__self__))]
+        return [self.tell(type(value)), self.tell(_vars_of(value))]
+
+    def _once(self, value: Any) -> Any:
+        name = value.__qualname__
+        if id(value) in self._said:
+            return name
+        self._said.add(id(value))
+        if isinstance(value, type):
+            return [name, *(self._class(one) for one in _own_classes(value))]
+        return self._function(value)
+
+    def _class(self, kind: type) -> dict[str, Any]:
+        members = (getattr(one, "__func__", one) for _, one in sorted(vars(kind).items()))
+        functions = [one for one in members if isinstance(one, types.FunctionType)]
+        return {"source": _source(kind), "members": [self._function(one) for one in functions]}
+
+    def _function(self, function: types.FunctionType) -> dict[str, Any]:
+        here = function.__module__
+        uses: dict[str, Any] = {}
+        for name in sorted(_names(function.__code__)):
+            used = function.__globals__.get(name)
+            own = getattr(used, "__module__", None) == here
+            if isinstance(used, types.ModuleType):
+                uses[name] = used.__name__
+            elif own or isinstance(used, _CONSTANTS):
+                uses[name] = self.tell(used)
+            elif callable(used):
+                named = getattr(used, "__qualname__", type(used).__qualname__)
+                uses[name] = f"{getattr(used, '__module__', '')}.{named}"
+        return {
+            "source": _source(function),
+            "defaults": self.tell([function.__defaults__, function.__kwdefaults__]),
+            "closure": [self.tell(cell.cell_contents) for cell in function.__closure__ or ()],
+            "uses": uses,
+        }
+
+
+def _vars_of(value: object) -> dict[str, Any]:
+    """An object's own attributes; its text where it has none, unless that is an address."""
+    known = getattr(value, "__dict__", None)
+    if known is not None:
+        return {} if isinstance(value, type) else dict(known)
+    text = str(value)
+    return {} if " at 0x" in text else {"text": text}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that code, and the code inside it, may look up outside itself."""
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return set(code.co_names).union(*(_names(one) for one in inner))
+
+
+def _own_classes(kind: type) -> list[type]:
+    """A class and those it is made from, without the host's."""
+    return [one for one in kind.__mro__ if not f"{one.__module__}.".startswith(_HOST)]
+
+
+def _source(thing: Any) -> str:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        code = getattr(thing, "__code__", None)
+        return str(thing.__qualname__) if code is None else str(code.co_code.hex())
