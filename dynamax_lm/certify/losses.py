@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamax_lm.certificate import LIKENESS, LossKind, loss_kind
+from dynamax_lm.certificate import AGREEMENT, LIKENESS, LossKind, loss_kind
 from dynamax_lm.certify.statistics import Losses
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness.reference import PREFIX
