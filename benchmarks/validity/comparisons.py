@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -22,8 +24,10 @@ from dynamax_lm.headroom.ceiling import Prices
 from dynamax_lm.intervals import LEVEL, SHARE, Bounds, p_at_least, p_at_most
 from dynamax_lm.ledger import AttentionCosts, norm_flops, unembed_flops
 from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.report.equalcost import Path, at_equal_cost
 
 COUNTS = (6, 10, 20, 40, 100, 300, 1000)
+EXITS = (8, 10, 12, 14)
 GAPS = (0.02, 0.05, 0.10)
 SIDE = (1 - LEVEL) / 2
 _RESAMPLES = 2000
@@ -85,21 +89,47 @@ def randomised(one: Population, count: int, rng: np.random.Generator) -> Floats:
     return one.rule[chosen] - theirs
 
 
-def of_the_same_cost(one: Population, count: int, rng: np.random.Generator) -> Floats:
-    """Gaps to the mixture that costs what the rule did *on the documents drawn*.
+def of_the_same_cost(
+    one: Population, count: int, rng: np.random.Generator
+) -> tuple[Floats, Path, Floats, Bounds]:
+    """The rule, the fixed depths and the rule's cost on documents drawn, and bounds of a cost.
 
     The rule's FLOPs are scaled so that over the whole population the mixture of equal cost is the
-    one of equal agreement; in a draw its odds differ from that by chance.
+    one of equal agreement; in a draw the depth of equal cost differs from that by chance.
     """
     costs = tiny_costs()
     emission, layers = norm_flops(costs) + unembed_flops(costs), costs.layer(100) * LAYERS
     shallow = (emission + layers * one.depth / LAYERS) / (emission + layers)
-    truth = shallow + one.share * (1 - shallow)
-    factor = truth * one.full.sum() / one.spent.sum()
+    share = one.spent / one.full
+    factor = (shallow + one.share * (1 - shallow)) / share.mean()
+    bounds = Prices(costs, EXITS, "top_prob", "propagate").bounds
     chosen = rng.integers(0, len(one.rule), count)
-    cost = factor * one.spent[chosen].sum() / one.full[chosen].sum()
-    share = min(1.0, max(0.0, (cost - shallow) / (1 - shallow)))
-    return one.rule[chosen] - (1 - share) * one.shallow[chosen] - share
+    both = np.stack([one.shallow[chosen], np.ones(count)])
+    path = Path(np.array([shallow, 1.0]), both, whole=True)
+    spread = Bounds(factor * min(share.min(), 1 - bounds.high), factor * (1 - bounds.low))
+    return one.rule[chosen], path, factor * share[chosen], spread
+
+
+def claims_at_equal_cost(one: Population, count: int, draws: int, method: str) -> Rates:
+    """How often each claim is made where the depth of equal cost is found from the same documents.
+
+    Args:
+        one: the population.
+        count: documents drawn.
+        draws: how many times.
+        method: ``old``, ``depth taken for known`` (betting, at the depth found), or ``new``.
+    """
+    rng = np.random.default_rng([1, count])
+    said = np.zeros(2)
+    for _ in range(draws):
+        rule, path, costs, spread = of_the_same_cost(one, count, rng)
+        if method == "new":
+            found = at_equal_cost(rule.tolist(), path, costs.tolist(), SHARE, spread)
+            said += (found.p_higher <= SIDE, found.p_lower <= SIDE)
+        else:
+            gaps = rule - path.at(float(costs.mean()))
+            said += (old if method == "old" else new)(gaps, 0.0, SHARE.of_gaps, rng)
+    return Rates(*(said / draws).tolist())
 
 
 def claims(
@@ -111,6 +141,13 @@ def claims(
     for _ in range(draws):
         said += method(draw(one, count, rng), 0.0, SHARE.of_gaps, rng)
     return Rates(*(said / draws).tolist())
+
+
+def found_at_equal_cost(one: Population, gap: float, count: int, draws: int) -> float:
+    """How often a rule is shown to be better that agrees ``gap`` more than its equal in cost."""
+    share = one.share - gap / float(1 - one.shallow.mean())
+    better = replace(one, share=share)
+    return claims_at_equal_cost(better, count, draws, "new").higher
 
 
 def missed(
@@ -129,51 +166,87 @@ def plain_means() -> Iterator[tuple[str, Floats, Bounds]]:
     yield "agreement of layer 8", columns["none_layer_8"] / columns["tokens"], SHARE
     yield "agreement of layer 14, affine", columns["affine_layer_14"] / columns["tokens"], SHARE
     saved = 1 - columns["none_top_prob_0.7_flops"] / columns["full_depth_flops"]
-    bounds = Prices(tiny_costs(), (8, 10, 12, 14), "top_prob", "propagate").bounds
+    bounds = Prices(tiny_costs(), EXITS, "top_prob", "propagate").bounds
     yield "share of FLOPs saved", saved, bounds
 
 
+@cache
 def tiny_costs() -> AttentionCosts:
     """The embedded Mistral's."""
     with open(f"{resolve_name('tiny', ATTENTION)}/config.json", encoding="utf-8") as file:
         return AttentionCosts.from_config(SimpleNamespace(**json.load(file)))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.validity.comparisons")
-    parser.add_argument("--draws", type=int, default=400, help="of the documents, per cell")
-    draws = parser.parse_args(argv).draws
-    head = "| population | " + " | ".join(f"n = {n}" for n in COUNTS) + " |"
-    rule = "| --- |" + " --- |" * len(COUNTS)
-    false: dict[str, tuple[Method, Draw]] = {
+def _false(draws: int) -> None:
+    ways: dict[str, tuple[Method, Draw]] = {
         "old": (old, expected()),
         "new": (new, expected()),
         "new, one depth drawn for each document": (new, randomised),
-        "old, depth of the same cost in each draw": (old, of_the_same_cost),
-        "new, depth of the same cost in each draw": (new, of_the_same_cost),
     }
-    for title, (method, draw) in false.items():
-        print(f"\n{title}: false 'better' / false 'worse', %\n\n{head}\n{rule}")
+    for title, (method, draw) in ways.items():
+        _head(f"{title}: false 'better' / false 'worse', %")
         for one in populations():
-            rates = (claims(one, n, draws, method, draw) for n in COUNTS)
-            _line(one.name, (f"{100 * r.higher:.1f} / {100 * r.lower:.1f}" for r in rates))
-    for gap in GAPS:
-        print(f"\nnew: a true gap of {100 * gap:.0f} points is found, %\n\n{head}\n{rule}")
+            _line(one.name, (_both(claims(one, n, draws, method, draw)) for n in COUNTS))
+
+
+def _cost(draws: int) -> None:
+    for way in ("old", "depth taken for known", "new"):
+        _head(f"{way}, depth of equal cost: false 'better' / false 'worse', %")
         for one in populations():
-            try:
-                found = [claims(one, n, draws, new, expected(gap)).higher for n in COUNTS]
-            except ValueError:
-                continue  # no mixture of these depths is so much worse
-            _line(one.name, (f"{100 * rate:.0f}" for rate in found))
+            rates = (claims_at_equal_cost(one, n, draws, way) for n in COUNTS)
+            _line(one.name, map(_both, rates))
+
+
+def _power(draws: int) -> None:
+    for title, at_cost in (("a given depth", False), ("a depth of equal cost", True)):
+        _head(f"new: a true gap to {title} is found, %")
+        for one in populations():
+            for gap in GAPS:
+                if gap > one.share * (1 - one.shallow.mean()):
+                    continue  # no mixture of these depths is so much worse
+                if at_cost:
+                    found = (found_at_equal_cost(one, gap, n, draws) for n in COUNTS)
+                else:
+                    found = (claims(one, n, draws, new, expected(gap)).higher for n in COUNTS)
+                _line(f"{one.name}: {100 * gap:.0f} points", (f"{100 * r:.0f}" for r in found))
+
+
+def _mean(draws: int) -> None:
     for name, method in (("old", old), ("new", new)):
-        print(f"\n{name}: coverage of a plain mean's interval, %\n\n{head}\n{rule}")
+        _head(f"{name}: coverage of a plain mean's interval, %")
         for what, values, bounds in plain_means():
             misses = (missed(values, bounds, n, draws, method) for n in COUNTS)
             _line(what, (f"{100 - 100 * rate:.1f}" for rate in misses))
 
 
-def _line(name: str, cells: Iterator[str]) -> None:
+PARTS: dict[str, Callable[[int], None]] = {
+    "false": _false,
+    "cost": _cost,
+    "power": _power,
+    "mean": _mean,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.validity.comparisons")
+    parser.add_argument("--draws", type=int, default=400, help="of the documents, per cell")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args(argv)
+    for part in options.parts:
+        PARTS[part](options.draws)
+
+
+def _both(rates: Rates) -> str:
+    return f"{100 * rates.higher:.1f} / {100 * rates.lower:.1f}"
+
+
+def _head(title: str) -> None:
+    names = " | ".join(f"n = {count}" for count in COUNTS)
+    print(f"\n{title}\n\n| population | {names} |\n| --- |" + " --- |" * len(COUNTS))
+
+
+def _line(name: str, cells: Iterable[str]) -> None:
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

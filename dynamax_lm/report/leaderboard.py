@@ -119,15 +119,16 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     what the level leaves: of pages on which nothing differs, at most that share says *higher*
     anywhere, and at most that share *lower*.
     """
-    gaps = {c.key: c.difference for c in comparisons if c.difference and c.difference.tested}
-    higher = dict(zip(gaps, holm([gap.p_higher for gap in gaps.values()]), strict=True))
-    lower = dict(zip(gaps, holm([gap.p_lower for gap in gaps.values()]), strict=True))
+    gaps = [c.difference for c in comparisons if c.difference and c.difference.tested]
     side = (1 - LEVEL) / 2
-
-    def shown(key: tuple[object, ...]) -> Shown:
-        return "higher" if higher[key] <= side else "lower" if lower[key] <= side else ""
-
-    return [one._replace(shown=shown(one.key)) if one.key in gaps else one for one in comparisons]
+    words: list[Shown] = [
+        "higher" if higher <= side else "lower" if lower <= side else ""
+        for higher, lower in zip(
+            holm([gap.p_higher for gap in gaps]), holm([gap.p_lower for gap in gaps]), strict=True
+        )
+    ]
+    shown = iter(words)
+    return [one._replace(shown=next(shown)) if _tested(one) else one for one in comparisons]
 
 
 def _apart(groups: Sequence[Sequence[Row]]) -> list[Apart]:
@@ -174,7 +175,7 @@ def _gains(
 
 def _once(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Without repeats: a task's several metrics share one agreement."""
-    return list({one.key: one for one in comparisons}.values())
+    return list({(one.key, one.difference, one.reason): one for one in comparisons}.values())
 
 
 def _opponents(row: Row, rows: Sequence[Row], *, everyone: bool) -> list[Row]:

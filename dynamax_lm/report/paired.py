@@ -16,13 +16,16 @@ from dynamax_lm.errors import SettingError
 from dynamax_lm.intervals import FEWEST, LEVEL, Bounds, mean_interval, p_at_least, p_at_most
 from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
+from dynamax_lm.report.equalcost import Path, at_equal_cost
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
 from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
-from dynamax_lm.report.static import OWN_FULL_DEPTH, StaticBaseline
+from dynamax_lm.report.static import FULL_DEPTH, OWN_FULL_DEPTH, Account, StaticBaseline
 from dynamax_lm.summary import agreement_without_text
 
 AGREEMENT = "agreement"
+SAVED: dict[Account, str] = {"answer": "flops_saved", "total": "flops_saved_total"}
+"""What each account calls the share that a document saved."""
 
 
 class Difference(NamedTuple):
@@ -143,10 +146,10 @@ def against_run(library: Library, row: Row, other: Row) -> Comparison:
 def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list[Comparison]:
     """The row's metric and agreement against a static baseline's, document by document.
 
-    Between two measured depths the baseline draws one of them for each document, by the odds of
-    its mixture. A document's gap to it is then random, and has the mean over the two depths as its
-    expectation given the document. These expectations are what is compared: over documents they
-    have the same true mean as the gaps of any draw, and lie within the same bounds, so that an
+    Between two measured depths the baseline draws one of them for each document, by odds at which
+    it costs the same. A document's gap to it is then random, and has the mean over the two depths
+    as its expectation given the document. These expectations are what is compared: over documents
+    they have the same true mean as the gaps of any draw, and lie within the same bounds, so that an
     interval that holds for bounded values is valid for the drawn baseline too, without the luck of
     one draw. (An interval that goes by the spread of few such gaps alone is not: they are mostly a
     little above zero and seldom far below it.)
@@ -155,16 +158,42 @@ def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list
     for metric in (row.key.metric, AGREEMENT):
         try:
             ours = _values(library, row, metric)
-            mixed = dict.fromkeys(ours, 0.0)
-            for part, weight in baseline.mixture:
-                theirs = _part(library, row, part, metric)
-                for number in ours:
-                    mixed[number] += weight * theirs[number]
-            found = _bounded([ours[n] for n in ours], [mixed[n] for n in ours], metric)
-            comparisons.append(_comparison(row, metric, baseline.name, found))
+            if baseline.source == FULL_DEPTH:
+                full = _part(library, row, None, metric)
+                gap = _bounded([ours[n] for n in ours], [full[n] for n in ours], metric)
+            else:
+                gap = _at_equal_cost(library, row, baseline, metric, ours)
+            comparisons.append(_comparison(row, metric, baseline.name, gap))
         except MismatchError as error:
             comparisons.append(Comparison(row, metric, baseline.name, None, str(error)))
     return comparisons
+
+
+def _at_equal_cost(
+    library: Library, row: Row, baseline: StaticBaseline, metric: str, ours: Mapping[int, float]
+) -> Difference:
+    saved = _values(library, row, SAVED[baseline.account])
+    if set(saved) != set(ours) or baseline.costs is None:
+        raise MismatchError("what each document cost, or can cost, is not known")
+    known = metric == AGREEMENT or row.full_depth is not None
+    points = [(part, share) for part, share in baseline.path if known or part is not None]
+    parts = []
+    for part, _ in points:
+        values = _part(library, row, part, metric)
+        parts.append([values[number] for number in ours])
+    path = Path(np.asarray([share for _, share in points]), np.asarray(parts), whole=known)
+    bounds, spent = bounds_of(metric), [1 - saved[number] for number in ours]
+    if bounds is None:
+        mixed = path.at(float(np.mean(spent)))
+        return difference(list(ours.values()), mixed.tolist(), None)
+    try:
+        found = at_equal_cost(list(ours.values()), path, spent, bounds, baseline.costs)
+    except ValueError as error:
+        raise MismatchError(f"{metric} is not what its name says: {error}") from error
+    mean, differing = float(found.gaps.mean()), int(np.count_nonzero(found.gaps))
+    return Difference(
+        len(ours), mean, found.low, found.high, found.p_higher, found.p_lower, differing
+    )
 
 
 def compare(library: Library, first: Run, second: Run, task: str, key: MetricKey) -> Difference:

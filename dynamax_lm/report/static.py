@@ -6,19 +6,21 @@ translator is paid where the depth speaks through one, and a model of k layers p
 There are two, since a dynamic setting prefills at full depth: one of the same FLOPs over answer
 tokens, prompts left out, and one of the same FLOPs with the prompts in both.
 
-Both go by the FLOPs of all tokens of the run together: documents leave at different depths and have
-answers of different length, and a baseline has one depth for all of them. It is billed for the very
-tokens that the setting emitted. Its quality is measured, or lies between two depths that were
+Equal means: of equal mean over documents of the share of full depth's FLOPs, the number that tables
+print as saved. Documents leave at different depths and have answers of different length, and a
+baseline has one depth, or draws one of two, for all of them. Its quality is measured, or lies
+between two depths that were
 measured, or is unknown and said to be; it is never guessed. Verdicts go by paired documents alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from dynamax_lm.ledger import LayerCosts, norm_flops, unembed_flops
+from dynamax_lm.intervals import Bounds
+from dynamax_lm.ledger import Ledger, norm_flops, unembed_flops
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.rows import Row, static_depth
 
@@ -54,6 +56,9 @@ class StaticBaseline:
         mixture: the measured depths that it lies between, each with its odds: a baseline that
             draws one of the two for each document costs the same. ``None`` is full depth; empty
             where nothing was measured.
+        path: every measured depth with its cost as a share of full depth's, ascending.
+        costs: between what one document's share of full depth's FLOPs lies under the setting;
+            ``None`` where nobody knows what its heads cost.
     """
 
     account: Account
@@ -63,6 +68,8 @@ class StaticBaseline:
     source: str
     verdict: Verdict
     mixture: tuple[tuple[Row | None, float], ...] = ()
+    path: tuple[tuple[Row | None, float], ...] = ()
+    costs: Bounds | None = None
     told_by: tuple[str, ...] = ()
 
     @property
@@ -85,29 +92,27 @@ class _Point:
 
 
 class _Bill(NamedTuple):
-    """What one run's tokens cost at every depth, by one account.
+    """What tokens cost at every depth, by one account, as shares of full depth's FLOPs.
 
     Attributes:
-        spent: by the run.
-        layer: one layer for all of them.
-        emission: norm and vocabulary projection for all of them.
-        tokens: emitted.
+        spent: by the run, mean over documents.
+        emission: norm and vocabulary projection, of all tokens together.
         layers: L.
+        one: a FLOP a token.
     """
 
     spent: float
-    layer: float
     emission: float
-    tokens: int
     layers: int
+    one: float
 
     def at(self, depth: float, translator: int = 0) -> float:
-        """FLOPs of always leaving at ``depth``, through a translator of so many FLOPs a token."""
-        return depth * self.layer + self.emission + self.tokens * translator
+        """The share of always leaving at ``depth``, through a translator of so many FLOPs."""
+        return depth * (1 - self.emission) / self.layers + self.emission + self.one * translator
 
-    def depth(self, flops: float) -> float:
-        """The depth of so many FLOPs, without a translator."""
-        return (flops - self.emission) / self.layer
+    def depth(self, share: float) -> float:
+        """The depth of that share, without a translator."""
+        return self.layers * (share - self.emission) / (1 - self.emission)
 
 
 def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ...]:
@@ -120,10 +125,10 @@ def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ..
     Returns:
         None for a row that is not dynamic, or where the FLOPs of a depth are not known.
     """
-    costs, totals = costs_of(row.run), row.run.totals(row.task)
-    if row.kind != "dynamic" or costs is None or not totals or not totals.get("tokens"):
+    if row.kind != "dynamic":
         return ()
-    return tuple(_baseline(row, arena, _bill(costs, totals, one), one) for one in ACCOUNTS)
+    bills = ((account, _bill(row, account)) for account in ACCOUNTS)
+    return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
 
 
 def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
@@ -131,11 +136,8 @@ def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
 
     No translator is billed here. Above L the row costs more than full depth.
     """
-    costs, totals = costs_of(row.run), row.run.totals(row.task)
-    if costs is None or not totals or not totals.get("tokens"):
-        return None
-    bill = _bill(costs, totals, account)
-    return max(1.0, bill.depth(bill.spent))
+    bill = _bill(row, account)
+    return None if bill is None else max(1.0, bill.depth(bill.spent))
 
 
 class Gain(NamedTuple):
@@ -166,19 +168,47 @@ def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
     return replace(baseline, verdict=verdict, told_by=told_by)
 
 
-def _bill(costs: LayerCosts, totals: Mapping[str, Any], account: Account) -> _Bill:
-    """The run's tokens in one account. Prompts make no emission: their last token is the answer's.
+def _bill(row: Row, account: Account) -> _Bill | None:
+    """One account. Prompts make no emission: their last token is the answer's.
 
     Layers are linear in depth, in prompts and answers alike. The state of layers above a fixed
     depth is never read, and a baseline that paid for it would be a weak one (on Mamba-2 it is two
     fifths of a layer).
     """
+    costs, totals = costs_of(row.run), row.run.totals(row.task)
+    saved = row.flops_saved if account == "answer" else row.flops_saved_total
+    if costs is None or saved is None or not totals or not totals.get("tokens"):
+        return None
     flops, tokens = totals["ledger"]["flops"], totals["tokens"]
-    emission = tokens * (norm_flops(costs) + unembed_flops(costs))
-    spent, layers = flops["spent"], flops["full_depth"] - emission
-    if account == "total":
-        spent, layers = spent + flops["prompt"], layers + flops["prompt"]
-    return _Bill(spent, layers / costs.n_layers, emission, tokens, costs.n_layers)
+    whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
+    emission = tokens * (norm_flops(costs) + unembed_flops(costs)) / whole
+    return _Bill(1 - saved.mean, emission, costs.n_layers, tokens / whole)
+
+
+def cost_bounds(row: Row) -> Bounds | None:
+    """Between what a document's share of full depth's FLOPs lies, by the row's exit rule.
+
+    At least the layers of the first exit, and at most full depth with every check asked and a
+    translator: the state of a skipped layer costs less than the layer. Prompts in both only bring
+    the share nearer to 1. ``None`` where the rule's parts are not known.
+    """
+    costs, extras = costs_of(row.run), exit_extras_of(row.run)
+    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
+    if costs is None or extras is None or not exits:
+        return None
+    try:
+        ledger = Ledger(
+            costs,
+            exit_layers=exits,
+            confidence=str(row.run.settings.get("confidence")),
+            skipped_state=str(row.run.settings.get("skipped_state")),
+            exit_extras=extras,
+        )
+    except ValueError:
+        return None
+    bill = ledger.answer(0, [costs.n_layers])
+    translator = max((extra.translator for extra in extras), default=0)
+    return Bounds(exits[0] / costs.n_layers, 1 + (bill.checks + translator) / bill.full_depth)
 
 
 def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
@@ -186,13 +216,14 @@ def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> 
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
     known = [full, *_measured(row, arena, bill)]
+    path = tuple((point.row, point.flops) for point in sorted(known, key=_by_flops))
     below = max((p for p in known if p.flops <= bill.spent), key=_by_flops, default=None)
     above = min((p for p in known if p.flops >= bill.spent), key=_by_flops, default=None)
     if below is None or above is None:
         depth = max(1.0, bill.depth(bill.spent))
         return StaticBaseline(account, depth, None, None, _missing(row, depth), "unknown")
     if below is above:
-        return _of(row, account, below, "measured", ((below.row, 1.0),))
+        return _of(row, account, below, "measured", ((below.row, 1.0),), path)
     share = (bill.spent - below.flops) / (above.flops - below.flops)
     point = _Point(
         _mean(below.depth, above.depth, share),
@@ -201,7 +232,7 @@ def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> 
         _between(below.agreement, above.agreement, share),
     )
     source = f"measured at {below.depth:g} and {above.depth:g}"
-    return _of(row, account, point, source, ((below.row, 1 - share), (above.row, share)))
+    return _of(row, account, point, source, ((below.row, 1 - share), (above.row, share)), path)
 
 
 def _missing(row: Row, depth: float) -> str:
@@ -212,7 +243,7 @@ def _missing(row: Row, depth: float) -> str:
 
 
 def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
-    """Static runs, one a depth, billed for the row's tokens.
+    """Static runs, one a depth, billed as shares of full depth.
 
     What skipped layers remember does not matter where none of them runs again; heads do, so that
     a static run with those of ``row`` is preferred. A run whose translator nobody knows the cost of
@@ -270,9 +301,20 @@ def _of(
     point: _Point,
     source: str,
     mixture: tuple[tuple[Row | None, float], ...],
+    path: tuple[tuple[Row | None, float], ...] = (),
 ) -> StaticBaseline:
     quality = point.goodness
     if quality is not None and not row.higher_is_better:
         quality = -quality
     verdict: Verdict = "does not beat" if source == FULL_DEPTH else "not tested"
-    return StaticBaseline(account, point.depth, quality, point.agreement, source, verdict, mixture)
+    return StaticBaseline(
+        account=account,
+        depth=point.depth,
+        quality=quality,
+        agreement=point.agreement,
+        source=source,
+        verdict=verdict,
+        mixture=mixture,
+        path=path,
+        costs=cost_bounds(row),
+    )

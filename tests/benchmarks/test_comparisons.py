@@ -10,10 +10,10 @@ from benchmarks.validity.comparisons import (
     SIDE,
     Draw,
     claims,
+    claims_at_equal_cost,
     expected,
     missed,
     new,
-    of_the_same_cost,
     old,
     plain_means,
     randomised,
@@ -30,13 +30,28 @@ def _too_often(rate: float, allowed: float) -> bool:
 
 
 @pytest.mark.parametrize("number", range(len(populations())))
-@pytest.mark.parametrize("draw", [expected(), randomised, of_the_same_cost])
+@pytest.mark.parametrize("draw", [expected(), randomised])
 def test_ties_are_told_apart_at_most_as_often_as_allowed(number: int, draw: Draw) -> None:
     one = populations()[number]
     for count in (6, 20, 40, 100, 1000):
         rates = claims(one, count, DRAWS, new, draw)
         assert not _too_often(rates.higher, SIDE), count
         assert not _too_often(rates.lower, SIDE), count
+
+
+@pytest.mark.parametrize("number", range(len(populations())))
+def test_a_depth_found_from_the_same_documents_makes_no_claims(number: int) -> None:
+    one = populations()[number]
+    for count in (20, 100, 1000):
+        rates = claims_at_equal_cost(one, count, DRAWS, "new")
+        assert not _too_often(rates.higher, SIDE), count
+        assert not _too_often(rates.lower, SIDE), count
+
+
+def test_taking_that_depth_for_known_would() -> None:
+    """Where agreement rises steeply with depth, whatever interval the gaps have."""
+    rates = claims_at_equal_cost(populations()[2], 1000, DRAWS, "depth taken for known")
+    assert _too_often(rates.higher, SIDE)
 
 
 def test_these_documents_are_what_percentile_intervals_fail_on() -> None:
