@@ -241,9 +241,8 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
         number = sample.number(metric)
         if number is not None:
             averaged.append(number)
-        elif metric == AGREEMENT:  # a document without text, left out of the published mean
-            stop = sample.number(f"{AGREEMENT}_with_stop")
-            number = None if stop is None else agreement_without_text(stop)
+        else:  # a document without text is left out of the published mean
+            number = _without_text(sample, metric)
         if number is None:
             raise MismatchError(f"{metric} is not one number a document in both")
         values[sample.doc_id] = number
@@ -252,6 +251,19 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
     published = row.run.values(row.task).get(MetricKey(metric, row.key.filter))
     _check_mean(averaged, metric, published)
     return values
+
+
+def _without_text(sample: Sample, metric: str) -> float | None:
+    """What stands for a document without text: what its stop agreed on and cost.
+
+    In the account of prompts and texts such a document spends what full depth does: its prompt.
+    """
+    if metric == SAVED["total"]:
+        return None if sample.number(f"{SAVED['answer']}_with_stop") is None else 0.0
+    if metric not in {AGREEMENT, SAVED["answer"]}:
+        return None
+    stop = sample.number(f"{metric}_with_stop")
+    return agreement_without_text(stop) if stop is not None and metric == AGREEMENT else stop
 
 
 def _samples(library: Library, run: Run, task: str, name: str) -> list[Sample]:
