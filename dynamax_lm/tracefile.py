@@ -7,6 +7,7 @@ file, which takes its final name only when the task is done. It does not know of
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -64,6 +65,39 @@ class TraceLine(NamedTuple):
     def is_text(self) -> bool:
         """Whether the token is part of the text, not of the stop alone."""
         return self.text_tokens is None or self.position < self.text_tokens
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """The line that a file holds.
+
+        Raises:
+            ValueError: a value is missing, unknown, or of another kind.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("a line is no JSON object")
+        if "text_tokens" not in data:
+            raise ValueError("written by an older version: rows lack text_tokens; run it again")
+        optional = cls._field_defaults
+        if set(data) - set(cls._fields) or set(cls._fields) - set(optional) - set(data):
+            raise ValueError(f"a line has the fields {', '.join(map(str, data))}"[:200])
+        for name, value in data.items():
+            if not _fits(name, value, name in _MAY_BE_NULL or name in optional):
+                raise ValueError(f"{name} is {json.dumps(value)[:40]}")
+        return cls(**data)
+
+
+_MAY_BE_NULL = frozenset({"confidence", "full_depth"})
+
+
+def _fits(name: str, value: object, may_be_null: bool) -> bool:
+    """Whether a value is of its field's kind: a name, a confidence, or a count."""
+    if value is None or isinstance(value, bool):
+        return value is None and may_be_null
+    if name == "task":
+        return isinstance(value, str)
+    if name == "confidence":
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, int) and value >= 0
 
 
 class TraceWriter:
@@ -155,14 +189,12 @@ def read_trace(path: Path) -> Iterator[TraceLine]:
     """The lines of one trace file, one at a time.
 
     Raises:
-        ValueError: the file was written before rows said which tokens are text.
+        OSError: the file cannot be read.
+        ValueError: a line is not a trace's.
     """
     with path.open(encoding="utf-8") as file:
         for line in file:
-            row = json.loads(line)
-            if isinstance(row, dict) and "text_tokens" not in row:
-                raise ValueError("written by an older version: rows lack text_tokens; run it again")
-            yield TraceLine(**row)
+            yield TraceLine.from_json(json.loads(line))
 
 
 def _stem(task: str) -> str:

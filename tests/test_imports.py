@@ -55,6 +55,8 @@ TABLE: dict[str, Row] = {
     "ledger": row("catchup errors trace", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
+    "manifest": row("", HEAVY),
+    "identity": row("", HEAVY),
     "certify.statistics": row("", HEAVY),
     "certificate": row("certify.statistics errors", HEAVY),
     "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
@@ -85,7 +87,7 @@ TABLE: dict[str, Row] = {
     "engine": row("catchup confidence fulldepth policy trace models.stack models.waiting", MODELS),
     # the host: the report knows records, not models; the doors know both
     "harness": row(
-        "certificate errors trace ledger summary tracefile", frozenset({"transformers"})
+        "certificate errors trace ledger manifest summary tracefile", frozenset({"transformers"})
     ),
     "models.trained": row("certificate errors heads ledger settings models.checkpoint"),
     "models.processes": row(""),
@@ -112,8 +114,8 @@ TABLE: dict[str, Row] = {
         "errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "certificate errors fulldepth intervals ledger markdown models.checkpoint outputs plugin "
-        "summary trace tracefile",
+        "certificate errors fulldepth harness heads.shipped identity intervals ledger manifest "
+        "markdown models.checkpoint outputs plugin settings summary trace tracefile",
         frozenset({"torch", "transformers"}),
     ),
 }

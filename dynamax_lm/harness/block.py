@@ -55,9 +55,11 @@ def early_exit_block(lm: object) -> dict[str, Any]:
     return {
         "settings": dict(run.live.settings),
         "fingerprint": run.live.fingerprint,
+        "identity": dict(run.live.identity),
         "layers": run.live.layers,
         "costs": dict(run.live.costs),
         **totals,
+        "setups": {task: setup.to_json() for task, setup in sorted(run.setups.items())},
         "certificate": certificate,
         "skipped": {task: dict(notes) for task, notes in sorted(run.skipped.items())},
         "convention": CONVENTION,

@@ -12,7 +12,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from dynamax_lm.harness import cache, corpus, groups, live, naming, reporting, sinks
+from dynamax_lm.harness import (
+    cache,
+    corpus,
+    groups,
+    live,
+    manifests,
+    naming,
+    reporting,
+    sinks,
+)
 
 _MARK = "_early_exit_hook"
 
@@ -37,7 +46,7 @@ def install() -> None:
     import lm_eval.api.task
     import lm_eval.evaluator
     import lm_eval.evaluator_utils
-    from lm_eval.loggers.evaluation_tracker import GeneralConfigTracker
+    from lm_eval.loggers.evaluation_tracker import EvaluationTracker, GeneralConfigTracker
     from lm_eval.loggers.wandb_logger import WandbLogger
 
     task, configurable = lm_eval.api.task.Task, lm_eval.api.task.ConfigurableTask
@@ -50,6 +59,8 @@ def install() -> None:
     _wrap(lm_eval.api.model.CachingLM, "__getattr__", cache.around_getattr)
     _wrap(lm_eval.evaluator_utils, "stderr_for_metric", corpus.around_stderr_for_metric)
     _wrap(GeneralConfigTracker, "log_experiment_args", naming.around_log_experiment_args)
+    _wrap(EvaluationTracker, "save_results_aggregated", manifests.around_save_results)
+    _wrap(EvaluationTracker, "save_results_samples", manifests.around_save_samples)
     if hasattr(WandbLogger, "_generate_dataset"):  # private; a sink must not stop a run
         _wrap(WandbLogger, "_generate_dataset", sinks.around_generate_dataset)
 

@@ -46,6 +46,7 @@ class LiveModel:
         certificate: the JSON object that the model's heads carry, or ``None``.
         costs: the architecture's widths that the ledger counts with, as JSON values: enough to
             recompute every bill without the checkpoint.
+        identity: what the fingerprint is the digest of, as JSON values.
     """
 
     fingerprint: str
@@ -54,6 +55,7 @@ class LiveModel:
     trace_dir: Path | None = None
     certificate: Mapping[str, Any] | None = None
     costs: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

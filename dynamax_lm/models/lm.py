@@ -6,9 +6,7 @@ touch hidden states.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from dynamax_lm.engine import Memory, Phases, ScoredAnswer, ScoreRequest, genera
 from dynamax_lm.errors import SettingError
 from dynamax_lm.harness import LiveModel, announce, early_exit_block
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.identity import fingerprint_of
 from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 from dynamax_lm.models import checkpoint
 from dynamax_lm.models.choice import AUTO, PACKED
@@ -254,8 +253,9 @@ class DynamaxLM(Processes):
         if settings.exit_layers:
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
         self.phases = Phases()
-        self.fingerprint = self._fingerprint()
-        self._announce(costs, extras)
+        identity = self._identity()
+        self.fingerprint = fingerprint_of(identity)
+        self._announce(costs, extras, identity)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -289,9 +289,9 @@ class DynamaxLM(Processes):
         get_base = getattr(model, "get_base_model", None)
         return get_base() if callable(get_base) else model
 
-    def _fingerprint(self) -> str:
-        """Identifies the checkpoint and every setting that can change a number."""
-        known = {
+    def _identity(self) -> dict[str, Any]:
+        """The checkpoint and every setting that can change a number, as JSON values."""
+        known: dict[str, Any] = {
             "model": self.ARCHITECTURE.model,
             "pretrained": self._shown_name,
             "arguments": self._arguments(),
@@ -303,8 +303,7 @@ class DynamaxLM(Processes):
         }
         if self._raw_settings.products != AUTO:  # a measured choice must not part two equal runs
             known["products"] = self._raw_settings.products
-        text = json.dumps(known, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return known
 
     def _arguments(self) -> dict[str, str]:
         """The ``hf`` model's arguments that can change a number and are not at their default."""
@@ -318,7 +317,12 @@ class DynamaxLM(Processes):
             and str(value) != defaults.get(name)
         }
 
-    def _announce(self, costs: AttentionCosts | Mamba2Costs, extras: Sequence[ExitExtras]) -> None:
+    def _announce(
+        self,
+        costs: AttentionCosts | Mamba2Costs,
+        extras: Sequence[ExitExtras],
+        identity: Mapping[str, Any],
+    ) -> None:
         folder, chosen = self.settings.trace_dir, self._chosen_heads
         settings = {
             "model": self.ARCHITECTURE.model,
@@ -335,6 +339,7 @@ class DynamaxLM(Processes):
             self,
             LiveModel(
                 fingerprint=self.fingerprint,
+                identity=identity,
                 settings=settings
                 | self.settings.describe()
                 | {"heads_fingerprint": self.settings.heads_fingerprint},

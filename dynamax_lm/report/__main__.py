@@ -50,16 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verify(library: Library, given: argparse.Namespace) -> int:
+    from dynamax_lm.report.checks.rerun import in_words
     from dynamax_lm.report.verify import verify
 
     found = verify(library)
     _complain(library.problems)
     for line in found.unchecked:
         sys.stdout.write(f"not checked: {line}\n")
+    for line in in_words():
+        sys.stdout.write(f"only a re-run could show: {line}\n")
     for line in found.mismatches:
         sys.stdout.write(f"does not match: {line}\n")
     sys.stdout.write(
-        f"{found.checked} numbers recomputed, {len(found.mismatches)} do not match, "
+        f"{found.checked} values recomputed, {len(found.mismatches)} do not match, "
         f"{len(found.unchecked)} kinds not checked\n"
     )
     if not found.checked and not found.mismatches:
@@ -94,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="recompute every number of ours from samples and traces; status 1 if one differs",
+        help="hold results, samples and traces against each other and their manifest; "
+        "status 1 if anything differs",
     )
     return parser
 

@@ -7,6 +7,7 @@ on this machine. It does not know bills.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ def costs_of(run: Run) -> LayerCosts | None:
     written.pop("exit_extras", None)
     kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
     try:
-        return kind(**written) if kind else _from_checkpoint(run)
+        return _checked(kind(**written)) if kind else _from_checkpoint(run)
     except (TypeError, ValueError):
         return None
 
@@ -40,9 +41,23 @@ def exit_extras_of(run: Run) -> list[ExitExtras] | None:
     if extras is None:
         return None if run.settings.get("heads") else []
     try:
-        return [ExitExtras(**extra) for extra in extras]
+        found = [ExitExtras(**extra) for extra in extras]
     except TypeError:
         return None
+    return found if all(type(count) is int for extra in found for count in extra) else None
+
+
+def _checked(costs: AttentionCosts | Mamba2Costs) -> AttentionCosts | Mamba2Costs:
+    """The costs, where every width is a count; what has a default may be left open.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for field in fields(costs):
+        value = getattr(costs, field.name)
+        if type(value) is not int and not (value is None and field.default is None):
+            raise TypeError(f"{field.name} is no count")
+    return costs
 
 
 def _written(run: Run) -> dict[str, Any]:

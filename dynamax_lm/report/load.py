@@ -17,7 +17,7 @@ from typing import Any
 
 from dynamax_lm.errors import SettingError
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import SCHEMA, other_schema
+from dynamax_lm.report.shape import check_shape
 from dynamax_lm.tracefile import TraceLine, read_trace, trace_files
 
 _KEPT_FILES = 8
@@ -160,11 +160,7 @@ def _half_written(file: Path) -> bool:
 def _read_run(path: Path) -> Run:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
-            raise ValueError("it holds no 'results'")
-        schema = ((data.get("config") or {}).get("early_exit") or {}).get("schema", SCHEMA)
-        if schema != SCHEMA:
-            raise ValueError(other_schema(schema))
+        check_shape(data)
         return Run(
             path=path,
             data=data,

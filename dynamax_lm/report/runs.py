@@ -12,14 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dynamax_lm.tracefile import TraceLine, trace_files
 
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+_Kind = TypeVar("_Kind")
+
 _STDERR = "_stderr"
+_HASHED = ("doc", "prompt", "target")
 _NOT_METRICS = frozenset({"name", "alias", "sample_len", "sample_count", " "})
 
 
@@ -54,6 +57,10 @@ class Sample:
         prompts: the prompt of each request.
         continuations: the text scored for each request; ``None`` for generation.
         responses: for each request, what came back for each repeat.
+        doc: the document itself.
+        target: the right answer, as text.
+        options: what else each request was given, such as generation options.
+        filtered: for each request, its responses after the filter.
     """
 
     doc_id: int
@@ -63,6 +70,10 @@ class Sample:
     prompts: tuple[str, ...]
     continuations: tuple[str | None, ...]
     responses: tuple[tuple[Any, ...], ...]
+    doc: Any
+    target: str
+    options: tuple[Any, ...]
+    filtered: tuple[Any, ...]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sample:
@@ -71,21 +82,31 @@ class Sample:
         Raises:
             KeyError, TypeError, ValueError: it is not such a line.
         """
-        names = data.get("metrics", ())
-        arguments = [list(request.values()) for request in data["arguments"].values()]
+        names = _of(data.get("metrics", []), list, "metrics")
+        arguments = [
+            list(_of(request, dict, "a request").values())
+            for request in _of(data["arguments"], dict, "arguments").values()
+        ]
         second = [request[1] if len(request) > 1 else None for request in arguments]
+        hashes = [_of(data.get(f"{of}_hash", ""), str, "a hash") for of in _HASHED]
+        for name in names:
+            if name not in data:
+                raise ValueError(f"its metric {name!r} has no value")
         return cls(
-            doc_id=int(data["doc_id"]),
-            filter=str(data["filter"]),
-            hashes=(
-                str(data.get("doc_hash", "")),
-                str(data.get("prompt_hash", "")),
-                str(data.get("target_hash", "")),
-            ),
-            metrics={name: data[name] for name in names if name in data},
-            prompts=tuple(str(request[0]) for request in arguments),
+            doc_id=_of(data["doc_id"], int, "doc_id"),
+            filter=_of(data["filter"], str, "filter"),
+            hashes=(hashes[0], hashes[1], hashes[2]),
+            metrics={name: data[name] for name in names},
+            prompts=tuple(_of(request[0], str, "a prompt") for request in arguments),
             continuations=tuple(text if isinstance(text, str) else None for text in second),
-            responses=tuple(tuple(answers) for answers in data["resps"]),
+            responses=tuple(
+                tuple(_of(answers, list, "the responses to a request"))
+                for answers in _of(data["resps"], list, "resps")
+            ),
+            doc=data.get("doc"),
+            target=_of(data.get("target", ""), str, "target"),
+            options=tuple(second),
+            filtered=tuple(_of(data.get("filtered_resps", []), list, "filtered_resps")),
         )
 
     def number(self, metric: str) -> float | None:
@@ -218,3 +239,10 @@ class Run:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a JSON value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _of(value: Any, kind: type[_Kind], what: str) -> _Kind:
+    """A value of the kind that it must have."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    return value

@@ -77,10 +77,10 @@ _LONGEST = 8
 def _find(name: str) -> Decode | None:
     """A decoder from a folder or the hub's cache, or ``None``."""
     try:
-        file = _file(name, "tokenizer.json")
+        file = find_file(name, "tokenizer.json")
         if file is not None:
             return _fast(file)
-        if _file(name, "tokenizer_config.json") is not None:
+        if find_file(name, "tokenizer_config.json") is not None:
             return _slow(name, local_files_only=True)
     except Exception:  # a tokenizer's file or code may fail in any way: then ids are shown
         return None
@@ -90,7 +90,7 @@ def _find(name: str) -> Decode | None:
 def _load(name: str) -> Decode:
     """A decoder that was asked for by name, from the hub if need be."""
     try:
-        file = _file(name, "tokenizer.json")
+        file = find_file(name, "tokenizer.json")
         return _fast(file) if file is not None else _slow(name)
     except Exception as error:  # as above; but this one was asked for
         why = " ".join(str(error).split())[:120]
@@ -100,7 +100,7 @@ def _load(name: str) -> Decode:
         ) from error
 
 
-def _file(name: str, file: str) -> Path | None:
+def find_file(name: str, file: str) -> Path | None:
     """A file of a folder, or of a hub id in the cache."""
     path = Path(os.path.expanduser(name)) / file
     if path.is_file():

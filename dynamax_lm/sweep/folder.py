@@ -69,7 +69,8 @@ class PointFolder:
         written = sorted(file.name for file in partial.iterdir())
         main = [name for name in written if name.startswith("results_")]
         wanted = 1 + (len(results["configs"]) if samples is not None else 0)
-        if len(main) != 1 or len(written) != wanted:
+        manifests = sum(name.startswith("manifest_") for name in written)
+        if len(main) != 1 or len(written) - manifests != wanted:
             raise SettingError(f"--output_path: lm-eval could not write its files to {partial}")
         self.path.mkdir(parents=True, exist_ok=True)
         for name in sorted(written, key=main.__contains__):  # the results after the samples

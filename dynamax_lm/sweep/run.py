@@ -139,15 +139,16 @@ class Sweep:
         if lm.memory is not None:
             lm.memory.origins = origins
         tracker = EvaluationTracker()
+        model_args = point.model_args(self.command.model_args) | self._own(point)
         results = self.command.evaluate(
             lm,
-            point.model_args(self.command.model_args),
+            model_args,
             log_samples=self.log_samples,
             evaluation_tracker=tracker,
         )
         model, known = self.command.config.model, tracker.general_config_tracker
         known.model_source = model
-        name_checkpoint(known, model, point.model_args(self.command.model_args))
+        name_checkpoint(known, model, model_args)
         samples = results.pop("samples", None)
         memory = lm.memory
         shared = {}

@@ -5,6 +5,7 @@ Everything published is computed by `summary` and `ledger` from the same records
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -13,9 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dynamax_lm import __version__
+from dynamax_lm.harness.block import CONVENTION
+from dynamax_lm.identity import fingerprint_of
 from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.ledger import AttentionCosts, Ledger
-from dynamax_lm.summary import Answer, Request, RunTotals, pool, summarise
+from dynamax_lm.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
 from dynamax_lm.trace import AnswerTrace, ExitRecord
 from dynamax_lm.tracefile import TraceWriter
 
@@ -90,6 +96,9 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         "reference": True,
         "heads": None,
         "trace_dir": str(folder / "traces"),
+        "dtype": "torch.float32",
+        "arguments": {},
+        "heads_fingerprint": None,
         **plan.settings,
     }
     ledger = Ledger(
@@ -100,7 +109,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     )
     rng = random.Random(plan.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    totals, results, samples = RunTotals(), {}, {}
+    totals, results, samples, hashes = RunTotals(), {}, {}, {}
     for task, kind in plan.tasks.items():
         documents = [
             _document(rng, kind, ledger, plan, silent=number < plan.silent)
@@ -115,15 +124,28 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         lines = [_sample(n, requests, plan, rng) for n, requests in enumerate(documents)]
         samples[task] = folder / f"samples_{task}_{plan.stamp}.jsonl"
         samples[task].write_text("".join(json.dumps(line) + "\n" for line in lines))
-        results[task] = _table(lines)
+        results[task] = {"name": task, **_table(task, lines)}
+        each = [line[f"{of}_hash"] for line in lines for of in ("doc", "prompt", "target")]
+        hashes[task] = _hash("".join(each))
     path = folder / f"results_{plan.stamp}.json"
+    shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
+    identity = {
+        **{name: settings[name] for name in ("model", "pretrained", "dtype", "arguments")},
+        "settings": {name: settings[name] for name in shared},
+        "version": __version__,
+    }
     block = {
         "settings": settings,
+        "identity": identity,
+        "fingerprint": fingerprint_of(identity),
+        "convention": CONVENTION,
         "layers": COSTS.n_layers,
         "costs": {"architecture": "attention", **asdict(COSTS)},
         **totals.to_json(),
     }
-    path.write_text(json.dumps(_results(plan, results, {"early_exit": block})))
+    data = _results(plan, results, {"early_exit": block}) | {"task_hashes": hashes}
+    data["config"]["model_args"] |= {"trace_dir": settings["trace_dir"]}
+    path.write_text(json.dumps(data))
     return Made(path, samples, folder / "traces")
 
 
@@ -143,18 +165,37 @@ def _results(plan: Plan, results: Mapping[str, Any], config: Mapping[str, Any]) 
     listed = [{"metric": "em", "aggregation": "mean", "higher_is_better": True}]
     return {
         "results": results,
-        "configs": {t: {"output_type": k, "metric_list": listed} for t, k in plan.tasks.items()},
+        "configs": {
+            task: {
+                "task": task,
+                "output_type": kind,
+                "metric_list": listed,
+                "generation_kwargs": {"until": ["\n"]},
+                "repeats": 1,
+                "num_fewshot": plan.few_shot,
+                "metadata": {"version": plan.version},
+            }
+            for task, kind in plan.tasks.items()
+        },
         "versions": dict.fromkeys(plan.tasks, plan.version),
         "n-shot": dict.fromkeys(plan.tasks, plan.few_shot),
-        "higher_is_better": {task: {"em": True} for task in plan.tasks},
-        "n-samples": {task: {"effective": plan.documents} for task in plan.tasks},
+        "higher_is_better": {
+            task: {**HIGHER_IS_BETTER, "em": True, "full_depth_em": True} for task in plan.tasks
+        },
+        "n-samples": {
+            task: {"original": plan.documents, "effective": plan.documents} for task in plan.tasks
+        },
         "task_hashes": {task: f"{task}{plan.salt}{plan.documents}" for task in plan.tasks},
         "config": {
             "model": "dynamax-mistral",
             "model_args": {"pretrained": "org/model"},
             "model_dtype": "torch.float32",
+            "model_revision": "main",
             **config,
         },
+        "model_source": "dynamax-mistral",
+        "model_name": "org/model",
+        "model_name_sanitized": "org__model",
         "date": plan.date,
         "group_subtasks": {},
     }
@@ -182,7 +223,7 @@ def _document(
             (e if same else 2) if known else None
             for e, same, known in zip(emitted, likely, own, strict=True)
         )
-        sure = tuple(round(rng.random(), 6) for _ in tokens)
+        sure = tuple(_confidence(rng, plan.threshold, depth < 8) for depth in depths)
         trace = AnswerTrace(prompt, tokens, emitted, depths, sure, full, again)
         if not scored:
             trace = replace(trace, text_tokens=0 if silent else rng.randint(1, length))
@@ -192,10 +233,32 @@ def _document(
             response: Any = plan.text
         else:
             reference = (-rng.random(), emitted == tokens)
-            response = (-rng.random(), emitted == tokens)
+            response = (_log_likelihood(rng, trace), emitted == tokens)
         record = ExitRecord("print", (trace,), bill, reference, text_bill)
         requests.append(Request(kind, (Answer(response, record),)))
     return requests
+
+
+def _confidence(rng: random.Random, threshold: float, leaves: bool) -> float:
+    """A float32 on the right side of the threshold."""
+    if not 0.0 < threshold < 1.0:
+        return float(np.float32(rng.uniform(0.1, 0.9)))
+    low, high = (threshold, 1.0) if leaves else (0.1 * threshold, threshold)
+    return float(np.float32(rng.uniform(low + 1e-4, high - 1e-4)))
+
+
+def _log_likelihood(rng: random.Random, trace: AnswerTrace) -> float:
+    """A sum that the largest probabilities of the exits allow."""
+    total = 0.0
+    for row in trace.rows():
+        sure = row.confidence or 1.0
+        if row.layers_used == COSTS.n_layers:
+            total -= rng.random()
+        elif row.token == row.emitted:
+            total += math.log(sure)
+        else:
+            total += math.log(min(sure, 1.0 - sure)) - rng.random()
+    return total
 
 
 def _sample(
@@ -206,6 +269,8 @@ def _sample(
     same = values.get("consistency") == 1.0
     values |= {"full_depth_em": em if same else round(rng.random(), 3), "em": em}
     generated = requests[0].kind == GENERATION
+    doc = {"number": number, "salt": plan.salt}
+    prompt, target = f"prompt {number} {plan.few_shot}", f"target {number}"
     second: Any = {"until": ["\n"]} if generated else plan.text
     shown = [
         [[r.answers[0].response] if generated else list(map(str, r.answers[0].response))]
@@ -213,24 +278,28 @@ def _sample(
     ]
     return {
         "doc_id": number,
-        "doc": {},
-        "target": "",
+        "doc": doc,
+        "target": target,
         "arguments": {
-            f"gen_args_{i}": {"arg_0": f"prompt {number}", "arg_1": second}
-            for i in range(len(requests))
+            f"gen_args_{i}": {"arg_0": prompt, "arg_1": second} for i in range(len(requests))
         },
         "resps": [answers[0] if generated else answers for answers in shown],
+        "filtered_resps": [answers[0][0] if generated else answers[0] for answers in shown],
         "filter": "none",
         "metrics": list(values),
-        "doc_hash": f"doc {number}{plan.salt}",
-        "prompt_hash": f"prompt {number} {plan.few_shot}",
-        "target_hash": f"target {number}",
+        "doc_hash": _hash(json.dumps(doc, indent=2)),
+        "prompt_hash": _hash(prompt),
+        "target_hash": _hash(target),
         **values,
     }
 
 
-def _table(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {"alias": "x", "sample_len": len(lines)}
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _table(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {"alias": task, "sample_len": len(lines)}
     for name in dict.fromkeys(name for line in lines for name in line["metrics"]):
         numbers = [line[name] for line in lines if name in line]
         mean = sum(numbers) / len(numbers)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api import metrics
 
-from dynamax_lm.report.aggregates import aggregate, mean_stderr
+from dynamax_lm.report.checks.aggregates import aggregate, mean_stderr
 
 number = st.floats(-50, -0.01)
 numbers = st.lists(number, min_size=2, max_size=20)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
 from dynamax_lm.ledger import Ledger, norm_flops, unembed_flops
+from dynamax_lm.report.checks.recompute import documents_again, totals_again
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static
-from dynamax_lm.report.recompute import documents_again, totals_again
 from dynamax_lm.report.rows import Row, arenas, rows_of
 from dynamax_lm.report.static import (
     ACCOUNTS,

@@ -1,0 +1,29 @@
+"""Whether the widths that a run wrote down are those of a model, and of its number of layers.
+
+Owns the form of ``costs``. It does not know bills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynamax_lm.report.checks.found import Verification
+from dynamax_lm.report.costs import costs_of, exit_extras_of
+from dynamax_lm.report.runs import Run
+
+
+def check_costs(run: Run, found: Verification) -> None:
+    """The widths of the model and of what is trained for its exits."""
+    where = f"{run.path} early_exit"
+    block = run.early_exit or {}
+    written: Mapping[str, Any] = block.get("costs") or {}
+    costs, extras = costs_of(run), exit_extras_of(run)
+    if written:
+        right = costs is not None and "architecture" in written and extras is not None
+        found.require(right, f"{where} costs: not the widths of a model")
+    if costs is not None:
+        found.compare(f"{where} layers", block.get("layers"), costs.n_layers)
+    if written.get("exit_extras") is not None:
+        exits = run.settings.get("exit_layers") or ()
+        found.compare(f"{where} costs exit_extras", len(written["exit_extras"]), len(exits))

@@ -1,0 +1,108 @@
+"""Whether each token left exactly where its confidence first reached the threshold.
+
+Owns what the settings say of a single row of a trace. It does not know bills, totals or samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dynamax_lm.report.checks.found import Verification
+from dynamax_lm.report.runs import Run
+from dynamax_lm.summary import GENERATION
+from dynamax_lm.tracefile import TraceLine
+
+
+def check_depths(
+    where: str, run: Run, task: str, lines: Iterable[TraceLine], found: Verification
+) -> None:
+    """Every row of one task's trace against the settings.
+
+    Args:
+        where: names the run and the task.
+        run: whose settings they are.
+        task: the task's name.
+        lines: its rows.
+        found: takes what does not match.
+    """
+    rule = _Rule(run)
+    generates = (run.of_task("configs", task) or {}).get("output_type") == GENERATION
+    prompts: dict[tuple[int, int, int, int], int] = {}
+    for line in lines:
+        found.checked += 1
+        wrong = rule.fault(line)
+        answer = (line.doc_id, line.request, line.repeat, line.window)
+        if wrong is None and prompts.setdefault(answer, line.prompt_tokens) != line.prompt_tokens:
+            wrong = (
+                f"prompt_tokens is {line.prompt_tokens}, of its answer's first {prompts[answer]}"
+            )
+        if wrong is None and line.task != task:
+            wrong = f"it says task {line.task!r}"
+        if wrong is None and generates and line.emitted != line.token:
+            wrong = f"generated token {line.token}, but emitted {line.emitted}"
+        if wrong is not None:
+            found.mismatches.append(
+                f"{where} document {line.doc_id} request {line.request} token {line.position}: "
+                f"{wrong}"
+            )
+
+
+class _Rule:
+    """What a run's settings allow of a row."""
+
+    def __init__(self, run: Run) -> None:
+        settings = run.settings
+        self.layers = run.layers
+        self.exits: list[int] = list(settings.get("exit_layers") or ())
+        self.confidence = settings.get("confidence")
+        self.threshold = float(settings["threshold"])
+        self.reference = bool(settings.get("reference"))
+        vocabulary: Any = ((run.early_exit or {}).get("costs") or {}).get("vocabulary")
+        self.vocabulary: float = vocabulary if isinstance(vocabulary, int) else math.inf
+
+    def fault(self, line: TraceLine) -> str | None:
+        """What is wrong with a row, or ``None``."""
+        depth, confidence = line.layers_used, line.confidence
+        if depth != self.layers and depth not in self.exits:
+            return f"{depth} layers, which is no exit"
+        for name in ("token", "emitted", "full_depth"):
+            value = getattr(line, name)
+            if value is not None and not 0 <= value < self.vocabulary:
+                return f"{name} {value} is not in the vocabulary"
+        if (line.full_depth is not None) != self.reference:
+            return f"full_depth is {line.full_depth} under reference={self.reference}"
+        if not self.exits:
+            return None if confidence is None else f"confidence {confidence} without an exit"
+        if confidence is None:
+            return "no confidence, although an exit was asked"
+        return self._confidence_fault(confidence) or self._depth_fault(depth, confidence)
+
+    def _confidence_fault(self, confidence: float) -> str | None:
+        if not 0.0 <= confidence <= 1.0:
+            return f"confidence {confidence} is not in [0, 1]"
+        if np.float32(confidence) != confidence:
+            return f"confidence {confidence} is no float32"
+        steps = {"oracle": 1, "patience": len(self.exits) - 1}.get(str(self.confidence))
+        if steps and abs(confidence * steps - round(confidence * steps)) > 1e-5:
+            return f"confidence {confidence} is no multiple of 1/{steps}"
+        if self.confidence == "top_prob" and confidence * self.vocabulary < 1.0 - 1e-3:
+            return f"confidence {confidence} is below 1/{self.vocabulary}"
+        return None
+
+    def _depth_fault(self, depth: int, confidence: float) -> str | None:
+        early = depth != self.layers
+        if self.threshold >= 1.0:
+            return f"left at layer {depth} under threshold 1, which never leaves" if early else None
+        if self.threshold <= 0.0:
+            first = self.exits[0]
+            return None if depth == first else f"{depth} layers under threshold 0, not {first}"
+        # The engine compares in float32. A token that no exit let go keeps the last confidence.
+        reached = bool(np.float32(confidence) >= np.float32(self.threshold))
+        if reached == early:
+            return None
+        what = f"left at layer {depth}" if early else "ran every layer"
+        return f"{what} with confidence {confidence} under threshold {self.threshold}"

@@ -1,0 +1,92 @@
+"""What the files do not determine: only running the model again could show that it was changed.
+
+Owns the list, field by field, with the reason. `report --verify` prints it, and mutation testing
+holds it against what a change of each field shows. It does not check anything.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+File = Literal["results", "samples", "trace"]
+
+
+class OnlyARerun(NamedTuple):
+    """Fields whose change the other files may not contradict.
+
+    Attributes:
+        file: which kind of file has them.
+        fields: pattern of the path to the value, names joined by dots, ``*`` for any.
+        why: the reason, in words.
+    """
+
+    file: File
+    fields: str
+    why: str
+
+
+_CIRCUMSTANCES = "circumstances of the run, which no number depends on here"
+_SECONDS = "seconds"
+_MODEL_FACTS = "what the checkpoint said of itself"
+_TASK_TEXT = "a task's configuration, where its file is not installed here in the same release"
+_VALUE = "which value on its side of the threshold"
+_TOKENS = "which token, where the emitted and the full-depth token differ before and after"
+
+LIST: tuple[OnlyARerun, ...] = (
+    *(
+        OnlyARerun("results", fields, _CIRCUMSTANCES)
+        for fields in (
+            *("git_hash", "upper_git_hash", "date", "pretty_env_info", "transformers_version"),
+            *("lm_eval_version", "config.batch_size", "config.batch_sizes*", "config.device"),
+            *("config.use_cache", "config.bootstrap_iters", "config.*_seed", "config.gen_kwargs"),
+            *("fewshot_as_multiturn", "config.early_exit.skipped*"),
+            "config.early_exit.products.*",
+        )
+    ),
+    OnlyARerun("results", "config.early_exit.seconds.*", _SECONDS),
+    OnlyARerun("results", "total_evaluation_time_seconds", _SECONDS),
+    *(
+        OnlyARerun("results", fields, _MODEL_FACTS)
+        for fields in (
+            *("config.model_num_parameters", "config.model_sha", "tokenizer_*", "eot_token_id"),
+            *("max_length", "config.early_exit.costs.window"),
+        )
+    ),
+    *(
+        OnlyARerun("results", fields, _TASK_TEXT)
+        for fields in ("configs.*.dataset_kwargs.*", "configs.*.metadata.*", "configs.*")
+    ),
+    OnlyARerun(
+        "results",
+        "n-samples.*.original",
+        "how many documents the data set has, under a limit",
+    ),
+    OnlyARerun(
+        "samples", "resps*", "a log-likelihood, as far as the choice and the confidences allow it"
+    ),
+    OnlyARerun(
+        "samples",
+        "consistency",
+        "the full-depth answer, where agreement does not imply it; its mean is checked",
+    ),
+    OnlyARerun("samples", "full_depth_*", "a score of the full-depth answer; its mean is checked"),
+    OnlyARerun("trace", "confidence", _VALUE),
+    OnlyARerun("trace", "emitted", _TOKENS),
+    OnlyARerun("trace", "full_depth", _TOKENS),
+    OnlyARerun("trace", "reference_pass", "whether it is null or left out, which says the same"),
+)
+"""Every such field. What stands in several files is found unless all of them are changed."""
+
+
+def listed(file: str, path: str) -> OnlyARerun | None:
+    """The entry that covers a field, or ``None``."""
+    return next((e for e in LIST if e.file == file and fnmatchcase(path, e.fields)), None)
+
+
+def in_words() -> list[str]:
+    """One line a reason: which fields of which files."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for entry in LIST:
+        lines.setdefault((entry.why, entry.file), []).append(entry.fields)
+    return [f"{file} {', '.join(fields)}: {why}" for (why, file), fields in lines.items()]

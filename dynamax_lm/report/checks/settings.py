@@ -1,0 +1,218 @@
+"""Whether a run's settings say the same wherever they stand, and the certificate what follows.
+
+Owns the relations inside ``config``: arguments, settings, identity, fingerprint, heads and
+certificate. It does not know tokens or scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dynamax_lm import __version__
+from dynamax_lm.certificate import CertificateError, TaskSetup
+from dynamax_lm.errors import SettingError
+from dynamax_lm.harness.block import CONVENTION
+from dynamax_lm.harness.certified import certificate_block
+from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.identity import fingerprint_of
+from dynamax_lm.report.checks.found import Verification
+from dynamax_lm.report.runs import Run
+from dynamax_lm.settings import OUR_NAMES, mend_split_lists, parse_settings
+
+_NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
+_SETTINGS = frozenset(
+    {
+        *("model", "pretrained", "dtype", "arguments", "heads_fingerprint"),
+        *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
+        *("heads", "trace_dir"),
+    }
+)
+_OTHER_VERSION = "its convention is that of another version of dynamax_lm"
+
+
+def check_settings(run: Run, found: Verification) -> None:
+    """Everything that the results say of how the run was made, against each other."""
+    where = f"{run.path} early_exit"
+    block, settings = run.early_exit or {}, run.settings
+    unknown = ", ".join(sorted(settings.keys() - _SETTINGS))
+    found.require(not unknown, f"{where} settings: {unknown} is no setting")
+    _check_identity(where, block, settings, found)
+    _check_config(run, settings, found)
+    _check_arguments(where, run, settings, found)
+    _check_heads(where, block, settings, found)
+    _check_setups(where, run, block, found)
+    _check_certificate(where, block, settings, found)
+    version = (block.get("identity") or {}).get("version")
+    if version == __version__:
+        found.compare(f"{where} convention", block.get("convention"), CONVENTION)
+    else:
+        found.leave(where, _OTHER_VERSION)
+
+
+def _check_identity(
+    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    """The fingerprint is the digest of the identity, and the identity has the settings."""
+    identity = block.get("identity")
+    if not isinstance(identity, Mapping):
+        found.leave(where, "no identity: its fingerprint cannot be made again")
+        return
+    found.compare(f"{where} fingerprint", block.get("fingerprint"), fingerprint_of(identity))
+    for name in ("model", "pretrained", "dtype"):
+        found.compare(f"{where} settings {name}", settings.get(name), identity.get(name))
+    arguments = settings.get("arguments") or {}
+    known = identity.get("arguments") or {}
+    for name, value in arguments.items():
+        found.compare(f"{where} settings arguments {name}", value, known.get(name))
+    for name, value in (identity.get("settings") or {}).items():
+        own = "heads_fingerprint" if name == "heads" else name
+        found.compare(f"{where} settings {own}", settings.get(own), value)
+
+
+def _check_config(run: Run, settings: Mapping[str, Any], found: Verification) -> None:
+    """What lm-eval wrote of the model, against our settings."""
+    where, config = f"{run.path} config", run.config
+    found.compare(f"{where} model", config.get("model"), settings.get("model"))
+    found.compare(f"{run.path} model_source", run.data.get("model_source"), settings.get("model"))
+    found.compare(f"{where} model_dtype", config.get("model_dtype"), settings.get("dtype"))
+    revision = (settings.get("arguments") or {}).get("revision", "main")
+    found.compare(f"{where} model_revision", config.get("model_revision"), revision)
+    name = run.data.get("model_name")
+    if "peft" not in run.model_args and "delta" not in run.model_args:
+        found.compare(f"{run.path} model_name", name, settings.get("pretrained"))
+
+
+def _check_arguments(
+    where: str, run: Run, settings: Mapping[str, Any], found: Verification
+) -> None:
+    """Every model argument that was given is the setting that it became."""
+    given = run.config.get("model_args")
+    if isinstance(given, str):
+        pieces = (part.partition("=") for part in given.split(","))
+        given = {name.strip(): value for name, _, value in pieces}
+    if not isinstance(given, Mapping) or not given:
+        found.leave(where, "no model_args: whether the settings are what was asked for")
+        return
+    name = f"{run.path} config model_args"
+    found.compare(
+        f"{name} pretrained",
+        given.get("pretrained") or settings.get("pretrained"),
+        settings.get("pretrained"),
+    )
+    arguments = settings.get("arguments") or {}
+    for argument, value in given.items():
+        if argument in OUR_NAMES or argument in _NAMED_ELSEWHERE:
+            continue
+        if argument in arguments:
+            found.compare(f"{name} {argument}", str(value), arguments[argument])
+        elif value is not None:
+            found.leave(f"{name} {argument}", "an argument that changes no answer")
+    try:
+        raw = parse_settings(mend_split_lists({n: v for n, v in given.items() if n in OUR_NAMES}))
+    except SettingError as error:
+        found.refuse(f"{name}: {error}")
+        return
+    for argument in ("confidence", "skipped_state", "mode", "reference", "trace_dir"):
+        asked = getattr(raw, argument)
+        if asked is not None or argument == "trace_dir":
+            found.compare(f"{where} settings {argument}", settings.get(argument), asked)
+    if isinstance(raw.threshold, float):
+        found.compare(f"{where} settings threshold", settings.get("threshold"), raw.threshold)
+    elif raw.threshold is not None:
+        certificate = (run.early_exit or {}).get("certificate") or {}
+        found.compare(
+            f"{where} settings threshold", settings.get("threshold"), certificate.get("threshold")
+        )
+    if raw.heads_chosen:
+        found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
+    if "exit_layers" in given and settings.get("mode") != "full":
+        _check_exits(where, run, raw.exit_layers, settings, found)
+
+
+def _check_exits(
+    where: str, run: Run, rule: Any, settings: Mapping[str, Any], found: Verification
+) -> None:
+    place = getattr(rule, "place", None)
+    if run.layers is None or place is None:
+        return
+    try:
+        placed = list(place(run.layers))
+    except SettingError as error:
+        found.refuse(f"{where} settings exit_layers: {error}")
+        return
+    found.compare(f"{where} settings exit_layers", settings.get("exit_layers"), placed)
+
+
+def _check_heads(
+    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    heads = block.get("heads")
+    if heads is None:
+        found.compare(f"{where} settings heads", settings.get("heads"), None)
+        return
+    found.compare(f"{where} heads name", heads.get("name"), settings.get("heads"))
+    found.compare(
+        f"{where} heads fingerprint", heads.get("fingerprint"), settings.get("heads_fingerprint")
+    )
+    trained = set(heads.get("exit_layers") or ())
+    unheaded = sorted(set(settings.get("exit_layers") or ()) - trained)
+    found.require(not unheaded, f"{where} heads exit_layers: none is trained for {unheaded}")
+    folder = shipped_folder(str(heads.get("name")))
+    if folder is None:
+        found.leave(f"{where} heads", "the heads are not here to be compared")
+        return
+    ours = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name in ("classifier", "classifier_width", "translator", "exit_layers"):
+        found.compare(f"{where} heads {name}", heads.get(name), ours.get(name))
+    label = ours.get("label")
+    wanted = label if label == "top1" else f"top_{ours.get('label_k')}"
+    found.compare(f"{where} heads label", heads.get("label"), wanted)
+    certificate = block.get("certificate")
+    if isinstance(certificate, Mapping):
+        shown = {name: value for name, value in certificate.items() if name != "applies"}
+        found.compare_exactly(f"{where} certificate", shown, ours.get("certificate"))
+
+
+def _check_setups(where: str, run: Run, block: Mapping[str, Any], found: Verification) -> None:
+    """How a task asked, against the configuration that lm-eval wrote of it."""
+    setups = block.get("setups")
+    if not isinstance(setups, Mapping):
+        return
+    for task, setup in setups.items():
+        config = run.of_task("configs", task) or {}
+        generates = config.get("output_type") == "generate_until"
+        again = {
+            "name": config.get("task", task),
+            "version": str((config.get("metadata") or {}).get("version", "unknown")),
+            "output_type": config.get("output_type"),
+            "num_fewshot": config.get("num_fewshot") or 0,
+            "generation_kwargs": config.get("generation_kwargs") if generates else None,
+            "repeats": config.get("repeats") or 1,
+            "apply_chat_template": bool(run.data.get("chat_template")),
+            "system_instruction": run.data.get("system_instruction"),
+        }
+        found.compare_all(f"{where} setups {task}", setup, again)
+
+
+def _check_certificate(
+    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    """For which tasks the certificate speaks, from the settings and how the tasks asked."""
+    certificate, setups = block.get("certificate"), block.get("setups")
+    if certificate is None:
+        return
+    if not isinstance(certificate, Mapping) or not isinstance(setups, Mapping):
+        found.leave(where, "how its tasks asked is not written down: where the certificate applies")
+        return
+    shown = {name: value for name, value in certificate.items() if name != "applies"}
+    try:
+        read = {task: TaskSetup.from_json(setup) for task, setup in setups.items()}
+        again = certificate_block(shown, settings, read) or {}
+    except (CertificateError, KeyError, TypeError, AttributeError) as error:
+        found.refuse(f"{where} setups: cannot be read ({error!r})"[:300])
+        return
+    found.compare_exactly(
+        f"{where} certificate applies", certificate.get("applies"), again.get("applies")
+    )
