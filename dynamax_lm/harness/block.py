@@ -59,7 +59,6 @@ def early_exit_block(lm: object) -> dict[str, Any]:
         "layers": run.live.layers,
         "costs": dict(run.live.costs),
         **totals,
-        "setups": {task: setup.to_json() for task, setup in sorted(run.setups.items())},
         "certificate": certificate,
         "skipped": {task: dict(notes) for task, notes in sorted(run.skipped.items())},
         "convention": CONVENTION,

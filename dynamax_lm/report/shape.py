@@ -69,11 +69,13 @@ def _check_block(block: Mapping[str, Any]) -> None:
     costs = _optional("costs", block, where)
     for extra in _list(f"{where}.costs.exit_extras", costs.get("exit_extras") or []):
         _table(f"{where}.costs.exit_extras", extra)
-    for name in ("identity", "heads", "setups", "seconds", "skipped"):
+    for name in ("identity", "heads", "seconds", "skipped", "products"):
         _optional(name, block, where)
     certificate = _optional("certificate", block, where)
     for task, label in _optional("applies", certificate, f"{where}.certificate").items():
         _table(f"{where}.certificate.applies.{task}", label)
+    for task, setup in _optional("setups", certificate, f"{where}.certificate").items():
+        _table(f"{where}.certificate.setups.{task}", setup)
     _check_totals(block)
 
 

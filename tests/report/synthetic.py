@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from dynamax_lm import __version__
+from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.harness.block import CONVENTION
 from dynamax_lm.identity import fingerprint_of
-from dynamax_lm.fulldepth import by_definition
 from dynamax_lm.ledger import AttentionCosts, Ledger
 from dynamax_lm.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
 from dynamax_lm.trace import AnswerTrace, ExitRecord
@@ -97,6 +97,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         "heads": None,
         "trace_dir": str(folder / "traces"),
         "dtype": "torch.float32",
+        "weights": "0" * 16,
         "arguments": {},
         "heads_fingerprint": None,
         **plan.settings,
@@ -128,9 +129,13 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         each = [line[f"{of}_hash"] for line in lines for of in ("doc", "prompt", "target")]
         hashes[task] = _hash("".join(each))
     path = folder / f"results_{plan.stamp}.json"
+    same = ("model", "pretrained", "dtype", "weights", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     identity = {
-        **{name: settings[name] for name in ("model", "pretrained", "dtype", "arguments")},
+        **{
+            name: settings[name]
+            for name in ("model", "pretrained", "dtype", "weights", "arguments")
+        },
         "settings": {name: settings[name] for name in shared},
         "version": __version__,
     }

@@ -31,15 +31,16 @@ def check_depths(
     """
     rule = _Rule(run)
     generates = (run.of_task("configs", task) or {}).get("output_type") == GENERATION
-    prompts: dict[tuple[int, int, int, int], int] = {}
+    firsts: dict[tuple[int, int, int, int], TraceLine] = {}
     for line in lines:
         found.checked += 1
         wrong = rule.fault(line)
         answer = (line.doc_id, line.request, line.repeat, line.window)
-        if wrong is None and prompts.setdefault(answer, line.prompt_tokens) != line.prompt_tokens:
-            wrong = (
-                f"prompt_tokens is {line.prompt_tokens}, of its answer's first {prompts[answer]}"
-            )
+        first = firsts.setdefault(answer, line)
+        for name in ("prompt_tokens", "text_tokens"):
+            here, there = getattr(line, name), getattr(first, name)
+            if wrong is None and here != there:
+                wrong = f"{name} is {here}, of its answer's first token {there}"
         if wrong is None and line.task != task:
             wrong = f"it says task {line.task!r}"
         if wrong is None and generates and line.emitted != line.token:

@@ -30,6 +30,7 @@ _CIRCUMSTANCES = "circumstances of the run, which no number depends on here"
 _SECONDS = "seconds"
 _MODEL_FACTS = "what the checkpoint said of itself"
 _TASK_TEXT = "a task's configuration, where its file is not installed here in the same release"
+_RENDERING = "how requests were rendered, for a task that is not certified in any case"
 _VALUE = "which value on its side of the threshold"
 _TOKENS = "which token, where the emitted and the full-depth token differ before and after"
 
@@ -56,6 +57,10 @@ LIST: tuple[OnlyARerun, ...] = (
     *(
         OnlyARerun("results", fields, _TASK_TEXT)
         for fields in ("configs.*.dataset_kwargs.*", "configs.*.metadata.*", "configs.*")
+    ),
+    *(
+        OnlyARerun("results", f"config.early_exit.certificate.setups.*.{name}", _RENDERING)
+        for name in ("rendering.*", "cached")
     ),
     OnlyARerun(
         "results",

@@ -18,17 +18,20 @@ from dynamax_lm.harness.certified import certificate_block
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.identity import fingerprint_of
 from dynamax_lm.report.checks.found import Verification
+from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
 from dynamax_lm.settings import OUR_NAMES, mend_split_lists, parse_settings
+from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER
 
 _NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
 _SETTINGS = frozenset(
     {
-        *("model", "pretrained", "dtype", "arguments", "heads_fingerprint"),
+        *("model", "pretrained", "dtype", "weights", "arguments", "heads_fingerprint"),
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
         *("heads", "trace_dir"),
     }
 )
+_ADDED = frozenset({"applies", "setups"})
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
@@ -42,8 +45,7 @@ def check_settings(run: Run, found: Verification) -> None:
     _check_config(run, settings, found)
     _check_arguments(where, run, settings, found)
     _check_heads(where, block, settings, found)
-    _check_setups(where, run, block, found)
-    _check_certificate(where, block, settings, found)
+    _check_certificate(where, run, settings, found)
     version = (block.get("identity") or {}).get("version")
     if version == __version__:
         found.compare(f"{where} convention", block.get("convention"), CONVENTION)
@@ -60,7 +62,7 @@ def _check_identity(
         found.leave(where, "no identity: its fingerprint cannot be made again")
         return
     found.compare(f"{where} fingerprint", block.get("fingerprint"), fingerprint_of(identity))
-    for name in ("model", "pretrained", "dtype"):
+    for name in ("model", "pretrained", "dtype", "weights"):
         found.compare(f"{where} settings {name}", settings.get(name), identity.get(name))
     arguments = settings.get("arguments") or {}
     known = identity.get("arguments") or {}
@@ -171,48 +173,63 @@ def _check_heads(
     found.compare(f"{where} heads label", heads.get("label"), wanted)
     certificate = block.get("certificate")
     if isinstance(certificate, Mapping):
-        shown = {name: value for name, value in certificate.items() if name != "applies"}
-        found.compare_exactly(f"{where} certificate", shown, ours.get("certificate"))
-
-
-def _check_setups(where: str, run: Run, block: Mapping[str, Any], found: Verification) -> None:
-    """How a task asked, against the configuration that lm-eval wrote of it."""
-    setups = block.get("setups")
-    if not isinstance(setups, Mapping):
-        return
-    for task, setup in setups.items():
-        config = run.of_task("configs", task) or {}
-        generates = config.get("output_type") == "generate_until"
-        again = {
-            "name": config.get("task", task),
-            "version": str((config.get("metadata") or {}).get("version", "unknown")),
-            "output_type": config.get("output_type"),
-            "num_fewshot": config.get("num_fewshot") or 0,
-            "generation_kwargs": config.get("generation_kwargs") if generates else None,
-            "repeats": config.get("repeats") or 1,
-            "apply_chat_template": bool(run.data.get("chat_template")),
-            "system_instruction": run.data.get("system_instruction"),
-        }
-        found.compare_all(f"{where} setups {task}", setup, again)
+        found.compare_exactly(f"{where} certificate", _own(certificate), ours.get("certificate"))
 
 
 def _check_certificate(
-    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+    where: str, run: Run, settings: Mapping[str, Any], found: Verification
 ) -> None:
     """For which tasks the certificate speaks, from the settings and how the tasks asked."""
-    certificate, setups = block.get("certificate"), block.get("setups")
+    certificate = (run.early_exit or {}).get("certificate")
     if certificate is None:
         return
-    if not isinstance(certificate, Mapping) or not isinstance(setups, Mapping):
+    setups = certificate.get("setups")
+    if not isinstance(setups, Mapping):
         found.leave(where, "how its tasks asked is not written down: where the certificate applies")
         return
-    shown = {name: value for name, value in certificate.items() if name != "applies"}
     try:
         read = {task: TaskSetup.from_json(setup) for task, setup in setups.items()}
-        again = certificate_block(shown, settings, read) or {}
+        again = certificate_block(_own(certificate), settings, read) or {}
     except (CertificateError, KeyError, TypeError, AttributeError) as error:
-        found.refuse(f"{where} setups: cannot be read ({error!r})"[:300])
+        found.refuse(f"{where} certificate setups: cannot be read ({error!r})"[:300])
         return
     found.compare_exactly(
         f"{where} certificate applies", certificate.get("applies"), again.get("applies")
     )
+    evaluated = sorted(run.data.get("configs") or {})
+    found.compare(f"{where} certificate setups", sorted(setups), evaluated)
+    for task in setups:
+        found.compare_all(f"{where} certificate setups {task}", setups[task], _asked(run, task))
+
+
+def _asked(run: Run, task: str) -> dict[str, Any]:
+    """How a task asked, as far as lm-eval's own tables say it."""
+    config: Mapping[str, Any] = run.of_task("configs", task) or {}
+    chat = bool(run.data.get("chat_template"))
+    directions = run.of_task("higher_is_better", task) or {}
+    again: dict[str, Any] = {
+        "name": config.get("task"),
+        "version": str((config.get("metadata") or {}).get("version", "unknown")),
+        "output_type": config.get("output_type"),
+        "num_fewshot": config.get("num_fewshot") or 0,
+        "generation_kwargs": None,
+        "repeats": config.get("repeats") or 1,
+        "apply_chat_template": chat,
+        "fewshot_as_multiturn": chat and bool(run.data.get("fewshot_as_multiturn")),
+        "system_instruction": run.data.get("system_instruction") or None,
+        "metrics": {
+            metric: better
+            for metric, better in directions.items()
+            if metric not in HIGHER_IS_BETTER and not metric.startswith(FULL_DEPTH_PREFIX)
+        },
+    }
+    if not chat:
+        again["chat_template"] = None
+    if config.get("output_type") == GENERATION:
+        again["generation_kwargs"] = config.get("generation_kwargs")
+    return again
+
+
+def _own(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """The certificate as the heads carry it, without what a run adds."""
+    return {name: value for name, value in certificate.items() if name not in _ADDED}

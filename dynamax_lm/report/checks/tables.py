@@ -90,7 +90,8 @@ def _check_directions(run: Run, task: str, config: Mapping[str, Any], found: Ver
     for key in run.values(task):
         metric = key.metric
         found.require(
-            metric in directions, f"{run.path} {task} higher_is_better: {metric} is not there"
+            metric in directions or HIGHER_IS_BETTER.get(metric, True) is None,
+            f"{run.path} {task} higher_is_better: {metric} is not there",
         )
 
 
