@@ -131,7 +131,7 @@ def _key(record: dict[str, Any]) -> str:
 
 def _records(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # a text may hold U+2028
     except OSError as error:
         raise SettingError(f"{file}: cannot be read: {error.strerror}") from error
     return [json.loads(line) for line in lines if line.strip()]

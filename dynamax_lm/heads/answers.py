@@ -74,7 +74,7 @@ def answered(
                 )
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (Document(one.prompt, known[_key(one)]) for one in asked)
+    documents = (one._replace(answer=known[_key(one)]) for one in asked)
     return LocalSource(tuple(one for one in documents if one.answer), seed)
 
 

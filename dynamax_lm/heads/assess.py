@@ -42,20 +42,6 @@ class HeldOut(NamedTuple):
     untranslated: Bools
     top_prob: Floats
 
-    def split(self) -> tuple[HeldOut, HeldOut]:
-        """The first half, to calibrate on, and the second, to report on."""
-        middle = self.logits.shape[1] // 2
-        return self._cut(slice(middle)), self._cut(slice(middle, None))
-
-    def _cut(self, tokens: slice) -> HeldOut:
-        return HeldOut(
-            self.logits[:, tokens],
-            self.labelled[:, tokens],
-            self.right[:, tokens],
-            self.untranslated[:, tokens],
-            self.top_prob[:, tokens],
-        )
-
 
 class ExitReport(NamedTuple):
     """One exit of finished heads, on tokens that calibration did not see."""
@@ -92,7 +78,11 @@ def hold_out(
     top_k: int,
     tokens: int,
 ) -> HeldOut:
-    """Ask ``heads`` about held-out batches until ``tokens`` tokens were seen."""
+    """Ask ``heads`` about held-out batches until ``tokens`` tokens were seen.
+
+    Raises:
+        ValueError: no batch at all.
+    """
     layers = heads.config.exit_layers
     found: list[tuple[NDArray[np.float64], ...]] = []
     count = 0
@@ -121,8 +111,7 @@ def hold_out(
         if count >= tokens:
             break
     if not found:
-        empty = np.zeros((len(layers), 0))
-        return HeldOut(empty, empty > 0, empty > 0, empty > 0, empty)
+        raise ValueError("no held-out batch")
     logits, labelled, right, plain, top = (
         np.concatenate(same, axis=1) for same in zip(*found, strict=True)
     )

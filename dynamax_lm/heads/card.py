@@ -58,8 +58,8 @@ The backbone was frozen. The text of the data is not in this folder.
 
 ## Measured
 
-On {{ "{:,}".format(tokens) }} held-out tokens that neither training nor calibration saw, each \
-judged from full-depth hidden states. Agreement: the exit's likeliest token is full depth's.
+On {{ "{:,}".format(tokens) }} held-out tokens, each judged from full-depth hidden states. \
+{{ split }} Agreement: the exit's likeliest token is full depth's.
 
 | exit | agreement | without translator | label holds | log loss, before → after calibration \
 | calibration error, before → after | ranking (AUC) | top probability's |
@@ -83,8 +83,8 @@ layers, not FLOPs: see the package's own tables for net savings):
 {% endfor %}
 ## Reliability
 
-Confidence is `sigmoid(scale · logit + bias)` with each exit's own numbers, fitted on other \
-held-out text.
+Confidence is `sigmoid(scale · logit + bias)` with each exit's own numbers, fitted on the \
+other half of the held-out groups.
 
 | exit | confidence | tokens | mean confidence | label holds |
 |---|---|---|---|---|
@@ -95,6 +95,14 @@ held-out text.
 ![reliability](reliability.png)
 {% endif -%}
 """
+
+
+_SPLIT = {
+    True: "The split is by group, as the data's records name it: no record of their groups was "
+    "seen in training or calibration.",
+    False: "The split is by the passage that a prompt is about, or its question, or the whole "
+    "text where there is no prompt: none of these tokens' was seen in training or calibration.",
+}
 
 
 def write_card(
@@ -131,6 +139,7 @@ def write_card(
         exits=exits,
         policies=policies,
         label=label,
+        split=_SPLIT[config.data.get("group_by") is not None],
     )
 
 

@@ -1,7 +1,8 @@
 """Text to train exit heads on: where it comes from, and which of it is held out.
 
-Owns documents, their sources (a hub dataset, or local text and JSONL) and the held-out split. It
-does not know tokens.
+Owns documents, their sources (a hub dataset, or local text and JSONL) and the held-out split, which
+is by group: documents about one passage or one question lie on the same side. It does not know
+tokens.
 
 A document is a prompt, which is read at full depth as in an evaluation, and an answer, whose tokens
 are asked at the exits. Plain text is a document without a prompt.
@@ -16,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jinja2
 
@@ -28,13 +29,25 @@ DEFAULT_DATA = "HuggingFaceFW/fineweb-edu"
 PASSAGE_CHARACTERS = 4000
 _SHUFFLE_BUFFER = 1000
 _SPLIT_PARTS = 10_000
+_PASSAGE = 200
+"""Characters from which a paragraph of a prompt counts as the passage that it is about."""
+
+Part = Literal["train", "calibrate", "report"]
+"""What a document serves: training, calibration, or the card's figures."""
 
 
 class Document(NamedTuple):
-    """A text; ``prompt`` is empty where all of it is asked at the exits."""
+    """A text; ``prompt`` is empty where all of it is asked at the exits.
+
+    Attributes:
+        prompt: read at full depth.
+        answer: asked at the exits.
+        group: name of the group that it belongs to; :func:`group_of` finds one where it is empty.
+    """
 
     prompt: str
     answer: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +59,13 @@ class Layout:
         doc_to_text: jinja2 template of the prompt, as in lm-eval's tasks; with it a record is a
             prompt and an answer.
         doc_to_target: jinja2 template of the answer.
+        group_by: the field that names a record's group, if a field does.
     """
 
     text_field: str = "text"
     doc_to_text: str | None = None
     doc_to_target: str | None = None
+    group_by: str | None = None
 
     def __post_init__(self) -> None:
         if (self.doc_to_text is None) != (self.doc_to_target is None):
@@ -71,13 +86,18 @@ class Layout:
         Raises:
             SettingError: a field that the record lacks, or that is not text.
         """
+        group = self._group(record, where)
         if self.doc_to_text is not None and self.doc_to_target is not None:
             return Document(
-                _render(self.doc_to_text, record, where), _render(self.doc_to_target, record, where)
+                _render(self.doc_to_text, record, where),
+                _render(self.doc_to_target, record, where),
+                group,
             )
         if self.text_field not in record and {"prompt", "answer"} <= record.keys():
             return Document(
-                _text(record["prompt"], "prompt", where), _text(record["answer"], "answer", where)
+                _text(record["prompt"], "prompt", where),
+                _text(record["answer"], "answer", where),
+                group,
             )
         if self.text_field not in record:
             has = ", ".join(sorted(map(str, record))) or "no field"
@@ -85,7 +105,19 @@ class Layout:
                 f"{where}: no field {self.text_field!r}, only {has}; name the text with "
                 f"--text_field, or lay the record out with --doc_to_text and --doc_to_target"
             )
-        return Document("", _text(record[self.text_field], self.text_field, where))
+        return Document("", _text(record[self.text_field], self.text_field, where), group)
+
+    def _group(self, record: Mapping[str, Any], where: str) -> str:
+        if self.group_by is None:
+            return ""
+        group = record.get(self.group_by)
+        if group is None or isinstance(group, (dict, list)) or str(group) == "":
+            has = ", ".join(sorted(map(str, record))) or "no field"
+            raise SettingError(
+                f"{where}: --group_by={self.group_by}: names no group; give a field with text or "
+                f"a number in every record; it has {has}"
+            )
+        return str(group)
 
 
 class Source(Protocol):
@@ -179,15 +211,36 @@ def open_source(
     return HubSource(data, config, split, layout, seed)
 
 
-def is_held_out(document: Document, share: float) -> bool:
-    """Whether ``document`` is held out: its text alone decides, so that it always is.
+def group_of(document: Document) -> str:
+    """What must not lie on both sides of the split, in lower case with single spaces.
+
+    That is the group which the document names; else the longest paragraph of its prompt, where that
+    is long enough to be a passage (several questions are asked about one); else the prompt's last
+    paragraph, which is the question; else the text itself. Paragraphs end at blank lines.
+    """
+    if document.group:
+        return document.group
+    paragraphs = [" ".join(one.lower().split()) for one in re.split(r"\n\s*\n", document.prompt)]
+    paragraphs = [one for one in paragraphs if one]
+    if not paragraphs:
+        return " ".join((document.prompt + document.answer).lower().split())
+    longest = max(paragraphs, key=len)
+    return longest if len(longest) >= _PASSAGE else paragraphs[-1]
+
+
+def part_of(document: Document, held_out: float) -> Part:
+    """What ``document`` serves: its group alone decides, so that it always does.
 
     Args:
         document: any.
-        share: of documents held out, in [0, 1].
+        held_out: share of groups that do not train, in [0, 1]; half of them calibrate, and the
+            card's figures come from the other half.
     """
-    digest = hashlib.sha256(f"{document.prompt}\0{document.answer}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _SPLIT_PARTS < share * _SPLIT_PARTS
+    digest = hashlib.sha256(group_of(document).encode()).digest()
+    place = int.from_bytes(digest[:8], "big") % _SPLIT_PARTS
+    if place >= held_out * _SPLIT_PARTS:
+        return "train"
+    return "calibrate" if place < held_out / 2 * _SPLIT_PARTS else "report"
 
 
 def _local(path: Path, layout: Layout) -> list[Document]:

@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--doc_to_text", help="jinja2 template of a record's prompt, as in lm-eval's tasks")
     add("--doc_to_target", help="jinja2 template of its answer")
     add(
+        "--group_by",
+        help="field that names a record's group, such as a story's; a group lies on one side of "
+        "the held-out split",
+    )
+    add(
         "--answers",
         choices=("data", "model"),
         default="data",
@@ -134,8 +139,18 @@ the records, or the frozen model to their prompts, as at run time",
 run lasts: the backbone reads every window once; (exits + 1) x D numbers a token",
     )
     add("--window", type=int, default=512, help="tokens of a window")
-    add("--held_out", type=float, default=0.1, help="share of documents kept for calibration")
-    add("--calibration_tokens", type=int, default=50_000, help="of these, at most so many tokens")
+    add(
+        "--held_out",
+        type=float,
+        default=0.1,
+        help="share of groups that do not train: half of them calibrate, half report",
+    )
+    add(
+        "--calibration_tokens",
+        type=int,
+        default=50_000,
+        help="of each of these halves, at most half so many tokens",
+    )
 
     add = parser.add_argument_group("training").add_argument
     add("--max_steps", type=int, default=2000)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,7 +41,7 @@ from dynamax_lm.heads.card import (
     write_card,
 )
 from dynamax_lm.heads.config import HeadsConfig
-from dynamax_lm.heads.data import Document, Layout, Source, is_held_out, open_source
+from dynamax_lm.heads.data import Document, Layout, Part, Source, open_source, part_of
 from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.objective import Objective
 from dynamax_lm.heads.observer import FOLDER, Observer
@@ -54,6 +54,13 @@ from dynamax_lm.settings.exits import read_exit_rule
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})
 """Options that a run may change when it goes on."""
+
+
+class HeldStreams(NamedTuple):
+    """Held-out text; no group is in both."""
+
+    calibrate: BatchStream
+    report: BatchStream
 
 
 def train(argv: Sequence[str] | None = None) -> ExitHeads:
@@ -72,7 +79,9 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     folder = _output_folder(options.output_path)
     source = open_source(
         options.data,
-        layout=Layout(options.text_field, options.doc_to_text, options.doc_to_target),
+        layout=Layout(
+            options.text_field, options.doc_to_text, options.doc_to_target, options.group_by
+        ),
         seed=options.seed,
         config=options.data_name,
         split=options.data_split,
@@ -96,13 +105,17 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
                 batch_size=options.batch_size,
                 seed=options.seed,
             )
-    held = _stream(options, source, backbone, held_out=True)
-    if not held.fills_a_window():
-        raise SettingError(
-            f"--data={options.data}: too little text: the held-out share of it, --held_out="
-            f"{options.held_out:g}, has fewer than one window of {options.window}, and nothing "
-            f"could be calibrated; give more text or a smaller --window"
-        )
+    held = HeldStreams(
+        _stream(options, source, backbone, "calibrate"),
+        _stream(options, source, backbone, "report"),
+    )
+    for part, stream in zip(("calibrated", "reported"), held, strict=True):
+        if not stream.fills_a_window():
+            raise SettingError(
+                f"--data={options.data}: too little text: half of the held-out groups, --held_out="
+                f"{options.held_out:g}, has fewer than one window of {options.window}, and nothing "
+                f"could be {part}; give more text, more groups (--group_by) or a smaller --window"
+            )
     torch.manual_seed(options.seed)
     heads = ExitHeads(_config(options, backbone)).to(backbone.stack.device)
     objective = Objective(
@@ -119,7 +132,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     trainer = Trainer(
         objective,
         observer,
-        _stream(options, source, backbone, held_out=False),
+        _stream(options, source, backbone, "train"),
         _schedule(options),
         accelerator,
         folder,
@@ -232,10 +245,10 @@ def _schedule(options: argparse.Namespace) -> Schedule:
 
 
 def _stream(
-    options: argparse.Namespace, source: Source, backbone: Backbone, *, held_out: bool
+    options: argparse.Namespace, source: Source, backbone: Backbone, part: Part
 ) -> BatchStream:
     def keep(document: Document) -> bool:
-        return is_held_out(document, options.held_out) == held_out
+        return part_of(document, options.held_out) == part
 
     packing = Packing(options.window, backbone.tokenizer.eos_token_id, options.seed)
     return BatchStream(
@@ -252,28 +265,25 @@ def _finish(
     heads: ExitHeads,
     backbone: Backbone,
     observer: Observer,
-    stream: BatchStream,
+    streams: HeldStreams,
     trainer: Trainer,
     folder: Path,
     options: argparse.Namespace,
 ) -> None:
-    """Calibrate on one half of the held-out tokens, report on the other, and save."""
+    """Calibrate on one half of the held-out groups, report on the other, and save."""
     config = heads.config
     layers = config.exit_layers
-    held = hold_out(
-        heads.eval(),
-        backbone,
-        observer,
-        stream.once(),
-        top_k=config.label_k,
-        tokens=options.calibration_tokens,
-    )
-    if held.logits.shape[1] < 2:
-        raise SettingError(
-            f"--data={options.data}: no held-out window to calibrate on, though the heads are "
-            f"trained ({folder / CHECKPOINT}); give more text or a smaller --window"
+    fit, report = (
+        hold_out(
+            heads.eval(),
+            backbone,
+            observer,
+            stream.once(),
+            top_k=config.label_k,
+            tokens=max(1, options.calibration_tokens // 2),
         )
-    fit, report = held.split()
+        for stream in streams
+    )
     platts = calibrate(fit) if config.has_classifier else [IDENTITY for _ in layers]
     heads.config = replace(
         config,
@@ -282,7 +292,8 @@ def _finish(
             "tokens": trainer.tokens,
             "window": options.window,
             "held_out": options.held_out,
-            "held_out_tokens": int(held.logits.shape[1]),
+            "group_by": options.group_by,
+            "held_out_tokens": int(fit.logits.shape[1] + report.logits.shape[1]),
         },
         training={
             "steps": trainer.step,

@@ -10,8 +10,9 @@ from dynamax_lm.heads.data import (
     Document,
     HubSource,
     Layout,
-    is_held_out,
+    group_of,
     open_source,
+    part_of,
 )
 
 
@@ -58,13 +59,69 @@ def test_a_folder_is_all_its_files_and_epochs_differ_in_order_only(tmp_path):
     assert list(source.documents(0)) == first
 
 
+def parts(documents, share):
+    return [part_of(one, share) for one in documents]
+
+
 def test_the_held_out_split_has_about_its_share_and_never_changes():
     documents = [Document("", f"document {number}") for number in range(4000)]
-    held = [one for one in documents if is_held_out(one, 0.1)]
-    assert 300 < len(held) < 500
-    assert set(held) <= {one for one in documents if is_held_out(one, 0.2)}
-    assert not any(is_held_out(one, 0.0) for one in documents)
-    assert all(is_held_out(one, 1.0) for one in documents)
+    few, more = parts(documents, 0.1), parts(documents, 0.2)
+    assert parts(documents, 0.1) == few
+    for part in ("calibrate", "report"):
+        assert 140 < few.count(part) < 260
+    assert all(b != "train" for a, b in zip(few, more, strict=True) if a != "train")
+    assert set(parts(documents, 0.0)) == {"train"}
+    assert set(parts(documents, 1.0)) == {"calibrate", "report"}
+
+
+WORDS = st.text("abcdefg ", min_size=1, max_size=30).filter(str.strip)
+
+
+@given(
+    story=st.text("abcdefg ", min_size=250, max_size=400).filter(lambda one: len(one.split()) > 0),
+    turns=st.lists(st.tuples(WORDS, WORDS), min_size=2, max_size=8),
+    share=st.floats(0, 1),
+)
+def test_questions_about_one_passage_lie_on_one_side(story, turns, share):
+    story = f"x{story}y" + "z" * 250
+    prompt, documents = f"{story}\n\n", []
+    for question, answer in turns:
+        prompt += f"Q: {question}\n\nA:"
+        documents.append(Document(prompt, f" {answer}\n\nQ:"))
+        prompt += f" {answer}\n\n"
+    assert len(set(parts(documents, share))) == 1
+    assert {group_of(one) for one in documents} == {" ".join(story.lower().split())}
+
+
+@given(
+    question=WORDS,
+    shots=st.lists(st.tuples(WORDS, WORDS), max_size=4),
+    answers=st.lists(WORDS, min_size=2, max_size=4),
+    share=st.floats(0, 1),
+)
+def test_a_question_lies_on_one_side_whatever_stands_before_it(question, shots, answers, share):
+    before = "".join(f"Question: {q}?\nAnswer: {a}\n\n" for q, a in shots)
+    asked = f"Question: {question}?\nAnswer:"
+    documents = [Document(asked, f" {one}") for one in answers]
+    documents += [Document(before + asked, f" {one}") for one in answers]
+    assert len(set(parts(documents, share))) == 1
+
+
+@given(st.lists(st.tuples(WORDS, st.integers(0, 5)), min_size=1, max_size=30), st.floats(0, 1))
+def test_a_named_group_lies_on_one_side(tmp_path_factory, records, share):
+    path = tmp_path_factory.mktemp("groups") / "a.jsonl"
+    rows = [{"prompt": p, "answer": "x", "story": number} for p, number in records]
+    sides = {}
+    for one in read(written(path, *rows), group_by="story"):
+        sides.setdefault(one.group, set()).add(part_of(one, share))
+    assert set(sides) == {str(number) for _, number in records}
+    assert all(len(side) == 1 for side in sides.values())
+
+
+def test_a_group_that_a_record_lacks_is_named(tmp_path):
+    path = written(tmp_path / "a.jsonl", {"text": "hello", "story": 1}, {"text": "again"})
+    with pytest.raises(SettingError, match=r"line 2: --group_by=story: names no group.*text"):
+        read(path, group_by="story")
 
 
 BAD_LINES = {

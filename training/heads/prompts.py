@@ -3,19 +3,54 @@ r"""The training records as the tasks prompt them: one JSON line with a prompt a
     python -m training.heads.prompts --data_dir ../shared/data/train \
         --output_path ../runs/prompts.jsonl
 
-Records of the evaluation files are left out, as in the training of the embedded models.
+Records of the evaluation files are left out, as in the training of the embedded models. Each line
+names its group: records of two groups share no passage and no question, the examples before a
+question included, so that what is held out by group was never trained on.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from training.tiny.data import Corpus, Story, load_corpus
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from training.tiny.data import Corpus, Story, load_corpus, normalised
 
 _TURNS = 4  # asked per conversation, so that long ones do not crowd out the rest
+_GROUPS = 250  # examples come from a question's own group, which must hold enough of them
+
+
+def groups(corpus: Corpus) -> dict[str, str]:
+    """The group of every passage and every question that stands alone, by its normalised text.
+
+    A question about a passage of its own ties the two together. The questions of a conversation
+    ("Why?") mean something only after their story, and tie nothing.
+    """
+    tied = [[normalised(story.text)] for story in corpus.stories]
+    tied += [
+        [normalised(story.text), *(normalised(question) for question, _ in story.turns)]
+        for story in corpus.passages
+    ]
+    tied += [[normalised(question)] for question, _ in corpus.questions]
+    texts = sorted({text for one in tied for text in one})
+    numbers = {text: number for number, text in enumerate(texts)}
+    pairs = [(numbers[one[0]], numbers[text]) for one in tied for text in one]
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    edges = coo_array((np.ones(len(pairs)), (ends[0], ends[1])), shape=(len(texts),) * 2)
+    _, parts = connected_components(edges, directed=False)
+    first = {part: text for text, part in zip(reversed(texts), reversed(parts), strict=True)}
+    return {text: _named(first[part]) for text, part in zip(texts, parts, strict=True)}
+
+
+def _named(text: str) -> str:
+    return f"group-{int(hashlib.sha256(text.encode()).hexdigest(), 16) % _GROUPS:03}"
 
 
 def story_prompts(story: Story, rng: random.Random) -> Iterator[tuple[str, str]]:
@@ -29,34 +64,45 @@ def story_prompts(story: Story, rng: random.Random) -> Iterator[tuple[str, str]]
         text += f" {answer}\n\n"
 
 
-def question_prompts(
-    questions: list[tuple[str, str]], rng: random.Random
-) -> Iterator[tuple[str, str]]:
-    """Questions as `triviaqa` or `truthfulqa` prompt them; every fourth after some examples."""
-    for number, (question, answer) in enumerate(questions):
-        asked = question[:1].upper() + question[1:]
-        shots = rng.sample(questions, rng.randint(1, 5)) if number % 4 == 0 else []
-        if rng.random() < 0.75:
-            before = "".join(f"Question: {q}?\nAnswer: {a}\n\n" for q, a in shots)
-            yield f"{before}Question: {asked}?\nAnswer:", f" {answer}\n\n"
-        else:
-            before = "".join(f"Q: {q.rstrip('?')}?\nA: {a}\n\n" for q, a in shots)
-            yield f"{before}Q: {asked.rstrip('?')}?\nA:", f" {answer}\n\n"
+def question_prompt(
+    question: str, answer: str, shots: Sequence[tuple[str, str]], rng: random.Random
+) -> tuple[str, str]:
+    """A question as `triviaqa` or `truthfulqa` prompts it, after some examples."""
+    asked = question[:1].upper() + question[1:]
+    if rng.random() < 0.75:
+        before = "".join(f"Question: {q}?\nAnswer: {a}\n\n" for q, a in shots)
+        return f"{before}Question: {asked}?\nAnswer:", f" {answer}\n\n"
+    before = "".join(f"Q: {q.rstrip('?')}?\nA: {a}\n\n" for q, a in shots)
+    return f"{before}Q: {asked.rstrip('?')}?\nA:", f" {answer}\n\n"
 
 
 def records(corpus: Corpus, seed: int, most: int) -> list[dict[str, str]]:
-    """At most `most` records, conversations first and questions as the room allows, shuffled."""
+    """At most `most` records, conversations first and questions as the room allows, shuffled.
+
+    Every fourth question stands after examples of its own group.
+    """
     rng = random.Random(seed)
-    pairs = [
-        pair for story in corpus.stories + corpus.passages for pair in story_prompts(story, rng)
+    group = groups(corpus)
+    made = [
+        {"prompt": prompt, "answer": answer, "group": group[normalised(story.text)]}
+        for story in corpus.stories + corpus.passages
+        for prompt, answer in story_prompts(story, rng)
     ]
-    rng.shuffle(pairs)
+    rng.shuffle(made)
+    made = made[: most // 3]
     questions = list(corpus.questions)
     rng.shuffle(questions)
-    pairs = pairs[: most // 3]
-    pairs += question_prompts(questions[: most - len(pairs)], rng)
-    rng.shuffle(pairs)
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
+    beside: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for pair in questions:
+        beside[group[normalised(pair[0])]].append(pair)
+    for number, (question, answer) in enumerate(questions[: most - len(made)]):
+        own = group[normalised(question)]
+        others = [pair for pair in beside[own] if normalised(pair[0]) != normalised(question)]
+        count = min(rng.randint(1, 5), len(others)) if number % 4 == 0 else 0
+        prompt, answered = question_prompt(question, answer, rng.sample(others, count), rng)
+        made.append({"prompt": prompt, "answer": answered, "group": own})
+    rng.shuffle(made)
+    return made
 
 
 def main(arguments: list[str] | None = None) -> None:
