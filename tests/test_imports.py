@@ -53,6 +53,7 @@ TABLE: dict[str, Row] = {
     "catchup": row("", HEAVY),
     "fulldepth": row("", HEAVY),
     "ledger": row("catchup errors trace", HEAVY),
+    "fixed_depth": row("ledger", HEAVY),
     "summary": row("trace", HEAVY),
     "tracefile": row("errors trace", HEAVY),
     "manifest": row("", HEAVY),
@@ -114,8 +115,8 @@ TABLE: dict[str, Row] = {
         "errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "certificate errors fulldepth harness heads.shipped identity intervals ledger manifest "
-        "markdown models.checkpoint outputs plugin settings summary trace tracefile",
+        "certificate errors fixed_depth fulldepth harness heads.shipped identity intervals ledger "
+        "manifest markdown models.checkpoint outputs plugin settings summary trace tracefile",
         frozenset({"torch", "transformers"}),
     ),
 }

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from dynamax_lm.fixed_depth import FixedDepths
 from dynamax_lm.intervals import Bounds
-from dynamax_lm.ledger import Ledger, norm_flops, unembed_flops
+from dynamax_lm.ledger import Ledger
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.rows import Row, static_depth
 
@@ -96,23 +97,23 @@ class _Bill(NamedTuple):
 
     Attributes:
         spent: by the run, mean over documents.
-        emission: norm and vocabulary projection, of all tokens together.
+        fixed: all tokens together at every depth, in FLOPs.
         layers: L.
-        one: a FLOP a token.
+        whole: FLOPs of all tokens at full depth.
     """
 
     spent: float
-    emission: float
+    fixed: FixedDepths
     layers: int
-    one: float
+    whole: float
 
     def at(self, depth: float, translator: int = 0) -> float:
         """The share of always leaving at ``depth``, through a translator of so many FLOPs."""
-        return depth * (1 - self.emission) / self.layers + self.emission + self.one * translator
+        return self.fixed.at(depth, translator) / self.whole
 
     def depth(self, share: float) -> float:
         """The depth of that share, without a translator."""
-        return self.layers * (share - self.emission) / (1 - self.emission)
+        return self.fixed.depth(share * self.whole)
 
 
 def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ...]:
@@ -171,9 +172,7 @@ def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
 def _bill(row: Row, account: Account) -> _Bill | None:
     """One account. Prompts make no emission: their last token is the answer's.
 
-    Layers are linear in depth, in prompts and answers alike. The state of layers above a fixed
-    depth is never read, and a baseline that paid for it would be a weak one (on Mamba-2 it is two
-    fifths of a layer).
+    Layers are linear in depth, in prompts and answers alike.
     """
     costs, totals = costs_of(row.run), row.run.totals(row.task)
     saved = row.flops_saved if account == "answer" else row.flops_saved_total
@@ -181,8 +180,9 @@ def _bill(row: Row, account: Account) -> _Bill | None:
         return None
     flops, tokens = totals["ledger"]["flops"], totals["tokens"]
     whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
-    emission = tokens * (norm_flops(costs) + unembed_flops(costs)) / whole
-    return _Bill(1 - saved.mean, emission, costs.n_layers, tokens / whole)
+    emission = FixedDepths.of(costs, 0.0, tokens).emission
+    fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens)
+    return _Bill(1 - saved.mean, fixed, costs.n_layers, whole)
 
 
 def cost_bounds(row: Row) -> Bounds | None:
@@ -212,7 +212,7 @@ def cost_bounds(row: Row) -> Bounds | None:
 
 
 def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
-    full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
+    full = _Point(bill.layers, bill.fixed.at(bill.layers), _full_depth(row), 1.0)
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
     known = [full, *_measured(row, arena, bill)]
@@ -257,7 +257,7 @@ def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
     points = []
     for depth, other in chosen.items():
         agreement = other.agreement.mean if other.agreement else None
-        flops = bill.at(depth, _translator(other) or 0)
+        flops = bill.fixed.at(depth, _translator(other) or 0)
         points.append(_Point(depth, flops, other.goodness, agreement, other))
     return points
 
