@@ -27,8 +27,8 @@ from torch import Tensor
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.asking import UNTRAINED, Exits, Unembed, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
-from benchmarks.criteria.choice import cross_fit, folds, interval
-from benchmarks.criteria.collect import collect, requests_of
+from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds
+from benchmarks.criteria.collect import collect, requests_of, text_tokens
 from benchmarks.criteria.fit import (
     KINDS,
     Recipe,
@@ -45,12 +45,12 @@ from benchmarks.criteria.prompts import (
 )
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, compare, plain
+from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thresholds
 from dynamax_lm.errors import SettingError
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.intervals import SHARE, mean_interval
 from dynamax_lm.settings.exits import read_exit_rule
 
-_ATTRIBUTED = 0.95
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
 
 
@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     lm = _load(options.model, options.model_args, options)
     exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
     test, train = _states(lm, exits, folder, options)
-    results = study(lm, test, train, folder, options)
+    asked = Counter(test.tasks)
+    test = test.of(np.flatnonzero(test.text > 0).tolist())
+    empty = dict(asked - Counter(test.tasks))
+    results = study(lm, test, train, folder, options) | {"empty": empty}
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
     _write(folder / "table.md", markdown(results))
@@ -76,7 +79,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def study(
     lm: Any, test: States, train: States, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """All numbers of one backbone, as plain data."""
+    """All numbers of one backbone, as plain data.
+
+    Args:
+        lm: the loaded model.
+        test: every document has text.
+        train: answers that heads are trained on.
+        folder: where what is finished is kept.
+        options: the command line's.
+    """
     stack = type(lm).STACK(lm.model)
     costs = type(lm).COSTS.from_config(lm.config)
     recipe = Recipe(
@@ -93,7 +104,8 @@ def study(
         folder / "heads" / "translators",
         lambda: fit_translators(heads_config(lm, name, test.exits, None), train, quick, recipe),
     )
-    fold = folds(test.tasks, options.seed)
+    weights = Weights.draw(folds(test.tasks, options.seed), DRAWS, options.seed)
+    grid = thresholds(options.grid_step)
     columns: list[Column] = []
     for column, translators in (("none", None), ("affine", bank)):
         ours = _cached(folder / f"test_{column}.npz", test, exact, translators, UNTRAINED)
@@ -107,9 +119,11 @@ def study(
                 fit = partial(fit_classifier, config, translators, train, theirs, recipe)
                 classifiers[kind.name] = load_or_fit(folder / "heads" / column / kind.folder, fit)
         columns.append(
-            compare(column, test, ours, translators, classifiers, costs, options.skipped_state)
+            compare(
+                column, test, ours, translators, classifiers, costs, options.skipped_state, grid
+            )
         )
-    attribution = _attribution(stack, lm, test, columns, fold, options)
+    attribution = _attribution(stack, lm, test, columns, weights, options)
     return {
         "facts": {
             "title": options.title or f"{options.model}, {name}",
@@ -120,6 +134,9 @@ def study(
             "documents": len(test.tasks),
             "tasks": dict(Counter(test.tasks)),
             "tokens": len(test.token),
+            "text_tokens": int(test.text.sum()),
+            "distinct_answers": _distinct(test),
+            "thresholds": len(grid),
             "train_documents": len(train.tasks),
             "train_tokens": len(train.token),
             "seed": options.seed,
@@ -127,8 +144,11 @@ def study(
         },
         "columns": [one.translators for one in columns],
         "exit_agreement": {one.translators: list(one.exit_agreement) for one in columns},
-        "lines": [
-            plain(line) for one in columns for line in one.lines(test.layers, fold, options.seed)
+        "lines": [plain(line) for one in columns for line in one.lines(test.layers, weights)],
+        "pairs": [
+            plain(pair)
+            for one in columns
+            for pair in one.pairs(("mamba, narrow", "mamba_depth, narrow"), weights)
         ],
         "curves": {
             one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}
@@ -136,8 +156,13 @@ def study(
         },
         "statics": {
             one.translators: [
-                {"layers": layers, "saved": static.means[0], "agreement": static.means[1]}
-                for layers, static in zip(test.layers, one.statics, strict=True)
+                {"layers": layers, "saved": float(saved), "agreement": float(agreement)}
+                for layers, saved, agreement in zip(
+                    test.layers,
+                    one.statics.saved.mean(1),
+                    one.statics.agreement.mean(1),
+                    strict=True,
+                )
             ]
             for one in columns
         },
@@ -156,33 +181,30 @@ def _attribution(
     lm: Any,
     test: States,
     columns: Sequence[Column],
-    fold: np.ndarray[Any, Any],
+    weights: Weights,
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Engine runs of a few rules at their thresholds for the middle target."""
+    """Engine runs of a few rules at the grid's threshold next to that of the middle target."""
     documents = _some_documents(test, options.engine_documents, options.seed)
     if not documents:
         return []
+    plain_weights = Weights(weights.fold, weights.counts[:1])
     trials: list[Trial] = []
     labels: list[tuple[str, np.ndarray[Any, Any]]] = []
     for column in columns:
         for rule in column.contenders:
             if rule.name not in options.attribute:
                 continue
-            judged = cross_fit(rule.grid, fold, _ATTRIBUTED)
+            judged = cross_fit(rule.grid, plain_weights, MIDDLE)
+            places = np.searchsorted(rule.grid.thresholds, judged.thresholds)
+            exact = rule.grid.numbers.agreement[places[weights.fold[documents]], documents]
+            chosen = tuple(rule.grid.thresholds[places].tolist())
             for skipped_state in _SKIPPED_STATES[type(lm).ARCHITECTURE.name]:
                 trials.append(
-                    Trial(
-                        rule.name,
-                        rule.confidence,
-                        test.exits,
-                        rule.heads,
-                        judged.thresholds,
-                        skipped_state,
-                    )
+                    Trial(rule.name, rule.confidence, test.exits, rule.heads, chosen, skipped_state)
                 )
-                labels.append((column.translators, judged.documents.agreement[documents]))
-    found = engine_agreement(stack, test, trials, fold, documents, options.batch_size)
+                labels.append((column.translators, exact))
+    found = engine_agreement(stack, test, trials, weights.fold, documents, options.batch_size)
     return [
         {
             "translators": translators,
@@ -192,10 +214,16 @@ def _attribution(
             "thresholds": list(trial.thresholds),
             "exact": float(exact.mean()),
             "engine": float(engine.mean()),
-            "state_interval": list(interval(exact - engine, options.seed)),
+            "state_interval": mean_interval(exact - engine, SHARE.of_gaps),
         }
         for trial, (translators, exact), engine in zip(trials, labels, found, strict=True)
     ]
+
+
+def _distinct(states: States) -> int:
+    """How many different texts the documents have, token by token."""
+    answers = zip(states.answers(), states.text.tolist(), strict=True)
+    return len({answer[:count] for answer, count in answers})
 
 
 def _some_documents(states: States, limit: int, seed: int) -> list[int]:
@@ -238,7 +266,9 @@ def _states(
     lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Namespace
 ) -> tuple[States, States]:
     if not stored.complete(folder / "test"):
-        prompts = test_prompts(Path(options.eval_data), folder / "tasks", options.limit)
+        prompts = test_prompts(
+            Path(options.eval_data), folder / "tasks", options.limit, options.num_fewshot
+        )
         _collect(lm, prompts, exits, folder / "test", "float32", options)
     if not stored.complete(folder / "train"):
         limits = (options.train_limit, options.train_longest)
@@ -275,6 +305,7 @@ def _collect(
         [one.task for one in prompts],
         exits,
         folder,
+        text_of=text_tokens(lm, prompts),
         batch_size=options.batch_size,
         dtype=dtype,
         windows=windows,
@@ -309,6 +340,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--eval_data", required=True, help="folder of the tasks' records")
     add("--train_data", required=True, help="JSONL with prompts, other than those records")
     add("--limit", type=int, default=1000, help="test documents of each task")
+    add(
+        "--num_fewshot", type=int, help="examples before a TriviaQA question; the task's own if not"
+    )
     add("--train_limit", type=int, default=3000, help="prompts to train on")
     add("--train_longest", type=int, default=600, help="characters of a training prompt")
     add("--train_text_tokens", type=int, default=0, help="of the same records, read as text")
@@ -329,6 +363,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine_documents", type=int, default=200, help="on so many documents")
     add("--title", help="of the plot")
     add("--pretrained_name", help="of the backbone, in the heads' configuration")
+    add("--grid_step", type=float, default=STEP, help="of the thresholds' log-odds")
     add("--seed", type=int, default=0)
     add("--output_path", required=True)
     return parser

@@ -1,9 +1,9 @@
-"""What an exit rule costs and how far it agrees, document by document, and its static twin.
+"""What an exit rule costs and how far it agrees, document by document, and what fixed depths do.
 
 Owns the way from depths to per-document numbers. Every FLOP is the package ledger's own. It does
 not know how a depth was decided.
 
-Glossary: E exits, N tokens, M documents.
+Glossary: E exits, N tokens, M documents, T thresholds.
 """
 
 from __future__ import annotations
@@ -16,47 +16,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.criteria.states import States
+from dynamax_lm.fixed_depth import FixedDepths
 from dynamax_lm.ledger import ExitExtras, LayerCosts, Ledger
 
 Floats = NDArray[np.float64]
+_ROUNDING = 1e-12
 
 
 class PerDocument(NamedTuple):
-    """Numbers of each document.
+    """Numbers of each document, at one or several thresholds.
 
     Attributes:
-        saved: (M,) net share of decode FLOPs, 1 - spent / full depth.
-        agreement: (M,) share of tokens equal to full depth's.
-        layers: (M,) mean layers run.
+        saved: (..., M) net share of decode FLOPs, 1 - spent / full depth.
+        agreement: (..., M) share of tokens equal to full depth's.
+        layers: (..., M) mean layers run.
     """
 
     saved: Floats
     agreement: Floats
     layers: Floats
 
+    @classmethod
+    def stack(cls, rows: Sequence[PerDocument]) -> PerDocument:
+        """One row each."""
+        return cls(*(np.stack(column) for column in zip(*rows, strict=True)))
+
     def of(self, documents: NDArray[np.int64]) -> PerDocument:
         """Those of some documents."""
-        return PerDocument(*(column[documents] for column in self))
+        return PerDocument(*(column[..., documents] for column in self))
 
     @property
     def means(self) -> tuple[float, float, float]:
-        """The mean of each."""
+        """The mean of each over documents."""
         return float(self.saved.mean()), float(self.agreement.mean()), float(self.layers.mean())
+
+
+class Grid(NamedTuple):
+    """A rule at every threshold.
+
+    Attributes:
+        thresholds: (T,) ascending; the last never leaves.
+        numbers: (T, M) each.
+    """
+
+    thresholds: Floats
+    numbers: PerDocument
+
+    def every(self, step: int) -> Grid:
+        """Every so many thresholds, the last among them."""
+        kept = np.arange(len(self.thresholds) - 1, -1, -step)[::-1]
+        return Grid(self.thresholds[kept], PerDocument(*(column[kept] for column in self.numbers)))
 
 
 @dataclass(frozen=True)
 class Tariff:
-    """One rule's bill for each token at each depth.
+    """One rule's bill for each token at each depth, over the tokens that count.
 
     Attributes:
         states: the tokens.
+        counted: (N,) which of them count; every document has one at least.
         spent: (E + 1, N) FLOPs if it leaves there.
         full: (N,) FLOPs at full depth.
     """
 
     states: States
-    spent: NDArray[np.int64]
-    full: NDArray[np.int64]
+    counted: NDArray[np.bool_]
+    spent: NDArray[np.float64]
+    full: NDArray[np.float64]
 
     @classmethod
     def of(
@@ -66,8 +92,9 @@ class Tariff:
         confidence: str,
         skipped_state: str,
         extras: Sequence[ExitExtras],
+        counted: NDArray[np.bool_] | None = None,
     ) -> Tariff:
-        """Ask the ledger for every position and depth that occurs."""
+        """Ask the ledger for every position and depth that occurs; all tokens count if not said."""
         ledger = Ledger(
             costs,
             exit_layers=states.exits,
@@ -80,9 +107,30 @@ class Tariff:
             [ledger.answer(int(position), [depth]) for position in positions]
             for depth in states.layers
         ]
-        spent = np.array([[bill.spent for bill in row] for row in table])
-        full = np.array([bill.full_depth for bill in table[0]])
-        return cls(states, spent[:, inverse], full[inverse])
+        spent = np.array([[float(bill.spent) for bill in row] for row in table])
+        full = np.array([float(bill.full_depth) for bill in table[0]])
+        return cls(states, _all(states, counted), spent[:, inverse], full[inverse])
+
+    @classmethod
+    def of_fixed_depths(
+        cls,
+        states: States,
+        costs: LayerCosts,
+        translator_flops: Sequence[int],
+        counted: NDArray[np.bool_] | None = None,
+    ) -> Tariff:
+        """Every exit as a model's only depth, then full depth."""
+        positions, inverse = np.unique(states.position, return_inverse=True)
+        spent = np.array(
+            [
+                [
+                    FixedDepths.of(costs, costs.layer(int(position)), 1).at(depth, translator)
+                    for position in positions
+                ]
+                for depth, translator in zip(states.layers, (*translator_flops, 0), strict=True)
+            ]
+        )[:, inverse]
+        return cls(states, _all(states, counted), spent, spent[-1])
 
     def account(self, leave: NDArray[np.int64], right: NDArray[np.bool_]) -> PerDocument:
         """The documents' numbers.
@@ -102,65 +150,88 @@ class Tariff:
         )
 
     def _sum(self, values: NDArray[np.generic]) -> Floats:
-        weights = values.astype(np.float64)
-        return np.bincount(self.states.document, weights, minlength=len(self.states.tasks))
+        weights = np.where(self.counted, values, 0).astype(np.float64)
+        found: Floats = np.bincount(
+            self.states.document, weights, minlength=len(self.states.tasks)
+        ).astype(np.float64)
+        return found
+
+
+def static_depths(tariff: Tariff, right: NDArray[np.bool_]) -> PerDocument:
+    """(E + 1, M): every depth of :meth:`Tariff.of_fixed_depths`, for all tokens."""
+    count = len(tariff.states.token)
+    depths = range(len(tariff.states.layers))
+    return PerDocument.stack([tariff.account(np.full(count, one), right) for one in depths])
 
 
 class Twin(NamedTuple):
-    """A mixture of two static depths that costs the same as a dynamic rule.
+    """A mixture of two fixed depths, drawn for each document, that costs what a rule costs.
 
     Attributes:
-        shallow: layers of the one.
-        deep: layers of the other; L for full depth.
-        share: of tokens that go to ``deep``, in [0, 1].
-        saved: what both save, net.
+        shallow: number of the one depth.
+        deep: number of the other; the last is full depth.
+        share: of documents that go to ``deep``, in [0, 1].
         agreement: what the mixture agrees on.
     """
 
     shallow: int
     deep: int
     share: float
-    saved: float
     agreement: float
 
 
-def static_depths(
-    states: States,
-    costs: LayerCosts,
-    skipped_state: str,
-    translator_flops: Sequence[int],
-    right: NDArray[np.bool_],
-) -> list[PerDocument]:
-    """Every exit as the only depth, nothing asked, then full depth."""
-    extras = [ExitExtras(0, flops) for flops in translator_flops]
-    # the oracle's bill has no checks: layers, state and one projection
-    tariff = Tariff.of(states, costs, "oracle", skipped_state, extras)
-    count = len(states.token)
-    return [tariff.account(np.full(count, number), right) for number in range(len(states.layers))]
-
-
-def twin(layers: Sequence[int], statics: Sequence[PerDocument], saved: float) -> Twin | None:
-    """The best mixture of two static depths that saves exactly ``saved``.
+def twin(saved: float, static_saved: Floats, static_agreement: Floats) -> Twin | None:
+    """The best mixture of two depths that saves exactly ``saved``.
 
     Args:
-        layers: the exits, then L.
-        statics: of each.
         saved: by the dynamic rule.
+        static_saved: (E + 1,) means of fixed depths; 0 for full depth, the last.
+        static_agreement: (E + 1,) likewise.
 
     Returns:
-        ``None`` where no mixture costs as much or as little: a rule that costs more than full
-        depth.
+        ``None`` where full depth is cheaper than the rule.
     """
-    points = [one.means[:2] for one in statics]
-    best: Twin | None = None
-    for shallow, (more, low) in enumerate(points):
-        for deep in range(shallow + 1, len(points)):
-            less, high = points[deep]
-            if not less <= saved <= more or less == more:
-                continue
-            share = (more - saved) / (more - less)
-            agreement = (1 - share) * low + share * high
-            if best is None or agreement > best.agreement:
-                mixed = (1 - share) * more + share * less
-                best = Twin(layers[shallow], layers[deep], share, mixed, agreement)
-    return best
+    if saved < static_saved.min():
+        return None
+    best = _best(np.array([saved]), static_saved[None], static_agreement[None])
+    shallow, deep = divmod(int(best.pair[0]), len(static_saved))
+    return Twin(shallow, deep, float(best.share[0]), float(best.agreement[0]))
+
+
+def twin_agreement(saved: Floats, static_saved: Floats, static_agreement: Floats) -> Floats:
+    """(R,) the same for R draws of documents; 1 where full depth is cheaper, as it agrees wholly.
+
+    Args:
+        saved: (R,).
+        static_saved: (R, E + 1).
+        static_agreement: (R, E + 1).
+    """
+    reachable = saved.clip(static_saved.min(1), static_saved.max(1))
+    return _best(reachable, static_saved, static_agreement).agreement
+
+
+class _Best(NamedTuple):
+    pair: NDArray[np.int64]
+    share: Floats
+    agreement: Floats
+
+
+def _best(saved: Floats, points: Floats, heights: Floats) -> _Best:
+    """Over all pairs of depths that enclose ``saved``, the one that agrees most."""
+    depths = points.shape[1]
+    more, less = points[:, :, None], points[:, None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (more - saved[:, None, None]) / (more - less)
+    share = np.where(more == less, np.where(more == saved[:, None, None], 0.0, np.nan), share)
+    ordered = np.triu(np.ones((depths, depths), dtype=bool))  # every pair once, the shallow first
+    inside = ordered & (share >= -_ROUNDING) & (share <= 1 + _ROUNDING)
+    share = share.clip(0, 1)
+    mixed = (1 - share) * heights[:, :, None] + share * heights[:, None, :]
+    flat = np.where(inside, mixed, -np.inf).reshape(-1, depths * depths)
+    pair = flat.argmax(1)
+    rows = np.arange(len(saved))
+    return _Best(pair, share.reshape(flat.shape)[rows, pair], flat[rows, pair])
+
+
+def _all(states: States, counted: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return np.ones(len(states.token), dtype=bool) if counted is None else counted

@@ -30,6 +30,7 @@ Unembed = Callable[[Tensor], Tensor]
 UNTRAINED = ("top_prob", "margin", "entropy", "saturation", "patience")
 _TOKENS_AT_ONCE = 512
 _DOCUMENTS_AT_ONCE = 512
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -144,10 +145,17 @@ class Trained:
     def __init__(self, heads: ExitHeads, states: States) -> None:
         self._heads, self._states = heads.eval(), states
 
+    @cached_property
+    def _surest(self) -> float:
+        """The highest confidence while nobody leaves; above it, therefore, nobody does."""
+        return float(self.everywhere().max())
+
     @torch.inference_mode()
     def leave(self, threshold: float) -> NDArray[np.int64]:
         """(N,) the number of the exit; E for full depth."""
         found = np.full(len(self._states.token), len(self._states.exits))
+        if threshold > self._surest + _ROUNDING:
+            return found
         for part, rows in _documents(self._states):
             found[part] = self._leave(part, rows, ExitPolicy(threshold=threshold))
         return found

@@ -59,7 +59,8 @@ def engine_agreement(
 
     Args:
         stack: the decoder.
-        states: of full-depth answers; each is run again behind its own prompt.
+        states: of full-depth answers; each is run again behind its own prompt, and its tokens of
+            text are compared.
         trials: rules.
         fold: (M,) of each document.
         documents: which to run.
@@ -84,7 +85,7 @@ def engine_agreement(
             for number in group:
                 stop = start + len(answers[number])
                 same = np.array(emitted[start:stop]) == np.array(wanted[start:stop])
-                agreement[places[number]] = same.mean()
+                agreement[places[number]] = same[: states.text[number]].mean()
                 start = stop
     return found
 

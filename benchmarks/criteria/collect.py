@@ -6,7 +6,7 @@ answer is generated. It does not know measures, heads or thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
 from dynamax_lm.engine import GenerateRequest, generate
 from dynamax_lm.engine.loop import run_chunk
-from dynamax_lm.models.requests import text_request
+from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
 from dynamax_lm.models.stack import Chunk, Run
 
 _PIECE = 32
+
+TextOf = Callable[[int, Sequence[int]], int]
+"""A document's number and its answer's tokens to how many of these make its text."""
 
 
 class Recorder:
@@ -68,6 +71,23 @@ def requests_of(lm: Any, prompts: Sequence[Prompt]) -> list[GenerateRequest]:
     return found
 
 
+def text_tokens(lm: Any, prompts: Sequence[Prompt]) -> TextOf:
+    """Counts the tokens of an answer's text, without those of its stop; 0 for an empty text.
+
+    Args:
+        lm: a loaded ``dynamax-…`` model.
+        prompts: the documents.
+    """
+
+    def count(number: int, tokens: Sequence[int]) -> int:
+        until = list(prompts[number].gen_kwargs["until"])
+        if not answer_text(lm, tokens, until).strip():
+            return 0
+        return answer_text_tokens(lm, tokens, until)
+
+    return count
+
+
 def collect(
     stack: Any,
     requests: Sequence[GenerateRequest],
@@ -75,6 +95,7 @@ def collect(
     exits: Sequence[int],
     folder: Path,
     *,
+    text_of: TextOf,
     batch_size: int,
     dtype: str,
     windows: Sequence[Sequence[int]] = (),
@@ -91,6 +112,7 @@ def collect(
         tasks: of each.
         exits: layers to read, ascending; L is read too.
         folder: where the states go.
+        text_of: how many of a document's answer tokens make its text.
         batch_size: answers generated side by side.
         dtype: of the states on disk.
         windows: token ids of text; the task of each is ``text``.
@@ -105,7 +127,13 @@ def collect(
             answers = generate(recorder, [requests[number] for number in numbers])
             for row, (number, answer) in enumerate(zip(numbers, answers, strict=True)):
                 tokens = answer.trace.tokens
-                writer.add(tasks[number], requests[number].prompt, tokens, recorder.taken(row))
+                writer.add(
+                    tasks[number],
+                    requests[number].prompt,
+                    tokens,
+                    recorder.taken(row),
+                    text_of(number, tokens),
+                )
             bar.update(len(numbers))
         for start in range(0, len(windows), batch_size):
             _read_text(stack, windows[start : start + batch_size], layers, writer)
@@ -124,7 +152,8 @@ def _read_text(
         for start in range(0, len(tokens), _PIECE):
             part = slice(start, start + _PIECE)
             pieces = [states[part] for states in hidden]
-            writer.add("text", windows[row][: start + 1], tokens[part].tolist(), pieces)
+            some = tokens[part].tolist()
+            writer.add("text", windows[row][: start + 1], some, pieces, len(some))
 
 
 class Emitted:

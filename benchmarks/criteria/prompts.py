@@ -45,13 +45,15 @@ class Prompt(NamedTuple):
     gen_kwargs: dict[str, Any]
 
 
-def test_prompts(folder: Path, scratch: Path, limit: int) -> list[Prompt]:
+def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | None) -> list[Prompt]:
     """At most ``limit`` prompts of each task.
 
     Args:
         folder: of the records (``triviaqa_validation.jsonl``, ...).
         scratch: where task files are written.
         limit: of documents per task.
+        num_fewshot: examples in front of a question; the task's own number if ``None``. Stories
+            bring earlier turns and TruthfulQA its own prompt either way.
 
     Raises:
         SettingError: a file is missing.
@@ -64,13 +66,14 @@ def test_prompts(folder: Path, scratch: Path, limit: int) -> list[Prompt]:
     for task, (name, sample) in TASKS.items():
         own = Path(dynamax_lm.__file__).parent / "tasks" / task
         records = _unseen(folder / name, own / sample)[:limit]
+        shots = "" if num_fewshot is None else f"num_fewshot: {num_fewshot}\n"
         data = scratch / f"{task}.jsonl"
         _write(data, "".join(json.dumps(record) + "\n" for record in records))
         spec = scratch / f"criteria_{task}.yaml"
         _write(
             spec,
             f"include: {own / _YAML[task]}\ntask: criteria_{task}\n"
-            f"dataset_kwargs:\n  data_files:\n    validation: {data}\n",
+            f"dataset_kwargs:\n  data_files:\n    validation: {data}\n{shots}",
         )
         built = next(iter(manager.load(str(spec))["tasks"].values()))
         built.build_all_requests()

@@ -33,10 +33,12 @@ def markdown(results: Row) -> str:
 def _lines(results: Row) -> Iterator[str]:
     facts = results["facts"]
     yield (
-        f"{facts['documents']} documents ({_tasks(facts['tasks'])}), {facts['tokens']:,} answer "
-        f"tokens, exits after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}; "
-        f"state of skipped layers billed as `{facts['skipped_state']}`. Heads were trained on "
-        f"{facts['train_tokens']:,} tokens of the model's own answers to "
+        f"{facts['documents']} documents ({_tasks(facts['tasks'])}) with "
+        f"{facts['distinct_answers']} different answers, {facts['tokens']:,} answer tokens of "
+        f"which {facts['text_tokens']:,} are text and the rest the stop; {_empty(results)}. Exits "
+        f"after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}; state of "
+        f"skipped layers billed as `{facts['skipped_state']}`; {facts['thresholds']} thresholds. "
+        f"Heads were trained on {facts['train_tokens']:,} tokens of the model's own answers to "
         f"{facts['train_documents']:,} other prompts."
     )
     yield ""
@@ -44,12 +46,26 @@ def _lines(results: Row) -> Iterator[str]:
     yield f"|---|{'---|' * len(facts['exits'])}"
     for name, shares in results["exit_agreement"].items():
         yield f"| agreement, {_TITLES[name]} | {' | '.join(map(_percent, shares))} |"
+    for name, static in results["statics"].items():
+        saved = " | ".join(_percent(one["saved"]) for one in static[:-1])
+        yield f"| fixed depth saves, {_TITLES[name]} | {saved} |"
+        agree = " | ".join(_percent(one["agreement"]) for one in static[:-1])
+        yield f"| its agreement, mean over documents | {agree} |"
     for name in results["columns"]:
         yield from ("", f"#### {_TITLES[name].capitalize()}", "")
         yield from _table([one for one in results["lines"] if one["translators"] == name])
+    if results["pairs"]:
+        yield from ("", "#### Narrow Mamba heads against the others", "")
+        yield from _pairs(results["pairs"])
     if results["attribution"]:
         yield from ("", "#### Whose error", "")
         yield from _attribution(results["attribution"])
+
+
+def _empty(results: Row) -> str:
+    if not results["empty"]:
+        return "no answer is empty"
+    return f"empty answers, left out: {_tasks(results['empty'])}"
 
 
 def _table(lines: Sequence[Row]) -> Iterator[str]:
@@ -60,26 +76,45 @@ def _table(lines: Sequence[Row]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "| rule | saved at 0.90 | saved at 0.95 | 95 % interval | agreement measured | layers | "
-        "of the oracle's | same cost, static | saved at 0.99 |"
+        "| rule | saved at 0.90 | saved at 0.95 | stop counted | agreement measured | layers | of "
+        "the oracle's | fixed depths of equal cost | rule less these, points | verdict | saved at "
+        "0.99 |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield f"|{'---|' * 11}"
     rules = list(dict.fromkeys(one["rule"] for one in lines if one["rule"] != "oracle"))
     rows = {rule: {one["target"]: one for one in lines if one["rule"] == rule} for rule in rules}
     for rule in sorted(rules, key=lambda rule: -rows[rule][0.95]["saved"]):
         low, mid, high = (rows[rule][target] for target in (0.90, 0.95, 0.99))
         yield (
-            f"| `{rule}` | {_percent(low['saved'])} | **{_percent(mid['saved'])}** | "
-            f"{_interval(mid['saved_interval'])} | {_percent(mid['agreement'])} | "
-            f"{mid['layers']:.1f} | {_percent(mid['of_oracle'])} | {_twin(mid['twin'])} | "
-            f"{_percent(high['saved'])} |"
+            f"| `{rule}` | {_percent(low['saved'])} | **{_percent(mid['saved'])}** "
+            f"{_interval(mid['saved_interval'])} | {_percent(mid['saved_with_stop'])} | "
+            f"{_percent(mid['agreement'])} {_interval(mid['agreement_interval'])} | "
+            f"{mid['layers']:.1f} | {_percent(mid['of_oracle'])} | {_static(mid['static'])} | "
+            f"{100 * mid['gap']:+.1f} {_interval(mid['gap_interval'])} | {mid['verdict']} | "
+            f"{_percent(high['saved'])} {_interval(high['saved_interval'])}, {high['verdict']} |"
         )
+    coarse = max(abs(one["saved"] - one["saved_coarse"]) for one in lines)
+    yield ""
+    yield (
+        f"With every second threshold alone no saving of this table changes by more than "
+        f"{100 * coarse:.2f} points."
+    )
 
 
-def _twin(twin: Row | None) -> str:
-    if twin is None:
-        return "none: dearer than full depth"
-    return f"{twin['shallow']}/{twin['deep']} layers: {_percent(twin['agreement'])}"
+def _static(static: Row | None) -> str:
+    if static is None:
+        return "full depth is cheaper"
+    return f"{static['shallow']}/{static['deep']} layers: {_percent(static['agreement'])}"
+
+
+def _pairs(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| translators | rule | against | saved more at 0.95, points |"
+    yield "|---|---|---|---|"
+    for one in rows:
+        yield (
+            f"| {one['translators']} | `{one['first']}` | `{one['second']}` | "
+            f"{100 * one['difference']:+.2f} {_interval(one['difference_interval'], 2)} |"
+        )
 
 
 def _attribution(rows: Sequence[Row]) -> Iterator[str]:
@@ -101,8 +136,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _interval(pair: Sequence[float]) -> str:
-    return f"[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]"
+def _interval(pair: Sequence[float] | None, digits: int = 1) -> str:
+    if pair is None:
+        return "too few documents"
+    return f"[{100 * pair[0]:.{digits}f}, {100 * pair[1]:.{digits}f}]"
 
 
 def _tasks(counts: Mapping[str, int]) -> str:
@@ -159,14 +196,15 @@ def _panel(panel: Any, results: Row, column: str) -> None:
         markersize=4,
         linestyle=":",
         linewidth=1.2,
-        label="static depths",
+        label="fixed depths",
     )
     panel.plot(
         [ceiling], [100], color="black", marker="*", markersize=13, linestyle="", label="oracle"
     )
     panel.axhline(95, color="#BBBBBB", linewidth=0.8, zorder=0)
     panel.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
-    panel.set_xlim(-0.6 * ceiling - 2, 1.25 * ceiling)
+    widest = max(ceiling, 100 * statics[0]["saved"])
+    panel.set_xlim(-0.6 * ceiling - 2, 1.1 * widest)
     panel.set_ylim(79.5, 100.6)
     panel.set_xlabel("decode FLOPs saved, net (%)")
     panel.set_title(_TITLES[column], fontsize=10)

@@ -35,6 +35,7 @@ class States:
         token: (N,) what full depth emits.
         tasks: of each document.
         prompts: token ids of each document's prompt.
+        text: (M,) how many of each document's first tokens make its text; the rest make the stop.
     """
 
     layers: tuple[int, ...]
@@ -44,6 +45,7 @@ class States:
     token: Ints
     tasks: tuple[str, ...]
     prompts: tuple[tuple[int, ...], ...]
+    text: Ints
 
     @property
     def exits(self) -> tuple[int, ...]:
@@ -59,6 +61,28 @@ class States:
         return [
             tuple(self.token[self.document == number].tolist()) for number in range(len(self.tasks))
         ]
+
+    @property
+    def of_text(self) -> NDArray[np.bool_]:
+        """(N,) whether a token is part of the text, not of the stop alone."""
+        first = np.searchsorted(self.document, self.document)
+        found: NDArray[np.bool_] = np.arange(len(self.token)) - first < self.text[self.document]
+        return found
+
+    def of(self, documents: Sequence[int]) -> States:
+        """The states of some documents, ascending, read into memory."""
+        chosen = np.isin(self.document, documents)
+        numbers = np.searchsorted(documents, self.document[chosen])
+        return States(
+            layers=self.layers,
+            hidden=[np.asarray(one)[chosen] for one in self.hidden],  # type: ignore[arg-type]
+            document=numbers,
+            position=self.position[chosen],
+            token=self.token[chosen],
+            tasks=tuple(self.tasks[number] for number in documents),
+            prompts=tuple(self.prompts[number] for number in documents),
+            text=self.text[list(documents)],
+        )
 
 
 class Writer:
@@ -76,15 +100,22 @@ class Writer:
         self._columns: list[list[int]] = [[], [], []]
         self._tasks: list[str] = []
         self._prompts: list[tuple[int, ...]] = []
+        self._text: list[int] = []
         self._width = 0
 
     def add(
-        self, task: str, prompt: Sequence[int], tokens: Sequence[int], hidden: Sequence[Tensor]
+        self,
+        task: str,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        hidden: Sequence[Tensor],
+        text: int,
     ) -> None:
-        """One answer: ``hidden`` holds (T, D) after each of the layers."""
+        """One answer: ``hidden`` holds (T, D) after each of the layers; ``text`` of T are text."""
         number = len(self._tasks)
         self._tasks.append(task)
         self._prompts.append(tuple(prompt))
+        self._text.append(text)
         for place, token in enumerate(tokens):
             row = (number, len(prompt) - 1 + place, token)
             for column, value in zip(self._columns, row, strict=True):
@@ -106,6 +137,7 @@ class Writer:
             "dtype": self._dtype.name,
             "tasks": self._tasks,
             "prompts": self._prompts,
+            "text": self._text,
         }
         spare = self._folder / f".{_FACTS}.new"
         spare.write_text(json.dumps(facts), encoding="utf-8")
@@ -141,4 +173,5 @@ def read(folder: Path) -> States:
         token=tokens["token"],
         tasks=tuple(about["tasks"]),
         prompts=tuple(tuple(prompt) for prompt in about["prompts"]),
+        text=np.array(about["text"]),
     )

@@ -7,50 +7,90 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.criteria.accounts import PerDocument, Tariff, Twin, static_depths, twin
+from benchmarks.criteria.accounts import (
+    Floats,
+    Grid,
+    PerDocument,
+    Tariff,
+    static_depths,
+    twin,
+    twin_agreement,
+)
 from benchmarks.criteria.asking import UNTRAINED, Exits, Fixed, Rule, Trained
-from benchmarks.criteria.choice import Interval, Judged, cross_fit, interval, share_interval
+from benchmarks.criteria.choice import (
+    LEVEL,
+    Interval,
+    Judged,
+    Weights,
+    cross_fit,
+    fold_means,
+    interval,
+    judge,
+)
 from benchmarks.criteria.states import States
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.ledger import ExitExtras, LayerCosts
 
 TARGETS = (0.90, 0.95, 0.99)
+MIDDLE = 0.95
+STEP = 0.2
+
+Verdict = Literal["beats", "loses", "not told apart"]
 
 
-def _even(first: float, last: float, step: float) -> tuple[float, ...]:
-    """Thresholds at even log-odds: as dense near 1 as confidences are; then 1, never leaving."""
-    odds = np.arange(first, last + step / 2, step)
-    return (*(1.0 / (1.0 + np.exp(-odds))).tolist(), 1.0)
+def thresholds(step: float = STEP) -> tuple[float, ...]:
+    """One grid for all rules: 0, even log-odds from -4 to 14, and 1, never leaving.
+
+    Even log-odds are as dense near 1 as confidences are.
+
+    Args:
+        step: of the log-odds.
+    """
+    odds = np.arange(-4.0, 14.0 + step / 2, step)
+    return (0.0, *(1.0 / (1.0 + np.exp(-odds))).tolist(), 1.0)
 
 
-FINE = (0.0, *_even(-4.0, 14.0, 0.1))
-"""Thresholds of measures whose confidences are computed once."""
+class Static(NamedTuple):
+    """The mixture of two fixed depths that costs what a rule costs.
 
-COARSE = (0.0, *_even(-2.0, 7.0, 0.2))
-"""Thresholds of heads that must be asked anew at each."""
+    Attributes:
+        shallow: layers of the one.
+        deep: layers of the other; L for full depth.
+        share: of documents that go to ``deep``.
+        agreement: of the mixture.
+    """
+
+    shallow: int
+    deep: int
+    share: float
+    agreement: float
 
 
 class Line(NamedTuple):
-    """One rule at one target.
+    """One rule at one target. Intervals are 95 %, their thresholds chosen anew in every draw.
 
     Attributes:
         translators: ``none`` or ``affine``.
         rule: a measure, a kind of head, or ``oracle``.
         target: least agreement asked for; 1 for the oracle.
-        saved: net share of decode FLOPs, mean over documents.
-        saved_interval: 95 %.
+        saved: net share of decode FLOPs over tokens of text, mean over documents.
+        saved_interval: its interval.
+        saved_with_stop: the same where the stop's tokens count too, for agreement as well.
+        saved_coarse: the same as ``saved`` over every second threshold of the grid.
         agreement: measured on documents that did not choose the threshold.
-        agreement_interval: 95 %.
+        agreement_interval: its interval.
         layers: mean layers run.
         thresholds: of each fold.
         of_oracle: share of what the oracle saves over the same exits and translators.
-        of_oracle_interval: 95 %.
-        twin: the static mixture of the same cost, or ``None`` where none is as expensive.
+        of_oracle_interval: its interval.
+        static: the mixture of the same cost, or ``None`` where full depth is cheaper.
+        gap: agreement less the static mixture's, or less 1 where full depth is cheaper.
+        gap_interval: its interval.
+        verdict: by an interval corrected for the number of rules in the table (Bonferroni).
     """
 
     translators: str
@@ -58,13 +98,28 @@ class Line(NamedTuple):
     target: float
     saved: float
     saved_interval: Interval
+    saved_with_stop: float
+    saved_coarse: float
     agreement: float
     agreement_interval: Interval
     layers: float
     thresholds: tuple[float, ...]
     of_oracle: float
     of_oracle_interval: Interval
-    twin: Twin | None
+    static: Static | None
+    gap: float
+    gap_interval: Interval
+    verdict: Verdict
+
+
+class Pair(NamedTuple):
+    """Two rules of one table at one target: what the first saves more than the second."""
+
+    translators: str
+    first: str
+    second: str
+    difference: float
+    difference_interval: Interval
 
 
 class Point(NamedTuple):
@@ -84,22 +139,20 @@ class Contender:
         name: of the rule.
         confidence: the measure's name in the engine and the ledger.
         heads: what the engine needs to run it, if anything.
-        grid: per threshold, every document's numbers.
+        grid: every document's numbers at every threshold, over tokens of text.
+        with_stop: the same over all tokens.
     """
 
     name: str
     confidence: str
     heads: ExitHeads | None
-    grid: Mapping[float, PerDocument]
+    grid: Grid
+    with_stop: Grid
 
     def curve(self) -> list[Point]:
         """Its numbers at every threshold."""
-        return [
-            Point(threshold, saved, agreement, layers)
-            for threshold, (saved, agreement, layers) in (
-                (threshold, one.means) for threshold, one in self.grid.items()
-            )
-        ]
+        means = (column.mean(1).tolist() for column in self.grid.numbers)
+        return [Point(*one) for one in zip(self.grid.thresholds.tolist(), *means, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -110,44 +163,95 @@ class Column:
         translators: ``none`` or ``affine``.
         contenders: measures and heads.
         oracle: the ceiling.
-        statics: every exit as the only depth, then full depth.
+        statics: (E + 1, M) every exit as the only depth, then full depth.
         exit_agreement: of each exit, token by token.
     """
 
     translators: str
     contenders: tuple[Contender, ...]
     oracle: PerDocument
-    statics: tuple[PerDocument, ...]
+    statics: PerDocument
     exit_agreement: tuple[float, ...]
 
-    def lines(self, layers: Sequence[int], fold: NDArray[np.int64], seed: int) -> Iterator[Line]:
+    def lines(self, layers: Sequence[int], weights: Weights) -> Iterator[Line]:
         """Every rule at every target, then the oracle."""
         for one in self.contenders:
+            means = fold_means(one.grid.numbers, weights)
+            plain = Weights(weights.fold, weights.counts[:1])
             for target in TARGETS:
-                judged = cross_fit(one.grid, fold, target)
-                yield self._line(one.name, target, judged, layers, seed)
-        yield self._line("oracle", 1.0, Judged((), self.oracle), layers, seed)
+                yield self._line(
+                    one.name,
+                    target,
+                    judge(one.grid.thresholds, means, weights, target),
+                    layers,
+                    weights,
+                    float(cross_fit(one.with_stop, plain, target).saved[0]),
+                    float(cross_fit(one.grid.every(2), plain, target).saved[0]),
+                )
+        ceiling = Judged((0.0, 0.0), *(weights.means(column) for column in self.oracle))
+        saved = float(ceiling.saved[0])
+        yield self._line("oracle", 1.0, ceiling, layers, weights, saved, saved)
+
+    def pairs(self, names: Sequence[str], weights: Weights) -> Iterator[Pair]:
+        """What ``names`` save more than the other trained heads at the middle target."""
+        judged = {
+            one.name: cross_fit(one.grid, weights, MIDDLE).saved
+            for one in self.contenders
+            if one.confidence == "head"
+        }
+        done: set[frozenset[str]] = set()
+        for name in (one for one in names if one in judged):
+            for other in judged:
+                if other != name and frozenset((name, other)) not in done:
+                    done.add(frozenset((name, other)))
+                    gain = judged[name] - judged[other]
+                    yield Pair(self.translators, name, other, float(gain[0]), interval(gain))
 
     def _line(
-        self, rule: str, target: float, judged: Judged, layers: Sequence[int], seed: int
+        self,
+        rule: str,
+        target: float,
+        judged: Judged,
+        layers: Sequence[int],
+        weights: Weights,
+        with_stop: float,
+        coarse: float,
     ) -> Line:
-        documents = judged.documents
-        saved, agreement, used = documents.means
-        share, around = share_interval(documents.saved, self.oracle.saved, seed)
+        share = judged.saved / weights.means(self.oracle.saved)
+        static_saved, static_agreement = map(weights.means, self.statics[:2])
+        gap = judged.agreement - twin_agreement(judged.saved, static_saved, static_agreement)
+        found = twin(float(judged.saved[0]), static_saved[0], static_agreement[0])
         return Line(
             translators=self.translators,
             rule=rule,
             target=target,
-            saved=saved,
-            saved_interval=interval(documents.saved, seed),
-            agreement=agreement,
-            agreement_interval=interval(documents.agreement, seed),
-            layers=used,
+            saved=float(judged.saved[0]),
+            saved_interval=interval(judged.saved),
+            saved_with_stop=with_stop,
+            saved_coarse=coarse,
+            agreement=float(judged.agreement[0]),
+            agreement_interval=interval(judged.agreement),
+            layers=float(judged.layers[0]),
             thresholds=judged.thresholds,
-            of_oracle=share,
-            of_oracle_interval=around,
-            twin=twin(layers, self.statics, saved),
+            of_oracle=float(share[0]),
+            of_oracle_interval=interval(share),
+            static=found
+            and Static(layers[found.shallow], layers[found.deep], found.share, found.agreement),
+            gap=float(gap[0]),
+            gap_interval=interval(gap),
+            verdict=verdict(gap, len(self.contenders)),
         )
+
+
+def verdict(gap: Floats, rules: int) -> Verdict:
+    """Whether a rule beats its static mixture, corrected for the rules that are looked at.
+
+    Args:
+        gap: (1 + R,) agreement less the mixture's, in every draw.
+        rules: of the table.
+    """
+    low, high = interval(gap, 1 - (1 - LEVEL) / max(1, rules))
+    return "beats" if low > 0 else "loses" if high < 0 else "not told apart"
 
 
 def compare(
@@ -158,36 +262,41 @@ def compare(
     classifiers: Mapping[str, ExitHeads],
     costs: LayerCosts,
     skipped_state: str,
+    grid: Sequence[float],
 ) -> Column:
     """Run every rule over the test documents.
 
     Args:
         translators: name of the column.
-        states: of the test documents.
+        states: of the test documents; each has text.
         exits: what their exits say.
         bank: the translators, if any.
         classifiers: trained heads by name.
         costs: of the architecture.
         skipped_state: what is billed for skipped layers.
+        grid: thresholds, the same for every rule.
     """
     extra = [0 if bank is None else bank.translator_flops(layer) for layer in states.exits]
+    of_text = states.of_text
+    everything = np.ones(len(of_text), dtype=bool)
 
-    def tariff(confidence: str, heads: ExitHeads | None) -> Tariff:
+    def tariff(confidence: str, heads: ExitHeads | None, counted: Any) -> Tariff:
         extras = [
             ExitExtras(0 if heads is None else heads.classifier_flops(layer), flops)
             for layer, flops in zip(states.exits, extra, strict=True)
         ]
-        return Tariff.of(states, costs, confidence, skipped_state, extras)
+        return Tariff.of(states, costs, confidence, skipped_state, extras, counted)
 
     def contender(name: str, rule: Rule, confidence: str, heads: ExitHeads | None) -> Contender:
-        bill = tariff(confidence, heads)
-        grid = FINE if isinstance(rule, Fixed) else COARSE
-        return Contender(
-            name,
-            confidence,
-            heads,
-            {at: bill.account(rule.leave(at), exits.right) for at in grid},
+        leaves = [rule.leave(at) for at in grid]
+        text, stop = (
+            Grid(
+                np.array(grid),
+                PerDocument.stack([bill.account(leave, exits.right) for leave in leaves]),
+            )
+            for bill in (tariff(confidence, heads, of_text), tariff(confidence, heads, everything))
         )
+        return Contender(name, confidence, heads, text, stop)
 
     found = [
         contender(name, Fixed(exits.confidences[name]), name, bank)
@@ -197,12 +306,13 @@ def compare(
     for name, heads in classifiers.items():
         found.append(contender(name, Trained(heads, states).rule(), "head", heads))
     first_right = np.where(exits.right.any(0), exits.right.argmax(0), len(states.exits))
+    fixed = Tariff.of_fixed_depths(states, costs, extra, of_text)
     return Column(
         translators=translators,
         contenders=tuple(found),
-        oracle=tariff("oracle", None).account(first_right, exits.right),
-        statics=tuple(static_depths(states, costs, skipped_state, extra, exits.right)),
-        exit_agreement=tuple(float(row.mean()) for row in exits.right),
+        oracle=tariff("oracle", None, of_text).account(first_right, exits.right),
+        statics=static_depths(fixed, exits.right),
+        exit_agreement=tuple(float(row[of_text].mean()) for row in exits.right),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ from builders import STACKS, VOCAB, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.criteria.accounts import PerDocument, Tariff, static_depths, twin
+from benchmarks.criteria.accounts import (
+    Grid,
+    PerDocument,
+    Tariff,
+    static_depths,
+    twin,
+    twin_agreement,
+)
 from benchmarks.criteria.asking import Fixed, Trained, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
-from benchmarks.criteria.choice import choose, cross_fit, folds
+from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
 from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import KINDS, Recipe, fit_classifier, fit_translators
 from benchmarks.criteria.states import States
@@ -46,7 +54,14 @@ class Backbone:
             for length in lengths
         ]
         self.states: States = collect(
-            self.stack, requests, ["a", "b"] * 5, EXITS, folder, batch_size=4, dtype="float32"
+            self.stack,
+            requests,
+            ["a", "b"] * 5,
+            EXITS,
+            folder,
+            text_of=lambda _, tokens: len(tokens),
+            batch_size=4,
+            dtype="float32",
         )
 
     def config(self, classifier: str, width: int) -> HeadsConfig:
@@ -193,60 +208,134 @@ def test_a_document_costs_what_the_ledger_bills(backbone: Backbone) -> None:
             assert account.agreement[document] == pytest.approx(np.mean(agrees))
 
 
-def test_the_static_twin_costs_what_the_dynamic_rule_costs(backbone: Backbone) -> None:
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_fixed_depth_costs_what_a_model_of_so_many_layers_costs(
+    backbone: Backbone, cut: int
+) -> None:
+    states = backbone.states
+    right = np.ones((3, len(states.token)), dtype=bool)
+    fixed = Tariff.of_fixed_depths(states, backbone.costs, [7, 7, 7])
+    shorter = dataclasses.replace(backbone.costs, n_layers=cut)
+    saved = static_depths(fixed, right).saved
+    for document in range(len(states.tasks)):
+        tokens = int((states.document == document).sum())
+        before = len(states.prompts[document]) - 1
+        spent = Ledger(shorter).answer(before, [cut] * tokens).spent + 7 * tokens
+        full = Ledger(backbone.costs).answer(before, [4] * tokens).spent
+        assert saved[cut - 1, document] == pytest.approx(1 - spent / full, abs=1e-12)
+    assert np.abs(saved[-1]).max() < 1e-12
+
+
+def test_only_counted_tokens_make_a_document_s_numbers(backbone: Backbone) -> None:
+    states = dataclasses.replace(backbone.states, text=np.ones(10, dtype=np.int64))
+    first = np.flatnonzero(np.diff(states.document, prepend=-1))
+    assert np.array_equal(np.flatnonzero(states.of_text), first)
+    right = np.random.default_rng(0).random((3, len(states.token))) < 0.5
+    leave = np.random.default_rng(1).integers(0, 3, len(states.token))
+    tariff = Tariff.of(states, backbone.costs, "oracle", "propagate", [], states.of_text)
+    account = tariff.account(leave, right)
+    assert np.array_equal(account.agreement, right[leave[first], first])
+    assert np.array_equal(account.layers, np.array(EXITS)[leave[first]])
+    some = [1, 4, 5]
+    part = states.of(some)
+    mine = np.isin(states.document, some)
+    tariff = Tariff.of(part, backbone.costs, "oracle", "propagate", [], part.of_text)
+    for ours, theirs in zip(tariff.account(leave[mine], right[:, mine]), account, strict=True):
+        np.testing.assert_allclose(ours, theirs[some])
+    assert torch.equal(part.at(2), states.at(2, mine))
+    assert part.prompts == tuple(states.prompts[number] for number in some)
+
+
+def test_the_twin_costs_what_the_dynamic_rule_costs(backbone: Backbone) -> None:
     states = backbone.states
     exits = read_exits(states, backbone.stack.unembed, None, ())
-    statics = static_depths(states, backbone.costs, "propagate", [0, 0, 0], exits.right)
+    statics = static_depths(Tariff.of_fixed_depths(states, backbone.costs, [0] * 3), exits.right)
+    saved, agreement = statics.saved.mean(1), statics.agreement.mean(1)
     tariff = Tariff.of(states, backbone.costs, "oracle", "propagate", [])
     for seed in range(5):
         leave = np.random.default_rng(seed).integers(0, 4, len(states.token))
-        dynamic = tariff.account(leave, exits.right)
-        found = twin(states.layers, statics, dynamic.means[0])
+        dynamic = tariff.account(leave, exits.right).means[0]
+        found = twin(dynamic, saved, agreement)
         assert found is not None
-        shallow, deep = (states.layers.index(depth) for depth in (found.shallow, found.deep))
-        # a token takes the deep one with probability `share`
-        spent = (1 - found.share) * tariff.spent[shallow] + found.share * tariff.spent[deep]
-        documents = states.document
-        saved = 1 - np.bincount(documents, spent) / np.bincount(documents, tariff.full)
-        assert saved.mean() == pytest.approx(dynamic.means[0], abs=1e-12)
-        assert found.saved == pytest.approx(dynamic.means[0], abs=1e-12)
-    assert twin(states.layers, statics, -0.1) is None
+        mixed = (1 - found.share) * saved[found.shallow] + found.share * saved[found.deep]
+        assert mixed == pytest.approx(dynamic, abs=1e-12)
+        best = max(
+            (1 - share) * agreement[i] + share * agreement[j]
+            for i in range(4)
+            for j in range(i + 1, 4)
+            if saved[j] <= dynamic <= saved[i]
+            for share in [(saved[i] - dynamic) / (saved[i] - saved[j])]
+        )
+        assert found.agreement == pytest.approx(best, abs=1e-12)
+        drawn = twin_agreement(np.array([dynamic, -0.1]), saved[None], agreement[None])
+        assert drawn == pytest.approx([best, 1.0])
+    assert twin(-0.1, saved, agreement) is None
 
 
-@settings(max_examples=40, deadline=None)
+def random_grid(seed: int, documents: int) -> Grid:
+    """Agreement rises with the threshold, the saving falls; the last never leaves."""
+    generator = np.random.default_rng(seed)
+    thresholds = np.array([0.2, 0.5, 0.8, 1.0])
+    agreement = (thresholds[:, None] + generator.normal(0, 0.2, (4, documents))).clip(0, 1)
+    saved = 1 - thresholds[:, None] - generator.random((4, documents)) / 4
+    agreement[-1], saved[-1] = 1.0, -0.1
+    return Grid(thresholds, PerDocument(saved, agreement, agreement))
+
+
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), target=st.sampled_from([0.5, 0.8, 0.95]))
 def test_no_document_has_a_part_in_the_threshold_that_judges_it(seed: int, target: float) -> None:
-    generator = np.random.default_rng(seed)
     tasks = ["a"] * 11 + ["b"] * 6
     fold = folds(tasks, seed)
     assert abs(int((fold == 0).sum()) - int((fold == 1).sum())) <= 2
-
-    def numbers(threshold: float) -> PerDocument:
-        agreement = np.clip(threshold + generator.normal(0, 0.2, len(tasks)), 0, 1)
-        return PerDocument(1 - threshold - generator.random(len(tasks)) / 4, agreement, agreement)
-
-    grid = {threshold: numbers(threshold) for threshold in (0.2, 0.5, 0.8)}
-    grid[1.0] = PerDocument(np.full(17, -0.1), np.ones(17), np.ones(17))
-    judged = cross_fit(grid, fold, target)
+    grid = random_grid(seed, 17)
+    weights = Weights.draw(fold, 20, seed)
+    judged = cross_fit(grid, weights, target)
     for number in (0, 1):
         mine = fold == number
-        other = {
-            threshold: PerDocument(*(np.where(mine, generator.random(17), part) for part in one))
-            if threshold < 1
-            else one
-            for threshold, one in grid.items()
-        }
+        changed = random_grid(seed + 1, 17).numbers
+        other = PerDocument(
+            *(np.where(mine, a, b) for a, b in zip(changed, grid.numbers, strict=True))
+        )
         # whatever its own numbers are, the fold is judged at the same threshold
-        assert cross_fit(other, fold, target).thresholds[number] == judged.thresholds[number]
-        threshold = judged.thresholds[number]
-        assert np.array_equal(judged.documents.saved[mine], grid[threshold].saved[mine])
-        assert grid[threshold].agreement[~mine].mean() >= target
+        again = cross_fit(Grid(grid.thresholds, other), weights, target)
+        assert again.thresholds[number] == judged.thresholds[number]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), target=st.sampled_from([0.5, 0.8, 0.95]))
+def test_every_draw_is_what_a_loop_over_its_documents_gives(seed: int, target: float) -> None:
+    grid = random_grid(seed, 12)
+    weights = Weights.draw(folds(["a"] * 12, seed), 5, seed)
+    judged = cross_fit(grid, weights, target)
+    for row, counts in enumerate(weights.counts.astype(int)):
+        total = 0.0
+        for number in (0, 1):
+            mine, other = (
+                grid.numbers.of(np.repeat(np.flatnonzero(members), counts[members]))
+                for members in (weights.fold == number, weights.fold != number)
+            )
+            saved, agreement = other.saved.mean(1), other.agreement.mean(1)
+            places = [(at, 0.0) for at in range(4)]  # numbers are linear between two thresholds
+            for at in range(3):
+                low, high = agreement[at], agreement[at + 1]
+                if (low < target) != (high < target):
+                    places.append((at, (target - low) / (high - low)))
+            best, place = -np.inf, (0, 0.0)
+            for at, share in places:
+                up = min(at + 1, 3)
+                gain = (1 - share) * saved[at] + share * saved[up]
+                if (1 - share) * agreement[at] + share * agreement[up] >= target - 1e-9:
+                    best, place = max((best, place), (gain, (at, share)))
+            at, share = place
+            own = mine.saved.mean(1)
+            total += ((1 - share) * own[at] + share * own[min(at + 1, 3)]) / 2
+        assert judged.saved[row] == pytest.approx(total, abs=1e-9)
 
 
 def test_a_target_that_nothing_reaches_is_refused() -> None:
-    one = PerDocument(np.zeros(3), np.full(3, 0.5), np.zeros(3))
     with pytest.raises(ValueError, match="put 1 into the grid"):
-        choose({0.5: one}, np.arange(3), 0.9)
+        choose(np.zeros(3), np.full(3, 0.5), 0.9)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
