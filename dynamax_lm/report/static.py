@@ -212,7 +212,7 @@ def cost_bounds(row: Row) -> Bounds | None:
 
 
 def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
-    full = _Point(bill.layers, bill.fixed.at(bill.layers), _full_depth(row), 1.0)
+    full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
     known = [full, *_measured(row, arena, bill)]
@@ -257,7 +257,7 @@ def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
     points = []
     for depth, other in chosen.items():
         agreement = other.agreement.mean if other.agreement else None
-        flops = bill.fixed.at(depth, _translator(other) or 0)
+        flops = bill.at(depth, _translator(other) or 0)
         points.append(_Point(depth, flops, other.goodness, agreement, other))
     return points
 

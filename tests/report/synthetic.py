@@ -129,7 +129,6 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         each = [line[f"{of}_hash"] for line in lines for of in ("doc", "prompt", "target")]
         hashes[task] = _hash("".join(each))
     path = folder / f"results_{plan.stamp}.json"
-    same = ("model", "pretrained", "dtype", "weights", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     identity = {
         **{
