@@ -172,7 +172,6 @@ class TokenTotals:
         compared: those that have a full-depth token beside them.
         agreeing: those of them that equal it.
         bill: FLOPs by item.
-        noise: tokens that are full depth's by definition, held against the reference's pass.
     """
 
     tokens: int = 0
@@ -180,7 +179,6 @@ class TokenTotals:
     compared: int = 0
     agreeing: int = 0
     bill: Bill = field(default_factory=Bill)
-    noise: Noise = field(default_factory=Noise)
 
     @classmethod
     def of(cls, traces: Sequence[AnswerTrace], bill: Bill) -> TokenTotals:
@@ -192,7 +190,6 @@ class TokenTotals:
             compared=sum(map(len, compared)),
             agreeing=sum(trace.agreeing or 0 for trace in compared),
             bill=bill,
-            noise=reduce(Noise.pooled, (trace.noise for trace in traces), Noise()),
         )
 
     @property
@@ -218,9 +215,7 @@ class TokenTotals:
         return self.agreeing / self.compared if self.compared else None
 
     def __add__(self, other: TokenTotals) -> TokenTotals:
-        summed = [f.name for f in fields(self) if f.name != "noise"]
-        sums = {name: getattr(self, name) + getattr(other, name) for name in summed}
-        return TokenTotals(**sums, noise=self.noise.pooled(other.noise))
+        return TokenTotals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def to_json(self) -> dict[str, Any]:
         """Totals and the pooled values that follow from them, as JSON values."""
@@ -232,7 +227,6 @@ class TokenTotals:
             "agreement": self.agreement,
             "compared_tokens": self.compared,
             "agreeing_tokens": self.agreeing,
-            NOISE: {**self.noise._asdict(), "rate": self.noise.rate},
             "depth_histogram": {str(k): self.depths[k] for k in sorted(self.depths)},
             "ledger": ledger(self.bill),
         }
@@ -247,8 +241,11 @@ class TokenTotals:
             compared=data["compared_tokens"],
             agreeing=data["agreeing_tokens"],
             bill=Bill(**{f.name: flops[f.name] for f in fields(Bill)}),
-            noise=Noise(**{name: data[NOISE][name] for name in Noise._fields}),
         )
+
+
+_POOLED = ("texts", "noise")
+"""What of `TaskTotals` is no number: named tuples, which ``+`` would join end to end."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +260,7 @@ class TaskTotals:
         texts: how many answers were generated, empty and different.
         text: over the tokens of texts and scored continuations.
         with_stop: over all emitted tokens.
+        noise: tokens that are full depth's by definition, held against the reference's pass.
     """
 
     documents: int = 0
@@ -272,6 +270,7 @@ class TaskTotals:
     texts: Texts = field(default_factory=Texts)
     text: TokenTotals = field(default_factory=TokenTotals)
     with_stop: TokenTotals = field(default_factory=TokenTotals)
+    noise: Noise = field(default_factory=Noise)
 
     @property
     def stop_share(self) -> float | None:
@@ -281,9 +280,10 @@ class TaskTotals:
         return (self.with_stop.tokens - self.text.tokens) / self.generated_tokens
 
     def __add__(self, other: TaskTotals) -> TaskTotals:
-        summed = [f.name for f in fields(self) if f.name != "texts"]
+        pooled = {name: getattr(self, name).pooled(getattr(other, name)) for name in _POOLED}
+        summed = [f.name for f in fields(self) if f.name not in _POOLED]
         sums = {name: getattr(self, name) + getattr(other, name) for name in summed}
-        return TaskTotals(**sums, texts=self.texts.pooled(other.texts))
+        return TaskTotals(**sums, **pooled)
 
     def to_json(self) -> dict[str, Any]:
         """Counts, then the values over texts, then those ``with_stop``, as JSON values."""
@@ -296,6 +296,7 @@ class TaskTotals:
             "prompt_tokens": self.prompt_tokens,
             "generated_tokens": self.generated_tokens,
             "stop_share": self.stop_share,
+            NOISE: {**self.noise._asdict(), "rate": self.noise.rate},
             **self.text.to_json(),
             "with_stop": self.with_stop.to_json(),
         }
@@ -311,6 +312,7 @@ class TaskTotals:
             texts=Texts(data["generated_answers"], data["empty_answers"], data["distinct_answers"]),
             text=TokenTotals.from_json(data),
             with_stop=TokenTotals.from_json(data["with_stop"]),
+            noise=Noise(**{name: data[NOISE][name] for name in Noise._fields}),
         )
 
 
@@ -362,7 +364,7 @@ def summarise(requests: Sequence[Request]) -> DocumentSummary:
         flops_saved_total=text.flops_saved_total,
         agreement=text.agreement if text.compared == text.tokens else None,
         consistency=consistency(requests),
-        agreement_noise=whole.noise.rate,
+        agreement_noise=totals.noise.rate,
     )
     if not any(request.kind == GENERATION for request in requests):
         return plain
@@ -404,6 +406,7 @@ def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
             sum((record.billed_text for record in records), Bill()),
         ),
         with_stop=TokenTotals.of(traces, sum((record.bill for record in records), Bill())),
+        noise=reduce(Noise.pooled, (trace.noise for trace in traces), Noise()),
     )
 
 

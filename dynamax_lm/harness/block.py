@@ -79,7 +79,7 @@ def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
         return
     run.warned = True
     warn_of_uncertified(certificate)
-    _tell_noise(run.totals.total.with_stop.noise)
+    _tell_noise(run.totals.total.noise)
     _warn_of_texts(run)
     agreement = run.totals.total.text.agreement
     if agreement is None or agreement >= LOW_AGREEMENT:

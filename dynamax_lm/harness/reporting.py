@@ -106,7 +106,7 @@ def _report(task: Any, documents: Documents) -> None:
 
     # lm-eval gathers metrics by rank 0's keys and fails where a rank has none of one.
     shared = frozenset.intersection(*(part.keys for part in parts))
-    if not any(part.totals.with_stop.noise.differing for part in parts):
+    if not any(part.totals.noise.differing for part in parts):
         shared -= {NOISE}
     _note_skips(run, task.task_name, parts, shared)
     if run.live.certificate is not None:
@@ -171,7 +171,7 @@ def _note_skips(run: Run, task: str, parts: Sequence[_Part], shared: frozenset[s
     """Writes down what the task does not report, and why."""
     reason = next((part.skipped for part in parts if part.skipped), None)
     notes = {f"{PREFIX}*": reason} if reason else {}
-    noisy = any(part.totals.with_stop.noise.differing for part in parts)
+    noisy = any(part.totals.noise.differing for part in parts)
     for key in sorted(frozenset.union(*(part.keys for part in parts)) - shared):
         if key == NOISE and not noisy:
             continue

@@ -23,7 +23,10 @@ def test_every_emitted_token_has_its_row(evaluate: Evaluate, tmp_path: Path) -> 
         samples = results["samples"][task]
         for sample in (s for s in samples if s["filter"] == samples[0]["filter"]):
             expected = [
-                (request, repeat, window, *row[:-1], trace.prompt_tokens, row.reference_pass)
+                (
+                    *(request, repeat, window, *row[:-1], trace.prompt_tokens),
+                    *(row.reference_pass, trace.text_tokens),
+                )
                 for request, answers in enumerate(sample["resps"])
                 for repeat, answer in enumerate(answers)
                 for window, trace in enumerate(answer.record.traces)

@@ -171,6 +171,7 @@ def totals_again(
         ),
         text=_totals([line for line in lines if line.is_text], text_bill),
         with_stop=_totals(lines, bill),
+        noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
     )
 
 
@@ -182,7 +183,6 @@ def _totals(lines: Sequence[TraceLine], bill: Bill) -> TokenTotals:
         compared=len(compared),
         agreeing=sum(line.emitted == line.full_depth for line in compared),
         bill=bill,
-        noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
     )
 
 
