@@ -131,10 +131,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     path = folder / f"results_{plan.stamp}.json"
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     identity = {
-        **{
-            name: settings[name]
-            for name in ("model", "pretrained", "dtype", "weights", "arguments")
-        },
+        **{name: settings[name] for name in same},
         "settings": {name: settings[name] for name in shared},
         "version": __version__,
     }
@@ -247,7 +244,7 @@ def _confidence(rng: random.Random, threshold: float, leaves: bool) -> float:
     """A float32 on the right side of the threshold."""
     if not 0.0 < threshold < 1.0:
         return float(np.float32(rng.uniform(0.1, 0.9)))
-    low, high = (threshold, 1.0) if leaves else (0.1 * threshold, threshold)
+    low, high = (threshold, 1.0) if leaves else (max(0.02, 0.1 * threshold), threshold)
     return float(np.float32(rng.uniform(low + 1e-4, high - 1e-4)))
 
 

@@ -85,7 +85,7 @@ class _Rule:
     def _confidence_fault(self, confidence: float) -> str | None:
         if not 0.0 <= confidence <= 1.0:
             return f"confidence {confidence} is not in [0, 1]"
-        if np.float32(confidence) != confidence:
+        if float(np.float32(confidence)) != confidence:
             return f"confidence {confidence} is no float32"
         steps = {"oracle": 1, "patience": len(self.exits) - 1}.get(str(self.confidence))
         if steps and abs(confidence * steps - round(confidence * steps)) > 1e-5:
