@@ -129,6 +129,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         each = [line[f"{of}_hash"] for line in lines for of in ("doc", "prompt", "target")]
         hashes[task] = _hash("".join(each))
     path = folder / f"results_{plan.stamp}.json"
+    same = ("model", "pretrained", "dtype", "weights", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     identity = {
         **{name: settings[name] for name in same},
@@ -156,7 +157,7 @@ def write_plain(folder: Path, plan: Plan | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     results = {task: {"alias": task, "em,none": 0.5, "em_stderr,none": 0.1} for task in plan.tasks}
     path = folder / f"results_{plan.stamp}.json"
-    data = _results(plan, results, {})
+    data = _results(plan, results, {}) | {"task_hashes": {}}  # which lm-eval makes of samples
     data["config"] |= {"model": "hf", "model_args": "pretrained=org/model,dtype=float32"}
     path.write_text(json.dumps(data))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,9 @@ def test_without_samples_there_is_no_verdict(tmp_path: Path) -> None:
 def test_a_lower_metric_that_is_better_is_turned(tmp_path: Path) -> None:
     _verdict(tmp_path, 0.8, 0.0)
     for path in tmp_path.rglob("results_*.json"):
-        path.write_text(path.read_text().replace('{"em": true}', '{"em": false}'))
+        data = json.loads(path.read_text())
+        data["higher_is_better"]["gen"]["em"] = False
+        path.write_text(json.dumps(data))
     assert _entry(tmp_path).baselines[0].verdict == "is worse"
 
 

@@ -61,7 +61,8 @@ def library(folder: Path) -> Library:
 def test_every_number_of_a_real_run_is_recomputed(library: Library) -> None:
     found = verify(library)
     assert (found.mismatches, library.problems) == ([], [])
-    assert all("takes the model" in line for line in found.unchecked)
+    left = ("takes the model", "no manifest", "the task's own code", "another release of")
+    assert [line for line in found.unchecked if not any(why in line for why in left)] == []
     assert found.checked > 100
 
 

@@ -28,7 +28,7 @@ def test_every_token_is_there_with_its_depth_and_confidence(tmp_path: Path) -> N
         assert page.depths == [3, 5, 8]
         assert page.scored == (task == "mc")
         assert [doc["id"] for doc in page.documents] == [0, 1, 2, 3]
-        assert all(doc["prompt"] == f"prompt {doc['id']}" for doc in page.documents)
+        assert all(doc["prompt"] == f"prompt {doc['id']} 0" for doc in page.documents)
 
 
 def test_options_are_told_apart(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _check_task(run: Run, task: str, found: Verification) -> None:
     found.compare(f"{where} configs task", config.get("task"), task)
     found.compare(f"{where} name", numbers.get("name"), task)
     found.compare(f"{where} alias", numbers.get("alias"), config.get("task_alias") or task)
-    version = (config.get("metadata") or {}).get("version")
+    version = (config.get("metadata") or {}).get("version", "Yaml")  # lm-eval's own default
     found.compare(f"{where} versions", run.of_task("versions", task), version)
     found.compare(f"{where} n-shot", run.of_task("n-shot", task), config.get("num_fewshot") or 0)
     given = run.config.get("model_args")
