@@ -94,7 +94,7 @@ def _same_shape(where: str, wanted: Any, there: Any) -> None:
         table = _table(where, there)
         for name, value in wanted.items():
             _same_shape(f"{where}.{name}", value, table.get(name))
-    elif is_number(wanted) and not is_number(there):
+    elif is_number(wanted) and there is not None and not is_number(there):
         raise ValueError(f"{where} is no number")
 
 

@@ -195,6 +195,9 @@ def _results(plan: Plan, results: Mapping[str, Any], config: Mapping[str, Any]) 
             "model_revision": "main",
             **config,
         },
+        **dict.fromkeys(
+            ("system_instruction", "system_instruction_sha", "chat_template", "chat_template_sha")
+        ),
         "model_source": "dynamax-mistral",
         "model_name": "org/model",
         "model_name_sanitized": "org__model",
@@ -307,6 +310,6 @@ def _table(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         mean = sum(numbers) / len(numbers)
         table[f"{name},none"] = mean
         spread = sum((x - mean) ** 2 for x in numbers) / max(1, len(numbers) - 1)
-        if len(numbers) > 1:
-            table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers))
+        several = len(numbers) > 1
+        table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers)) if several else "N/A"
     return table

@@ -303,8 +303,15 @@ def test_every_number_of_derived_points_and_of_rows_is_recomputed(
     library = load([tmp_path / "out"])
     found = verify(library)
     assert len(library.runs) == 4
-    assert (found.mismatches, library.problems) == ([], [])
-    assert all("takes the model" in line for line in found.unchecked)
+    assert not found.mismatches + library.problems, found.mismatches[:3]
+    left = (
+        "takes the model",
+        "the task's own code",
+        "tokenizer",
+        "another release of",
+        "no manifest",
+    )
+    assert [line for line in found.unchecked if not any(why in line for why in left)] == []
     bills = [run.early_exit["ledger"]["flops"] for run in library.runs if run.early_exit]
     assert sum(bill["recomputation"] > 0 for bill in bills) == 2
 

@@ -13,6 +13,9 @@ from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.summary import HIGHER_IS_BETTER
 
+NO_STDERR = "N/A"
+"""What lm-eval writes where one document, or no bootstrap, gives no standard error."""
+
 
 def check_means(
     where: str, run: Run, task: str, samples: Sequence[Sample], found: Verification
@@ -27,9 +30,14 @@ def check_means(
             found.leave(name, f"its aggregation, {kind}, does not follow from what is logged")
             continue
         found.compare(name, value.mean, again)
-        if kind == "mean" and len(chosen) > 1 and run.config.get("bootstrap_iters") != 0:
+        if kind != "mean":
+            continue
+        if len(chosen) > 1 and run.config.get("bootstrap_iters") != 0:
             numbers = [float(sample.metrics[key.metric]) for sample in chosen]
             found.compare(f"{name} stderr", value.stderr, mean_stderr(numbers))
+        else:
+            written = run.data["results"][task].get(f"{key.metric}_stderr,{key.filter}")
+            found.compare(f"{name} stderr", written, NO_STDERR)
     counted = run.of_task("n-samples", task)
     if isinstance(counted, Mapping) and "effective" in counted:
         ids = {sample.doc_id for sample in samples}

@@ -58,6 +58,7 @@ LIST: tuple[OnlyARerun, ...] = (
         OnlyARerun("results", fields, _TASK_TEXT)
         for fields in ("configs.*.dataset_kwargs.*", "configs.*.metadata.*", "configs.*")
     ),
+    OnlyARerun("results", "versions.*", "a group's version; a task's is checked"),
     *(
         OnlyARerun("results", f"config.early_exit.certificate.setups.*.{name}", _RENDERING)
         for name in ("rendering.*", "cached")

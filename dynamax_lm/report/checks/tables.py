@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dynamax_lm.report.checks.found import Verification
@@ -85,7 +85,7 @@ def _check_directions(run: Run, task: str, config: Mapping[str, Any], found: Ver
     for metric, better in directions.items():
         own = metric.removeprefix(FULL_DEPTH_PREFIX)
         wanted = HIGHER_IS_BETTER.get(metric, listed.get(own))
-        if wanted is not None:
+        if wanted is not None or metric in HIGHER_IS_BETTER:
             found.compare(f"{run.path} {task} higher_is_better {metric}", better, wanted)
     for key in run.values(task):
         metric = key.metric
@@ -122,11 +122,25 @@ def _check_group(run: Run, group: str, found: Verification) -> None:
     shots = {run.of_task("n-shot", task) for task in leaves}
     if len(shots) == 1 and run.of_task("n-shot", group) is not None:
         found.compare(f"{where} n-shot", run.of_task("n-shot", group), shots.pop())
-    for metric, better in (run.of_task("higher_is_better", group) or {}).items():
-        said = {(run.of_task("higher_is_better", task) or {}).get(metric) for task in leaves}
-        said.discard(None)
-        if len(said) == 1:
-            found.compare(f"{where} higher_is_better {metric}", better, said.pop())
+    _check_group_directions(run, group, leaves, found)
+
+
+def _check_group_directions(
+    run: Run, group: str, leaves: Sequence[str], found: Verification
+) -> None:
+    """A group has the directions of all of its tasks, where those agree."""
+    where = f"{run.path} group {group} higher_is_better"
+    directions = run.of_task("higher_is_better", group)
+    if directions is None:
+        return
+    said: dict[str, set[Any]] = {}
+    for task in leaves:
+        for metric, better in (run.of_task("higher_is_better", task) or {}).items():
+            said.setdefault(metric, set()).add(better)
+    found.compare(where, sorted(directions), sorted(said))
+    for metric, ways in said.items():
+        if len(ways) == 1:
+            found.compare(f"{where} {metric}", directions.get(metric), ways.pop())
 
 
 def leaves_of(run: Run, group: str) -> list[str]:
@@ -155,4 +169,6 @@ def _check_names(run: Run, found: Verification) -> None:
     for text in ("system_instruction", "chat_template"):
         value = run.data.get(text)
         again = hashlib.sha256(value.encode()).hexdigest() if isinstance(value, str) else None
+        there = text in run.data and f"{text}_sha" in run.data
+        found.require(there, f"{run.path}: {text} or its hash is missing")
         found.compare(f"{run.path} {text}_sha", run.data.get(f"{text}_sha"), again)
