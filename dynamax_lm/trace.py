@@ -87,8 +87,8 @@ class AnswerTrace:
             without it (`fulldepth`), else ``None``; ``None`` where no such pass was made. How
             often the two differ is the noise floor of ``agreement``.
         text_tokens: how many tokens, from the first, give at least one character to the text before
-            the stop; 0 where the answer begins with its stop. ``None`` for scored continuations,
-            which have no stop: all of their tokens are text.
+            the stop, white space at its end aside; 0 where there is no other. ``None`` for scored
+            continuations, which have no stop: all of their tokens are text.
     """
 
     prompt_tokens: int

@@ -146,15 +146,17 @@ def cut_at_stop(text: str, until: Sequence[str]) -> str:
 def text_tokens(tokens: Sequence[int], decode: Decode, until: Sequence[str]) -> int:
     """How many of an answer's first tokens make the text before its stop.
 
-    The rest only make the stop: the tokens of a stop sequence, or an end-of-sequence token, which
-    decodes to nothing.
+    The rest only make the stop: the tokens of a stop sequence, an end-of-sequence token, which
+    decodes to nothing, and white space before them, by which most stops begin. (Where an answer
+    ends with a blank line and ``Q:``, and the stop is a line break and ``Q:``, the text returned
+    keeps the first of the two line breaks.)
 
     Args:
         tokens: an answer's token ids, its stop among them.
         decode: gives their text.
         until: stop sequences.
     """
-    return tokens_of(cut_at_stop(decode(list(tokens)), until), tokens, decode)
+    return tokens_of(cut_at_stop(decode(list(tokens)), until).rstrip(), tokens, decode)
 
 
 def answer_text_tokens(lm: HFLM, tokens: Sequence[int], until: list[str]) -> int:
@@ -175,7 +177,7 @@ def answer_text_tokens(lm: HFLM, tokens: Sequence[int], until: list[str]) -> int
     if think_end:
         answer = whole.rpartition(think_end)[2].lstrip()
     thinking = whole[: len(whole) - len(answer)]
-    return tokens_of(thinking + cut_at_stop(answer, until), ids, lm.tok_decode)
+    return tokens_of((thinking + cut_at_stop(answer, until)).rstrip(), ids, lm.tok_decode)
 
 
 def row_seeds(requests: Sequence[Instance], base: int) -> list[int]:

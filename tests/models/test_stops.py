@@ -30,6 +30,7 @@ def test_a_token_is_text_if_it_gives_the_text_a_character(ids: list[int], until:
     text = decode(ids)
     for stop in filter(None, until):  # one after the other, as lm-eval cuts
         text = text.partition(stop)[0]
+    text = text.rstrip()
     starts = [len(decode(ids[:number])) for number in range(len(ids))]
     giving = [start < len(text) and PIECES[one] for start, one in zip(starts, ids, strict=True)]
     wanted = max((number + 1 for number, gives in enumerate(giving) if gives), default=0)
