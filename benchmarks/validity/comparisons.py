@@ -102,11 +102,12 @@ def of_the_same_cost(
     shallow = (emission + layers * one.depth / LAYERS) / (emission + layers)
     share = one.spent / one.full
     factor = (shallow + one.share * (1 - shallow)) / share.mean()
-    bounds = Prices(costs, EXITS, "top_prob", "propagate").bounds
+    checks = len(EXITS) * (emission + 4 * costs.width**2)  # a translator costs less than that
+    highest = 1 + checks / (costs.layer(0) * LAYERS + emission)
     chosen = rng.integers(0, len(one.rule), count)
     both = np.stack([one.shallow[chosen], np.ones(count)])
     path = Path(np.array([shallow, 1.0]), both, whole=True)
-    spread = Bounds(factor * min(share.min(), 1 - bounds.high), factor * (1 - bounds.low))
+    spread = Bounds(factor * EXITS[0] / LAYERS, factor * highest)
     return one.rule[chosen], path, factor * share[chosen], spread
 
 
