@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynamax_lm.ledger import ExitExtras
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run
@@ -21,6 +22,8 @@ def check_costs(run: Run, found: Verification) -> None:
     costs, extras = costs_of(run), exit_extras_of(run)
     if written:
         right = costs is not None and "architecture" in written and extras is not None
+        each = written.get("exit_extras") or ()
+        right = right and all(set(extra) == set(ExitExtras._fields) for extra in each)
         found.require(right, f"{where} costs: not the widths of a model")
     if costs is not None:
         found.compare(f"{where} layers", block.get("layers"), costs.n_layers)

@@ -58,6 +58,11 @@ LIST: tuple[OnlyARerun, ...] = (
         OnlyARerun("results", fields, _TASK_TEXT)
         for fields in ("configs.*.dataset_kwargs.*", "configs.*.metadata.*", "configs.*")
     ),
+    OnlyARerun(
+        "results",
+        "config.early_exit.costs.exit_extras.*",
+        "what is trained for an exit that no token of the run was billed for",
+    ),
     OnlyARerun("results", "versions.*", "a group's version; a task's is checked"),
     *(
         OnlyARerun("results", f"config.early_exit.certificate.setups.*.{name}", _RENDERING)
