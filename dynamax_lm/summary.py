@@ -1,6 +1,6 @@
 """From records to the numbers people read: per document, per task, and for a whole run.
 
-Owns the meaning of every reported number (DESIGN, "Likeness to full depth" and "Averages"). It does
+Owns the meaning of every reported number (README, "What the numbers mean"). It does
 not know of lm-eval, models or files: it is given requests with their answers, and returns numbers.
 
 Every number is told of the tokens of the text that an answer returns, and again of all generated

@@ -1,6 +1,6 @@
 """Prompt states: prompts without their last token, at full depth.
 
-Owns nothing but this rule of DESIGN: the last prompt token is the first step that may exit.
+Owns nothing but this rule: the last prompt token is the first step that may exit.
 """
 
 from __future__ import annotations

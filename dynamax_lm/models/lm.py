@@ -135,7 +135,7 @@ class DynamaxLM(Processes):
 
     Args:
         pretrained: hub id, folder, ``tiny``, or a loaded model; the paper's checkpoint if left out.
-        **given: our arguments (DESIGN, "Outer names"), the ``hf`` model's, and those of
+        **given: our arguments (README, "Model arguments"), the ``hf`` model's, and those of
             ``from_pretrained``.
 
     Raises:
@@ -209,7 +209,7 @@ class DynamaxLM(Processes):
         """Go on under other settings, without loading anything again.
 
         Args:
-            **own: our arguments (DESIGN, "Outer names"), over those given so far.
+            **own: our arguments (README, "Model arguments"), over those given so far.
 
         Raises:
             SettingError: any wrong name or value; the settings then stay as they were.
