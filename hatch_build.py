@@ -20,5 +20,5 @@ class EditableHook(BuildHookInterface):  # type: ignore[type-arg]
         """Called before a build; ``version`` is ``editable`` or ``standard``."""
         if version == "editable":
             build_data["force_include_editable"] = {
-                f"dynamax_lm/plugin/{name}": name for name in HOOKS
+                f"dynamax_lm/harness/plugin/{name}": name for name in HOOKS
             }

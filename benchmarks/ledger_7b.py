@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dynamax_lm.ledger import (
+from dynamax_lm.core.ledger import (
     AttentionCosts,
     ExitExtras,
     LayerCosts,

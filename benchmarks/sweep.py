@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dynamax_lm.commandline import Command, add_lm_eval_options
-from dynamax_lm.engine import Memory
-from dynamax_lm.engine.beside import TOKENS_AT_ONCE
-from dynamax_lm.trace import AnswerTrace
+from dynamax_lm.common.commandline import Command, add_lm_eval_options
+from dynamax_lm.core.beside import TOKENS_AT_ONCE
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.trace import AnswerTrace
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 

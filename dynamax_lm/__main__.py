@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Connect the plugin and hand over to lm-eval."""
-    from dynamax_lm.plugin.hook import force
+    from dynamax_lm.harness.plugin.hook import force
 
     force()
     from lm_eval.__main__ import cli_evaluate

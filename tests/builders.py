@@ -20,8 +20,8 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from dynamax_lm.models.mamba2 import Mamba2Stack
-from dynamax_lm.models.mistral import MistralStack
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
 VOCAB = 61
 STACKS = {"mistral": MistralStack, "llama": MistralStack, "mamba2": Mamba2Stack}

@@ -23,7 +23,7 @@ SCRIPT = """
 import gc, json, os, pathlib, sys
 
 sys.path.insert(0, {root!r})
-from dynamax_lm.plugin.hook import force
+from dynamax_lm.harness.plugin.hook import force
 
 force()
 import lm_eval.evaluator

@@ -21,7 +21,6 @@ HEAVY = frozenset({"torch", "transformers", "lm_eval", "datasets", "matplotlib"}
 """Libraries that a part with ``without=HEAVY`` never imports, not even inside a function."""
 
 ANY = frozenset({"*"})
-NUMBERS = frozenset({"errors", "trace", "confidence", "policy", "ledger"})
 
 
 class Row(NamedTuple):
@@ -45,78 +44,66 @@ MODELS = frozenset({"transformers", "lm_eval", "tokenizers", "safetensors", "dat
 
 TABLE: dict[str, Row] = {
     # what everything else is made of
-    "errors": row("", HEAVY),
-    "trace": row("", HEAVY),
-    "thresholds": row("", HEAVY),
-    "policy": row("thresholds", MODELS),
-    "confidence": row("", MODELS),
-    "catchup": row("", HEAVY),
-    "fulldepth": row("", HEAVY),
-    "ledger": row("catchup errors trace", HEAVY),
-    "fixed_depth": row("ledger", HEAVY),
-    "summary": row("trace", HEAVY),
-    "tracefile": row("errors trace", HEAVY),
-    "manifest": row("", HEAVY),
-    "identity": row("", HEAVY),
-    "certify.statistics": row("", HEAVY),
-    "certificate": row("certify.statistics errors", HEAVY),
-    "settings": row("errors confidence ledger", frozenset({"torch", "lm_eval", "datasets"})),
-    # the model: adapters know no exits, the engine no architecture, tokenizer or file
-    "models.stack": row("", MODELS),
-    "models.hooks": row("", MODELS),
-    "models.pages": row("", MODELS),
-    "models.products": row("models.hooks", MODELS),
-    "models.choice": row("models.products", MODELS),
-    "models.chosen": row("models.choice models.pages models.products", MODELS),
-    "models.norms": row("models.hooks", LM_EVAL),
-    "models.waiting": row("models.stack", MODELS),
-    "models.attention": row("models.stack models.waiting", MODELS),
-    "models.mistral": row(
-        "models.attention models.chosen models.hooks models.norms models.products models.stack "
-        "models.waiting",
-        LM_EVAL,
+    "common.errors": row("", HEAVY),
+    "common.identity": row("", HEAVY),
+    "common.intervals": row("", HEAVY),
+    "common.risk_tests": row("", HEAVY),
+    "common.machine": row("", HEAVY - LM_EVAL),
+    "common.manifest": row("", HEAVY),
+    "common.markdown": row("", HEAVY),
+    "common.processor": row("", HEAVY),
+    "common.outputs": row("common.errors", HEAVY),
+    "common.certificate": row("common.errors common.risk_tests", HEAVY),
+    "common.tracefile": row("common.errors core.trace", HEAVY),
+    "common.commandline": row("common.errors harness.plugin models.lm decoders.checkpoint"),
+    # early exit: torch only, and nothing else of ours
+    "core.trace": row("", HEAVY),
+    "core.thresholds": row("", HEAVY),
+    "core.catchup": row("", HEAVY),
+    "core.full_depth": row("", HEAVY),
+    "core.ledger": row("core.catchup core.trace", HEAVY),
+    "core.fixed_depth": row("core.ledger", HEAVY),
+    "core.summary": row("core.trace", HEAVY),
+    "core": row("", MODELS),
+    # adapters know the protocol of a decoder, and no exits
+    "decoders.cpu": row("decoders.hooks", MODELS),
+    "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
+    "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders": row("core.stack core.pending", LM_EVAL),
+    # heads need no lm-eval, and reports no model; their command lines may use the doors
+    "heads.train.__main__": Row(ANY),
+    "heads.train.backbone": row("common.errors heads decoders core.stack models.settings", LM_EVAL),
+    "heads": row("common.errors", LM_EVAL),
+    # the host: the report knows records, not models; the doors know both
+    "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
+    "harness": row(
+        "common.certificate common.errors common.manifest common.tracefile core.trace core.ledger "
+        "core.summary",
+        frozenset({"transformers"}),
     ),
-    "models.ssd": row("", LM_EVAL),
-    "models.mamba2": row(
-        "models.chosen models.norms models.products models.ssd models.stack models.waiting",
-        LM_EVAL,
+    "models.settings": row(
+        "common.errors core.confidence core.ledger", frozenset({"torch", "lm_eval", "datasets"})
     ),
     "models.stops": row("", LM_EVAL),
-    "models.checkpoint": row("errors", frozenset({"torch", "lm_eval"})),
-    "models.sampling": row("errors engine"),
-    "models.requests": row("errors engine models.stops models.sampling"),
-    "engine": row("catchup confidence fulldepth policy trace models.stack models.waiting", MODELS),
-    # the host: the report knows records, not models; the doors know both
-    "harness": row(
-        "certificate errors trace ledger manifest summary tracefile", frozenset({"transformers"})
+    "models.sampling": row("common.errors core"),
+    "models.requests": row("common.errors core models.stops models.sampling"),
+    "models.trained": row(
+        "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
     ),
-    "models.trained": row("certificate errors heads ledger settings models.checkpoint"),
     "models.processes": row(""),
     "models.lm": Row(ANY),
-    "plugin": row("errors models.lm", frozenset({"torch", "transformers", "datasets"})),
-    "__main__": row("plugin"),
-    # heads need no lm-eval, and reports no model; their command lines may use the doors
-    "heads.train": Row(ANY),
-    "heads.backbone": row(
-        "errors heads models.checkpoint models.mistral models.mamba2 models.stack settings", LM_EVAL
-    ),
-    "heads": row("errors", LM_EVAL),
+    "__main__": row("harness.plugin"),
+    # tools
     "certify": Row(ANY),
     "sweep": Row(ANY),
     "headroom": Row(ANY),
     "bench": Row(ANY),
-    "markdown": row("", HEAVY),
-    "machine": row("", HEAVY - LM_EVAL),
-    "processor": row("", HEAVY),
-    "intervals": row("", HEAVY),
-    "outputs": row("errors", HEAVY),
-    "commandline": row("errors plugin models.lm models.checkpoint"),
     "report.tokentext": row(
-        "errors report", frozenset({"torch"})
+        "common.errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "certificate errors fixed_depth fulldepth harness heads.shipped identity intervals ledger "
-        "manifest markdown models.checkpoint outputs plugin settings summary trace tracefile",
+        "common core.fixed_depth core.full_depth core.ledger core.summary core.thresholds "
+        "core.trace decoders.checkpoint harness heads.shipped models.settings",
         frozenset({"torch", "transformers"}),
     ),
 }
@@ -182,7 +169,7 @@ def libraries(name: str) -> set[str]:
 
 def test_every_module_has_a_row() -> None:
     lonely = {name for name in NAMES if name and part_of(name) is None}
-    only_docstrings = {"models", "tasks"}
+    only_docstrings = {"models", "tasks", "common"}
     assert lonely <= only_docstrings, "say in TABLE what the new part may import"
 
 
@@ -214,18 +201,18 @@ def reach(name: str) -> set[str]:
     ("part", "library"),
     [
         ("report", "torch"),
-        ("summary", "torch"),
-        ("ledger", "torch"),
-        ("trace", "torch"),
-        ("tracefile", "torch"),
-        ("settings", "torch"),
-        ("engine", "transformers"),
-        ("engine", "lm_eval"),
+        ("core.summary", "torch"),
+        ("core.ledger", "torch"),
+        ("core.trace", "torch"),
+        ("common.tracefile", "torch"),
+        ("models.settings", "torch"),
+        ("core", "transformers"),
+        ("core", "lm_eval"),
     ],
 )
 def test_what_a_part_does_without_does_not_come_by_a_detour(part: str, library: str) -> None:
     for name in (name for name in NAMES if inside(name, part)):
-        doors = {target for target in reach(name) if inside(target, "plugin")}
+        doors = {target for target in reach(name) if inside(target, "harness.plugin")}
         for needed in {name, *reach(name)} - doors:
             assert library not in libraries(needed), f"{name} needs {needed}"
 
@@ -236,7 +223,7 @@ def test_no_module_needs_itself() -> None:
         assert name not in reach(name) or name in {n for n in NAMES if n + "." in " ".join(NAMES)}
 
 
-@pytest.mark.parametrize("name", ["engine", "harness", "heads", "models.mistral"])
+@pytest.mark.parametrize("name", ["core", "harness", "heads", "decoders"])
 def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
     for module in (module for module in NAMES if inside(module, name) and part_of(module) == name):
         assert "models.lm" not in reach(module)

@@ -46,17 +46,17 @@ from benchmarks.criteria.prompts import (
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thresholds
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.intervals import SHARE, mean_interval
-from dynamax_lm.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_rule
 
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from dynamax_lm.plugin.errors import install_one_line_errors
+    from dynamax_lm.harness.plugin.errors import install_one_line_errors
 
     install_one_line_errors()
     options = _parser().parse_args(argv)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.criteria.states import States
-from dynamax_lm.fixed_depth import FixedDepths
-from dynamax_lm.ledger import ExitExtras, LayerCosts, Ledger
+from dynamax_lm.core.fixed_depth import FixedDepths
+from dynamax_lm.core.ledger import ExitExtras, LayerCosts, Ledger
 
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-12

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.criteria.states import States
-from dynamax_lm.confidence import make_confidence
+from dynamax_lm.core.confidence import make_confidence
+from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.policy import ExitPolicy
 
 Unembed = Callable[[Tensor], Tensor]
 """(n, D) to (n, V) logits: final norm and vocabulary projection."""
@@ -35,7 +35,7 @@ _ROUNDING = 1e-6
 
 @dataclass
 class _View:
-    """One exit as a measure sees it (``dynamax_lm.confidence.ExitView``)."""
+    """One exit as a measure sees it (``dynamax_lm.core.confidence.ExitView``)."""
 
     exit: int
     hidden: Tensor

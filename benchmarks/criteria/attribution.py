@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from benchmarks.criteria.collect import Emitted
 from benchmarks.criteria.states import States
-from dynamax_lm.engine.loop import run_chunk
-from dynamax_lm.engine.prefill import prefill
-from dynamax_lm.engine.trained import Advice
+from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.stack import Chunk
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.stack import Chunk
-from dynamax_lm.policy import ExitPolicy
 
 
 class Trial(NamedTuple):

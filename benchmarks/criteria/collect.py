@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
-from dynamax_lm.engine import GenerateRequest, generate
-from dynamax_lm.engine.loop import run_chunk
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.stack import Chunk, Run
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
-from dynamax_lm.models.stack import Chunk, Run
 
 _PIECE = 32
 
@@ -157,7 +158,7 @@ def _read_text(
 
 
 class Emitted:
-    """Keeps the most likely token of each cell (``dynamax_lm.engine.loop.Emitter``)."""
+    """Keeps the most likely token of each cell (``dynamax_lm.core.loop.Emitter``)."""
 
     def __init__(self, count: int) -> None:
         self.tokens = torch.zeros(count, dtype=torch.long)

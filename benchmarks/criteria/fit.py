@@ -25,9 +25,9 @@ from tqdm import tqdm
 from benchmarks.criteria.asking import Exits, Unembed
 from benchmarks.criteria.states import States
 from dynamax_lm.heads import ExitHeads, HeadsConfig, fingerprint
-from dynamax_lm.heads.calibration import fit_platt
-from dynamax_lm.heads.losses import CLASSIFIER_LOSSES, distillation
-from dynamax_lm.heads.objective import reached
+from dynamax_lm.heads.train.calibration import fit_platt
+from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES, distillation
+from dynamax_lm.heads.train.objective import reached
 
 _PIECE = 4096
 _HELD_OUT = 0.15

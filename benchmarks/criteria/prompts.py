@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dynamax_lm
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 TASKS = {
     "triviaqa": ("triviaqa_validation.jsonl", "sample.jsonl"),

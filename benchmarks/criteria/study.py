@@ -32,8 +32,8 @@ from benchmarks.criteria.choice import (
     judge,
 )
 from benchmarks.criteria.states import States
+from dynamax_lm.core.ledger import ExitExtras, LayerCosts
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.ledger import ExitExtras, LayerCosts
 
 TARGETS = (0.90, 0.95, 0.99)
 MIDDLE = 0.95

@@ -34,7 +34,7 @@ from benchmarks.paper.plan import (
     read_backbone,
 )
 from benchmarks.paper.report import draw, markdown, rows
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 _MAY_CHANGE = frozenset(
     {
@@ -46,8 +46,8 @@ _MAY_CHANGE = frozenset(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a signal during training ends it with 128 + its number."""
-    from dynamax_lm.heads.trainer import Stopped
-    from dynamax_lm.plugin.errors import install_one_line_errors
+    from dynamax_lm.harness.plugin.errors import install_one_line_errors
+    from dynamax_lm.heads.train.trainer import Stopped
 
     install_one_line_errors()
     options = _parser().parse_args(argv)
@@ -103,7 +103,7 @@ def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Namespace) -> None:
-    from dynamax_lm.heads.train import train
+    from dynamax_lm.heads.train.__main__ import train
 
     target = point.heads(folder)
     if (target / "config.json").is_file() and not (target / "checkpoint.pt").exists():

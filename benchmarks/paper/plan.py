@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 CLASSIFIERS = ("linear", "ffn", "mamba")
 BACKBONES = (

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.validity.populations import LAYERS, Floats, Population, populations, read
+from dynamax_lm.common.intervals import LEVEL, SHARE, Bounds, p_at_least, p_at_most
+from dynamax_lm.core.ledger import AttentionCosts, norm_flops, unembed_flops
+from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
 from dynamax_lm.headroom.ceiling import Prices
-from dynamax_lm.intervals import LEVEL, SHARE, Bounds, p_at_least, p_at_most
-from dynamax_lm.ledger import AttentionCosts, norm_flops, unembed_flops
-from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
-from dynamax_lm.report.equalcost import Path, at_equal_cost
+from dynamax_lm.report.equal_cost import Path, at_equal_cost
 
 COUNTS = (6, 10, 20, 40, 100, 300, 1000)
 EXITS = (8, 10, 12, 14)
@@ -68,7 +68,7 @@ def old(values: Floats, mean: float, bounds: Bounds, rng: np.random.Generator) -
 
 
 def new(values: Floats, mean: float, bounds: Bounds, rng: np.random.Generator) -> tuple[bool, bool]:
-    """The betting interval of `dynamax_lm.intervals`, uncorrected: a page of one comparison."""
+    """The betting interval of ``common.intervals``, uncorrected: a page of one comparison."""
     del rng
     return p_at_most(values, mean, bounds) <= SIDE, p_at_least(values, mean, bounds) <= SIDE
 

@@ -47,8 +47,8 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
-    from dynamax_lm.plugin.bridge import TASKS as OWN
-    from dynamax_lm.plugin.hook import force
+    from dynamax_lm.harness.plugin.bridge import TASKS as OWN
+    from dynamax_lm.harness.plugin.hook import force
 
     force()
     group = {
@@ -131,7 +131,7 @@ def apply(mutation: Mutation) -> bool:
 
 def remake_manifest(results: Path) -> None:
     """The manifest with the digests of the files as they are now, as a forger would leave it."""
-    from dynamax_lm.manifest import Manifest, digest_of, manifest_beside
+    from dynamax_lm.common.manifest import Manifest, digest_of, manifest_beside
 
     path = manifest_beside(results)
     assert path is not None
@@ -184,7 +184,7 @@ class Tally:
 
 def shows(folder: Path) -> list[str]:
     """What verification says of a folder; one line where nothing can be read."""
-    from dynamax_lm.errors import SettingError
+    from dynamax_lm.common.errors import SettingError
     from dynamax_lm.report.load import load
     from dynamax_lm.report.verify import verify
 
@@ -225,7 +225,7 @@ def try_one(mutation: Mutation, results: Path, folder: Path, tally: Tally) -> No
 
 
 def _digests_show(results: Path) -> bool:
-    from dynamax_lm.manifest import Manifest, digest_of, manifest_beside
+    from dynamax_lm.common.manifest import Manifest, digest_of, manifest_beside
 
     path = manifest_beside(results)
     assert path is not None
@@ -249,7 +249,7 @@ def report_survives(
     Returns:
         The traceback's last line, or ``None``.
     """
-    from dynamax_lm.errors import SettingError
+    from dynamax_lm.common.errors import SettingError
     from dynamax_lm.report.load import load
     from dynamax_lm.report.write import write_report
 

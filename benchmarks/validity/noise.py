@@ -21,12 +21,14 @@ from typing import Any
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, MistralConfig, MistralForCausalLM
 
-from dynamax_lm.engine import GenerateRequest, ScoreRequest, generate, score
-from dynamax_lm.markdown import markdown_table
-from dynamax_lm.models.mamba2 import Mamba2Stack
-from dynamax_lm.models.mistral import MistralStack
-from dynamax_lm.policy import ExitPolicy
-from dynamax_lm.trace import AnswerTrace
+from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
 DTYPES = ("float32", "bfloat16")
 TASKS = ("dynamax_coqa_sample", "dynamax_truthfulqa_mc1_sample")

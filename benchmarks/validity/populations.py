@@ -104,8 +104,8 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
     from benchmarks.criteria import states as stored
     from benchmarks.criteria.accounts import Tariff
     from benchmarks.criteria.asking import Fixed
+    from dynamax_lm.core.ledger import AttentionCosts, ExitExtras
     from dynamax_lm.heads import ExitHeads
-    from dynamax_lm.ledger import AttentionCosts, ExitExtras
 
     states = stored.read(folder / "test")
     count = len(states.tasks)
@@ -141,7 +141,7 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
 def _config() -> Any:
     from transformers import AutoConfig
 
-    from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+    from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
 
     return AutoConfig.from_pretrained(resolve_name("tiny", ATTENTION))
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.plugin.errors import install_one_line_errors
-from dynamax_lm.settings import read_products
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
+from dynamax_lm.models.settings import read_products
 
 PARTS = ("decode", "exits", "scoring", "prompts", "scan", "context", "runs", "memory")
 MODELS = ("dynamax-mistral", "dynamax-mamba")
@@ -141,7 +141,7 @@ def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device
     if "pretrained" in extra:
         from transformers import AutoModelForCausalLM
 
-        from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, check_config, resolve_name
+        from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, check_config, resolve_name
 
         architecture = ATTENTION if kind == "dynamax-mistral" else MAMBA2
         folder = resolve_name(extra["pretrained"], architecture)

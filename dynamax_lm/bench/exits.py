@@ -17,9 +17,9 @@ from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, medians, per_step, samples, seconds
-from dynamax_lm.engine.prefill import prefill
-from dynamax_lm.models.stack import Chunk
-from dynamax_lm.policy import ExitPolicy
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.stack import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def unembed_time(subject: Subject, rows: int) -> float:
 
 def multiple_choice(subject: Subject) -> Iterator[Row]:
     """Scoring four options whose tokens leave after three quarters of the layers."""
-    from dynamax_lm.engine import ScoreRequest, score
+    from dynamax_lm.core.score import ScoreRequest, score
 
     batch, tokens = (2, 8) if subject.quick else (8, 32)
     cut = subject.layers * 3 // 4

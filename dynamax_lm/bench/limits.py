@@ -12,7 +12,7 @@ import torch
 
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, seconds
-from dynamax_lm.models.products import project_parted, project_trusted
+from dynamax_lm.decoders.cpu.products import project_parted, project_trusted
 
 
 def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Contestant:

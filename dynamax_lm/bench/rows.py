@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dynamax_lm.processor import processor_name
+from dynamax_lm.common.processor import processor_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def runs(subject: Subject) -> Iterator[Row]:
 
 def _embedded(subject: Subject) -> str:
     """The folder of the embedded model."""
-    from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
+    from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 
     return resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
 

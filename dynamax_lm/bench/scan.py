@@ -13,7 +13,7 @@ import torch
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate
-from dynamax_lm.models.ssd import TRUSTED, StateSpace
+from dynamax_lm.decoders.ssd import TRUSTED, StateSpace
 
 
 def scan(subject: Subject) -> Iterator[Row]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from dynamax_lm.models.choice import AUTO
-from dynamax_lm.models.mamba2 import Mamba2Stack
-from dynamax_lm.models.mistral import MistralStack
-from dynamax_lm.models.products import Packed
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.cpu.product_choice import AUTO
+from dynamax_lm.decoders.cpu.products import Packed
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.certify import store
-from dynamax_lm.certify.contents import evaluation_samples, training_contents
-from dynamax_lm.certify.needed import needed_by_any_test, needed_without_loss
+from dynamax_lm.certify.decontamination import evaluation_samples, training_contents
 from dynamax_lm.certify.run import Measured, Question, certify, losses_for
+from dynamax_lm.certify.sample_size import needed_by_any_test, needed_without_loss
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.certify.units import CONTENTS
-from dynamax_lm.commandline import Command
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
+from dynamax_lm.common.commandline import Command
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.machine import described_once
+from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.machine import described_once
-from dynamax_lm.models.checkpoint import TINY
-from dynamax_lm.settings.values import as_number, is_missing
+from dynamax_lm.models.settings.values import as_number, is_missing
 
 
 def certify_as_asked(options: argparse.Namespace) -> Certificate:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from dynamax_lm.certificate import AGREEMENT, LIKENESS, LossKind, loss_kind
-from dynamax_lm.certify.statistics import Losses
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate import AGREEMENT, LIKENESS, LossKind, loss_kind
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.risk_tests import Losses
+from dynamax_lm.core.summary import Texts, agreement_without_text, text_key
+from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.reference import PREFIX
-from dynamax_lm.settings.values import hint
-from dynamax_lm.summary import Texts, agreement_without_text, text_key
-from dynamax_lm.trace import record_of
+from dynamax_lm.models.settings.values import hint
 
 
 @dataclass(frozen=True)

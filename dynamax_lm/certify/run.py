@@ -14,7 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from dynamax_lm import __version__
-from dynamax_lm.certificate import (
+from dynamax_lm.certify.losses import Loss, choose_loss, losses_of, refuse_empty, unknown_metric
+from dynamax_lm.certify.sample_size import needed_without_loss
+from dynamax_lm.certify.sequence import DEFAULT_GRID, check_grid, fixed_sequence, last_passed
+from dynamax_lm.certify.tasks import ChosenTask
+from dynamax_lm.certify.units import CONTENTS
+from dynamax_lm.common.certificate import (
     LEAST_UNITS,
     Certificate,
     CertifiedTask,
@@ -24,20 +29,9 @@ from dynamax_lm.certificate import (
     pack,
     unit_means,
 )
-from dynamax_lm.certify.losses import (
-    Loss,
-    choose_loss,
-    losses_of,
-    refuse_empty,
-    unknown_metric,
-)
-from dynamax_lm.certify.needed import needed_without_loss
-from dynamax_lm.certify.sequence import DEFAULT_GRID, check_grid, fixed_sequence, last_passed
-from dynamax_lm.certify.statistics import Losses
-from dynamax_lm.certify.tasks import ChosenTask
-from dynamax_lm.certify.units import CONTENTS
-from dynamax_lm.engine import Memory
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.risk_tests import Losses
+from dynamax_lm.core.memory import Memory
 from dynamax_lm.harness.setup import setting_of, setup_of
 
 Evaluate: TypeAlias = Callable[[Any, Sequence[ChosenTask]], Mapping[str, Sequence[Any]]]

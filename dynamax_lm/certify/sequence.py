@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 DEFAULT_GRID = (
     *(0.999, 0.998, 0.995),

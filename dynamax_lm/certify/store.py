@@ -9,8 +9,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from dynamax_lm.certificate import Certificate
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate import Certificate
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads import read_config, write_config
 from dynamax_lm.heads.store import CONFIG
 

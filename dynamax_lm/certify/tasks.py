@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certify.contents import contents, digest, read_records, shared, value_of
+from dynamax_lm.certify.decontamination import contents, digest, read_records, shared, value_of
 from dynamax_lm.certify.units import CONTENTS, draw, group
-from dynamax_lm.commandline import Command
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.commandline import Command
+from dynamax_lm.common.errors import SettingError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.harness.live import LiveModel, check_cached, run_of
-from dynamax_lm.summary import GENERATION, ROLLING, SCORING
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.summary import GENERATION, ROLLING, SCORING
+from dynamax_lm.harness.run_registry import LiveModel, check_cached, run_of
 
 
 def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str) -> Any:

@@ -9,7 +9,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dynamax_lm.certificate import NOT_CERTIFIED, Certificate, CertificateError, TaskSetup, why_not
+from dynamax_lm.common.certificate import (
+    NOT_CERTIFIED,
+    Certificate,
+    CertificateError,
+    TaskSetup,
+    why_not,
+)
 from dynamax_lm.harness.setup import setting_from
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings

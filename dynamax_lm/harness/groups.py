@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dynamax_lm.core.summary import HIGHER_IS_BETTER, NOISE
 from dynamax_lm.harness.reference import PREFIX
-from dynamax_lm.summary import HIGHER_IS_BETTER, NOISE
 
 
 def around_aggregate(

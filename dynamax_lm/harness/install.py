@@ -13,20 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 from dynamax_lm.harness import (
+    bootstrap,
     cache,
-    corpus,
     groups,
-    live,
+    loggers,
     manifests,
     naming,
     reporting,
-    sinks,
+    run_registry,
 )
 
 _MARK = "_early_exit_hook"
 
 
-def announce(lm: live.Ranks, model: live.LiveModel) -> None:
+def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> None:
     """Tells the report which model is about to be evaluated, and installs the hooks.
 
     Call at the end of the model's constructor, and again whenever a setting changes.
@@ -36,7 +36,7 @@ def announce(lm: live.Ranks, model: live.LiveModel) -> None:
         model: its fingerprint and settings.
     """
     install()
-    live.open_run(lm, model)
+    run_registry.open_run(lm, model)
 
 
 def install() -> None:
@@ -57,12 +57,12 @@ def install() -> None:
     _wrap(task, "build_all_requests", reporting.around_build_all_requests)
     _wrap(lm_eval.api.group.Group, "aggregate", groups.around_aggregate)
     _wrap(lm_eval.api.model.CachingLM, "__getattr__", cache.around_getattr)
-    _wrap(lm_eval.evaluator_utils, "stderr_for_metric", corpus.around_stderr_for_metric)
+    _wrap(lm_eval.evaluator_utils, "stderr_for_metric", bootstrap.around_stderr_for_metric)
     _wrap(GeneralConfigTracker, "log_experiment_args", naming.around_log_experiment_args)
     _wrap(EvaluationTracker, "save_results_aggregated", manifests.around_save_results)
     _wrap(EvaluationTracker, "save_results_samples", manifests.around_save_samples)
     if hasattr(WandbLogger, "_generate_dataset"):  # private; a sink must not stop a run
-        _wrap(WandbLogger, "_generate_dataset", sinks.around_generate_dataset)
+        _wrap(WandbLogger, "_generate_dataset", loggers.around_generate_dataset)
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:

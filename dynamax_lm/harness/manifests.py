@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm import __version__
-from dynamax_lm.manifest import Manifest, manifest_beside
-from dynamax_lm.tracefile import trace_files
+from dynamax_lm.common.manifest import Manifest, manifest_beside
+from dynamax_lm.common.tracefile import trace_files
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _PENDING = "_early_exit_manifest"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dynamax_lm.harness.live import latest_named
+from dynamax_lm.harness.run_registry import latest_named
 
 
 def around_log_experiment_args(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from dynamax_lm.harness.live import Ranks
+from dynamax_lm.harness.run_registry import Ranks
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from dynamax_lm.summary import Request
+from dynamax_lm.core.summary import Request
 
 PREFIX = "full_depth_"
 

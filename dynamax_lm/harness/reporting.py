@@ -12,12 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dynamax_lm.harness.live import Run, bring_forward, recordless, run_behind
-from dynamax_lm.harness.ranks import everywhere
-from dynamax_lm.harness.reference import PREFIX, score_reference
-from dynamax_lm.harness.setup import build_noted, setup_of
-from dynamax_lm.harness.tap import Tap, remove_tap
-from dynamax_lm.summary import (
+from dynamax_lm.common.tracefile import TraceWriter
+from dynamax_lm.core.summary import (
     NOISE,
     Answer,
     Request,
@@ -27,8 +23,12 @@ from dynamax_lm.summary import (
     summarise,
     text_keys,
 )
-from dynamax_lm.trace import record_of
-from dynamax_lm.tracefile import TraceWriter
+from dynamax_lm.core.trace import record_of
+from dynamax_lm.harness.metric_injection import Tap, remove_tap
+from dynamax_lm.harness.ranks import everywhere
+from dynamax_lm.harness.reference import PREFIX, score_reference
+from dynamax_lm.harness.run_registry import Run, bring_forward, recordless, run_behind
+from dynamax_lm.harness.setup import build_noted, setup_of
 
 _SAMPLES = "_early_exit_samples"
 

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dynamax_lm.certificate import Setting, TaskSetup
-from dynamax_lm.harness.live import certificate_at_stake, run_of
+from dynamax_lm.common.certificate import Setting, TaskSetup
 from dynamax_lm.harness.rendering import chat_template_of, rendering_of
+from dynamax_lm.harness.run_registry import certificate_at_stake, run_of
 
 _PROMPTING = "_early_exit_prompting"
 

@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from dynamax_lm.commandline import Command, add_lm_eval_options, run_command, write_json
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command, write_json
+from dynamax_lm.common.errors import SettingError
 
 
 def main(arguments: list[str]) -> None:
@@ -30,11 +30,11 @@ def main(arguments: list[str]) -> None:
     )
     add_lm_eval_options(parser)
     options = parser.parse_args(arguments)
+    from dynamax_lm.common.outputs import writable_folder
     from dynamax_lm.headroom.plot import draw
     from dynamax_lm.headroom.run import run
     from dynamax_lm.headroom.table import render
     from dynamax_lm.headroom.verdict import WORTHWHILE
-    from dynamax_lm.outputs import writable_folder
 
     worthwhile = WORTHWHILE if options.worthwhile is None else options.worthwhile
     if not 0.0 < worthwhile < 1.0:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dynamax_lm.common.intervals import Bounds
+from dynamax_lm.core.ledger import LayerCosts, Ledger
 from dynamax_lm.headroom.probe import Ranks
-from dynamax_lm.intervals import Bounds
-from dynamax_lm.ledger import LayerCosts, Ledger
 
 Depths = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

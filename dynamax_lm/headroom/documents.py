@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamax_lm.engine import Memory
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.trace import AnswerTrace, record_of
 from dynamax_lm.headroom.probe import Ranks, probe
-from dynamax_lm.models.stack import LayerStack
-from dynamax_lm.trace import AnswerTrace, record_of
 
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dynamax_lm.common.intervals import SHARE, Bounds, mean_interval
+from dynamax_lm.core.ledger import LayerCosts
+from dynamax_lm.core.summary import Texts
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
-from dynamax_lm.intervals import SHARE, Bounds, mean_interval
-from dynamax_lm.ledger import LayerCosts
-from dynamax_lm.summary import Texts
 
 KS = (1, 2, 3, 5, 10)
 """A label is positive where the exit's token is among full depth's k most likely; 1 is strict."""

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynamax_lm.engine import Memory
-from dynamax_lm.engine.loop import run_chunk
-from dynamax_lm.models.stack import Chunk, LayerStack
-from dynamax_lm.policy import ExitPolicy
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.stack import Chunk, LayerStack
 
 BEYOND = 0
 """The rank of a token that is not among full depth's ``DEEPEST`` most likely ones."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.headroom.measure import KS, Estimate, Headroom
 from dynamax_lm.headroom.verdict import Verdict
-from dynamax_lm.markdown import markdown_table
 
 
 def render(

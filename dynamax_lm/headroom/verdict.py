@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dynamax_lm.common.intervals import FEWEST
 from dynamax_lm.headroom.measure import Estimate, Headroom, LayerNumbers
-from dynamax_lm.intervals import FEWEST
 
 WORTHWHILE = 0.05
 """The net share of FLOPs that a saving must reach to be worth anyone's trouble, by default."""

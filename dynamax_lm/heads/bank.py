@@ -19,13 +19,13 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads import store
 from dynamax_lm.heads.classifiers import BY_TOKEN, Classifier
 from dynamax_lm.heads.config import HeadsConfig
-from dynamax_lm.heads.depth import MambaDepth
 from dynamax_lm.heads.fingerprint import fingerprint
-from dynamax_lm.heads.mixer import Memory
+from dynamax_lm.heads.mamba2_block import Memory
+from dynamax_lm.heads.mamba_depth import MambaDepth
 from dynamax_lm.heads.translators import make_translator
 
 _ARCHITECTURES = {"mistral": "attention", "llama": "attention", "mamba2": "mamba2"}

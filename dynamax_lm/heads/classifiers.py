@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.heads.config import HeadsConfig
-from dynamax_lm.heads.mixer import Memory, Mixer
+from dynamax_lm.heads.mamba2_block import Memory, Mixer
 
 _NORM_OPS = 4
 """Of an exit's norm, per element: the ledger's convention."""

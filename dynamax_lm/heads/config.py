@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 SCHEMA = 1
 """Version of the fields below."""

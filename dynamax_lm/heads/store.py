@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.config import HeadsConfig
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"

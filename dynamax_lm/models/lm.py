@@ -20,18 +20,37 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from dynamax_lm import __version__
-from dynamax_lm.engine import Memory, Phases, ScoredAnswer, ScoreRequest, generate, score
-from dynamax_lm.errors import SettingError
-from dynamax_lm.harness import LiveModel, announce, early_exit_block
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.identity import fingerprint_of
+from dynamax_lm.common.processor import processor_name
+from dynamax_lm.common.tracefile import check_folder
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.phase_timer import Phases
+from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
+from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.trace import (
+    RECORDS,
+    AnswerTrace,
+    Bill,
+    ExitRecord,
+    TracedScore,
+    TracedText,
+    TracedTotal,
+)
+from dynamax_lm.decoders import checkpoint
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
+from dynamax_lm.decoders.cpu.products import can_pack
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.harness.install import announce
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
+from dynamax_lm.harness.results_config import early_exit_block
+from dynamax_lm.harness.run_registry import LiveModel
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.identity import fingerprint_of
-from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
-from dynamax_lm.models import checkpoint
-from dynamax_lm.models.choice import AUTO, PACKED
-from dynamax_lm.models.mamba2 import Mamba2Stack
-from dynamax_lm.models.mistral import MistralStack
 from dynamax_lm.models.processes import Processes
-from dynamax_lm.models.products import can_pack
 from dynamax_lm.models.requests import (
     TextRequest,
     answer_text,
@@ -41,12 +60,7 @@ from dynamax_lm.models.requests import (
     row_seeds,
     text_request,
 )
-from dynamax_lm.models.stack import LayerStack
-from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
-from dynamax_lm.plugin.errors import install_one_line_errors
-from dynamax_lm.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.processor import processor_name
-from dynamax_lm.settings import (
+from dynamax_lm.models.settings import (
     FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
@@ -57,16 +71,7 @@ from dynamax_lm.settings import (
     refuse_pickled_weights,
     refuse_unknown,
 )
-from dynamax_lm.trace import (
-    RECORDS,
-    AnswerTrace,
-    Bill,
-    ExitRecord,
-    TracedScore,
-    TracedText,
-    TracedTotal,
-)
-from dynamax_lm.tracefile import check_folder
+from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8

@@ -16,9 +16,10 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
-from dynamax_lm.engine import GenerateRequest, ScoreRequest
-from dynamax_lm.engine.memory import digest
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.memory import digest
+from dynamax_lm.core.score import ScoreRequest
 from dynamax_lm.models.sampling import (
     RowChooser,
     derive_seed,

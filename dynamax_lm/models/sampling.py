@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 HONOURED = frozenset(
     {

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certificate import Certificate, CertificateError
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate import Certificate, CertificateError
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.ledger import ExitExtras
+from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.ledger import ExitExtras
-from dynamax_lm.models.checkpoint import TINY
-from dynamax_lm.settings import HeadsFacts, RawSettings
-from dynamax_lm.settings.exits import Spread
+from dynamax_lm.models.settings import HeadsFacts, RawSettings
+from dynamax_lm.models.settings.exits import Spread
 
 _log = logging.getLogger("lm_eval.dynamax_lm")
 

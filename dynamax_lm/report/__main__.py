@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.plugin.errors import install_one_line_errors
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
 
 if TYPE_CHECKING:
     from dynamax_lm.report.load import Library
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     install_one_line_errors()
     given = _parser().parse_args(arguments)
-    from dynamax_lm.outputs import writable_folder
+    from dynamax_lm.common.outputs import writable_folder
     from dynamax_lm.report.load import load
 
     library = load(given.results)

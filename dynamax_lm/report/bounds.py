@@ -6,7 +6,7 @@ run say how far they went, never how far they can go. A metric that is not here 
 
 from __future__ import annotations
 
-from dynamax_lm.intervals import SHARE, Bounds
+from dynamax_lm.common.intervals import SHARE, Bounds
 
 _SHARES = frozenset(
     {"agreement", "consistency", "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all"}

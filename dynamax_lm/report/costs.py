@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.ledger import AttentionCosts, ExitExtras, LayerCosts, Mamba2Costs
-from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, LayerCosts, Mamba2Costs
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.report.runs import Run
 
 _BY_ARCHITECTURE: dict[str, type[AttentionCosts] | type[Mamba2Costs]] = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from dynamax_lm.intervals import LEVEL
+from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.report.holm import holm
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.paired import (
@@ -22,7 +22,7 @@ from dynamax_lm.report.paired import (
 )
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static import Gain, StaticBaseline, judged, static_baselines
+from dynamax_lm.report.static_baseline import Gain, StaticBaseline, judged, static_baselines
 
 _FULL_DEPTH = frozenset({"plain", "full"})
 

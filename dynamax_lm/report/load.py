@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.tracefile import TraceLine, read_trace, trace_files
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.report.shape import check_shape
-from dynamax_lm.tracefile import TraceLine, read_trace, trace_files
 
 _KEPT_FILES = 8
 _RESULTS = re.compile(r"results_(?P<stamp>.+)\.json")

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import jinja2
 
 from dynamax_lm import __version__
-from dynamax_lm.intervals import LEVEL
+from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.report import tables
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.palette import shades
 from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static import ACCOUNTS, StaticBaseline
+from dynamax_lm.report.static_baseline import ACCOUNTS, StaticBaseline
 from dynamax_lm.report.tokens import TokenPage
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from dynamax_lm.tracefile import TraceLine
+from dynamax_lm.common.tracefile import TraceLine
 
 BINS = 10
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dynamax_lm.models.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
 from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
-from dynamax_lm.summary import HIGHER_IS_BETTER
 
 FULL_DEPTH_PREFIX = "full_depth_"
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dynamax_lm.tracefile import TraceLine, trace_files
+from dynamax_lm.common.tracefile import TraceLine, trace_files
 
 if TYPE_CHECKING:
     from typing import TypeGuard

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynamax_lm.core.summary import RunTotals
 from dynamax_lm.report.runs import is_number
-from dynamax_lm.summary import RunTotals
 
 _TABLES_OF_TABLES = ("configs", "higher_is_better", "n-samples")
 _TABLES = ("versions", "n-shot", "task_hashes", "group_subtasks", "groups")

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from dynamax_lm.intervals import LEVEL
+from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.paired import Comparison
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static import ACCOUNTS, FULL_DEPTH, Account, StaticBaseline
+from dynamax_lm.report.static_baseline import ACCOUNTS, FULL_DEPTH, Account, StaticBaseline
 
 Record = dict[str, str | float | int | bool | None]
 """A table row as plain values, every column present; ``None`` where unknown."""

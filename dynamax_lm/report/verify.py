@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.summary import GENERATION, NOISE, RunTotals, TaskTotals, Texts, text_key
 from dynamax_lm.report.checks.answers import NO_TOKENIZER, check_answers
 from dynamax_lm.report.checks.costs import check_costs
 from dynamax_lm.report.checks.depths import check_depths
@@ -35,8 +37,6 @@ from dynamax_lm.report.checks.texts import Codec, codec_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, first_filter
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import GENERATION, NOISE, RunTotals, TaskTotals, Texts, text_key
-from dynamax_lm.tracefile import TraceLine
 
 __all__ = ["Verification", "verify"]
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from dynamax_lm.commandline import Command, add_lm_eval_options, run_command
-from dynamax_lm.errors import SettingError
-from dynamax_lm.machine import described_once
+from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.machine import described_once
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     log_samples = options.log_samples
     options.log_samples = False
     command = Command(options)
-    from dynamax_lm.outputs import writable_folder
+    from dynamax_lm.common.outputs import writable_folder
     from dynamax_lm.sweep.run import Sweep
     from dynamax_lm.sweep.table import sweep_table
 

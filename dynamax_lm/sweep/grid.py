@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 from typing import Any
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 _MOST = 10_000
 _RUN_OPTIONS = frozenset({"batch_size", "max_batch_size", "device", "trace_dir"})

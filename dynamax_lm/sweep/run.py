@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
-from dynamax_lm.commandline import Command, write_json
-from dynamax_lm.engine import Memory
-from dynamax_lm.engine.memory import Origins, digest
+from dynamax_lm.common.commandline import Command, write_json
+from dynamax_lm.core.memory import Memory, Origins, digest
+from dynamax_lm.core.summary import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
-from dynamax_lm.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
-from dynamax_lm.summary import SCHEMA
+from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dynamax_lm.markdown import markdown_table
-from dynamax_lm.summary import HIGHER_IS_BETTER
+from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.sweep.grid import show
 
 if TYPE_CHECKING:

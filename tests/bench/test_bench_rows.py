@@ -12,7 +12,7 @@ from dynamax_lm.bench.__main__ import main
 from dynamax_lm.bench.exits import EveryFew, Staggered
 from dynamax_lm.bench.rows import Hardware, Row, write
 from dynamax_lm.bench.timing import alternate, per_step
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 HARDWARE = Hardware("a processor", 2, 1, None, "2", "5", 1e10)
 

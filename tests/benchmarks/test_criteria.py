@@ -27,9 +27,9 @@ from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
 from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import KINDS, Recipe, fit_classifier, fit_translators
 from benchmarks.criteria.states import States
-from dynamax_lm.engine import GenerateRequest
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 from dynamax_lm.heads import ExitHeads, HeadsConfig
-from dynamax_lm.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
 
 EXITS = (1, 2, 3)
 COSTS: dict[str, Any] = {"mistral": AttentionCosts, "mamba2": Mamba2Costs}

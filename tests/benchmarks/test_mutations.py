@@ -10,7 +10,7 @@ import lm_eval
 import pytest
 
 from benchmarks.validity import mutations as study
-from dynamax_lm.manifest import Manifest, manifest_beside
+from dynamax_lm.common.manifest import Manifest, manifest_beside
 from dynamax_lm.report.checks.rerun import LIST, listed
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import verify

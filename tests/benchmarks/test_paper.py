@@ -11,7 +11,7 @@ import pytest
 from benchmarks.paper import __main__ as paper
 from benchmarks.paper.plan import Point, points, read_backbone
 from benchmarks.paper.report import markdown, rows
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 MISTRAL, MAMBA = read_backbone("dynamax-mistral=tiny"), read_backbone("dynamax-mamba=org/name")
 

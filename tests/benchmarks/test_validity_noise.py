@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.validity.noise import Likenesses, Size, random_stack, whole_runs
-from dynamax_lm.trace import AnswerTrace
+from dynamax_lm.core.trace import AnswerTrace
 
 SMALL = Size(width=128, layers=4, vocabulary=256)
 

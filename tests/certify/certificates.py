@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamax_lm.certificate import (
+from dynamax_lm.common.certificate import (
     Certificate,
     CertifiedTask,
     GridPoint,

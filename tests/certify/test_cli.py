@@ -15,18 +15,18 @@ import pytest
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM
 
-from dynamax_lm.certificate import Certificate
 from dynamax_lm.certify import losses
 from dynamax_lm.certify.cli import main, parser
-from dynamax_lm.certify.contents import read_records
+from dynamax_lm.certify.decontamination import read_records
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
-from dynamax_lm.commandline import Command
-from dynamax_lm.engine import memory
-from dynamax_lm.engine.prefill import prefill
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate import Certificate
+from dynamax_lm.common.commandline import Command
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core import memory
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.lm import DynamaxMamba
-from dynamax_lm.plugin.bridge import TASKS
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
 from tests.quick import only_toys_alone

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.certify.losses import choose_loss, losses_of, refuse_empty
-from dynamax_lm.errors import SettingError
-from dynamax_lm.trace import Bill, ExitRecord, TracedText
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.trace import Bill, ExitRecord, TracedText
 
 DIRECTIONS = {"f1": True, "error": False, "odd": None}
 share = st.floats(0, 1)

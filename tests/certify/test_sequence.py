@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from dynamax_lm.certify.sequence import check_grid, fixed_sequence, last_passed
-from dynamax_lm.certify.statistics import (
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.risk_tests import (
     Losses,
     PValue,
     betting,
@@ -20,7 +21,6 @@ from dynamax_lm.certify.statistics import (
     binomial,
     hoeffding_bentkus,
 )
-from dynamax_lm.errors import SettingError
 
 
 class Tried(NamedTuple):

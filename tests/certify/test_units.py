@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from dynamax_lm.certify.contents import shared, value_of
+from dynamax_lm.certify.decontamination import shared, value_of
 from dynamax_lm.certify.units import draw, group
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 keys = st.lists(st.sets(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=20)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from toy_model import ToyExits, ToyPlain
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 Evaluate = Callable[..., dict[str, Any]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from toy_model import LAYERS, ToyExits
 
-from dynamax_lm.harness import LiveModel, announce
-from dynamax_lm.harness.live import run_of
+from dynamax_lm.harness.install import announce
+from dynamax_lm.harness.run_registry import LiveModel, run_of
 from dynamax_lm.harness.setup import setting_from
 from tests.certify.certificates import make_certificate, make_task
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dynamax_lm.common.manifest import Manifest
 from dynamax_lm.harness.manifests import around_save_results, around_save_samples
-from dynamax_lm.manifest import Manifest
 
 STAMP = "2026-01-01T00-00-00.000000"
 TASKS = ("one", "two")

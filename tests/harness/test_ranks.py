@@ -14,7 +14,7 @@ import pytest
 from lm_eval.utils import make_table
 from toy_model import ToyExits
 
-from dynamax_lm.tracefile import read_trace, trace_files
+from dynamax_lm.common.tracefile import read_trace, trace_files
 
 Evaluate = Callable[..., dict[str, Any]]
 

@@ -13,7 +13,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.utils import make_table
 from toy_model import LAYERS, ToyExits, ToyPlain
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 
 Evaluate = Callable[..., dict[str, Any]]
 

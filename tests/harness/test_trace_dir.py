@@ -8,7 +8,7 @@ from typing import Any
 
 from toy_model import ToyExits
 
-from dynamax_lm.tracefile import read_trace, trace_files
+from dynamax_lm.common.tracefile import read_trace, trace_files
 
 Evaluate = Callable[..., dict[str, Any]]
 

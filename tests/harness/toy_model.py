@@ -15,8 +15,7 @@ from typing import Any
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from dynamax_lm.harness import LiveModel, announce, early_exit_block
-from dynamax_lm.trace import (
+from dynamax_lm.core.trace import (
     AnswerTrace,
     Bill,
     ExitRecord,
@@ -25,6 +24,9 @@ from dynamax_lm.trace import (
     TracedText,
     TracedTotal,
 )
+from dynamax_lm.harness.install import announce
+from dynamax_lm.harness.results_config import early_exit_block
+from dynamax_lm.harness.run_registry import LiveModel
 
 LAYERS = 16
 

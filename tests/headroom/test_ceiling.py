@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
+from dynamax_lm.core.trace import Bill
 from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
-from dynamax_lm.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
-from dynamax_lm.trace import Bill
 from tests.builders import make_config
 
 LAYERS = 6

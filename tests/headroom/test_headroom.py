@@ -12,7 +12,7 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from PIL import Image
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.headroom.__main__ import main
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.core.ledger import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.measure import KS, estimate, measure
-from dynamax_lm.intervals import SHARE, Bounds
-from dynamax_lm.ledger import AttentionCosts
 from tests.builders import make_config
 
 COSTS = AttentionCosts.from_config(make_config("mistral", 4))

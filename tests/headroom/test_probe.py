@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.engine import GenerateRequest, Memory, ScoreRequest, generate, score
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.headroom.probe import BEYOND, DEEPEST, probe
-from dynamax_lm.policy import ExitPolicy
 from tests.builders import STACKS, VOCAB, Shape, never, prompts, random_model, shallow, shapes
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from dynamax_lm.core.summary import Texts
 from dynamax_lm.headroom.measure import Ceiling, Estimate, Headroom, LayerNumbers
 from dynamax_lm.headroom.verdict import judge, labels_advice
-from dynamax_lm.summary import Texts
 
 ONE = Estimate(1.0, 1.0, 1.0)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.heads.mixer import Mixer
+from dynamax_lm.heads.mamba2_block import Mixer
 from tests.heads.builders import CLASSIFIERS, heads_config, kinds, random_heads
 
 EXITS = (1, 3, 4, 5)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads import HeadsConfig
 from tests.heads.builders import heads_config, kinds
 

@@ -12,10 +12,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from safetensors import safe_open
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.models import choice, chosen, products
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.trace import AnswerTrace, record_of
+from dynamax_lm.decoders.cpu import chosen_products as chosen
+from dynamax_lm.decoders.cpu import product_choice as choice
+from dynamax_lm.decoders.cpu import products
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
-from dynamax_lm.trace import AnswerTrace, record_of
 from tests.checkpoints import save_checkpoint
 
 KINDS = ["mistral", "llama", "mamba2"]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynamax_lm.engine.loop import run_chunk
-from dynamax_lm.models.mamba2 import Mamba2Stack
-from dynamax_lm.models.mistral import MistralStack
-from dynamax_lm.models.ssd import TRUSTED
-from dynamax_lm.models.stack import Chunk
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.stack import Chunk
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.decoders.ssd import TRUSTED
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
 
 

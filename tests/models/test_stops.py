@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from dynamax_lm.models.checkpoint import ATTENTION, TINY, resolve_name
+from dynamax_lm.decoders.checkpoint import ATTENTION, TINY, resolve_name
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_tokens
 from dynamax_lm.models.stops import tokens_of
 

@@ -14,14 +14,14 @@ from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from dynamax_lm.certificate.setup import difference
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.certificate.setup import difference
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
 from dynamax_lm.models.lm import DynamaxMistral
-from dynamax_lm.settings import parse_settings
-from dynamax_lm.trace import record_of
+from dynamax_lm.models.settings import parse_settings
 from tests.certify.certificates import make_certificate
 from tests.checkpoints import save_checkpoint
 from tests.heads.builders import heads_of

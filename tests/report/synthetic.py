@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from dynamax_lm import __version__
-from dynamax_lm.fulldepth import by_definition
-from dynamax_lm.harness.block import CONVENTION
-from dynamax_lm.identity import fingerprint_of
-from dynamax_lm.ledger import AttentionCosts, Ledger
-from dynamax_lm.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
-from dynamax_lm.trace import AnswerTrace, ExitRecord
-from dynamax_lm.tracefile import TraceWriter
+from dynamax_lm.common.identity import fingerprint_of
+from dynamax_lm.common.tracefile import TraceWriter
+from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.ledger import AttentionCosts, Ledger
+from dynamax_lm.core.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord
+from dynamax_lm.harness.results_config import CONVENTION
 
 COSTS = AttentionCosts(
     n_layers=8,

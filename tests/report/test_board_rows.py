@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
-from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
 from dynamax_lm.report.load import load
 from dynamax_lm.report.rows import arenas, checkpoint_of, kind_of, rows_of, static_depth
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report.load import load
 
 ONE = {"gen": GENERATION}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report.__main__ import main
 from dynamax_lm.report.write import write_whole
 

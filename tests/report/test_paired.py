@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import GENERATION, Plan, write_run
 
-from dynamax_lm.intervals import FEWEST, SHARE
+from dynamax_lm.common.intervals import FEWEST, SHARE
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import MismatchError, against_full_depth, compare, difference
 from dynamax_lm.report.rows import rows_of

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lm_eval.tasks import TaskManager
 
     import dynamax_lm
-    from dynamax_lm.plugin.hook import force
+    from dynamax_lm.harness.plugin.hook import force
 
     force()
     own = Path(dynamax_lm.__file__).parent / "tasks"

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import GENERATION, SCORING, Made, Plan, write_run
 
+from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.report.checks.likelihoods import check_likelihoods
 from dynamax_lm.report.load import load
 from dynamax_lm.report.runs import Sample
 from dynamax_lm.report.verify import Verification, verify
-from dynamax_lm.tracefile import TraceLine
 
 Change = Callable[[dict[str, Any]], None]
 

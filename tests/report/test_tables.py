@@ -14,7 +14,7 @@ from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.page import leaderboard_page
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static import ACCOUNTS
+from dynamax_lm.report.static_baseline import ACCOUNTS
 
 
 def _board(folder: Path) -> Leaderboard:

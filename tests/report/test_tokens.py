@@ -6,10 +6,10 @@ from pathlib import Path
 
 from synthetic import Plan, write_run
 
+from dynamax_lm.common.tracefile import read_trace
 from dynamax_lm.report.load import load
 from dynamax_lm.report.tokens import token_page
 from dynamax_lm.report.tokentext import TokenTexts
-from dynamax_lm.tracefile import read_trace
 
 
 def test_every_token_is_there_with_its_depth_and_confidence(tmp_path: Path) -> None:

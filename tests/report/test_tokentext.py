@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import Plan, write_run
 
-from dynamax_lm.errors import SettingError
-from dynamax_lm.models.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
 from dynamax_lm.report.load import load
 from dynamax_lm.report.tokentext import TokenTexts, split
 

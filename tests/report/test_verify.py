@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import GENERATION, Made, Plan, write_run
 
-from dynamax_lm.errors import SettingError
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import Verification, verify
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import lm_eval
 
+from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
-from dynamax_lm.plugin.hook import force
 
 MODELS = {"mistral": DynamaxMistral, "mamba": DynamaxMamba}
 KEYS = ("flops_saved", "agreement", "layers_used", "consistency")

@@ -1,6 +1,6 @@
 """Measures a checkpoint: bits per byte, and what its exits do, on text it was not trained on.
 
-    python -m training.tiny.evaluate --model_path dynamax_lm/models/tiny/mistral \
+    python -m training.tiny.evaluate --model_path dynamax_lm/decoders/tiny/mistral \
         --data_dir ../shared/data/train --output_path metrics.json
 
 `held_out_*` are given the text before; `coqa_greedy_answers` are the model's own words.

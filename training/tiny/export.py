@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="the training's output_path")
     parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--output_path", type=Path, help="[dynamax_lm/models/tiny/<model>]")
+    parser.add_argument("--output_path", type=Path, help="[dynamax_lm/decoders/tiny/<model>]")
     parser.add_argument("--prompts", type=int, default=111, help="coqa prompts answered [111]")
     args = parser.parse_args(arguments)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.summary import GENERATION, ROLLING
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.checks.recompute import DocumentAgain
 from dynamax_lm.report.checks.texts import Codec
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import GENERATION, ROLLING
-from dynamax_lm.tracefile import TraceLine
 
 NO_TOKENIZER = "answers' texts from their tokens: the tokenizer is not on this machine"
 _CUT_OTHERWISE = "answers' texts from their tokens: the run cuts thinking from its answers"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynamax_lm.ledger import ExitExtras
+from dynamax_lm.core.ledger import ExitExtras
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run

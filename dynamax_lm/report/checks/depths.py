@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.summary import GENERATION
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Run
-from dynamax_lm.summary import GENERATION
-from dynamax_lm.tracefile import TraceLine
 
 
 def check_depths(

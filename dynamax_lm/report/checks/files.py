@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dynamax_lm.manifest import Digest, Manifest, digest_of, manifest_beside
+from dynamax_lm.common.manifest import Digest, Manifest, digest_of, manifest_beside
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Run
 

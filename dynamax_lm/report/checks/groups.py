@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.checks.tables import leaves_of
 from dynamax_lm.report.runs import Run
-from dynamax_lm.summary import HIGHER_IS_BETTER
 
 
 def check_group(run: Run, group: str, found: Verification) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Sample
-from dynamax_lm.tracefile import TraceLine
 
 _SLACK = 1e-3
 """Per token, in nats: log-likelihoods may be summed in the model's own number format."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.report.checks.aggregates import aggregate, mean_stderr
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import HIGHER_IS_BETTER
 
 NO_STDERR = "N/A"
 """What lm-eval writes where one document, or no bootstrap, gives no standard error."""

@@ -10,13 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dynamax_lm.fulldepth import by_definition
-from dynamax_lm.ledger import Ledger
+from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.summary import NOISE, TaskTotals, Texts, TokenTotals
+from dynamax_lm.core.trace import Bill, Noise
 from dynamax_lm.report.costs import costs_of, exit_extras_of
 from dynamax_lm.report.runs import Run
-from dynamax_lm.summary import NOISE, TaskTotals, Texts, TokenTotals
-from dynamax_lm.trace import Bill, Noise
-from dynamax_lm.tracefile import TraceLine
 
 _BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze", "recompute"})
 

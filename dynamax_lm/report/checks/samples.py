@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER, SCORING
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER, SCORING
 
 MULTIPLE_CHOICE = "multiple_choice"
 

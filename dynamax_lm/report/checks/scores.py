@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER, ROLLING, SCORING
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.checks.likelihoods import log_likelihood
 from dynamax_lm.report.checks.samples import MULTIPLE_CHOICE
 from dynamax_lm.report.checks.taskcode import NoTaskCodeError, TaskCode, without_addresses
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER, ROLLING, SCORING
 
 _log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynamax_lm import __version__
-from dynamax_lm.certificate import CertificateError, TaskSetup
-from dynamax_lm.errors import SettingError
-from dynamax_lm.harness.block import CONVENTION
+from dynamax_lm.common.certificate import CertificateError, TaskSetup
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.identity import fingerprint_of
+from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.harness.certified import certificate_block
+from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.identity import fingerprint_of
+from dynamax_lm.models.settings import OUR_NAMES, mend_split_lists, parse_settings
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
-from dynamax_lm.settings import OUR_NAMES, mend_split_lists, parse_settings
-from dynamax_lm.summary import GENERATION, HIGHER_IS_BETTER
 
 _NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
 _SETTINGS = frozenset(

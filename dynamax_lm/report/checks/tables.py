@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import MetricKey, Run, is_number
-from dynamax_lm.summary import HIGHER_IS_BETTER
 
 _BY_TASK = ("configs", "versions", "n-shot", "higher_is_better", "n-samples")
 

@@ -162,7 +162,7 @@ def _installed(source: str) -> Path:
     match = _KNOWN.fullmatch(source.replace("\\", "/"))
     if match is None:
         raise NoTaskCodeError("its file is not among lm-eval's tasks or ours")
-    from dynamax_lm.plugin.bridge import TASKS
+    from dynamax_lm.harness.plugin.bridge import TASKS
 
     if match["package"] == "dynamax_lm":
         folder = TASKS
@@ -179,7 +179,7 @@ def _installed(source: str) -> Path:
 def _load(path: Path, task: str) -> dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from dynamax_lm.plugin.bridge import supply_squad_metrics, teach_yaml_tags
+    from dynamax_lm.harness.plugin.bridge import supply_squad_metrics, teach_yaml_tags
 
     supply_squad_metrics()
     teach_yaml_tags()

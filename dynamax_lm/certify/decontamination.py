@@ -1,0 +1,155 @@
+"""Which documents are the same: by contents, whatever file they come from.
+
+Owns the identity of a document. A question that a heads' training file, an evaluation sample and a
+certification file all hold has three forms, so that its telling fields are compared, without case
+and spacing. It does not know lm-eval or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.bridge import TASKS
+
+_PASSAGES = ("story", "passage", "context", "ctx", "text", "document", "article")
+"""Fields that several documents may be about, by the names that data sets give them."""
+
+_TELLING = (
+    *("question", *_PASSAGES, "query", "prompt", "sentence", "input", "goal"),
+    "problem",
+)
+"""Fields that hold what a document asks or tells."""
+
+
+def contents(doc: Mapping[str, Any]) -> frozenset[str]:
+    """Hashes of a document's telling fields; of all of it, where it has none.
+
+    Two documents overlap where they share one: two questions about one story do.
+    """
+    texts = _told(doc) or [json.dumps(doc, sort_keys=True, default=str)]
+    return frozenset(map(_hashed, texts))
+
+
+def shared(doc: Mapping[str, Any]) -> frozenset[str]:
+    """Hashes of what ties a document to others: they are one unit where they share one.
+
+    That is the passage it is about; of a document without one, all that it tells. Two passages may
+    have the same question, and stay two.
+    """
+    passages = [_plain(doc[name]) for name in _PASSAGES if isinstance(doc.get(name), str)]
+    told = [text for text in passages if text]
+    return frozenset(map(_hashed, told)) or contents(doc)
+
+
+def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:
+    """A hash of one named field, without case and spacing.
+
+    Raises:
+        SettingError: the document has no such field.
+    """
+    if doc.get(field) is None:
+        have = ", ".join(map(str, doc))
+        raise SettingError(f"group_by={field}: a document has none; its fields are {have}")
+    value = doc[field]
+    plain = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return frozenset({_hashed(_plain(plain))})
+
+
+def parts(doc: Mapping[str, Any]) -> frozenset[str]:
+    """`contents`, and whatever a ready-made prompt among its fields may have been made of.
+
+    Each line is taken with and without its label (``Question:``) and its question mark, and each
+    beginning of the text as one, for a story is followed by questions.
+    """
+    found: set[str] = set()
+    for field in _told_raw(doc):
+        lines = [line for line in map(_plain, field.splitlines()) if line]
+        for number, line in enumerate(lines, 1):
+            bare = (line.partition(": ")[2] or line).rstrip(" ?")
+            found |= {line, bare, f"{bare}?", " ".join(lines[:number])}
+    return contents(doc) | frozenset(_hashed(text) for text in found if len(text) > 1)
+
+
+def _told_raw(doc: Mapping[str, Any]) -> list[str]:
+    return [text for text in map(doc.get, _TELLING) if isinstance(text, str)]
+
+
+def _told(doc: Mapping[str, Any]) -> list[str]:
+    return [text for text in map(_plain, _told_raw(doc)) if text]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(documents: Iterable[frozenset[str]]) -> str:
+    """SHA-256 over the documents' sorted hashes: the same set, the same digest."""
+    lines = sorted("+".join(sorted(one)) for one in documents)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def evaluation_samples() -> frozenset[str]:
+    """What the records tell that the package's ``_sample`` tasks evaluate on."""
+    told: set[str] = set()
+    for path in sorted(TASKS.glob("*/sample*.jsonl")):
+        for record in read_records(path):
+            told |= contents(record)
+    return frozenset(told)
+
+
+def training_contents(data: str) -> frozenset[str] | None:
+    """What the JSONL file, or folder of such files, tells that heads were trained on.
+
+    Training takes ready-made prompts, of which a document may be only a part: see `parts`.
+
+    Args:
+        data: as the heads' configuration names it.
+
+    Returns:
+        ``None`` where nothing lies here under that name, or it is plain text: it then cannot be
+        compared with documents.
+    """
+    path = Path(data).expanduser()
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or any(file.suffix != ".jsonl" or not file.is_file() for file in files):
+        return None
+    return frozenset().union(*(parts(one) for file in files for one in read_records(file)))
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file.
+
+    Raises:
+        SettingError: the file is missing, empty, or a line is not a JSON object.
+    """
+    found = False
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                found = True
+                yield _record(path, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"data={path}: cannot be read: {error}") from error
+    if not found:
+        raise SettingError(f"data={path}: holds no record; give JSONL, one object a line")
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise SettingError(f"data={path}: line {number} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise SettingError(f"data={path}: line {number} is not a JSON object")
+    return record

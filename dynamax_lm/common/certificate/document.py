@@ -1,0 +1,212 @@
+"""The certificate: which threshold keeps which risk, how sure that is, and where it holds.
+
+Owns the whole record, its strict JSON form with a seal over it, and the question whether it speaks
+for a given run. Reading one computes again whatever follows from the stored losses. It knows no
+model and no lm-eval; who makes one is `certify`, who shows one is `harness`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from dynamax_lm.common.certificate.outcomes import CertifiedTask, GridPoint
+from dynamax_lm.common.certificate.records import (
+    CertificateError,
+    Record,
+    as_tuple,
+    check,
+    check_share,
+    check_texts,
+    whole,
+)
+from dynamax_lm.common.certificate.setup import Setting, TaskSetup, difference
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCHEMA = 2
+"""Version of the JSON form, raised when readers of the old one would misread it."""
+
+NOT_CERTIFIED = "not certified here"
+_SEAL = "seal"
+_MOST_LISTED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(Record):
+    """The outcome of one certification; a threshold of ``None`` says that nothing certified.
+
+    Attributes:
+        schema: version of this form.
+        metric: what the risk is of: ``agreement``, ``consistency`` or a metric of the task.
+        risk: the asked bound on the mean loss, in (0, 1).
+        delta: the asked bound on the probability that the mean loss exceeds it all the same.
+        threshold: the last of the grid that passed.
+        grid: every threshold tested, safest first; the last one failed unless the grid ended.
+        seed: of the draw of documents and the order in which units were looked at.
+        tasks: what was asked; the bound holds for each of them.
+        setting: the model and exits.
+        date: ISO 8601, UTC.
+        version: of dynamax_lm.
+    """
+
+    schema: int = SCHEMA
+    metric: str
+    risk: float
+    delta: float
+    threshold: float | None
+    grid: tuple[GridPoint, ...]
+    seed: int
+    tasks: tuple[CertifiedTask, ...]
+    setting: Setting
+    date: str
+    version: str
+
+    def __post_init__(self) -> None:
+        _check_schema(self.schema)
+        check_texts(self, "metric", "date", "version")
+        check_share("risk", self.risk)
+        check_share("delta", self.delta)
+        check(whole(self.seed, 0), "seed", self.seed, "not a whole number")
+        check(self.grid != (), "grid", [], "no threshold was tested")
+        check(self.tasks != (), "tasks", [], "no task")
+        if self.threshold is not None:
+            check_share("threshold", self.threshold, closed=True)
+        self._check_grid()
+        self._check_outcomes()
+
+    def _check_grid(self) -> None:
+        """The grid must be a fixed sequence, and the threshold the last of it that passed."""
+        thresholds = [point.threshold for point in self.grid]
+        falling = all(high > low for high, low in pairwise(thresholds))
+        check(falling, "grid", thresholds, "thresholds do not fall")
+        names = [task.setup.name for task in self.tasks]
+        for point in self.grid:
+            tested = [outcome.task for outcome in point.outcomes]
+            check(tested == names, "grid", tested, f"the tasks are {names}")
+        passed = [point.p_value <= self.delta for point in self.grid]
+        check(all(passed[:-1]), "grid", thresholds, "it goes on after a threshold that failed")
+        last = self.certified_thresholds[-1] if any(passed) else None
+        check(self.threshold == last, "threshold", self.threshold, f"the last to pass is {last}")
+
+    def _check_outcomes(self) -> None:
+        """Whatever follows from the losses is computed again."""
+        for task in self.tasks:
+            task.kind(self.metric)
+        for point in self.grid:
+            for task, outcome in zip(self.tasks, point.outcomes, strict=True):
+                outcome.verify(task, self.metric, self.risk, self.delta)
+
+    @property
+    def certified_thresholds(self) -> tuple[float, ...]:
+        """Every threshold that passed: the bound holds for all of them at once."""
+        return tuple(p.threshold for p in self.grid if p.p_value <= self.delta)
+
+    @property
+    def documents(self) -> int:
+        """All documents of all tasks."""
+        return sum(task.documents for task in self.tasks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, with a seal: the SHA-256 of all the others."""
+        plain = super().to_json()
+        return {**plain, _SEAL: _seal(plain)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """The certificate that `to_json` wrote.
+
+        Raises:
+            CertificateError: a field is missing, unknown, of another type, contradicts others or
+                what the losses give, or was changed after the certificate was sealed.
+        """
+        if not isinstance(data, Mapping):
+            raise CertificateError("certificate: it is not a JSON object")
+        _check_schema(data.get("schema"))
+        fields = {name: value for name, value in data.items() if name != _SEAL}
+        certificate = super().from_json(fields)
+        seal = data.get(_SEAL)
+        check(seal == _seal(fields), _SEAL, seal, "a field was changed after it was made")
+        return certificate
+
+    @classmethod
+    def read(cls, name: str, value: Any) -> Any:
+        """One field's value from JSON."""
+        if name == "grid":
+            return tuple(GridPoint.from_json(one) for one in as_tuple(name, value))
+        if name == "tasks":
+            return tuple(CertifiedTask.from_json(one) for one in as_tuple(name, value))
+        return Setting.from_json(value) if name == "setting" else value
+
+    def dumps(self) -> str:
+        """Strict JSON text."""
+        return json.dumps(self.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def loads(cls, text: str) -> Self:
+        """The certificate in JSON text.
+
+        Raises:
+            CertificateError: not JSON, or not a certificate.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise CertificateError(f"certificate: not JSON: {error}") from error
+        return cls.from_json(data)
+
+
+def _seal(plain: Mapping[str, Any]) -> str:
+    told = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _check_schema(schema: object) -> None:
+    if schema == SCHEMA:
+        return
+    if whole(schema) and int(schema) < SCHEMA:  # type: ignore[call-overload]
+        why = f"made by an older version (schema {schema}), which tested less; certify again"
+        raise CertificateError(f"certificate: {why}")
+    check(False, "schema", schema, f"this version reads schema {SCHEMA}")
+
+
+def why_not(
+    certificate: Certificate, *, task: TaskSetup, setting: Setting, threshold: float
+) -> str | None:
+    """Why the certificate does not speak for a result, in one line; ``None`` where it does.
+
+    Thresholds between two tested ones are not covered: exits change what later tokens see, so that
+    the risk need not be monotone in the threshold.
+
+    Args:
+        certificate: what was certified.
+        task: how the result's task asked.
+        setting: the model and exits of the run.
+        threshold: the run's.
+    """
+    if certificate.threshold is None:
+        bound = f"{certificate.metric} risk {certificate.risk:g} at delta {certificate.delta:g}"
+        return f"no threshold was certified for {bound}"
+    if reason := difference(certificate.setting, setting):
+        return reason
+    if threshold not in certificate.certified_thresholds:
+        return f"threshold is {threshold:g}, certified are {_listed(certificate)}"
+    setups = {one.setup.name: one.setup for one in certificate.tasks}
+    if task.name not in setups:
+        return f"the certificate is for {', '.join(sorted(setups))}"
+    if task.cached:
+        return "lm-eval's request cache holds other requests than the task renders now"
+    return difference(setups[task.name], task)
+
+
+def _listed(certificate: Certificate) -> str:
+    """The certified thresholds, in as few words as a line of a table bears."""
+    values = certificate.certified_thresholds
+    if len(values) > _MOST_LISTED:
+        return f"{len(values)} from {min(values):g} to {max(values):g}"
+    return ", ".join(f"{value:g}" for value in values)

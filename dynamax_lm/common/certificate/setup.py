@@ -1,0 +1,161 @@
+"""What a certificate's word depends on: the model and exits, and how a task asks.
+
+Owns the two records and how they differ. It does not know how either is read off a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dynamax_lm.common.certificate.records import (
+    Record,
+    as_tuple,
+    check,
+    check_digests,
+    check_texts,
+    check_texts_or_none,
+    whole,
+)
+
+_TOLD_APART = ("arguments", "rendering", "metrics")
+"""Mappings whose entries are compared one by one, so that a reason names the one that differs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(Record):
+    """The model and exits that were tested.
+
+    Attributes:
+        model: ``dynamax-mistral`` or ``dynamax-mamba``.
+        pretrained: hub id or folder, or ``tiny``. A name only: what is compared is ``weights``.
+        weights: digest of a sample of every tensor.
+        arguments: further model arguments that can change an answer and are not at their default,
+            such as ``{"revision": "v2"}``.
+        dtype: of the weights, such as ``torch.float32``.
+        exit_layers: ascending.
+        confidence: name of the measure.
+        skipped_state: what skipped layers remember.
+        heads: fingerprint of the trained heads, or ``None``.
+    """
+
+    model: str
+    pretrained: str
+    weights: str
+    arguments: Mapping[str, str]
+    dtype: str
+    exit_layers: tuple[int, ...]
+    confidence: str
+    skipped_state: str
+    heads: str | None
+
+    def __post_init__(self) -> None:
+        check_texts(self, "model", "pretrained", "weights", "dtype", "confidence", "skipped_state")
+        check_texts_or_none(self, "heads")
+        check_digests("arguments", self.arguments)
+        layers = self.exit_layers
+        check(layers != () and all(map(whole, layers)), "exit_layers", layers, "no layers")
+
+    @classmethod
+    def read(cls, name: str, value: Any) -> Any:
+        """One field's value from JSON."""
+        return as_tuple(name, value) if name == "exit_layers" else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSetup(Record):
+    """How a task asks: whatever of it can change a request or a score, but the documents.
+
+    Attributes:
+        name: the task's name.
+        version: of its configuration, as text.
+        output_type: lm-eval's request type.
+        num_fewshot: examples in front of each question.
+        generation_kwargs: stops, lengths and sampling as they were sent; ``None`` where nothing is
+            generated.
+        repeats: answers asked of each document.
+        apply_chat_template: whether questions are put into the model's chat template.
+        fewshot_as_multiturn: whether examples are turns of a conversation.
+        chat_template: digest of the template's text, or ``None``.
+        system_instruction: the system prompt, or ``None``.
+        rendering: for each part of the task that makes a request or a score (templates,
+            description, delimiters, filters, examples and the seed that draws them, ...) a digest;
+            functions count by their source.
+        metrics: of the task, each with whether higher is better.
+        cached: whether requests came from lm-eval's request cache and are not those that the task
+            renders now.
+    """
+
+    name: str
+    version: str
+    output_type: str
+    num_fewshot: int
+    generation_kwargs: Mapping[str, Any] | None
+    repeats: int
+    apply_chat_template: bool
+    fewshot_as_multiturn: bool
+    chat_template: str | None
+    system_instruction: str | None
+    rendering: Mapping[str, str]
+    metrics: Mapping[str, bool | None]
+    cached: bool = False
+
+    def __post_init__(self) -> None:
+        check_texts(self, "name", "version", "output_type")
+        check_texts_or_none(self, "chat_template", "system_instruction")
+        check(whole(self.num_fewshot, 0), "num_fewshot", self.num_fewshot, "not a count")
+        check(whole(self.repeats, 1), "repeats", self.repeats, "not a count")
+        options = self.generation_kwargs
+        known = options is None or isinstance(options, Mapping)
+        check(known, "generation_kwargs", options, "not a JSON object")
+        for name in ("apply_chat_template", "fewshot_as_multiturn", "cached"):
+            value = getattr(self, name)
+            check(isinstance(value, bool), name, value, "not true or false")
+        check_digests("rendering", self.rendering)
+        metrics = self.metrics
+        known = isinstance(metrics, Mapping) and all(
+            isinstance(name, str) and (higher is None or isinstance(higher, bool))
+            for name, higher in metrics.items()
+        )
+        check(known, "metrics", metrics, "not an object of true, false and null")
+
+
+def difference(certified: Record, here: Record) -> str | None:
+    """The first field in which two records of one kind differ, in words; names aside."""
+    then, now = (json.loads(json.dumps(one.to_json())) for one in (certified, here))
+    for name in then:
+        if name == "pretrained" or then[name] == now[name]:
+            continue
+        if name in _TOLD_APART:
+            part = next(
+                key for key in {**then[name], **now[name]} if _differs(key, then, now, name)
+            )
+            then, now, name = then[name], now[name], part
+            if part in ("seed", "examples"):
+                return f"few-shot {part} differ from those it was certified with"
+            if isinstance(certified, TaskSetup):
+                return f"{part} of the task is not what was certified"
+        if name == "weights":
+            return (
+                f"the weights are not those that were certified (here {now['pretrained']}, "
+                f"certified for {then['pretrained']})"
+            )
+        if name == "chat_template" and now.get(name) and then.get(name):
+            return "chat_template has another text than the one that was certified"
+        return f"{name} is {_short(now.get(name))}, certified for {_short(then.get(name))}"
+    return None
+
+
+def _differs(key: str, then: dict[str, Any], now: dict[str, Any], name: str) -> bool:
+    missing = object()
+    return bool(then[name].get(key, missing) != now[name].get(key, missing))
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split()) if isinstance(value, str) else text
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,206 @@
+"""What our commands share with lm-eval's: its options, its tasks, and one of our models on them.
+
+Owns the way from a command line to ``simple_evaluate``, as ``lm_eval`` itself goes it, so that the
+same options mean the same. It does not know what a command does with the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.hook import force
+
+if TYPE_CHECKING:
+    from dynamax_lm.models.lm import DynamaxLM
+
+SHARED = (
+    *("config", "model", "model_args", "tasks", "num_fewshot", "batch_size", "max_batch_size"),
+    *("device", "limit", "gen_kwargs", "apply_chat_template", "fewshot_as_multiturn"),
+    *("system_instruction", "include_path", "metadata", "seed", "trust_remote_code"),
+    *("confirm_run_unsafe_code", "output_path"),
+)
+"""Options of ``lm_eval run`` that can change a request or say where results go."""
+
+
+def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``lm_eval run`` that our commands take: lm-eval's own definitions of them."""
+    from lm_eval._cli.run import Run
+
+    theirs = Run(argparse.ArgumentParser().add_subparsers())._parser
+    group = parser.add_argument_group("as in lm_eval run")
+    known = {action.dest: action for action in theirs._actions}
+    for name in SHARED:
+        group._add_action(known[name])
+
+
+class Command:
+    """Options resolved as lm-eval resolves them: tasks found, defaults filled in.
+
+    Attributes:
+        config: lm-eval's own record of the run.
+        model_args: the model's arguments as given.
+        tasks: the task manager that found the tasks.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Read the options.
+
+        Args:
+            options: of :func:`add_lm_eval_options`, and any others.
+
+        Raises:
+            SettingError: a model that is not ours, no tasks or unknown ones, or a wrong value.
+        """
+        force()
+        from lm_eval.config.evaluate_config import EvaluatorConfig
+
+        from dynamax_lm.harness.plugin.bridge import MODELS
+
+        known = {field.name for field in fields(EvaluatorConfig)}
+        theirs = {name: value for name, value in vars(options).items() if name in known}
+        asked = dict(theirs.get("metadata") or {})
+        from_file = bool(theirs.get("config"))
+        if not from_file:
+            _check(theirs.get("model"), theirs.get("tasks"), theirs.get("limit"), MODELS)
+        try:
+            # lm-eval prints a configuration that it read from a file.
+            with redirect_stdout(sys.stderr):
+                self.config = EvaluatorConfig.from_cli(argparse.Namespace(**theirs))
+            if from_file:
+                _check(self.config.model, self.config.tasks, self.config.limit, MODELS)
+                asked = {
+                    name: value
+                    for name, value in self.config.metadata.items()
+                    if name not in self.config.model_args
+                }
+            # Never empty here: the task manager keeps a mapping of its own instead of an empty one.
+            self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
+            self.tasks = self.config.process_tasks(self._metadata)
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingError(_one_line(error)) from error
+        self._asked_metadata = asked
+        self.model_args: dict[str, Any] = dict(self.config.model_args)
+
+    def load(self, model_args: Mapping[str, Any]) -> DynamaxLM:
+        """The model, loaded as ``lm_eval`` loads it."""
+        from lm_eval.api.registry import get_model
+
+        config = self.config
+        lm: DynamaxLM = get_model(config.model).create_from_arg_obj(
+            dict(model_args),
+            {
+                "batch_size": config.batch_size,
+                "max_batch_size": config.max_batch_size,
+                "device": config.device,
+            },
+        )
+        return lm
+
+    def evaluate(
+        self, lm: DynamaxLM, model_args: Mapping[str, Any], **options: Any
+    ) -> dict[str, Any]:
+        """One evaluation of a loaded model, whose results say what ``lm_eval``'s would.
+
+        Args:
+            lm: the model, under the settings that ``model_args`` ask for.
+            model_args: what goes into the results.
+            **options: of ``simple_evaluate``, further ones and others than the command line has.
+        """
+        from lm_eval import simple_evaluate
+
+        config = self.config
+        seeds = config.seed
+        # lm-eval notes the model's arguments with each task that the manager builds.
+        self._metadata.clear()
+        self._metadata.update({**model_args, **self._asked_metadata})
+        given: dict[str, Any] = {
+            "model_args": dict(model_args),
+            "tasks": config.tasks,
+            "task_manager": self.tasks,
+            "num_fewshot": config.num_fewshot,
+            "batch_size": config.batch_size,
+            "max_batch_size": config.max_batch_size,
+            "device": config.device,
+            "limit": config.limit,
+            "gen_kwargs": config.gen_kwargs,
+            "system_instruction": config.system_instruction,
+            "apply_chat_template": config.apply_chat_template,
+            "fewshot_as_multiturn": config.fewshot_as_multiturn,
+            "random_seed": seeds[0],
+            "numpy_random_seed": seeds[1],
+            "torch_random_seed": seeds[2],
+            "fewshot_random_seed": seeds[3],
+            "confirm_run_unsafe_code": config.confirm_run_unsafe_code,
+        }
+        results: dict[str, Any] | None = simple_evaluate(model=lm, **given | options)
+        if results is None:
+            raise SettingError("this command runs in one process; start it without a launcher")
+        results["config"]["model"] = config.model
+        return results
+
+    @property
+    def checkpoint(self) -> str:
+        """Model and checkpoint as a folder's name."""
+        return folder_name(self.config.model, self.model_args.get("pretrained"))
+
+
+def _check(model: object, tasks: object, limit: float | None, models: Collection[str]) -> None:
+    """Refuses a run of no model of ours, no tasks, or no documents."""
+    if model not in models:
+        raise SettingError(f"--model {model or 'is missing'}: choose one of {', '.join(models)}")
+    if not tasks:
+        raise SettingError("--tasks is missing; dynamax_sample needs no network")
+    if limit is not None and not limit > 0:
+        raise SettingError(f"--limit {limit:g}: give at least one document")
+
+
+def folder_name(model: str, pretrained: object) -> str:
+    """Model and checkpoint as a folder's name, the checkpoint as lm-eval names it.
+
+    Args:
+        model: ``dynamax-mistral`` or ``dynamax-mamba``.
+        pretrained: as given; nothing stands for the model's own checkpoint.
+    """
+    from lm_eval.utils import sanitize_model_name
+
+    from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
+
+    known = {architecture.model: architecture.default for architecture in (ATTENTION, MAMBA2)}
+    return f"{model}__{sanitize_model_name(str(pretrained or known[model])).strip('_')}"
+
+
+def run_command(main: Callable[[list[str]], None]) -> None:
+    """Run ``main`` on the process's arguments; a wrong setting is one line and status 1."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as lm_eval does
+    force()
+    from lm_eval.utils import setup_logging
+
+    setup_logging(logging.WARNING)  # LMEVAL_LOG_LEVEL overrules
+    try:
+        main(sys.argv[1:])
+    except SettingError as error:
+        sys.exit(f"dynamax_lm: error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("\ndynamax_lm: interrupted\n")
+        sys.exit(130)  # 128 + SIGINT, as shells count
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """A JSON file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

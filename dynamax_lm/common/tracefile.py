@@ -1,0 +1,206 @@
+"""The trace folder: one JSON line a token, one file a task and rank.
+
+Owns the files' names, their form, and that they are whole or absent: rows go to a hidden temporary
+file, which takes its final name only when the task is done. It does not know of lm-eval or models.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.trace import AnswerTrace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class TraceLine(NamedTuple):
+    """One line of a trace file.
+
+    Attributes:
+        task: the task's name.
+        doc_id: the document, numbered as in lm-eval's samples.
+        request: index of the request in its document: the option of a multiple choice.
+        repeat: index of the repeat.
+        window: index of the window of a rolling likelihood; 0 elsewhere.
+        position: index of the token in its answer (or window), from 0.
+        token: the answer's token id.
+        emitted: what the exit emitted; differs from ``token`` only in scoring.
+        layers_used: decoder layers run for it, 1..L.
+        confidence: at the exit where it left, or at the last exit asked.
+        full_depth: full depth's most likely token after the same prefix.
+        prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
+            token's position in its whole sequence is ``prompt_tokens + position``.
+        reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
+            without it.
+        text_tokens: how many of the answer's tokens make its text, as in `AnswerTrace`; ``None``
+            for scored continuations.
+    """
+
+    task: str
+    doc_id: int
+    request: int
+    repeat: int
+    window: int
+    position: int
+    token: int
+    emitted: int
+    layers_used: int
+    confidence: float | None
+    full_depth: int | None
+    prompt_tokens: int
+    reference_pass: int | None = None
+    text_tokens: int | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the token is part of the text, not of the stop alone."""
+        return self.text_tokens is None or self.position < self.text_tokens
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """The line that a file holds.
+
+        Raises:
+            ValueError: a value is missing, unknown, or of another kind.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("a line is no JSON object")
+        if "text_tokens" not in data:
+            raise ValueError("written by an older version: rows lack text_tokens; run it again")
+        optional = cls._field_defaults
+        if set(data) - set(cls._fields) or set(cls._fields) - set(optional) - set(data):
+            raise ValueError(f"a line has the fields {', '.join(map(str, data))}"[:200])
+        for name, value in data.items():
+            if not _fits(name, value, name in _MAY_BE_NULL or name in optional):
+                raise ValueError(f"{name} is {json.dumps(value)[:40]}")
+        return cls(**data)
+
+
+_MAY_BE_NULL = frozenset({"confidence", "full_depth"})
+
+
+def _fits(name: str, value: object, may_be_null: bool) -> bool:
+    """Whether a value is of its field's kind: a name, a confidence, or a count."""
+    if value is None or isinstance(value, bool):
+        return value is None and may_be_null
+    if name == "task":
+        return isinstance(value, str)
+    if name == "confidence":
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, int) and value >= 0
+
+
+class TraceWriter:
+    """Streams one task's rows; use as a context manager, which commits or leaves nothing."""
+
+    def __init__(self, folder: Path, task: str, rank: int = 0, ranks: int = 1) -> None:
+        """Names the file; nothing is written before the context is entered.
+
+        Args:
+            folder: where trace files live; created if missing.
+            task: the task's name.
+            rank: this process's number among those that share the task.
+            ranks: how many share it.
+        """
+        self.task = task
+        self.path = folder / _file_name(task, rank, ranks)
+        self._ranks = ranks
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._file = self._partial.open("w", encoding="utf-8")
+        return self
+
+    def write(
+        self, doc_id: int, request: int, repeat: int, traces: tuple[AnswerTrace, ...]
+    ) -> None:
+        """Writes the rows of one answer, window by window."""
+        for window, trace in enumerate(traces):
+            for row in trace.rows():
+                line = TraceLine(
+                    *(self.task, doc_id, request, repeat, window),
+                    **row._asdict(),
+                    prompt_tokens=trace.prompt_tokens,
+                    text_tokens=trace.text_tokens,
+                )
+                self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self.path)
+                self._forget_other_splits()
+        finally:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def _forget_other_splits(self) -> None:
+        """Removes files of the same task split among another number of ranks: an older run's."""
+        keep = {_file_name(self.task, rank, self._ranks) for rank in range(self._ranks)}
+        for path in trace_files(self.path.parent, self.task):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the trace folder, and find out now rather than after the run whether it can be written.
+
+    Raises:
+        SettingError: it cannot be made, or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingError(
+            f"trace_dir={str(folder)!r} cannot be written: {why}; give a folder that can be"
+        ) from error
+
+
+def trace_files(folder: Path, task: str | None = None) -> list[Path]:
+    """The finished trace files in ``folder``, of one task or of all, sorted."""
+    stem = ".+" if task is None else re.escape(_stem(task))
+    pattern = re.compile(rf"trace_{stem}(\.rank\d+-of-\d+)?\.jsonl")
+    return sorted(path for path in folder.glob("trace_*.jsonl") if pattern.fullmatch(path.name))
+
+
+def read_trace(path: Path) -> Iterator[TraceLine]:
+    """The lines of one trace file, one at a time.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line is not a trace's.
+    """
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield TraceLine.from_json(json.loads(line))
+
+
+def _stem(task: str) -> str:
+    return re.sub(r"[^\w.+=-]", "_", task)
+
+
+def _file_name(task: str, rank: int, ranks: int) -> str:
+    part = f".rank{rank}-of-{ranks}" if ranks > 1 else ""
+    return f"trace_{_stem(task)}{part}.jsonl"

@@ -1,0 +1,156 @@
+"""The decoding loop: one token of every unfinished row at a time.
+
+Owns requests, how a token is chosen, and what a row has so far. It does not know tokenizers, stop
+strings or documents, nor where a reference comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.catchup import crowded
+from dynamax_lm.core.exit_probe import Reading
+from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.stack import Chunk, LayerStack
+
+
+class Chooser(Protocol):
+    """Chooses one row's next token; the same arguments always give the same token."""
+
+    def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
+        """The next token after ``answer``, from raw ``logits`` (1, V)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """A text to continue.
+
+    Attributes:
+        prompt: token ids, at least one.
+        max_new: most tokens to generate, at least 1.
+        stops: whether an answer that ends like this is finished; its last token counts.
+        chooser: how to choose a token; ``None`` takes the most likely one.
+        key: stands for all of the above in a memory: equal keys, equal full-depth answers.
+    """
+
+    prompt: tuple[int, ...]
+    max_new: int
+    stops: Callable[[Sequence[int]], bool]
+    chooser: Chooser | None = None
+    key: str | None = None
+
+    def finished(self, answer: Sequence[int]) -> bool:
+        """Whether nothing may follow ``answer``."""
+        return len(answer) >= self.max_new or self.stops(answer)
+
+
+@dataclass
+class Progress:
+    """One row's answer so far.
+
+    Attributes:
+        tokens: token ids.
+        layers_used: layers run for each, 1..L.
+        confidence: of each, where it left or was asked last.
+        exact: what an exact, separate full-depth state emits at each, where one is run beside.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    layers_used: list[int] = field(default_factory=list)
+    confidence: list[float | None] = field(default_factory=list)
+    exact: list[int] = field(default_factory=list)
+
+
+class Next:
+    """Chooses tokens for a chunk: cell i continues ``prefixes[i]`` of request ``owners[i]``."""
+
+    def __init__(
+        self, owners: Sequence[GenerateRequest], prefixes: Sequence[Sequence[int]]
+    ) -> None:
+        self._owners = owners
+        self._prefixes = prefixes
+        self.tokens = torch.zeros(len(owners), dtype=torch.long)
+
+    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
+        chosen = logits.argmax(-1)
+        for place, cell in enumerate(index.tolist()):
+            chooser = self._owners[cell].chooser
+            if chooser is not None:
+                chosen[place] = chooser(self._prefixes[cell], logits[place : place + 1])
+        return chosen
+
+    def emit(self, index: Tensor, logits: Tensor) -> None:
+        self.tokens[index.cpu()] = self.choose(index, logits).cpu()
+
+    def read(self) -> Reading:
+        """The tokens chosen; no probability was asked for."""
+        return Reading(torch.zeros(self.tokens.shape[0], 0), self.tokens)
+
+
+def answer_inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:
+    """The tokens fed to make the first ``steps`` tokens of ``answer``."""
+    return [request.prompt[-1], *answer[: steps - 1]]
+
+
+def decode(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    policy: ExitPolicy,
+    skipped_state: str,
+    advice: Advice | None,
+    thresholds: Sequence[float] | None = None,
+) -> None:
+    """Generate until every row has finished; a finished row is no longer run.
+
+    ``thresholds`` of each row take the place of the policy's own.
+    """
+    exact = stack.take(state, range(len(rows))) if policy.needs_target else None
+    bars = None if thresholds is None else policy.bars(thresholds).to(stack.device)
+    active = list(range(len(rows)))
+    while active:
+        last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
+        chunk = Chunk.of([[token] for token in last], active, stack.device)
+        owners = [requests[row] for row in active]
+        prefixes = [rows[row].tokens for row in active]
+        targets: Tensor | None = None
+        if exact is not None:
+            full = Next(owners, prefixes)
+            run_chunk(stack, exact, chunk, full)
+            targets = full.tokens.to(stack.device)
+            for row, token in zip(active, full.tokens.tolist(), strict=True):
+                rows[row].exact.append(token)
+        chosen = Next(owners, prefixes)
+        depths = run_chunk(
+            stack,
+            state,
+            chunk,
+            chosen,
+            policy=policy,
+            bars=None if bars is None else bars[active],
+            skipped_state=skipped_state,
+            targets=targets,
+            advice=advice,
+        )
+        steps = zip(
+            active,
+            chosen.tokens.tolist(),
+            depths.layers_used.tolist(),
+            depths.confidence.tolist(),
+            strict=True,
+        )
+        for row, token, used, sure in steps:
+            rows[row].tokens.append(token)
+            rows[row].layers_used.append(used)
+            rows[row].confidence.append(None if sure != sure else sure)
+        active = [row for row in active if not requests[row].finished(rows[row].tokens)]
+        catch_up(stack, state, [row for row in active if crowded(state.waiting.count(row))])

@@ -1,0 +1,185 @@
+"""Generation under exact state, from full depth's own answer.
+
+Owns how far an answer follows from a survey of full depth's own: as long as the exits emit its
+tokens, and one token further. From there a row is decoded alone. It does not know settings or
+documents.
+
+Which tokens wait does not matter to what an exact state says, and the ledger bills recomputation
+from depths alone; so a row may go on from a state in which nobody waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.core.exit_probe import Survey, survey
+from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.memory import Memory, digest
+from dynamax_lm.core.phase_timer import Phases
+from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.stack import Chunk, LayerStack
+
+
+def derive(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    *,
+    policy: ExitPolicy,
+    heads: TrainedHeads | None,
+    phases: Phases,
+    memory: Memory,
+) -> bool:
+    """Answer every request as decoding under ``recompute`` would; ``state`` stays as it is.
+
+    Args:
+        stack: the decoder.
+        state: of the prompts.
+        requests: what to continue; each has a key.
+        rows: filled with the answers.
+        policy: when a token leaves.
+        heads: trained heads, if any.
+        phases: where to add the seconds spent.
+        memory: what other thresholds left, and will find.
+
+    Returns:
+        Whether it did; not where the memory has no room for what must be kept.
+    """
+    with phases.measure("reference"):
+        answers = _full_depth(stack, state, requests, memory)
+        key = (digest(*(one.key for one in requests)), policy.exit_layers, policy.confidence, heads)
+        seen = memory.survey(
+            key, lambda: _survey(stack, state, requests, answers, policy=policy, heads=heads)
+        )
+    if seen is None:
+        return False
+    _keep_passes(seen, requests, answers, memory)
+    with phases.measure("answer"):
+        left = _follow(seen, requests, rows, answers, policy, heads)
+        memory.origins.derived += len(rows) - len(left)
+        memory.origins.partly += len(left)
+        if left:
+            _go_on(stack, state, requests, rows, left, policy, heads)
+    return True
+
+
+def _full_depth(
+    stack: LayerStack, state: Any, requests: Sequence[GenerateRequest], memory: Memory
+) -> list[tuple[int, ...]]:
+    """Full depth's own answers, decoded once."""
+    known = [memory.find_answer(request.key) for request in requests]
+    unknown = [number for number, answer in enumerate(known) if answer is None]
+    if unknown:
+        some = [requests[number] for number in unknown]
+        progress = [Progress() for _ in unknown]
+        decode(stack, stack.take(state, unknown), some, progress, FULL_DEPTH, "propagate", None)
+        for number, one in zip(unknown, progress, strict=True):
+            known[number] = tuple(one.tokens)
+            memory.keep_answer(requests[number].key, one.tokens)
+    return [answer or () for answer in known]
+
+
+def _survey(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    answers: Sequence[Sequence[int]],
+    *,
+    policy: ExitPolicy,
+    heads: TrainedHeads | None,
+) -> Survey:
+    """What every exit says after each prefix of full depth's answers."""
+    inputs = [
+        answer_inputs(request, answer, len(answer))
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    owners = [one for one, answer in zip(requests, answers, strict=True) for _ in answer]
+    prefixes = [answer[:step] for answer in answers for step in range(len(answer))]
+    readers = [Next(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
+    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    copy = stack.take(state, range(len(inputs)))
+    return survey(stack, copy, chunk, readers, policy=policy, heads=heads)
+
+
+def _keep_passes(
+    seen: Survey,
+    requests: Sequence[GenerateRequest],
+    answers: Sequence[Sequence[int]],
+    memory: Memory,
+) -> None:
+    """The survey is a full-depth pass over full depth's answers: none is needed again."""
+    emitted = iter(seen.full_depth.emitted.tolist())
+    for request, answer in zip(requests, answers, strict=True):
+        memory.keep_pass(request.key, answer, [next(emitted) for _ in answer])
+
+
+def _follow(
+    seen: Survey,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    answers: Sequence[Sequence[int]],
+    policy: ExitPolicy,
+    heads: TrainedHeads | None,
+) -> list[int]:
+    """Fill ``rows`` as far as they follow; those that are not finished then.
+
+    A token that runs every layer is the decoded answer's, whatever the survey's rounding.
+    """
+    reading, depths = seen.decide(policy, heads)
+    emitted, used = reading.emitted.tolist(), depths.layers_used.tolist()
+    wanted = [token for answer in answers for token in answer]
+    emitted = [
+        full if layers == seen.n_layers else token
+        for token, full, layers in zip(emitted, wanted, used, strict=True)
+    ]
+    sure = depths.confidence.tolist()
+    unfinished: list[int] = []
+    start = 0
+    for number, answer in enumerate(answers):
+        tokens = emitted[start : start + len(answer)]
+        pairs = enumerate(zip(tokens, answer, strict=True), start=1)
+        steps = next((step for step, (ours, full) in pairs if ours != full), len(answer))
+        row, part = rows[number], slice(start, start + steps)
+        row.tokens, row.layers_used = tokens[:steps], used[part]
+        row.confidence = list(sure[part])
+        row.exact = list(answer[:steps]) if policy.needs_target else []
+        if not requests[number].finished(row.tokens):
+            unfinished.append(number)
+        start += len(answer)
+    return unfinished
+
+
+def _go_on(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    numbers: Sequence[int],
+    policy: ExitPolicy,
+    heads: TrainedHeads | None,
+) -> None:
+    """Decode the rest of the answers ``numbers``, from a pass over what they have so far."""
+    some = [requests[number] for number in numbers]
+    begun = [rows[number] for number in numbers]
+    inputs = [
+        answer_inputs(request, row.tokens, len(row.tokens))
+        for request, row in zip(some, begun, strict=True)
+    ]
+    forked = stack.take(state, numbers)
+    chunk = Chunk.of(inputs, range(len(numbers)), stack.device)
+    advice = Advice.of(heads, len(numbers))
+    if policy.confidence == "head" and heads is not None and heads.along_tokens:
+        # The classifiers must have heard of these tokens, each of those that reached it.
+        owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
+        prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
+        again = Next(owners, prefixes)
+        run_chunk(
+            stack, forked, chunk, again, policy=policy, skipped_state="recompute", advice=advice
+        )
+    else:
+        run_chunk(stack, forked, chunk, None)
+    decode(stack, forked, some, begun, policy, "recompute", advice)

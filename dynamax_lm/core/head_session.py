@@ -1,0 +1,86 @@
+"""What the engine may ask of trained heads.
+
+Owns the protocol and the rule of how long heads remember: as long as one batch is answered, from
+the first step that may exit, whatever rows drop out meanwhile. Prompts, the reference and the
+oracle's full-depth passes ask no exits, and leave no trace in them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.stack import Chunk
+
+
+class TrainedHeads(Protocol):
+    """Classifiers and translators; an exit is named by its layer, 1..L-1."""
+
+    @property
+    def along_tokens(self) -> bool:
+        """Whether a confidence depends on the row's earlier tokens that were asked at the exit."""
+        ...
+
+    def new_state(self, rows: int) -> Any:
+        """An empty memory for a batch of ``rows`` rows."""
+        ...
+
+    def begin(self, state: Any, tokens: int) -> None:
+        """A pass of ``tokens`` tokens begins."""
+        ...
+
+    def confidence(
+        self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: Any
+    ) -> Tensor:
+        """(n,) in [0, 1]: how likely leaving is right; ``state`` has then seen these tokens.
+
+        Args:
+            layer: the exit.
+            hidden: (n, D) of the tokens asked.
+            rows: (n,) the batch's row of each; a row's tokens stand together, in order.
+            tokens: (n,) which of the pass's tokens these are.
+            state: of the batch.
+        """
+        ...
+
+    def translate(self, layer: int, hidden: Tensor) -> Tensor:
+        """(n, D) what the unembedding reads in place of ``hidden`` (n, D)."""
+        ...
+
+
+class Advice:
+    """Heads, what they remember of one batch, and which row each token of a pass belongs to.
+
+    Args:
+        heads: the heads.
+        rows: rows of the batch.
+    """
+
+    def __init__(self, heads: TrainedHeads, rows: int) -> None:
+        self._heads = heads
+        self._state = heads.new_state(rows)
+        self._rows: Tensor | None = None
+
+    @classmethod
+    def of(cls, heads: TrainedHeads | None, rows: int) -> Advice | None:
+        """Heads at the beginning of a batch, or ``None`` without heads."""
+        return None if heads is None else cls(heads, rows)
+
+    def begin(self, chunk: Chunk, cells: Tensor) -> None:
+        """A pass over ``cells`` (N,) of ``chunk`` begins, whose rows are the batch's."""
+        rows = torch.tensor(chunk.rows, device=cells.device)
+        self._rows = rows[cells // chunk.width]
+        self._heads.begin(self._state, cells.shape[0])
+
+    def ask(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
+        """(n,) confidences at an exit of the pass's tokens ``index`` (n,), whose state advances."""
+        assert self._rows is not None, "begin() comes before the first question of a pass"
+        return self._heads.confidence(
+            layer, hidden, rows=self._rows[index], tokens=index, state=self._state
+        )
+
+    def translate(self, layer: int, hidden: Tensor) -> Tensor:
+        """(n, D) what the unembedding reads in place of ``hidden`` (n, D)."""
+        return self._heads.translate(layer, hidden)

@@ -1,0 +1,402 @@
+"""What tokens cost: FLOPs in closed form, from a configuration's numbers alone.
+
+Owns the count. It does not know weights, tensors, tokens or thresholds, and imports no torch.
+
+Convention, written into every result as ``CONVENTION``: 2 per multiply-add. Counted are the matrix
+products, attention's two products over the keys a token really sees, the depthwise convolution, and
+the SSM step. The last is 5 per state element: decay, outer product and sum advance the state (3),
+product and sum read it out (2). Elementwise work (rotary embedding, softmax, activations, gates,
+biases, residual sums, the layers' own norms, the argmax of an exit) is not counted, except what an
+exit adds on its own account: its norm (4 per element: square, sum, scale, weight) and saturation's
+cosine (6 per element: three dot products). Looking up an embedding costs 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from dynamax_lm.core.catchup import reached
+from dynamax_lm.core.trace import Bill
+
+CONVENTION = (
+    "FLOPs, 2 per multiply-add: matrix products, attention over the keys a token really sees "
+    "(causal and windowed), depthwise convolution, and the SSM in its recurrent form at 5 per "
+    "state element (advance 3, read-out 2), in the prompt too. Elementwise work is not counted, "
+    "except the norm (4 per element) and cosine (6 per element) of exits and emission; embedding "
+    "lookups cost 0. Each exit asked is billed; a vocabulary projection made by a check is reused "
+    "for the emission. flops_saved is net: 1 - spent / full depth."
+)
+
+_NORM_OPS = 4
+_COSINE_OPS = 6
+_ADVANCE_OPS = 3
+_READ_OUT_OPS = 2
+
+_READS_LOGITS = frozenset({"top_prob", "margin", "entropy", "patience"})
+_READS_NO_LOGITS = frozenset({"saturation", "oracle", "head"})
+
+
+class LayerCosts(Protocol):
+    """FLOPs of one architecture's parts, for one token, batch independent."""
+
+    @property
+    def n_layers(self) -> int:
+        """L, decoder layers; at least 1."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """D, elements of the residual stream."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """V, rows of the vocabulary projection."""
+        ...
+
+    def layer(self, position: int) -> int:
+        """One layer for the token at ``position``, counted from 0 in its whole sequence."""
+        ...
+
+    def prompt(self, tokens: int) -> int:
+        """All layers for positions 0..tokens-1, without a final norm or projection."""
+        ...
+
+    def skipped(self, skipped_state: str) -> int:
+        """The state of one skipped layer for one token.
+
+        Raises:
+            ValueError: this architecture has no such ``skipped_state``.
+        """
+        ...
+
+
+def norm_flops(costs: LayerCosts) -> int:
+    """One norm over the residual stream."""
+    return _NORM_OPS * costs.width
+
+
+def unembed_flops(costs: LayerCosts) -> int:
+    """One vocabulary projection, without its norm."""
+    return 2 * costs.width * costs.vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCosts:
+    """A decoder of grouped-query attention and a gated feed-forward block (Mistral, Llama).
+
+    Attributes:
+        n_layers: L, at least 1.
+        width: D.
+        feedforward: width of the gated feed-forward block.
+        query_heads: heads of Q.
+        kv_heads: heads of K and of V.
+        head_dim: width of one head.
+        vocabulary: V.
+        window: keys a token sees at most, itself included; ``None`` without a sliding window.
+    """
+
+    n_layers: int
+    width: int
+    feedforward: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    window: int | None = None
+
+    @classmethod
+    def from_config(cls, config: Any) -> AttentionCosts:
+        """Read the attributes of a transformers ``MistralConfig`` or ``LlamaConfig``."""
+        heads: int = config.num_attention_heads
+        kv_heads: int | None = getattr(config, "num_key_value_heads", None)
+        head_dim: int | None = getattr(config, "head_dim", None)
+        return cls(
+            n_layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            feedforward=config.intermediate_size,
+            query_heads=heads,
+            kv_heads=heads if kv_heads is None else kv_heads,
+            head_dim=config.hidden_size // heads if head_dim is None else head_dim,
+            vocabulary=config.vocab_size,
+            window=getattr(config, "sliding_window", None),
+        )
+
+    @property
+    def kv_projections(self) -> int:
+        """The K and V projections."""
+        return 2 * 2 * self.width * self.kv_heads * self.head_dim
+
+    @property
+    def projections(self) -> int:
+        """All that does not depend on the context: Q, K, V, output, gate, up and down."""
+        attention = 2 * 2 * self.width * self.query_heads * self.head_dim
+        return attention + self.kv_projections + 3 * 2 * self.width * self.feedforward
+
+    @property
+    def context_per_key(self) -> int:
+        """Scores and weighted values, for one key that a token sees."""
+        return 2 * 2 * self.query_heads * self.head_dim
+
+    def keys(self, position: int) -> int:
+        """Keys that the token at ``position`` sees, itself included."""
+        return position + 1 if self.window is None else min(position + 1, self.window)
+
+    def layer(self, position: int) -> int:
+        """One layer for the token at ``position``, counted from 0."""
+        return self.projections + self.context_per_key * self.keys(position)
+
+    def prompt(self, tokens: int) -> int:
+        """All layers for positions 0..tokens-1, each at its real context."""
+        growing = tokens if self.window is None else min(tokens, self.window)
+        keys = growing * (growing + 1) // 2 + (tokens - growing) * (self.window or 0)
+        return self.n_layers * (tokens * self.projections + self.context_per_key * keys)
+
+    def skipped(self, skipped_state: str) -> int:
+        """``propagate``: the K and V projections; ``copy_kv``: nothing but bytes.
+
+        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
+
+        Raises:
+            ValueError: another ``skipped_state``.
+        """
+        if skipped_state == "propagate":
+            return self.kv_projections
+        if skipped_state in {"copy_kv", "recompute"}:
+            return 0
+        raise ValueError(f"attention has no skipped_state {skipped_state!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mamba2Costs:
+    """A decoder of Mamba-2 blocks, counted in their recurrent form.
+
+    A parallel scan spends more for speed; like the reference it is billed as the recurrence, so
+    that a number does not depend on how a prompt was cut into chunks.
+
+    Attributes:
+        n_layers: L, at least 1.
+        width: D.
+        inner: width of x, of the gate and of the output: heads times head width.
+        heads: SSM heads, one dt each.
+        groups: groups of B and C.
+        state_size: SSM state elements per inner channel.
+        kernel: width of the convolution.
+        vocabulary: V.
+    """
+
+    n_layers: int
+    width: int
+    inner: int
+    heads: int
+    groups: int
+    state_size: int
+    kernel: int
+    vocabulary: int
+
+    @classmethod
+    def from_config(cls, config: Any) -> Mamba2Costs:
+        """Read the attributes of a transformers ``Mamba2Config``."""
+        return cls(
+            n_layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            inner=int(config.expand * config.hidden_size),
+            heads=config.num_heads,
+            groups=config.n_groups,
+            state_size=config.state_size,
+            kernel=config.conv_kernel,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.inner + 2 * self.groups * self.state_size
+
+    @property
+    def state_projection(self) -> int:
+        """The columns of in_proj that the state reads: x, B, C and dt."""
+        return 2 * self.width * (self.channels + self.heads)
+
+    @property
+    def gate_projection(self) -> int:
+        """The remaining columns of in_proj."""
+        return 2 * self.width * self.inner
+
+    @property
+    def convolution(self) -> int:
+        """The depthwise convolution over x, B and C."""
+        return 2 * self.kernel * self.channels
+
+    @property
+    def advance(self) -> int:
+        """The SSM state's step: decay, outer product, sum."""
+        return _ADVANCE_OPS * self.inner * self.state_size
+
+    @property
+    def read_out(self) -> int:
+        """The SSM's output: product with C, sum."""
+        return _READ_OUT_OPS * self.inner * self.state_size
+
+    @property
+    def out_projection(self) -> int:
+        """out_proj."""
+        return 2 * self.inner * self.width
+
+    def layer(self, position: int) -> int:
+        """One layer; the same at every position."""
+        return (
+            self.state_projection
+            + self.gate_projection
+            + self.convolution
+            + self.advance
+            + self.read_out
+            + self.out_projection
+        )
+
+    def prompt(self, tokens: int) -> int:
+        """All layers for ``tokens`` positions, in recurrent form."""
+        return self.n_layers * tokens * self.layer(0)
+
+    def skipped(self, skipped_state: str) -> int:
+        """``propagate``: x, B, C, dt, convolution and state step; ``freeze``: nothing.
+
+        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
+
+        The convolution is billed whole: its window must hold C as well.
+
+        Raises:
+            ValueError: another ``skipped_state``.
+        """
+        if skipped_state == "propagate":
+            return self.state_projection + self.convolution + self.advance
+        if skipped_state in {"freeze", "recompute"}:
+            return 0
+        raise ValueError(f"Mamba-2 has no skipped_state {skipped_state!r}")
+
+
+class ExitExtras(NamedTuple):
+    """FLOPs of what is trained for one exit, for one token.
+
+    Attributes:
+        classifier: its norm and classifier, paid whenever confidence ``head`` asks.
+        translator: paid whenever this exit's logits are made: at each check that reads them, else
+            at the emission.
+    """
+
+    classifier: int = 0
+    translator: int = 0
+
+
+class _Depth(NamedTuple):
+    """What a token pays beside its layers when it leaves at one depth."""
+
+    checks: int
+    projection: int
+    propagation: int
+
+
+class Ledger:
+    """Bills answers under one exit rule.
+
+    Args:
+        costs: the architecture.
+        exit_layers: ascending, each in 1..L-1; empty for full depth.
+        confidence: name of the measure.
+        skipped_state: what skipped layers remember.
+        exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
+
+    Raises:
+        ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
+            the architecture lacks.
+    """
+
+    def __init__(
+        self,
+        costs: LayerCosts,
+        *,
+        exit_layers: Sequence[int] = (),
+        confidence: str = "top_prob",
+        skipped_state: str = "propagate",
+        exit_extras: Sequence[ExitExtras] = (),
+    ) -> None:
+        exits = tuple(exit_layers)
+        if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
+            raise ValueError(f"exits ascend within 1..{costs.n_layers - 1}, got {exits}")
+        if confidence not in _READS_LOGITS | _READS_NO_LOGITS:
+            raise ValueError(f"no measure {confidence!r}")
+        if len(exit_extras) not in {0, len(exits)}:
+            raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
+        self._costs = costs
+        self._recompute = bool(exits) and skipped_state == "recompute"
+        self._depths = self._tariff(exits, confidence, skipped_state, exit_extras)
+
+    def _tariff(
+        self,
+        exits: tuple[int, ...],
+        confidence: str,
+        skipped_state: str,
+        extras: Sequence[ExitExtras],
+    ) -> dict[int, _Depth]:
+        costs = self._costs
+        emission = norm_flops(costs) + unembed_flops(costs)
+        reads_logits = confidence in _READS_LOGITS
+        per_skipped = costs.skipped(skipped_state) if exits else 0
+        depths: dict[int, _Depth] = {}
+        checks = 0
+        for asked, layer in enumerate(exits):
+            if reads_logits:
+                checks += emission
+            elif confidence == "saturation" and asked:  # nothing to compare at the first exit
+                checks += _COSINE_OPS * costs.width
+            extra = extras[asked] if extras else ExitExtras()
+            if confidence == "head":
+                checks += extra.classifier
+            if reads_logits:
+                checks += extra.translator
+            state = (costs.n_layers - layer) * per_skipped
+            projection = 0 if reads_logits else emission + extra.translator
+            depths[layer] = _Depth(checks, projection, state)
+        depths[costs.n_layers] = _Depth(checks, emission, 0)
+        return depths
+
+    def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> Bill:
+        """The bill of one answer, as if it were alone.
+
+        Args:
+            prompt_tokens: tokens prefilled at full depth: the prompt without its last token. The
+                answer's token i is therefore emitted at position ``prompt_tokens + i``.
+            layers_used: layers run for each of the answer's tokens: an exit's, or L.
+
+        Raises:
+            ValueError: a depth that is neither an exit nor L, or a negative ``prompt_tokens``.
+        """
+        if prompt_tokens < 0:
+            raise ValueError(f"prompt_tokens is at least 0, got {prompt_tokens}")
+        costs = self._costs
+        layers = checks = projection = propagation = recomputation = full_depth = 0
+        in_the_end = reached(layers_used, costs.n_layers) if self._recompute else layers_used
+        pairs = zip(layers_used, in_the_end, strict=True)
+        for position, (used, final) in enumerate(pairs, start=prompt_tokens):
+            depth = self._depths.get(used)
+            if depth is None:
+                raise ValueError(f"a token leaves at {sorted(self._depths)}, not at layer {used}")
+            layer = costs.layer(position)
+            layers += used * layer
+            full_depth += costs.n_layers * layer
+            checks += depth.checks
+            projection += depth.projection
+            propagation += depth.propagation
+            recomputation += (final - used) * layer
+        full_depth += len(layers_used) * self._depths[costs.n_layers].projection
+        return Bill(
+            prompt=costs.prompt(prompt_tokens),
+            layers=layers,
+            checks=checks,
+            projection=projection,
+            propagation=propagation,
+            recomputation=recomputation,
+            full_depth=full_depth,
+        )

@@ -1,0 +1,200 @@
+"""What full depth would have generated, from the answers that the exits gave.
+
+Owns the reference's short cut: tokens that are full depth's by definition need no reference; one
+parallel full-depth pass over the emitted tokens says the others, and full depth generates further
+only from the first disagreement. It does not know tokenizers, stop strings or documents.
+
+In low precision the pass rounds otherwise than single steps do. How often it differs on tokens that
+need no reference is the noise of all that it says of the others; it is therefore made for every
+row, those in which no token left too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.policy import FULL_DEPTH
+from dynamax_lm.core.stack import Chunk, LayerStack
+
+
+class Likeness(NamedTuple):
+    """What full depth says of one answer; ``None`` without a reference.
+
+    Attributes:
+        tokens: what it emits after each prefix of the answer.
+        again: what the parallel pass emits, where ``tokens`` is known without it, else ``None``.
+        answer: its own answer.
+    """
+
+    tokens: Sequence[int] | None = None
+    again: Sequence[int | None] | None = None
+    answer: Sequence[int] | None = None
+
+
+def compare(
+    stack: LayerStack,
+    state: Any,
+    mark: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    skipped_state: str,
+    memory: Memory | None,
+) -> list[Likeness]:
+    """Hold every row's answer against full depth.
+
+    Args:
+        stack: the decoder.
+        state: of the rows; what it has seen after ``mark`` is forgotten.
+        mark: where it had seen the prompts.
+        requests: of each row.
+        rows: the answers.
+        skipped_state: what skipped layers remembered.
+        memory: what earlier runs left to share.
+    """
+    passes = _passes(stack, state, mark, requests, rows, memory)
+    known = [_known(row, stack.n_layers, skipped_state) for row in rows]
+    full_depth = [
+        [other if own is None else own for own, other in zip(owns, others, strict=True)]
+        for owns, others in zip(known, passes, strict=True)
+    ]
+    again = [
+        [None if own is None else other for own, other in zip(owns, others, strict=True)]
+        for owns, others in zip(known, passes, strict=True)
+    ]
+    answers = _answers(stack, state, mark, requests, rows, full_depth, memory)
+    return [Likeness(*one) for one in zip(full_depth, again, answers, strict=True)]
+
+
+def _known(row: Progress, n_layers: int, skipped_state: str) -> list[int | None]:
+    """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
+    exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
+    owns = by_definition(row.layers_used, n_layers, skipped_state)
+    return [
+        token if own else other for token, own, other in zip(row.tokens, owns, exact, strict=True)
+    ]
+
+
+def _passes(
+    stack: LayerStack,
+    state: Any,
+    mark: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    memory: Memory | None,
+) -> list[Sequence[int]]:
+    """What a full-depth pass over each answer emits; one where rows of a request say the same."""
+    said = [(id(request), tuple(row.tokens)) for request, row in zip(requests, rows, strict=True)]
+    found: dict[tuple[int, tuple[int, ...]], Sequence[int]] = {}
+    if memory is not None:
+        for one, request in zip(said, requests, strict=True):
+            kept = memory.find_pass(request.key, one[1])
+            if kept is not None:
+                found[one] = kept
+    numbers = list({one: number for number, one in enumerate(said) if one not in found}.values())
+    if numbers:
+        stack.rewind(state, mark)
+        for number, emitted in zip(
+            numbers, _parallel(stack, state, requests, rows, numbers), strict=True
+        ):
+            found[said[number]] = emitted
+            if memory is not None:
+                memory.keep_pass(requests[number].key, rows[number].tokens, emitted)
+    return [found[one] for one in said]
+
+
+def _parallel(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    numbers: Sequence[int],
+) -> list[list[int]]:
+    """What full depth emits after each prefix of the answers ``numbers``, in one pass."""
+    inputs = [
+        answer_inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
+        for number in numbers
+    ]
+    owners = [requests[number] for number in numbers for _ in rows[number].tokens]
+    prefixes = [
+        rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
+    ]
+    chosen = Next(owners, prefixes)
+    run_chunk(stack, state, Chunk.of(inputs, numbers, stack.device), chosen)
+    tokens = iter(chosen.tokens.tolist())
+    return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
+
+
+def _answers(
+    stack: LayerStack,
+    state: Any,
+    mark: Any,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    full_depth: Sequence[Sequence[int]],
+    memory: Memory | None,
+) -> list[list[int]]:
+    """Full depth's own answers: the emitted one, or from the first disagreement full depth's own.
+
+    Rows of one request share an answer wherever it begins as they do; in low precision it may not.
+    """
+    begun = [_begun(row.tokens, full) for row, full in zip(rows, full_depth, strict=True)]
+    found: defaultdict[int, list[list[int]]] = defaultdict(list)
+    for request, row, begin in zip(requests, rows, begun, strict=True):
+        kept = None if memory is None else memory.find_answer(request.key)
+        if kept is not None:
+            found[id(request)].append(list(kept))
+        if begin == row.tokens or request.finished(begin):
+            found[id(request)].append(begin)
+    answers: dict[int, list[int]] = {}
+    while True:
+        for number, (request, row, begin) in enumerate(zip(requests, rows, begun, strict=True)):
+            whole = begin == row.tokens
+            fitting = [one for one in found[id(request)] if one[: len(begin)] == begin]
+            if whole or fitting:
+                answers[number] = begin if whole else fitting[0]
+        left = {id(requests[n]): n for n in range(len(rows)) if n not in answers}
+        if not left:
+            break
+        numbers = list(left.values())
+        stack.rewind(state, mark)
+        for number, answer in zip(
+            numbers, _continue(stack, state, requests, begun, numbers), strict=True
+        ):
+            found[id(requests[number])].append(answer)
+    if memory is not None:
+        for request in requests:
+            memory.keep_answer(request.key, found[id(request)][0])
+    return [answers[number] for number in range(len(rows))]
+
+
+def _begun(tokens: Sequence[int], full_depth: Sequence[int]) -> list[int]:
+    """Full depth's own answer up to the first token that is not the emitted one."""
+    pairs = enumerate(zip(tokens, full_depth, strict=True))
+    differs = next((step for step, (ours, full) in pairs if ours != full), None)
+    return list(tokens) if differs is None else [*tokens[:differs], full_depth[differs]]
+
+
+def _continue(
+    stack: LayerStack,
+    state: Any,
+    requests: Sequence[GenerateRequest],
+    begun: Sequence[Sequence[int]],
+    numbers: Sequence[int],
+) -> list[list[int]]:
+    """The answers ``numbers`` from where they were ``begun`` to their ends, at full depth."""
+    inputs = [
+        answer_inputs(requests[number], begun[number], len(begun[number])) for number in numbers
+    ]
+    forked = stack.take(state, numbers)
+    chunk = Chunk.of(inputs, range(len(numbers)), stack.device)
+    run_chunk(stack, forked, chunk, None)
+    progress = [Progress(tokens=list(begun[number])) for number in numbers]
+    some = [requests[number] for number in numbers]
+    decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)
+    return [one.tokens for one in progress]

@@ -1,0 +1,148 @@
+"""What can be said of a checkpoint from its configuration, before any weights load.
+
+Owns the names of checkpoints, the architectures that are taken, and one clear line for each that
+is not. It does not load weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.common.errors import SettingError
+
+_SAMPLED = 64
+"""Numbers of each tensor, twice, that identify weights."""
+
+TINY = "tiny"
+"""The embedded model of each architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A family of checkpoints.
+
+    Attributes:
+        name: ``attention`` or ``mamba2``.
+        model: the lm-eval model that runs it.
+        default: the checkpoint of the paper.
+        types: transformers' ``model_type`` values taken.
+        folder: of the embedded model, inside the package.
+    """
+
+    name: str
+    model: str
+    default: str
+    types: tuple[str, ...]
+    folder: str
+
+
+ATTENTION = Architecture(
+    "attention", "dynamax-mistral", "mistralai/Mistral-7B-v0.3", ("mistral", "llama"), "mistral"
+)
+MAMBA2 = Architecture(
+    "mamba2", "dynamax-mamba", "mistralai/Mamba-Codestral-7B-v0.1", ("mamba2",), "mamba"
+)
+
+
+def resolve_name(pretrained: str, architecture: Architecture) -> str:
+    """The folder or hub id behind ``pretrained``.
+
+    Raises:
+        SettingError: a path that does not exist.
+    """
+    if pretrained == TINY:
+        return str(Path(__file__).parent / "tiny" / architecture.folder)
+    looks_like_path = pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1
+    path = Path(os.path.expanduser(pretrained))
+    if looks_like_path and not path.is_dir():
+        raise SettingError(
+            f"pretrained={pretrained!r}: no such folder; give a folder with a config.json and "
+            f"safetensors, a hub id, or 'tiny'"
+        )
+    return str(path) if path.is_dir() else pretrained
+
+
+def unreachable(pretrained: str, error: Exception) -> SettingError:
+    """One line for a checkpoint whose files cannot be had."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return SettingError(
+        f"pretrained={pretrained!r} cannot be loaded: neither a folder with a model here nor to be "
+        f"had from the hub (offline, misspelt, or gated?): {first[:200]}; "
+        f"pretrained=tiny needs no network"
+    )
+
+
+def check_config(config: Any, architecture: Architecture) -> None:
+    """Refuse what the layer stacks cannot run.
+
+    Raises:
+        SettingError: another architecture, or a variant that would break decode = re-score.
+    """
+    kind = getattr(config, "model_type", None)
+    if kind not in architecture.types:
+        other = next((a for a in (ATTENTION, MAMBA2) if kind in a.types), None)
+        use = f"; use --model {other.model}" if other else ""
+        raise SettingError(
+            f"{architecture.model} runs model_type {' or '.join(architecture.types)}, and this "
+            f"checkpoint has model_type {kind!r}{use}"
+        )
+    if architecture is ATTENTION:
+        rope = getattr(config, "rope_parameters", None) or {}
+        rope_type = rope.get("rope_type", "default")
+        if rope_type in {"dynamic", "longrope"}:
+            raise SettingError(
+                f"rope_type {rope_type!r} changes a token's angles as the text grows, so that "
+                f"decoding and scoring differ; only rope types that do not depend on length are run"
+            )
+    else:
+        low = getattr(config, "time_step_limit", (0.0, float("inf")))[0]
+        if low > 0.0:
+            raise SettingError(
+                f"time_step_limit starts at {low}: pads would decay the state; only 0 is run"
+            )
+
+
+def check_attention(implementation: object) -> None:
+    """Refuse attention kernels that take no per-query mask.
+
+    Raises:
+        SettingError: not ``sdpa`` or ``eager``.
+    """
+    if implementation not in {None, "sdpa", "eager"}:
+        raise SettingError(
+            f"attn_implementation={implementation!r} cannot run rows that left at different "
+            f"layers; use sdpa (default) or eager"
+        )
+
+
+def sample_weights(model: Any) -> str:
+    """A digest of numbers of every tensor that is saved: weights trained anew have another.
+
+    A name does not identify weights: a folder's may change. Of each parameter and each buffer that
+    a checkpoint holds, the first numbers count and as many more, spread evenly over it; a tensor
+    changed elsewhere alone is not noticed.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in _saved_tensors(model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().flatten()
+            apart = max(1, flat.shape[0] // _SAMPLED)
+            for some in (flat[:_SAMPLED], flat[::apart][:_SAMPLED], flat[-1:]):
+                digest.update(some.to("cpu").float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _saved_tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """Parameters, and buffers such as the weights of some quantised layers."""
+    yield from model.named_parameters()
+    for module_name, module in model.named_modules():
+        passing = module._non_persistent_buffers_set  # such as rotary angles, computed anew
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in passing:
+                yield f"{module_name}.{name}", buffer

@@ -1,0 +1,183 @@
+"""The products of one model's layers: chosen once a shape, arranged, and called.
+
+Owns which layers of a model share a choice, and what is remembered of it in this process. It does
+not know how a choice is made, nor which products a layer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dynamax_lm.decoders.cpu.pages import page_out
+from dynamax_lm.decoders.cpu.product_choice import AUTO, UNPACKED, Choice, choose
+from dynamax_lm.decoders.cpu.products import (
+    Packed,
+    can_call,
+    can_pack,
+    computes_alone,
+    is_plain,
+    project_trusted,
+    unpacked,
+)
+
+_WORTH_MEASURING = 1 << 16
+"""Elements of a weight. The time of a smaller product is that of its call: ``F.linear`` is kept."""
+
+
+class Slot(NamedTuple):
+    """Where a linear layer sits.
+
+    Attributes:
+        parent: the module that has it.
+        name: its attribute there.
+        cut: where its outputs are parted; 0 for nowhere.
+        stays: whether its weight must stay as it lies.
+    """
+
+    parent: nn.Module
+    name: str
+    cut: int = 0
+    stays: bool = False
+
+    @property
+    def linear(self) -> Any:
+        """The layer."""
+        return getattr(self.parent, self.name)
+
+
+class Kind(NamedTuple):
+    """Layers that share a choice: shape (E, D), number format, and how they may lie."""
+
+    outputs: int
+    inputs: int
+    dtype: torch.dtype
+    cut: int
+    stays: bool
+
+
+class Known(NamedTuple):
+    """A choice of this process, and for what it was made."""
+
+    kind: Kind
+    batch: int
+    threads: int
+    asked: str
+
+
+Choices = dict[Kind, Choice]
+_known: dict[Known, Choice] = {}
+"""Measured once a process: a second model takes the same products."""
+
+
+class ChosenProducts:
+    """How the layers of one model are to be multiplied.
+
+    Args:
+        asked: what was asked for.
+        batch: rows that it was chosen for.
+        choices: by kind of layer.
+        layers: how many layers there are of each.
+    """
+
+    def __init__(
+        self, asked: str, batch: int, choices: Mapping[Kind, Choice], layers: Mapping[Kind, int]
+    ) -> None:
+        self._asked, self._batch = asked, batch
+        self._choices, self._layers = choices, layers
+        self._unpacked = {
+            (kind.outputs, kind.inputs): choice
+            for kind, choice in choices.items()
+            if UNPACKED in {choice.one_row, choice.more_rows}
+        }
+
+    def project(self, linear: nn.Module, rows: Tensor) -> Tensor:
+        """``linear(rows)`` for rows (N, D), to rounding."""
+        if self._unpacked and is_plain(linear):
+            weight = linear.weight
+            choice = self._unpacked.get((weight.shape[0], weight.shape[1]))
+            if choice is not None and can_call(weight) and computes_alone(rows, weight):
+                name = choice.one_row if rows.shape[0] == 1 else choice.more_rows
+                if name == UNPACKED:
+                    return unpacked(rows, weight, linear.bias)
+        return project_trusted(linear, rows)
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, shape by shape, for the results and the benchmark."""
+        return {
+            "asked": self._asked,
+            "batch": self._batch,
+            "threads": torch.get_num_threads(),
+            "shapes": [
+                {
+                    "outputs": kind.outputs,
+                    "inputs": kind.inputs,
+                    "dtype": str(kind.dtype).removeprefix("torch."),
+                    "layers": self._layers[kind],
+                }
+                | choice.describe()
+                for kind, choice in self._choices.items()
+            ],
+        }
+
+
+NOTHING_CHOSEN = ChosenProducts(AUTO, 1, {}, {})
+"""Every product is the layer's own."""
+
+
+def choose_products(
+    slots: Sequence[Slot],
+    *,
+    batch: int,
+    asked: str = AUTO,
+    arrange: bool = True,
+    share: Callable[[Choices], Choices] = lambda choices: choices,
+) -> ChosenProducts:
+    """Measure, choose, and arrange the weights where that was chosen, for good.
+
+    Args:
+        slots: the layers.
+        batch: rows that will be run at a time, at least 1.
+        asked: ``auto``, ``packed`` or ``plain``.
+        arrange: whether layers may be replaced; if not, every weight stays as it lies.
+        share: takes this process's choices, and gives those that all processes of a run go by.
+    """
+    groups: dict[Kind, list[Slot]] = {}
+    for slot in slots:
+        if _can_choose(slot.linear):
+            weight = slot.linear.weight
+            stays = slot.stays or not arrange
+            kind = Kind(weight.shape[0], weight.shape[1], weight.dtype, slot.cut, stays)
+            groups.setdefault(kind, []).append(slot)
+    choices = share({kind: _recall(kind, some, batch, asked) for kind, some in groups.items()})
+    for kind, some in groups.items():
+        if choices[kind].width:
+            for slot in some:
+                linear = slot.linear
+                setattr(slot.parent, slot.name, Packed(linear, slot.cut, choices[kind].width))
+                page_out(linear.weight)
+    layers = {kind: len(some) for kind, some in groups.items()}
+    return ChosenProducts(asked, batch, choices, layers)
+
+
+def _can_choose(linear: nn.Module) -> bool:
+    """Whether ``linear`` is a plain layer, no small one, that has more than one product here."""
+    if not is_plain(linear) or linear.weight.numel() < _WORTH_MEASURING:
+        return False
+    return can_pack(linear.weight) or can_call(linear.weight)
+
+
+def _recall(kind: Kind, slots: Sequence[Slot], batch: int, asked: str) -> Choice:
+    known = Known(kind, batch, torch.get_num_threads(), asked)
+    if known not in _known:
+        _known[known] = choose(
+            [slot.linear.weight for slot in slots],
+            batch=batch,
+            asked=asked,
+            cut=kind.cut,
+            stays=kind.stays,
+        )
+    return _known[known]

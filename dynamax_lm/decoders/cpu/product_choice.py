@@ -1,0 +1,387 @@
+"""Which product of a weight is taken, by measurement on the machine at hand.
+
+Owns the measurement and the rule. Which product is fastest, and how much it errs, depends on the
+processor, on the weight's shape and number format, and on the rows:
+
+1. *The law.* A product may be taken only if its root mean square error is at most twice that of
+   ``F.linear``, the trusted one, for one row, two, a batch, and a prompt's many. Arranged weights
+   are cut into the widest pieces of columns that keep it.
+2. *The speed.* Of those, another than ``F.linear`` is taken if it is faster beyond noise over all
+   row counts together, and at none of them slower beyond noise.
+
+A weight is arranged for all row counts or for none, as it lies in memory once; where it stays
+plain, one row and more rows may take different products. The module does not know layers.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, unpacked
+
+AUTO, PACKED, PLAIN = "auto", "packed", "plain"
+"""What may be asked for: the measured choice, arranged weights, or ``F.linear`` alone."""
+TRUSTED = "F.linear"
+UNPACKED = "oneDNN"
+LAW = 2.0
+"""How many times as much as the trusted product's another product's error may be."""
+NOISE = 0.05
+"""Differences in time below this share count as none."""
+
+_LAW_MEASURED = 0.9 * LAW
+"""The bound on a measured error: a sample of outputs knows it to within some percent."""
+_PROMPT = 64
+"""Rows that stand for a prompt's."""
+_WIDTHS = (1024, 512, 256, 128)
+"""Columns that an arranged float32 weight may be summed over at once, widest first."""
+_ELEMENTS = 1 << 21
+"""Elements of a weight that are measured, in whole outputs: a part tells the time of the rest."""
+_OUT_OF_CACHE = 32 << 20
+"""Bytes of weights behind each product's timing, where the model has so many of the shape."""
+_SAMPLED = 2048
+"""Outputs behind an error, at least."""
+_REFERRED = 512
+"""Outputs of a weight that are computed in float64."""
+_SECONDS = 0.015
+"""For the timing of one product at one row count, beyond the fewest rounds."""
+_ROUNDS = (5, 40)
+"""Rounds of a timing: at least, at most."""
+
+Product = Callable[[Tensor, int], Tensor]
+"""(N, E) of rows (N, D) and the number of a weight among those of the shape."""
+
+
+class Meter(Protocol):
+    """What measures: the real one, or one that a test scripts."""
+
+    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
+        """Root mean square error of ``product`` with the first weight, against float64."""
+        ...
+
+    def seconds(
+        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
+    ) -> Mapping[str, Sequence[float]]:
+        """Seconds of each product in each of some rounds, in which all of them took turns."""
+        ...
+
+
+class Clock:
+    """The real meter: float64, and a clock."""
+
+    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
+        """Over normal inputs, always the same ones."""
+        del name
+        outputs = min(_REFERRED, weight.shape[0])
+        draws = -(-_SAMPLED // (rows * outputs))
+        inputs = _inputs(draws * rows, weight)
+        exact = inputs.double() @ weight[:outputs].double().t()
+        found = [product(some, 0)[:, :outputs] for some in inputs.split(rows)]
+        return float((torch.cat(found).double() - exact).square().mean().sqrt())
+
+    def seconds(
+        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
+    ) -> Mapping[str, Sequence[float]]:
+        """Over weights in turn, so that they come out of memory where a model's would.
+
+        One thread is timed by its own processor time, which other programs' load does not reach;
+        several by the wall's clock.
+        """
+        now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+        inputs = _inputs(rows, weights[0])
+        order = list(products)
+        for name in order:
+            for which in range(len(weights)):  # arranges them
+                products[name](inputs[:1], which)
+            products[name](inputs, 0)
+        taken: dict[str, list[float]] = {name: [] for name in order}
+        fewest, most = _ROUNDS
+        end = now() + _SECONDS * len(order)
+        for number in range(most):
+            for name in order if number % 2 == 0 else reversed(order):
+                start = now()
+                products[name](inputs, number % len(weights))
+                taken[name].append(now() - start)
+            if number + 1 >= fewest and now() > end:
+                break
+        return taken
+
+
+class AtRows(NamedTuple):
+    """What was measured at one row count.
+
+    Attributes:
+        rows: N.
+        errors: of each product, as a multiple of the trusted one's; 1 where both are exact.
+        seconds: of each product that was timed, per round.
+    """
+
+    rows: int
+    errors: dict[str, float]
+    seconds: dict[str, tuple[float, ...]]
+
+    def slowness(self, name: str) -> float:
+        """Time of ``name`` over the trusted product's: the larger of two estimates.
+
+        The median over rounds, in which both took turns, and the ratio of the fastest rounds:
+        another program's load moves one of them, rarely both in favour of the same product.
+        """
+        mine, trusted = self.seconds[name], self.seconds[TRUSTED]
+        paired = statistics.median(a / b for a, b in zip(mine, trusted, strict=True))
+        return max(paired, min(mine) / min(trusted))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is taken for the weights of one shape, and what it rests on.
+
+    Attributes:
+        one_row: product of a single row.
+        more_rows: product of more rows.
+        width: columns of an arranged weight's pieces; 0 where the weight stays as it is.
+        why: the reason, in words.
+        measured: by row count, ascending; empty where nothing could be chosen.
+    """
+
+    one_row: str = TRUSTED
+    more_rows: str = TRUSTED
+    width: int = 0
+    why: str = ""
+    measured: tuple[AtRows, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The product, or both with their rows."""
+        if self.one_row == self.more_rows:
+            return self.one_row
+        return f"{self.one_row} for one row, {self.more_rows} for more"
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON: errors as multiples of the trusted product's, times in microseconds."""
+        return {
+            "chosen": self.name,
+            "why": self.why,
+            "measured": [
+                {
+                    "rows": one.rows,
+                    "errors": {name: _rounded(value) for name, value in one.errors.items()},
+                    "microseconds": {
+                        name: _rounded(1e6 * statistics.median(some))
+                        for name, some in one.seconds.items()
+                    },
+                    "slowness": {
+                        name: _rounded(one.slowness(name))
+                        for name in one.seconds
+                        if name != TRUSTED
+                    },
+                }
+                for one in self.measured
+            ],
+        }
+
+
+def choose(
+    weights: Sequence[Tensor],
+    *,
+    batch: int,
+    asked: str = AUTO,
+    cut: int = 0,
+    stays: bool = False,
+    meter: Meter | None = None,
+) -> Choice:
+    """The product of weights (E, D) of one shape and number format.
+
+    Args:
+        weights: the model's own, at least one.
+        batch: rows that will be run, at least 1; one row and a prompt's many are always measured.
+        asked: ``auto``, ``packed`` or ``plain``.
+        cut: where the outputs are parted (see ``Packed``).
+        stays: whether the weight must stay as it lies.
+        meter: measures; the real one if left out.
+    """
+    if asked == PLAIN:
+        return Choice(why="asked for")
+    meter = meter or Clock()
+    some = _some(weights)
+    cut = cut if cut < some[0].shape[0] else 0
+    batch = min(batch, _PROMPT)
+    counts = sorted({1, 2, batch, _PROMPT})
+    products: dict[str, Product] = {TRUSTED: lambda rows, which: F.linear(rows, some[which])}
+    with torch.inference_mode():
+        errors = _Errors(meter, some[0], counts)
+        errors.take(TRUSTED, products[TRUSTED])
+        if can_call(some[0]) and asked == AUTO:
+            products[UNPACKED] = lambda rows, which: unpacked(rows, some[which], None)
+            errors.take(UNPACKED, products[UNPACKED])
+        width = 0
+        if not stays and can_pack(some[0]):
+            for width in _widths(some[0]):
+                products[packed_name(width)] = _packed(some, cut, width)
+                errors.take(packed_name(width), products[packed_name(width)])
+                if errors.lawful(packed_name(width), counts):
+                    break
+                del products[packed_name(width)]
+        found = [AtRows(rows, errors.relative(rows), {}) for rows in counts]
+        if asked == PACKED:
+            return _forced(width, found)
+        for place, one in enumerate(found):
+            if one.rows not in {1, batch, _PROMPT}:
+                continue
+            alike = [rows for rows in counts if (rows == 1) == (one.rows == 1)]
+            rivals = dict(products)
+            if not errors.lawful(UNPACKED, alike):
+                rivals.pop(UNPACKED, None)
+            if len(rivals) == 1:
+                continue
+            taken = meter.seconds(rivals, some, one.rows)
+            found[place] = timed = one._replace(
+                seconds={name: tuple(taken[name]) for name in taken}
+            )
+            packed = packed_name(width)
+            if packed in rivals and timed.slowness(packed) > 1 + NOISE:
+                del products[packed]  # slower at one row count is enough
+    return decide(found, width)
+
+
+def decide(measured: Sequence[AtRows], width: int) -> Choice:
+    """The rule of this module, on numbers alone.
+
+    Args:
+        measured: by row count, of which some were timed.
+        width: columns of the arranged weight's pieces; 0 for none.
+    """
+    one_row = [one for one in measured if one.rows == 1]
+    more_rows = [one for one in measured if one.rows > 1]
+    plain = Choice(
+        one_row=UNPACKED if _gains(UNPACKED, one_row) else TRUSTED,
+        more_rows=UNPACKED if _gains(UNPACKED, more_rows) else TRUSTED,
+        measured=tuple(measured),
+    )
+    timed = [one for one in measured if one.seconds]
+    packed = packed_name(width)
+    if width and _gains(packed, measured):
+        otherwise = [
+            one.slowness(UNPACKED)
+            if (plain.one_row if one.rows == 1 else plain.more_rows) == UNPACKED
+            else 1.0
+            for one in timed
+        ]
+        mine = statistics.geometric_mean(one.slowness(packed) for one in timed)
+        if mine <= (1 - NOISE) * statistics.geometric_mean(otherwise):
+            why = f"{mine:.2f} of the time of {TRUSTED}"
+            return replace(plain, one_row=packed, more_rows=packed, width=width, why=why)
+    if plain.name != TRUSTED:
+        return replace(plain, why="faster beyond noise, and the weight can stay as it lies")
+    return replace(plain, why=_why_not(measured))
+
+
+def packed_name(width: int) -> str:
+    """What the product of an arranged weight is called."""
+    return f"oneDNN packed, {width} columns at once"
+
+
+def _gains(name: str, measured: Sequence[AtRows]) -> bool:
+    """Whether ``name`` keeps the law, and is faster beyond noise and nowhere slower beyond it."""
+    timed = [one for one in measured if name in one.seconds]
+    # written so that what is not a number fails
+    if not timed or not all(
+        one.errors.get(name, float("inf")) <= _LAW_MEASURED for one in measured
+    ):
+        return False
+    slowness = [one.slowness(name) for one in timed]
+    faster = statistics.geometric_mean(slowness) <= 1 - NOISE
+    return faster and max(slowness) <= 1 + NOISE
+
+
+def _why_not(measured: Sequence[AtRows]) -> str:
+    others = {name for one in measured for name in one.errors} - {TRUSTED}
+    if not others:
+        return "the only product here of such a weight"
+    if not any(one.seconds for one in measured):
+        return f"every other product errs more than {_LAW_MEASURED:g} times as much"
+    return "no other product that keeps the law is faster beyond noise at every row count"
+
+
+def _forced(width: int, measured: Sequence[AtRows]) -> Choice:
+    """What was asked for, whatever its error: that is on record."""
+    if not width:
+        return Choice(why="asked for packed, which this weight cannot be", measured=tuple(measured))
+    name = packed_name(width)
+    return Choice(name, name, width, "asked for", tuple(measured))
+
+
+class _Errors:
+    """Errors of products at each row count."""
+
+    def __init__(self, meter: Meter, weight: Tensor, counts: Sequence[int]) -> None:
+        self._meter, self._weight = meter, weight
+        self._found: dict[int, dict[str, float]] = {rows: {} for rows in counts}
+
+    def take(self, name: str, product: Product) -> None:
+        for rows, errors in self._found.items():
+            errors[name] = self._meter.error(name, product, self._weight, rows)
+
+    def relative(self, rows: int) -> dict[str, float]:
+        errors = self._found[rows]
+        trusted = errors[TRUSTED]
+        return {name: _ratio(error, trusted) for name, error in errors.items()}
+
+    def lawful(self, name: str, counts: Sequence[int]) -> bool:
+        """Whether ``name`` was measured to keep the law at all these row counts."""
+        never = float("inf")
+        return all(self.relative(rows).get(name, never) <= _LAW_MEASURED for rows in counts)
+
+
+def _ratio(error: float, trusted: float) -> float:
+    if trusted:
+        return error / trusted
+    return 1.0 if error == 0 else float("inf")
+
+
+def _widths(weight: Tensor) -> list[int]:
+    """Pieces to try, widest first: all columns in low precision, whose sums are float32."""
+    columns = weight.shape[1]
+    if weight.dtype != torch.float32:
+        return [columns]
+    return list(dict.fromkeys(min(width, columns) for width in _WIDTHS))
+
+
+def _some(weights: Sequence[Tensor]) -> list[Tensor]:
+    """As many of the weights, and as much of them, as are measured."""
+    first = weights[0]
+    outputs = min(first.shape[0], max(1, _ELEMENTS // first.shape[1]))
+    size = outputs * first.shape[1] * first.element_size()
+    return [weight.detach()[:outputs] for weight in weights[: max(1, _OUT_OF_CACHE // size)]]
+
+
+def _packed(weights: Sequence[Tensor], cut: int, width: int) -> Product:
+    """The product of arranged copies, each made when it is first asked for."""
+    arranged: dict[int, Packed] = {}
+
+    def product(rows: Tensor, which: int) -> Tensor:
+        if which not in arranged:
+            plain = nn.utils.skip_init(nn.Linear, *weights[which].shape[::-1], bias=False)
+            plain.weight = nn.Parameter(weights[which], requires_grad=False)
+            arranged[which] = Packed(plain, cut, width)
+        layer = arranged[which]
+        first = layer.part(rows, 0)
+        return torch.cat([first, layer.part(rows, 1)], dim=-1) if cut else first
+
+    return product
+
+
+def _inputs(rows: int, weight: Tensor) -> Tensor:
+    """(rows, D) normal numbers, always the same ones."""
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, weight.shape[1], generator=generator).to(weight.dtype)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")

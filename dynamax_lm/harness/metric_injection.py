@@ -1,0 +1,90 @@
+"""Adds keys to what one task reports, for the time of one evaluation.
+
+Owns the wraps on a task object: which document is being scored, which filter pass it is, and the
+metrics' aggregation and direction. It does not know where the added values come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
+from dynamax_lm.harness.bootstrap import aggregation_for
+from dynamax_lm.harness.reference import PREFIX
+
+_ATTRIBUTE = "_early_exit_tap"
+_METHODS = ("doc_iterator", "process_results", "aggregation", "higher_is_better")
+
+
+class Tap:
+    """The added values of one task, and the methods that report them.
+
+    lm-eval scores a document without saying which; its iterator is therefore followed. It is asked
+    for once per filter, and only the first pass, the first filter's, reports added values.
+    """
+
+    def __init__(self, task: Any, values: Mapping[int, Mapping[str, Any]]) -> None:
+        """Wraps ``task``.
+
+        Args:
+            task: the lm-eval task.
+            values: for each document id, the values to add.
+        """
+        self._values = values
+        self._keys = sorted({key for document in values.values() for key in document})
+        self._passes = 0
+        self._doc_id: int | None = None
+        self._saved = {name: vars(task)[name] for name in _METHODS if name in vars(task)}
+        self._original = {name: getattr(task, name) for name in _METHODS}
+        for name in _METHODS:
+            setattr(task, name, getattr(self, name))
+        setattr(task, _ATTRIBUTE, self)
+
+    def remove(self, task: Any) -> None:
+        """Leaves ``task`` as it was."""
+        for name in (*_METHODS, _ATTRIBUTE):
+            delattr(task, name)
+        for name, value in self._saved.items():
+            setattr(task, name, value)
+
+    def doc_iterator(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
+        """The task's own, followed."""
+        self._passes += 1
+        for doc_id, doc in self._original["doc_iterator"](*args, **kwargs):
+            self._doc_id = doc_id
+            yield doc_id, doc
+
+    def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
+        """The task's own metrics, which win, and the added values."""
+        own: dict[str, Any] = self._original["process_results"](doc, results)
+        if self._passes != 1 or self._doc_id is None:
+            return own
+        return {**self._values.get(self._doc_id, {}), **own}
+
+    def aggregation(self) -> dict[str, Callable[..., Any]]:
+        """The task's own, and one for each added key."""
+        from lm_eval.api.metrics import mean
+
+        own = dict(self._original["aggregation"]())
+        added: dict[str, Callable[..., Any]] = dict.fromkeys(HIGHER_IS_BETTER, mean)
+        for key in self._keys:
+            if key.startswith(PREFIX):
+                name = key.removeprefix(PREFIX)
+                added[key] = aggregation_for(name, own.get(name, mean))
+        return {**added, **own}
+
+    def higher_is_better(self) -> dict[str, bool | None]:
+        """The task's own, and one for each added key."""
+        own = dict(self._original["higher_is_better"]())
+        added: dict[str, bool | None] = {}
+        for key in self._keys:
+            added[key] = HIGHER_IS_BETTER.get(key, own.get(key.removeprefix(PREFIX)))
+        return {**added, **own}
+
+
+def remove_tap(task: Any) -> None:
+    """Takes off what an earlier evaluation of the same task object left."""
+    tap = vars(task).get(_ATTRIBUTE)
+    if isinstance(tap, Tap):
+        tap.remove(task)

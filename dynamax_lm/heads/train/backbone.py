@@ -1,0 +1,213 @@
+"""The frozen model whose exits are trained: loading, and its hidden states at the asked tokens.
+
+Owns the only forward pass of head training. It does not know heads, labels or losses. Hidden states
+live for one batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.checkpoint import (
+    ATTENTION,
+    MAMBA2,
+    Architecture,
+    check_attention,
+    check_config,
+    resolve_name,
+    unreachable,
+)
+from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.heads.train.windows import Batch
+from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
+
+ARCHITECTURES = {one.model: one for one in (ATTENTION, MAMBA2)}
+MODEL_ARGS = (
+    "pretrained",
+    "tokenizer",
+    "dtype",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+    "attn_implementation",
+    "parallelize",
+    "cache_dir",
+    "token",
+    "use_safetensors",
+)
+"""What ``--model_args`` takes here: what decides the weights; the rest decides how exits run."""
+
+_STACKS = {ATTENTION.name: MistralStack, MAMBA2.name: Mamba2Stack}
+_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one batch shows at its asked tokens.
+
+    Attributes:
+        hidden: per exit (B, A, D), the residual stream after the exit's layer.
+        real: (B, A), which of these are tokens; the others are pads, on the right.
+        full_logits: (n, V) of full depth at the real ones, row by row.
+    """
+
+    hidden: tuple[Tensor, ...]
+    real: Tensor
+    full_logits: Tensor
+
+
+class Backbone:
+    """A loaded model in evaluation mode, its parameters frozen.
+
+    Args:
+        model: a causal language model of either architecture.
+        tokenizer: its tokenizer.
+        architecture: which of the two.
+        name: the hub id or folder it came from.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, architecture: Architecture, name: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.architecture = architecture
+        self.name = name
+        self.stack: Any = _STACKS[architecture.name](model)
+
+    @property
+    def n_layers(self) -> int:
+        """L."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.model.config.hidden_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids as lm-eval's ``hf`` model encodes a prompt."""
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids
+
+    def observe(self, batch: Batch, exit_layers: Sequence[int]) -> Observation:
+        """Run ``batch`` at full depth and read it after each of ``exit_layers``, counted from 1."""
+        _, real = batch.asked()
+        *hidden, final = self.read(batch, exit_layers)
+        return self.observation(hidden, final, real)
+
+    @torch.no_grad()
+    def observation(self, hidden: Sequence[Tensor], final: Tensor, real: Tensor) -> Observation:
+        """What :meth:`read` gave, with the full-depth logits of the (B, A) real tokens."""
+        device = self.stack.device
+        head = self.model.lm_head
+        last = final[real.to(final.device)]
+        full_logits = head(last.to(head.weight.device, head.weight.dtype)).float()
+        return Observation(
+            tuple(one.to(device) for one in hidden), real.to(device), full_logits.to(device)
+        )
+
+    @torch.no_grad()
+    def read(self, batch: Batch, exit_layers: Sequence[int]) -> list[Tensor]:
+        """(B, A, D) at the asked tokens, after each of ``exit_layers`` and after the final norm."""
+        device = self.stack.device
+        positions, _ = batch.asked()
+        rows = torch.arange(positions.shape[0])[:, None]
+        seen: dict[int, Tensor] = {}
+
+        def reader(layer: int) -> Any:
+            def hook(module: Any, inputs: Any, output: Any) -> None:
+                del module, inputs
+                hidden = output[0] if isinstance(output, tuple) else output
+                seen[layer] = hidden[rows.to(hidden.device), positions.to(hidden.device)]
+
+            return hook
+
+        decoder = self.model.base_model
+        hooks = [
+            decoder.layers[layer - 1].register_forward_hook(reader(layer)) for layer in exit_layers
+        ]
+        try:
+            # no mask: pads stand on the right of causal models, behind everything that is read
+            final = decoder(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        asked = final[rows.to(final.device), positions.to(final.device)]
+        return [*(seen[layer] for layer in exit_layers), asked]
+
+
+def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:
+    """Load the frozen model from safetensors.
+
+    Args:
+        model: ``dynamax-mamba`` or ``dynamax-mistral``.
+        model_args: ``pretrained=…,dtype=…``, as for lm-eval.
+        device: where to put it; ``None`` for a GPU if there is one.
+
+    Raises:
+        SettingError: a wrong name or value, or a checkpoint that cannot be had or run.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    architecture = ARCHITECTURES[model]
+    given = read_model_args(model_args)
+    refuse_pickled_weights(given)
+    given.pop("use_safetensors", None)
+    check_attention(given.get("attn_implementation"))
+    asked = str(given.pop("pretrained", architecture.default))
+    name = resolve_name(asked, architecture)
+    tokenizer_name = given.pop("tokenizer", None) or name
+    dtype = _dtype(given.pop("dtype", "auto"))
+    if given.pop("parallelize", False):
+        given["device_map"] = "auto"
+    try:
+        config = AutoConfig.from_pretrained(name, **_hub_options(given))
+        check_config(config, architecture)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, use_safetensors=True, **given
+        )
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **_hub_options(given))
+    except SettingError:
+        raise
+    except Exception as error:
+        raise unreachable(asked, error) from error
+    if "device_map" not in given:
+        loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Backbone(loaded, tokenizer, architecture, asked)
+
+
+def read_model_args(text: str) -> dict[str, Any]:
+    """``name=value`` pairs between commas, as on lm-eval's command line.
+
+    Raises:
+        SettingError: a piece that is not such a pair, or a name that decides nothing here.
+    """
+    given: dict[str, Any] = {}
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = piece.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise SettingError(f"--model_args: {piece!r} is not name=value")
+        given[name] = _WORDS.get(value.lower(), value)
+    refuse_unknown(given, MODEL_ARGS)
+    return given
+
+
+def _hub_options(given: dict[str, Any]) -> dict[str, Any]:
+    names = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
+    return {name: given[name] for name in names if name in given}
+
+
+def _dtype(value: Any) -> Any:
+    if value in {None, "auto"}:
+        return "auto"
+    dtype = getattr(torch, str(value).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise SettingError(f"dtype={value}: give auto, float32, bfloat16 or float16")
+    return dtype

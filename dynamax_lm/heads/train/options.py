@@ -1,0 +1,169 @@
+"""The command line of head training: names, defaults and what is wrong before anything loads.
+
+Owns the arguments. It does not know models or tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
+from dynamax_lm.heads.train.backbone import ARCHITECTURES
+from dynamax_lm.heads.train.data import DEFAULT_DATA
+from dynamax_lm.heads.train.labels import read_label
+from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
+
+_AT_LEAST_ONE = (
+    "max_steps",
+    "prompts",
+    "max_gen_toks",
+    "batch_size",
+    "calibration_tokens",
+    "save_every",
+    "log_every",
+    "rank",
+    "ffn_width",
+    "state_size",
+    "head_dim",
+    "expand",
+    "conv_kernel",
+)
+_SHARES = ("decay", "held_out")
+
+
+def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of ``argv``, checked as far as they can be alone.
+
+    Raises:
+        SettingError: a value out of range, or two that contradict each other.
+    """
+    options = _parser().parse_args(argv)
+    for name in _AT_LEAST_ONE:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise SettingError(f"--{name}={value}: give at least 1")
+    for name in _SHARES:
+        if not 0.0 <= getattr(options, name) <= 1.0:
+            raise SettingError(f"--{name}={getattr(options, name)}: give a share in [0, 1]")
+    if not 0.0 < options.held_out < 1.0:
+        raise SettingError(
+            f"--held_out={options.held_out}: calibration and training both need text"
+        )
+    if options.window < 2:
+        raise SettingError(f"--window={options.window}: a window holds at least 2 tokens")
+    if options.answers == "model" and options.max_gen_toks >= options.window:
+        raise SettingError(
+            f"--max_gen_toks={options.max_gen_toks}: leaves no room for a prompt in a --window of "
+            f"{options.window}"
+        )
+    options.until = [_unescaped(one) for one in options.until]
+    for name in ("lr", "translator_lr"):
+        if not 0.0 < getattr(options, name) < 10.0:
+            raise SettingError(f"--{name}={getattr(options, name)}: give a rate such as 0.002")
+    read_label(options.label)
+    if options.head == "none" and options.translator == "identity":
+        raise SettingError("--head none --translator identity: nothing to train; choose one")
+    if options.translator_steps is not None and not (
+        0 <= options.translator_steps <= options.max_steps
+    ):
+        raise SettingError(
+            f"--translator_steps={options.translator_steps}: lies in 0..{options.max_steps}, "
+            f"the --max_steps"
+        )
+    return options
+
+
+def _unescaped(text: str) -> str:
+    r"""A stop as typed, where ``\n`` is a new line; other letters stay what they are."""
+    try:
+        return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise SettingError(
+            f"--until={text}: {error.reason}; write a backslash as \\\\, a new line as \\n"
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dynamax_lm.heads.train",
+        description="Train exit heads for a frozen model; started again, it goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument_group("model").add_argument
+    add("--model", choices=sorted(ARCHITECTURES), required=True)
+    add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
+    add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
+    add("--output_path", required=True, help="folder of the heads and of the run")
+
+    add = parser.add_argument_group("heads").add_argument
+    add("--head", choices=CLASSIFIERS, default="mamba", help="kind of classifier")
+    add("--width", default="narrow", help="of the classifier: narrow (D/16, 32 at least), full, N")
+    add("--ffn_width", type=int, help="inner width of ffn; 4 times its width if left out")
+    add("--state_size", type=int, default=16, help="of the Mamba kinds, as the next three")
+    add("--head_dim", type=int, default=8)
+    add("--expand", type=int, default=2)
+    add("--conv_kernel", type=int, default=4)
+    add("--translator", choices=TRANSLATORS, default="low_rank")
+    add("--rank", type=int, help="of the low_rank translator; D/8 if left out")
+    add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
+    add("--label", default="top1", help="top1, or topK as DYNAMAX relaxes it")
+
+    add = parser.add_argument_group("data").add_argument
+    add("--data", default=DEFAULT_DATA, help="a .txt, .jsonl or folder of them, or a hub dataset")
+    add("--data_name", help="configuration of a hub dataset")
+    add("--data_split", default="train", help="split of a hub dataset")
+    add("--text_field", default="text", help="field of plain text")
+    add("--doc_to_text", help="jinja2 template of a record's prompt, as in lm-eval's tasks")
+    add("--doc_to_target", help="jinja2 template of its answer")
+    add(
+        "--group_by",
+        help="field that names a record's group, such as a story's; a group lies on one side of "
+        "the held-out split",
+    )
+    add(
+        "--answers",
+        choices=("data", "model"),
+        default="data",
+        help="who wrote the answers: \
+the records, or the frozen model to their prompts, as at run time",
+    )
+    add("--prompts", type=int, default=10_000, help="with --answers model: at most so many")
+    add("--max_gen_toks", type=int, default=48, help="with --answers model: of one answer")
+    add("--until", action="append", default=[], help="ends the model's answers; may be repeated")
+    add(
+        "--cache",
+        action="store_true",
+        help="keep hidden states of asked tokens on disk while the \
+run lasts: the backbone reads every window once; (exits + 1) x D numbers a token",
+    )
+    add("--window", type=int, default=512, help="tokens of a window")
+    add(
+        "--held_out",
+        type=float,
+        default=0.1,
+        help="share of groups that do not train: half of them calibrate, half report",
+    )
+    add(
+        "--calibration_tokens",
+        type=int,
+        default=50_000,
+        help="of each of these halves, at most half so many tokens",
+    )
+
+    add = parser.add_argument_group("training").add_argument
+    add("--max_steps", type=int, default=2000)
+    add("--translator_steps", type=int, help="first steps, for translators alone; half if left out")
+    add("--joint", action="store_true", help="train both at every step instead")
+    add("--batch_size", type=int, default=16, help="windows in a step, per process")
+    add("--lr", type=float, default=2e-3, help="highest learning rate of classifiers")
+    add("--translator_lr", type=float, default=2e-3, help="and of translators")
+    add("--loss", choices=sorted(CLASSIFIER_LOSSES), default="balanced", help="of classifiers")
+    add("--decay", type=float, default=0.0, help="fall of the weights along the exits")
+    add("--thin", action=argparse.BooleanOptionalAction, default=True, help="let tokens leave")
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
+    add("--seed", type=int, default=0)
+    add("--save_every", type=int, default=200, help="steps between checkpoints")
+    add("--log_every", type=int, default=20, help="steps between rows of log.jsonl")
+    return parser

@@ -1,0 +1,140 @@
+"""Prompts answered by the frozen model itself, so that heads train on what they will judge.
+
+Owns the greedy full-depth answers and the file that keeps them. At run time exits are asked along
+the model's own answers, which are surer and plainer than a data set's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.heads.train.backbone import Backbone
+from dynamax_lm.heads.train.data import Document, LocalSource, Source
+
+FILE = "answers.jsonl"
+
+
+def answered(
+    source: Source,
+    backbone: Backbone,
+    folder: Path,
+    *,
+    prompts: int,
+    max_gen_toks: int,
+    until: Sequence[str],
+    window: int,
+    batch_size: int,
+    seed: int,
+) -> LocalSource:
+    """The first prompts of ``source`` with the model's answers; goes on where it was killed.
+
+    Args:
+        source: documents with prompts.
+        backbone: that answers, greedily and at full depth.
+        folder: where the answers are kept, in :data:`FILE`.
+        prompts: how many at most.
+        max_gen_toks: tokens of an answer at most.
+        until: an answer ends with the token that completes one of these.
+        window: tokens of a prompt with its answer at most; longer prompts lose their start.
+        batch_size: prompts answered together.
+        seed: of the order in which the answers are read.
+
+    Raises:
+        SettingError: no document has a prompt, or the file cannot be written.
+    """
+    asked = [one for one in islice(source.documents(0), prompts) if one.prompt]
+    if not asked:
+        raise SettingError(
+            "--answers=model: no record has a prompt to answer; give records with fields prompt "
+            "and answer, or --doc_to_text and --doc_to_target"
+        )
+    path = folder / FILE
+    known = _read(path)
+    missing = [one for one in asked if _key(one) not in known]
+    missing.sort(key=lambda one: len(one.prompt))
+    groups = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+    try:
+        for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
+            found = list(_answer(backbone, group, max_gen_toks, until, window))
+            known |= {_key(one): text for one, text in zip(group, found, strict=True)}
+            with path.open("a", encoding="utf-8") as lines:
+                lines.writelines(
+                    json.dumps({"key": _key(one), "answer": known[_key(one)]}) + "\n"
+                    for one in group
+                )
+    except OSError as error:
+        raise SettingError(f"cannot write {path}: {error}") from error
+    documents = (one._replace(answer=known[_key(one)]) for one in asked)
+    return LocalSource(tuple(one for one in documents if one.answer), seed)
+
+
+def _answer(
+    backbone: Backbone,
+    documents: Sequence[Document],
+    max_gen_toks: int,
+    until: Sequence[str],
+    window: int,
+) -> Iterator[str]:
+    """Greedy answers, cut behind the token that completes a stop."""
+    tokenizer: Any = backbone.tokenizer
+    rows = [backbone.encode(one.prompt)[-(window - max_gen_toks) :] for one in documents]
+    longest = max(len(row) for row in rows)
+    pad = tokenizer.eos_token_id or 0
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    device = backbone.stack.device
+    made = backbone.model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_length=longest + max_gen_toks,
+        do_sample=False,
+        pad_token_id=pad,
+        stop_strings=list(until) or None,
+        tokenizer=tokenizer if until else None,
+    )
+    for row in made[:, longest:].tolist():
+        if tokenizer.eos_token_id in row:
+            row = row[: row.index(tokenizer.eos_token_id)]
+        yield _cut(tokenizer, row, until)
+
+
+def _cut(tokenizer: Any, row: list[int], until: Sequence[str]) -> str:
+    for end in range(1, len(row) + 1):
+        text: str = tokenizer.decode(row[:end])
+        if any(stop in text for stop in until):
+            return text
+    whole: str = tokenizer.decode(row)
+    return whole
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Answers by key; a line cut short by a kill is left out, and written anew."""
+    if not path.exists():
+        return {}
+    known: dict[str, str] = {}
+    kept: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        known[row["key"]] = row["answer"]
+        kept.append(line + "\n")
+    spare = path.with_name(f".{path.name}.new")
+    spare.write_text("".join(kept), encoding="utf-8")
+    os.replace(spare, path)
+    return known
+
+
+def _key(document: Document) -> str:
+    return hashlib.sha256(document.prompt.encode()).hexdigest()[:24]

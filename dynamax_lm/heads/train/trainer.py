@@ -1,0 +1,344 @@
+"""The training loop: steps, schedule, log and checkpoints of a run that can be killed at any time.
+
+Owns the optimiser and the run's folder while it trains. It does not know where text comes from or
+what is done with the finished heads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.heads.train.hidden_state_cache import Observer
+from dynamax_lm.heads.train.objective import Losses, Objective
+from dynamax_lm.heads.train.windows import Batch, BatchStream
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+_CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What decides a run's steps.
+
+    Attributes:
+        max_steps: of the whole run.
+        translator_steps: the first steps, in which translators alone learn; the classifiers learn
+            in the rest. 0 without translators, ``max_steps`` without classifiers.
+        joint: both learn at every step instead.
+        lr: highest learning rate of the classifiers.
+        translator_lr: highest learning rate of the translators.
+        warmup: share of a stage in which the rate rises; it then falls as a cosine, to 0.
+        weight_decay: of AdamW, on matrices.
+        seed: of everything random.
+        save_every: steps between checkpoints.
+        log_every: steps between rows of the log.
+    """
+
+    max_steps: int
+    translator_steps: int
+    joint: bool = False
+    lr: float
+    translator_lr: float
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    seed: int = 0
+    save_every: int = 200
+    log_every: int = 20
+
+    def stage(self, step: int) -> tuple[float, float]:
+        """Learning rates of (translators, classifiers) at ``step``, counted from 0."""
+        if self.joint:
+            scale = self._scale(step, self.max_steps)
+            return self.translator_lr * scale, self.lr * scale
+        first = self.translator_steps
+        if step < first:
+            return self.translator_lr * self._scale(step, first), 0.0
+        return 0.0, self.lr * self._scale(step - first, self.max_steps - first)
+
+    def _scale(self, step: int, steps: int) -> float:
+        warm = max(1, round(self.warmup * steps))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the run goes on later
+    """A signal asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, number: int, step: int, folder: Path) -> None:
+        self.number = number
+        name = signal.Signals(number).name
+        super().__init__(
+            f"stopped by {name} after step {step}; the same command goes on from {folder}"
+        )
+
+
+class Trainer:
+    """A run over what one backbone shows.
+
+    Args:
+        objective: heads and losses.
+        observer: reads batches from the frozen backbone.
+        stream: batches.
+        schedule: steps and rates.
+        accelerator: device, precision and processes.
+        folder: the run's.
+        settings: all that must be the same when a run goes on, as plain values.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        observer: Observer,
+        stream: BatchStream,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        folder: Path,
+        settings: dict[str, Any],
+    ) -> None:
+        self._observe, self._stream, self._schedule = observer, stream, schedule
+        self._accelerator, self._folder = accelerator, folder
+        self._settings = settings | asdict(schedule)
+        self.heads = objective.heads
+        optimizer = torch.optim.AdamW(_groups(objective, schedule), betas=(0.9, 0.98))
+        self._objective, self._optimizer = accelerator.prepare(objective, optimizer)
+        self.step, self.tokens = 0, 0
+        self._saved: int | None = None
+        self._sums: list[Losses] = []
+
+    # -- running --------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Run to the last step, from the checkpoint if there is one.
+
+        Raises:
+            SettingError: a loss that is no number, a full disk, or another run's checkpoint.
+            Stopped: told to stop; the checkpoint is written.
+        """
+        self._resume()
+        main = self._accelerator.is_main_process
+        bar = tqdm(total=self._schedule.max_steps, initial=self.step, unit="step", disable=not main)
+        with bar, _signals() as received:
+            while self.step < self._schedule.max_steps:
+                losses = self._one_step()
+                bar.update()
+                if self.step % self._schedule.log_every == 0:
+                    bar.set_postfix(loss=f"{self._write_log():.4f}")
+                if self.step % self._schedule.save_every == 0 or received:
+                    self._save()
+                if received:
+                    raise Stopped(received[0], self.step, self._folder)
+                del losses
+            if self._saved != self.step:
+                self._save()  # what is left to do, calibration and cards, may fail too
+
+    def _one_step(self) -> Losses:
+        translator_lr, classifier_lr = self._schedule.stage(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = translator_lr if group["translators"] else classifier_lr
+        batch = self._next_batch()
+        with self._writing():
+            seen = self._observe(batch)
+        seed = hash((self._schedule.seed, self.step, self._accelerator.process_index))
+        with self._accelerator.autocast():
+            losses: Losses = self._objective(
+                seen, translator_lr > 0, classifier_lr > 0, seed % 2**31
+            )
+        self._check_finite("loss", losses.total)
+        if losses.total.requires_grad:
+            self._accelerator.backward(losses.total)
+            norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), _CLIP)
+            if norm is not None and self._accelerator.scaler is None:  # fp16's skips such steps
+                self._check_finite("gradient's norm", norm)
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.step += 1
+        self.tokens += int(seen.real.sum()) * self._accelerator.num_processes
+        self._sums.append(Losses(*(part.detach() for part in losses)))
+        return losses
+
+    def _check_finite(self, name: str, value: torch.Tensor) -> None:
+        """Before the weights move: a checkpoint must never hold what is no number."""
+        number = torch.as_tensor(value).item()
+        if not math.isfinite(number):
+            raise SettingError(
+                f"the {name} is {number} at step {self.step + 1}, not a number to minimise; "
+                f"{self._last_good()}; lower --lr, or use dtype=float32"
+            )
+
+    def _next_batch(self) -> Batch:
+        """This process's batch; every process draws all of them, so that one position is enough."""
+        batches: list[Batch] = [next(self._stream) for _ in range(self._accelerator.num_processes)]
+        return batches[int(self._accelerator.process_index)]
+
+    # -- log ------------------------------------------------------------------------------------
+
+    def _write_log(self) -> float:
+        parts = [torch.stack([one[i] for one in self._sums]).mean(0) for i in range(4)]
+        self._sums = []
+        translator, classifier, right = (part.tolist() for part in parts[1:])
+        total = float(parts[0])
+        translator_lr, lr = self._schedule.stage(self.step - 1)
+        layers = [str(layer) for layer in self.heads.config.exit_layers]
+        row = {
+            "step": self.step,
+            "epoch": self._stream.epoch,
+            "tokens": self.tokens,
+            "lr": lr,
+            "translator_lr": translator_lr,
+            "loss": total,
+            "divergence": dict(zip(layers, translator, strict=True)),
+            "cross_entropy": dict(zip(layers, classifier, strict=True)),
+            "right": dict(zip(layers, right, strict=True)),
+        }
+        if self._accelerator.is_main_process:
+            with self._writing(), (self._folder / LOG).open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
+        return total
+
+    def _cut_log(self) -> None:
+        """Drop rows beyond the checkpoint: they are about to be written again."""
+        path = self._folder / LOG
+        if path.exists():
+            kept = [row for row in read_log(path) if row["step"] <= self.step]
+            _write_whole(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        state = {
+            "settings": self._settings,
+            "heads": self.heads.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "stream": self._stream.state(),
+            "step": self.step,
+            "tokens": self.tokens,
+        }
+        spare = self._folder / f".{CHECKPOINT}.new"
+        with self._writing():
+            try:
+                torch.save(state, spare)
+                os.replace(spare, self._folder / CHECKPOINT)
+            except RuntimeError as error:  # torch's writer hides the operating system's error
+                raise OSError(str(error).splitlines()[0]) from error
+            finally:
+                spare.unlink(missing_ok=True)
+        self._saved = self.step
+
+    def _resume(self) -> None:
+        path = self._folder / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            saved = state["settings"]
+        except Exception as error:  # a cut zip, a foreign file: many kinds
+            raise SettingError(
+                f"{path} is no checkpoint of a run: {str(error).splitlines()[0][:120]}; "
+                f"remove it to start anew"
+            ) from error
+        differ = sorted(k for k in saved | self._settings if saved.get(k) != self._settings.get(k))
+        if differ:
+            name = differ[0]
+            raise SettingError(
+                f"{self._folder} holds a run begun with {name}={saved.get(name)}, and this one has "
+                f"{name}={self._settings.get(name)}: give the same, or another --output_path"
+            )
+        self.heads.load_state_dict(state["heads"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._stream.restore(state["stream"])
+        self.step, self.tokens = state["step"], state["tokens"]
+        self._saved = self.step
+        if self._accelerator.is_main_process:
+            self._cut_log()
+
+    def forget(self) -> None:
+        """Remove the checkpoint of a run that is finished."""
+        if self._accelerator.is_main_process:
+            (self._folder / CHECKPOINT).unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SettingError(
+                f"cannot write to {self._folder} at step {self.step}: {error}; {self._last_good()}"
+            ) from error
+
+    def _last_good(self) -> str:
+        if self._saved is None:
+            return "no checkpoint was written yet"
+        return f"the checkpoint of step {self._saved} remains in {self._folder}"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log; a row cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    spare = path.with_name(f".{path.name}.new")
+    spare.write_bytes(content)
+    os.replace(spare, path)
+
+
+def _groups(objective: Objective, schedule: Schedule) -> list[dict[str, Any]]:
+    """Translators and classifiers apart; matrices decay, vectors do not."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in objective.heads.named_parameters():
+        key = (name.startswith("translators"), parameter.dim() > 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": 0.0,
+            "translators": translators,
+            "weight_decay": schedule.weight_decay if matrix else 0.0,
+        }
+        for (translators, matrix), parameters in sorted(groups.items(), key=lambda one: one[0])
+    ]
+
+
+@contextmanager
+def _signals() -> Iterator[Sequence[int]]:
+    """Signals received; the loop finishes its step before it obeys."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, note)
+    except ValueError:  # not the main thread: a program that embeds training handles its signals
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,273 @@
+"""Documents as windows of tokens, in batches whose place in the stream can be saved.
+
+Owns packing, batching and the resumable position. It does not know models; it takes any function
+from texts to token ids.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.heads.train.data import Document, Source
+
+Encode = Callable[[str], list[int]]
+"""A text to token ids, special tokens included, as lm-eval would encode a prompt."""
+
+_POOL = 8  # batches whose windows are sorted by length together, so that few pads are run
+
+
+class Window(NamedTuple):
+    """Tokens to run, of which those from ``start`` on are asked at the exits.
+
+    The tokens before stand for a prompt, which is always read at full depth: a classifier with a
+    memory starts it empty at ``start``.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+
+
+class Batch(NamedTuple):
+    """Windows side by side, pads on the right.
+
+    Attributes:
+        ids: (B, T).
+        starts: (B,) first token asked.
+        lengths: (B,) tokens of each window.
+    """
+
+    ids: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, windows: list[Window]) -> Batch:
+        """Pad to the longest."""
+        longest = max(len(one.ids) for one in windows)
+        ids = torch.zeros(len(windows), longest, dtype=torch.long)
+        for row, one in enumerate(windows):
+            ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        return cls(
+            ids,
+            torch.tensor([one.start for one in windows]),
+            torch.tensor([len(one.ids) for one in windows]),
+        )
+
+    def windows(self) -> list[Window]:
+        """The rows without their pads."""
+        return [
+            Window(tuple(self.ids[row, :length].tolist()), int(self.starts[row]))
+            for row, length in enumerate(self.lengths.tolist())
+        ]
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """Where the asked tokens are: positions (B, A), and which of them are real (B, A)."""
+        counts = self.lengths - self.starts
+        offsets = torch.arange(int(counts.max()), device=counts.device)
+        positions = self.starts[:, None] + offsets
+        real = offsets < counts[:, None]
+        return positions.clamp(max=self.ids.shape[1] - 1), real
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How documents become windows.
+
+    Attributes:
+        window: tokens of a window of plain text, and at most of a prompt with its answer.
+        separator: token put between packed plain texts, if the tokenizer has one.
+        seed: decides where a window of plain text starts to be asked.
+    """
+
+    window: int
+    separator: int | None
+    seed: int
+
+    def windows(
+        self, document: Document, ids: list[int], prompt: int, carry: list[int]
+    ) -> Iterator[Window]:
+        """The windows that ``document`` completes; what is left over stays in ``carry``.
+
+        Args:
+            document: the text.
+            ids: its tokens.
+            prompt: how many of them are the prompt's.
+            carry: tokens of plain text that have not filled a window yet.
+        """
+        if document.prompt:
+            cut = max(0, len(ids) - 1 - self.window)
+            ids, prompt = ids[cut:-1], prompt - cut  # the last token is emitted, never run
+            if 1 <= prompt <= len(ids):
+                yield Window(tuple(ids), prompt - 1)  # the last prompt token emits the first answer
+            return
+        carry.extend(ids if self.separator is None else [*ids, self.separator])
+        while len(carry) >= self.window:
+            piece = tuple(carry[: self.window])
+            del carry[: self.window]
+            yield Window(piece, self._start(piece))
+
+    def _start(self, piece: tuple[int, ...]) -> int:
+        """A place in the first half: what stands before is the prompt of what follows."""
+        return random.Random(f"start:{self.seed}:{piece}").randrange(max(1, len(piece) // 2))
+
+
+@dataclass
+class Position:
+    """A place in the stream.
+
+    Attributes:
+        epoch: passes begun, from 0.
+        document: documents of this pass already read.
+        carry: tokens of plain text not yet in a window.
+        pool: number of pools made.
+    """
+
+    epoch: int = 0
+    document: int = 0
+    carry: list[int] = field(default_factory=list)
+    pool: int = 0
+
+
+class BatchStream:
+    """Endless batches in an order that the seed decides; can be saved and continued exactly.
+
+    Args:
+        source: documents.
+        keep: which of them belong to this stream's split.
+        encode: text to ids.
+        packing: documents to windows.
+        batch_size: windows in a batch.
+        name: of the data, in errors.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        keep: Callable[[Document], bool],
+        encode: Encode,
+        packing: Packing,
+        *,
+        batch_size: int,
+        name: str,
+    ) -> None:
+        self._source, self._keep, self._encode = source, keep, encode
+        self._packing, self._batch_size, self._name = packing, batch_size, name
+        self._at = Position()
+        self._pool_start = self._copy()
+        self._pool: list[Batch] = []
+        self._given = 0
+        self._documents: Iterator[Document] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The position, as plain data."""
+        return {
+            "epoch": self._pool_start.epoch,
+            "document": self._pool_start.document,
+            "carry": list(self._pool_start.carry),
+            "pool": self._pool_start.pool,
+            "given": self._given,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        fields = {name: state[name] for name in ("epoch", "document", "carry", "pool")}
+        self._at = Position(**fields)
+        self._documents = None
+        self._pool, self._given = [], 0
+        if state["given"]:
+            self._fill()
+            self._given = state["given"]
+        else:
+            self._pool_start = self._copy()
+
+    @property
+    def epoch(self) -> int:
+        """Passes over the documents begun, from 0."""
+        return self._at.epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._given == len(self._pool):
+            self._fill()
+        batch = self._pool[self._given]
+        self._given += 1
+        return batch
+
+    def once(self) -> Iterator[Batch]:
+        """One pass, the last batch possibly small; for held-out text."""
+        windows: list[Window] = []
+        for window in self._one_pass([]):
+            windows.append(window)
+            if len(windows) == self._batch_size * _POOL:
+                yield from self._batches(windows, 0)
+                windows = []
+        yield from self._batches(windows, 0)
+
+    def fills_a_window(self) -> bool:
+        """Whether one pass has at least one window; reads no further than that."""
+        return next(self._one_pass([]), None) is not None
+
+    def _one_pass(self, carry: list[int]) -> Iterator[Window]:
+        for document in self._source.documents(0):
+            if self._keep(document):
+                yield from self._windows_of(document, carry)
+
+    def _copy(self) -> Position:
+        at = self._at
+        return Position(at.epoch, at.document, list(at.carry), at.pool)
+
+    def _fill(self) -> None:
+        self._pool_start = self._copy()
+        wanted = self._batch_size * _POOL
+        windows: list[Window] = []
+        while len(windows) < wanted:
+            document = self._next_document()
+            if document is not None:
+                windows += self._windows_of(document, self._at.carry)
+            elif not windows and self._at.pool == 0:  # the very first pass, and nothing came of it
+                raise SettingError(self._too_short())
+        self._pool = list(self._batches(windows, self._at.pool))
+        self._at.pool += 1
+        self._given = 0
+
+    def _next_document(self) -> Document | None:
+        """The next document of the split; ``None`` where a pass ended."""
+        if self._documents is None:
+            self._documents = self._source.documents(self._at.epoch)
+            for _ in range(self._at.document):
+                next(self._documents)
+        for document in self._documents:
+            self._at.document += 1
+            if self._keep(document):
+                return document
+        self._at.epoch, self._at.document, self._documents = self._at.epoch + 1, 0, None
+        return None
+
+    def _windows_of(self, document: Document, carry: list[int]) -> list[Window]:
+        prompt = len(self._encode(document.prompt)) if document.prompt else 0
+        ids = self._encode(document.prompt + document.answer)
+        return list(self._packing.windows(document, ids, prompt, carry))
+
+    def _batches(self, windows: list[Window], pool: int) -> Iterator[Batch]:
+        windows = sorted(windows, key=lambda one: len(one.ids))
+        size = self._batch_size
+        groups = [windows[i : i + size] for i in range(0, len(windows), size)]
+        random.Random(f"pool:{self._packing.seed}:{pool}").shuffle(groups)
+        return (Batch.of(group) for group in groups)
+
+    def _too_short(self) -> str:
+        window = self._packing.window
+        held = len(self._at.carry)
+        return (
+            f"--data={self._name}: too little text: one pass has {held} tokens, fewer than one "
+            f"window of {window}; give more text or a smaller --window"
+        )

@@ -1,0 +1,39 @@
+"""The model arguments that are ours, from any of lm-eval's three doors to one frozen record.
+
+Two stages, both before weights load: ``parse_settings`` reads values as they arrive (syntax), and
+``RawSettings.resolve`` holds them against the checkpoint's configuration (ranges, combinations).
+"""
+
+from __future__ import annotations
+
+from dynamax_lm.models.settings.heads import HeadsFacts
+from dynamax_lm.models.settings.names import (
+    FIXED_AT_LOADING,
+    FROM_PRETRAINED_NAMES,
+    OUR_NAMES,
+    mend_split_lists,
+    refuse_pickled_weights,
+    refuse_unknown,
+)
+from dynamax_lm.models.settings.products import read_products
+from dynamax_lm.models.settings.record import (
+    Architecture,
+    ExitSettings,
+    RawSettings,
+    parse_settings,
+)
+
+__all__ = [
+    "FIXED_AT_LOADING",
+    "FROM_PRETRAINED_NAMES",
+    "OUR_NAMES",
+    "Architecture",
+    "ExitSettings",
+    "HeadsFacts",
+    "RawSettings",
+    "mend_split_lists",
+    "parse_settings",
+    "read_products",
+    "refuse_pickled_weights",
+    "refuse_unknown",
+]

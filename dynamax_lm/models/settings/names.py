@@ -1,0 +1,145 @@
+"""Which argument names may be given at all.
+
+Owns the names and their refusals. It does not know what the values mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.models.settings.values import hint, refusal
+
+OUR_NAMES = frozenset(
+    {
+        "exit_layers",
+        "confidence",
+        "threshold",
+        "heads",
+        "skipped_state",
+        "mode",
+        "reference",
+        "trace_dir",
+        "products",
+    }
+)
+"""Our arguments, beside those of lm-eval's ``hf`` model."""
+
+FIXED_AT_LOADING = frozenset({"products"})
+"""Those of ours that cannot change once the weights have loaded."""
+
+FROM_PRETRAINED_NAMES = frozenset(
+    {
+        "adapter_kwargs",
+        "allow_all_kernels",
+        "attn_implementation",
+        "cache_dir",
+        "code_revision",
+        "device_map",
+        "device_mesh",
+        "disable_mmap",
+        "distributed_config",
+        "experts_implementation",
+        "force_download",
+        "fusion_config",
+        "generation_config",
+        "ignore_mismatched_sizes",
+        "kernel_config",
+        "key_mapping",
+        "local_files_only",
+        "low_cpu_mem_usage",
+        "max_memory",
+        "offload_buffers",
+        "offload_state_dict",
+        "proxies",
+        "quantization_config",
+        "token",
+        "tp_size",
+        "use_kernels",
+        "use_safetensors",
+        "variant",
+        "weights_only",
+    }
+)
+"""Options of ``transformers.PreTrainedModel.from_pretrained`` that lm-eval's ``hf`` model hands on.
+
+From the signature, the documented parameters and the ``kwargs.pop`` calls of transformers 5.23.
+Left out: what the ``hf`` model has under its own name (``dtype``, ``revision``, ``subfolder``,
+``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would
+lose to ``dtype`` silently), and what cannot be written as an argument or changes what is returned
+(``config``, ``state_dict``, ``output_loading_info``, ``tqdm_class``).
+"""
+
+_ALIASES = {
+    "torch_dtype": "dtype",
+    "load_in_4bit": "quantization_config",
+    "load_in_8bit": "quantization_config",
+    "exits": "exit_layers",
+    "exit_layer": "exit_layers",
+    "model": "pretrained",
+}
+
+
+def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
+    """Refuse a name that would otherwise be ignored, or fail deep inside a library.
+
+    Args:
+        names: what was given.
+        allowed: every name that means something.
+
+    Raises:
+        SettingError: names the first stranger, and the right name nearest to it.
+    """
+    for name in names:
+        if name in allowed:
+            continue
+        alias = _ALIASES.get(name)
+        near = f"; use {alias}" if alias in allowed else hint(name, allowed)
+        ours = ", ".join(sorted(OUR_NAMES & set(allowed)))
+        shown = name if name and name.isprintable() else repr(name)
+        listing = f"; ours are {ours}" if ours else ""
+        raise SettingError(f"{shown}: no such model argument{near}{listing}, and lm-eval hf's own")
+
+
+def refuse_pickled_weights(given: Mapping[str, object]) -> None:
+    """Refuse ``use_safetensors`` set to anything but true: a pickle can run code as it loads.
+
+    Raises:
+        SettingError: ``use_safetensors`` is given and is not true.
+    """
+    value = given.get("use_safetensors", True)
+    if str(value).strip().lower() not in {"true", "1", "none"}:
+        why = "weights are read from safetensors only; leave it out, or convert the checkpoint"
+        raise refusal("use_safetensors", value, why)
+
+
+def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
+    """Put together the list that lm-eval's string interface cuts at its commas.
+
+    ``simple_evaluate(model_args="exit_layers=[8,16,24]")`` arrives as
+    ``{"exit_layers": "[8", "16": "", "24]": ""}``; the command line and dicts arrive whole.
+
+    Args:
+        given: all model arguments as they arrived.
+
+    Returns:
+        A new dict: the arguments with ``exit_layers`` whole and the pieces gone.
+    """
+    whole = dict(given)
+    start = whole.get("exit_layers")
+    if not (isinstance(start, str) and re.match(r"\s*[\[(][^\])]*$", start)):
+        return whole
+    pieces = [
+        name
+        for name, value in whole.items()
+        if value == "" and re.fullmatch(r"\s*[+-]?\d+\s*[\])]?\s*", name)
+    ]
+    if not any(piece.rstrip().endswith(("]", ")")) for piece in pieces):
+        return whole
+    for piece in pieces:
+        del whole[piece]
+    # the closing piece comes last, wherever a caller's keyword arguments put it
+    pieces.sort(key=lambda piece: piece.rstrip().endswith(("]", ")")))
+    whole["exit_layers"] = ",".join([start, *pieces])
+    return whole

@@ -1,0 +1,27 @@
+"""Which matrix products are asked for: the argument, or a variable of the environment.
+
+Owns both names and their values. It does not know what a product is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from dynamax_lm.models.settings.values import is_missing, read_name
+
+NAME = "products"
+VARIABLE = "DYNAMAX_LM_PRODUCTS"
+WAYS = ("auto", "packed", "plain")
+"""Measured on the machine at hand, arranged for oneDNN, or torch's ``F.linear``."""
+
+
+def read_products(value: object, environment: Mapping[str, str] = os.environ) -> str:
+    """One of the ways: the value given, else the environment's, else ``auto``.
+
+    Raises:
+        SettingError: none of them.
+    """
+    if not is_missing(value):
+        return read_name(NAME, value, WAYS) or WAYS[0]
+    return read_name(VARIABLE, environment.get(VARIABLE) or None, WAYS) or WAYS[0]

@@ -1,0 +1,205 @@
+"""All settings of one run: read, held against the checkpoint, and frozen.
+
+Owns defaults and combinations. It does not know models, weights or lm-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.models.settings.exits import ExitRule, Listed, read_exit_rule
+from dynamax_lm.models.settings.heads import (
+    CERTIFIED,
+    HeadsFacts,
+    choose_confidence,
+    choose_threshold,
+    place_exits,
+)
+from dynamax_lm.models.settings.products import read_products
+from dynamax_lm.models.settings.values import (
+    read_folder,
+    read_name,
+    read_share,
+    read_switch,
+    refusal,
+)
+
+Architecture = Literal["attention", "mamba2"]
+
+Plain = str | float | bool | list[int] | None
+"""A setting as JSON has it."""
+
+_CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
+_MODES = ("exit", "full")
+_SKIPPED_STATES = ("propagate", "copy_kv", "freeze", "recompute")
+_NOT_YET = {
+    ("mode", "lossless"): "not available yet; use exit or full",
+}
+_IMPOSSIBLE = {
+    ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
+    "cache; use propagate, copy_kv or recompute",
+    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate, "
+    "freeze or recompute",
+}
+_DEFAULT_SKIPPED_STATE = "propagate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitSettings:
+    """The settings of one run, checked against its checkpoint.
+
+    Attributes:
+        exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
+        confidence: name of the measure.
+        threshold: in [0, 1].
+        skipped_state: what skipped layers remember.
+        mode: ``exit`` or ``full``.
+        reference: whether answers are compared with the full-depth model's.
+        heads: folder, hub id or shipped name of trained heads, or ``None``.
+        trace_dir: folder for one JSONL row a token, or ``None``.
+        heads_fingerprint: identifies whatever of the heads can change a number.
+    """
+
+    exit_layers: tuple[int, ...]
+    confidence: str
+    threshold: float
+    skipped_state: str
+    mode: str
+    reference: bool
+    heads: str | None
+    trace_dir: str | None
+    heads_fingerprint: str | None = None
+
+    def describe(self) -> dict[str, Plain]:
+        """Every setting as plain JSON, for the results file."""
+        return {
+            "exit_layers": list(self.exit_layers),
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "skipped_state": self.skipped_state,
+            "mode": self.mode,
+            "reference": self.reference,
+            "heads": self.heads,
+            "trace_dir": self.trace_dir,
+        }
+
+    def fingerprint_fields(self) -> dict[str, Plain]:
+        """The settings that can change a number; at full depth the exits' cannot."""
+        fields = self.describe()
+        del fields["trace_dir"]
+        if self.mode == "full":
+            return {"mode": self.mode, "reference": self.reference}
+        fields["heads"] = self.heads_fingerprint  # what they are, wherever they lie
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSettings:
+    """The settings as given, each well-formed, not yet held against a checkpoint.
+
+    Attributes:
+        exit_layers: the rule; the default one where none was given.
+        confidence: name, or ``None`` where none was given.
+        threshold: in [0, 1], ``certified``, or ``None`` where none was given.
+        skipped_state: name, or ``None`` where none was given.
+        mode: ``exit`` or ``full``.
+        reference: whether answers are compared with the full-depth model's.
+        trace_dir: folder, or ``None``.
+        heads: folder or hub id, or ``None`` for none.
+        heads_chosen: whether the user said which heads, or that there are none; if not, heads that
+            ship with the checkpoint are the default.
+        products: ``auto``, ``packed`` or ``plain``; no exit setting, as it changes no more than the
+            last bits.
+    """
+
+    exit_layers: ExitRule
+    confidence: str | None
+    threshold: float | str | None
+    skipped_state: str | None
+    mode: str
+    reference: bool
+    trace_dir: str | None
+    heads: str | None = None
+    heads_chosen: bool = False
+    products: str = "auto"
+
+    def resolve(
+        self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
+    ) -> ExitSettings:
+        """Fill in defaults and check what needs the checkpoint's configuration.
+
+        In ``mode="full"`` nobody leaves, but a wrong value is still refused: a comparison run with
+        the same arguments should fail where the other one does.
+
+        Args:
+            n_layers: L, at least 1.
+            architecture: which kind of layers.
+            heads: the trained heads in use, if any.
+
+        Raises:
+            SettingError: exits outside 1..L-1, no room for any, a ``skipped_state`` that these
+                layers cannot have, a measure that needs more exits, or what these heads lack.
+        """
+        skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
+        if why := _IMPOSSIBLE.get((architecture, skipped_state)):
+            raise refusal("skipped_state", skipped_state, why)
+        confidence = choose_confidence(self.confidence, heads)
+        exits: tuple[int, ...] = ()
+        if self.mode != "full":
+            exits = self._exits(n_layers, confidence, heads)
+        elif isinstance(self.exit_layers, Listed):
+            self.exit_layers.place(n_layers)
+        return ExitSettings(
+            exit_layers=exits,
+            confidence=confidence,
+            threshold=choose_threshold(self.threshold, confidence, heads),
+            skipped_state=skipped_state,
+            mode=self.mode,
+            reference=self.reference,
+            heads=None if heads is None else heads.name,
+            trace_dir=self.trace_dir,
+            heads_fingerprint=None if heads is None else heads.fingerprint,
+        )
+
+    def _exits(self, n_layers: int, confidence: str, heads: HeadsFacts | None) -> tuple[int, ...]:
+        if n_layers < 2:
+            why = "there is no earlier layer to leave at; use mode=full"
+            raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
+        exits = place_exits(self.exit_layers, n_layers, heads)
+        if confidence == "patience" and len(exits) < 2:
+            why = "it counts agreeing exits, and needs at least two"
+            raise refusal("confidence", confidence, f"{why}; exit_layers is {list(exits)}")
+        return exits
+
+
+def parse_settings(raw: Mapping[str, object]) -> RawSettings:
+    """Read our arguments among all model arguments, in whichever form they arrived.
+
+    Args:
+        raw: model arguments by name, lists whole (see ``mend_split_lists``); other names are
+            passed over.
+
+    Raises:
+        SettingError: a value that no checkpoint could make right.
+    """
+    for (name, value), why in _NOT_YET.items():
+        given = raw.get(name)
+        if isinstance(given, str) and given.strip() == value:
+            raise refusal(name, given, why)
+    threshold = raw.get("threshold")
+    certified = isinstance(threshold, str) and threshold.strip() == CERTIFIED
+    return RawSettings(
+        exit_layers=read_exit_rule(raw.get("exit_layers")),
+        confidence=read_name("confidence", raw.get("confidence"), _CONFIDENCES),
+        threshold=CERTIFIED if certified else read_share("threshold", threshold),
+        skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
+        mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
+        reference=read_switch("reference", raw.get("reference"), default=True),
+        trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
+        heads=read_folder("heads", raw.get("heads"), "./my-heads"),
+        heads_chosen="heads" in raw,
+        products=read_products(raw.get("products")),
+    )

@@ -1,0 +1,320 @@
+"""The baselines of a dynamic setting: always leaving at the one depth that costs the same.
+
+Owns which depth that is, what is known of its quality, and the verdict. The baseline is a model of
+fewer layers, and billed as one: layers that never run keep no state, nothing is asked at exits, a
+translator is paid where the depth speaks through one, and a model of k layers prefills k layers.
+There are two, since a dynamic setting prefills at full depth: one of the same FLOPs over answer
+tokens, prompts left out, and one of the same FLOPs with the prompts in both.
+
+Equal means: of equal mean over documents of the share of full depth's FLOPs, the number that tables
+print as saved. Documents leave at different depths and have answers of different length, and a
+baseline has one depth, or draws one of two, for all of them. Its quality is measured, or lies
+between two depths that were
+measured, or is unknown and said to be; it is never guessed. Verdicts go by paired documents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from dynamax_lm.common.intervals import Bounds
+from dynamax_lm.core.fixed_depth import FixedDepths
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.report.costs import costs_of, exit_extras_of
+from dynamax_lm.report.rows import Row, static_depth
+
+Account = Literal["answer", "total"]
+"""Whose FLOPs are equal: the answer tokens' alone, or prompts' and answers' together."""
+
+ACCOUNTS: tuple[Account, ...] = ("answer", "total")
+
+Verdict = Literal[
+    "beats", "mixed", "not distinguishable", "is worse", "does not beat", "not tested", "unknown"
+]
+"""``does not beat``: not shown better than full depth, which costs less. ``not tested``: measured,
+but no document can be paired. ``unknown``: not measured."""
+
+FULL_DEPTH = "full depth is cheaper"
+"""The source of a baseline that is full depth itself."""
+OWN_FULL_DEPTH = "its own full depth"
+"""The name of the row's reference as something to be held against."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticBaseline:
+    """What always leaving at one depth would give for the same FLOPs.
+
+    Attributes:
+        account: which FLOPs are the same.
+        depth: decoder layers, 1..L, a fraction between two depths; L where full depth is cheaper.
+        quality: the task's metric there, or ``None`` where no static runs enclose the depth.
+        agreement: with full depth, or ``None`` likewise.
+        source: where the two come from, in words.
+        verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere shown worse.
+        told_by: the metrics that made the verdict.
+        mixture: the measured depths that it lies between, each with its odds: a baseline that
+            draws one of the two for each document costs the same. ``None`` is full depth; empty
+            where nothing was measured.
+        path: every measured depth with its cost as a share of full depth's, ascending.
+        costs: between what one document's share of full depth's FLOPs lies under the setting;
+            ``None`` where nobody knows what its heads cost.
+    """
+
+    account: Account
+    depth: float
+    quality: float | None
+    agreement: float | None
+    source: str
+    verdict: Verdict
+    mixture: tuple[tuple[Row | None, float], ...] = ()
+    path: tuple[tuple[Row | None, float], ...] = ()
+    costs: Bounds | None = None
+    told_by: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """In words; the same baseline by either account has one name."""
+        if self.source == FULL_DEPTH:
+            return OWN_FULL_DEPTH
+        return f"fixed depth {self.depth:.1f} of equal {self.account} FLOPs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A depth of which something was measured, and its bill."""
+
+    depth: float
+    flops: float
+    goodness: float | None
+    agreement: float | None
+    row: Row | None = None
+
+
+class _Bill(NamedTuple):
+    """What tokens cost at every depth, by one account, as shares of full depth's FLOPs.
+
+    Attributes:
+        spent: by the run, mean over documents.
+        fixed: all tokens together at every depth, in FLOPs.
+        layers: L.
+        whole: FLOPs of all tokens at full depth.
+    """
+
+    spent: float
+    fixed: FixedDepths
+    layers: int
+    whole: float
+
+    def at(self, depth: float, translator: int = 0) -> float:
+        """The share of always leaving at ``depth``, through a translator of so many FLOPs."""
+        return self.fixed.at(depth, translator) / self.whole
+
+    def depth(self, share: float) -> float:
+        """The depth of that share, without a translator."""
+        return self.fixed.depth(share * self.whole)
+
+
+def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ...]:
+    """The baselines of a dynamic row, one an account.
+
+    Args:
+        row: a row of ``arena``.
+        arena: all rows that it may be held against.
+
+    Returns:
+        None for a row that is not dynamic, or where the FLOPs of a depth are not known.
+    """
+    if row.kind != "dynamic":
+        return ()
+    bills = ((account, _bill(row, account)) for account in ACCOUNTS)
+    return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
+
+
+def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
+    """The depth at which always leaving costs what the row did, if it is known.
+
+    No translator is billed here. Above L the row costs more than full depth.
+    """
+    bill = _bill(row, account)
+    return None if bill is None else max(1.0, bill.depth(bill.spent))
+
+
+class Gain(NamedTuple):
+    """What is shown of one metric, setting against baseline, turned so that more is better."""
+
+    metric: str
+    better: bool
+    worse: bool
+
+
+def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
+    """The baseline with the verdict that paired documents give.
+
+    Args:
+        baseline: as `static_baselines` found it.
+        gains: of the metric and of agreement, where pairs could be tested.
+    """
+    if baseline.verdict == "unknown":
+        return baseline
+    better = [gain.metric for gain in gains if gain.better]
+    worse = [gain.metric for gain in gains if gain.worse]
+    verdict: Verdict = "not distinguishable" if gains else "not tested"
+    if better or worse:
+        verdict = "mixed" if better and worse else "beats" if better else "is worse"
+    elif baseline.source == FULL_DEPTH:
+        verdict = "does not beat"
+    told_by = tuple(gain.metric for gain in gains if gain.better or gain.worse)
+    return replace(baseline, verdict=verdict, told_by=told_by)
+
+
+def _bill(row: Row, account: Account) -> _Bill | None:
+    """One account. Prompts make no emission: their last token is the answer's.
+
+    Layers are linear in depth, in prompts and answers alike.
+    """
+    costs, totals = costs_of(row.run), row.run.totals(row.task)
+    saved = row.flops_saved if account == "answer" else row.flops_saved_total
+    if costs is None or saved is None or not totals or not totals.get("tokens"):
+        return None
+    flops, tokens = totals["ledger"]["flops"], totals["tokens"]
+    whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
+    emission = FixedDepths.of(costs, 0.0, tokens).emission
+    fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens)
+    return _Bill(1 - saved.mean, fixed, costs.n_layers, whole)
+
+
+def cost_bounds(row: Row) -> Bounds | None:
+    """Between what a document's share of full depth's FLOPs lies, by the row's exit rule.
+
+    At least the layers of the first exit, and at most full depth with every check asked and a
+    translator: the state of a skipped layer costs less than the layer. Prompts in both only bring
+    the share nearer to 1. ``None`` where the rule's parts are not known.
+    """
+    costs, extras = costs_of(row.run), exit_extras_of(row.run)
+    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
+    if costs is None or extras is None or not exits:
+        return None
+    try:
+        ledger = Ledger(
+            costs,
+            exit_layers=exits,
+            confidence=str(row.run.settings.get("confidence")),
+            skipped_state=str(row.run.settings.get("skipped_state")),
+            exit_extras=extras,
+        )
+    except ValueError:
+        return None
+    bill = ledger.answer(0, [costs.n_layers])
+    translator = max((extra.translator for extra in extras), default=0)
+    return Bounds(exits[0] / costs.n_layers, 1 + (bill.checks + translator) / bill.full_depth)
+
+
+def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
+    full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
+    if bill.spent >= full.flops:
+        return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
+    known = [full, *_measured(row, arena, bill)]
+    path = tuple((point.row, point.flops) for point in sorted(known, key=_by_flops))
+    below = max((p for p in known if p.flops <= bill.spent), key=_by_flops, default=None)
+    above = min((p for p in known if p.flops >= bill.spent), key=_by_flops, default=None)
+    if below is None or above is None:
+        depth = max(1.0, bill.depth(bill.spent))
+        return StaticBaseline(account, depth, None, None, _missing(row, depth), "unknown")
+    if below is above:
+        return _of(row, account, below, "measured", ((below.row, 1.0),), path)
+    share = (bill.spent - below.flops) / (above.flops - below.flops)
+    point = _Point(
+        _mean(below.depth, above.depth, share),
+        bill.spent,
+        _between(below.goodness, above.goodness, share),
+        _between(below.agreement, above.agreement, share),
+    )
+    source = f"measured at {below.depth:g} and {above.depth:g}"
+    return _of(row, account, point, source, ((below.row, 1 - share), (above.row, share)), path)
+
+
+def _missing(row: Row, depth: float) -> str:
+    """Which run would tell the quality at ``depth``: one that always leaves there or before."""
+    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
+    layer = max((layer for layer in exits if layer <= depth), default=max(1, int(depth)))
+    return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
+
+
+def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
+    """Static runs, one a depth, billed as shares of full depth.
+
+    What skipped layers remember does not matter where none of them runs again; heads do, so that
+    a static run with those of ``row`` is preferred. A run whose translator nobody knows the cost of
+    is left out.
+    """
+    chosen: dict[int, Row] = {}
+    for other in sorted(arena, key=lambda one: _unlike(row, one)):
+        depth = static_depth(other.run)
+        if depth is not None and _translator(other) is not None:
+            chosen.setdefault(depth, other)
+    points = []
+    for depth, other in chosen.items():
+        agreement = other.agreement.mean if other.agreement else None
+        flops = bill.at(depth, _translator(other) or 0)
+        points.append(_Point(depth, flops, other.goodness, agreement, other))
+    return points
+
+
+def _translator(static: Row) -> int | None:
+    """FLOPs a token of the translator that a static run speaks through; ``None`` if unknown."""
+    extras = exit_extras_of(static.run)
+    if extras is None:
+        return None
+    return extras[0].translator if extras else 0
+
+
+def _unlike(row: Row, other: Row) -> tuple[bool, bool]:
+    """Sorts the runs first that have the heads, then the skipped state, of ``row``."""
+    ours, theirs = row.run.settings, other.run.settings
+    heads = ours.get("heads_fingerprint") != theirs.get("heads_fingerprint")
+    return heads, ours.get("skipped_state") != theirs.get("skipped_state")
+
+
+def _full_depth(row: Row) -> float | None:
+    if row.full_depth is None:
+        return None
+    return row.full_depth.mean if row.higher_is_better else -row.full_depth.mean
+
+
+def _by_flops(point: _Point) -> float:
+    return point.flops
+
+
+def _mean(low: float, high: float, share: float) -> float:
+    return low + share * (high - low)
+
+
+def _between(low: float | None, high: float | None, share: float) -> float | None:
+    return None if low is None or high is None else _mean(low, high, share)
+
+
+def _of(
+    row: Row,
+    account: Account,
+    point: _Point,
+    source: str,
+    mixture: tuple[tuple[Row | None, float], ...],
+    path: tuple[tuple[Row | None, float], ...] = (),
+) -> StaticBaseline:
+    quality = point.goodness
+    if quality is not None and not row.higher_is_better:
+        quality = -quality
+    verdict: Verdict = "does not beat" if source == FULL_DEPTH else "not tested"
+    return StaticBaseline(
+        account=account,
+        depth=point.depth,
+        quality=quality,
+        agreement=point.agreement,
+        source=source,
+        verdict=verdict,
+        mixture=mixture,
+        path=path,
+        costs=cost_bounds(row),
+    )

@@ -1,0 +1,241 @@
+"""What rows of one batch say of each threshold is what running it alone says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core.beside import Beside
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.score import ScoreRequest, score
+from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from tests.core.test_derive import THRESHOLDS, draw_exits, draw_scores
+from tests.core.test_laws import Tally
+from tests.core.test_memory import Counting
+from tests.heads.builders import CLASSIFIERS, heads_of
+
+NEAR = {"abs": 1e-3, "rel": 1e-3}
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def draw_skipped(data: st.DataObject, stack: Any) -> str:
+    return data.draw(st.sampled_from(sorted(stack.skipped_states - {"recompute"})))
+
+
+def draw_grid(data: st.DataObject) -> list[float]:
+    grid = st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=5, unique=True)
+    return data.draw(grid)
+
+
+def draw_memory(data: st.DataObject) -> Memory:
+    """Room for all thresholds, for some, or for none beside the first."""
+    tokens = data.draw(st.sampled_from([0, 3, 8, 999]))
+    return Memory(data.draw(st.sampled_from([0, 9000, 1 << 30])), tokens)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1e-60, 0.3, 0.9, 1 - 1e-12, 1.0]) | st.floats(0, 1),
+            st.sampled_from([0.0, 0.9, 1.0, float("nan")]) | st.floats(0, 1, width=32),
+        ),
+        min_size=1,
+    )
+)
+def test_bars_decide_as_each_threshold_does(pairs: list[tuple[float, float]]) -> None:
+    thresholds, sure = [one for one, _ in pairs], torch.tensor([sure for _, sure in pairs])
+    apart = [ExitPolicy((1,), threshold=one).leaves(sure)[at] for at, one in enumerate(thresholds)]
+    together = ExitPolicy((1,)).leaves(sure, ExitPolicy((1,)).bars(thresholds))
+    assert together.tolist() == [bool(one) for one in apart]
+
+
+@settings(max_examples=20)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_rows_answer_as_if_alone(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, measure, exits = draw_exits(data, shape, model)
+    stop = data.draw(st.sampled_from([never, lambda answer: answer[-1] % 5 == 0]))
+    asked = [
+        GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
+        for number, row in enumerate(rows)
+    ]
+    memory, grid = draw_memory(data), draw_grid(data)
+    options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
+    options["reference"] = data.draw(st.booleans())
+    for number, threshold in enumerate(grid, start=1):
+        options["policy"] = ExitPolicy(exits, measure, threshold)
+        memory.beside.thresholds = grid[number:]
+        tally = Tally(threshold)
+        beside = generate(stack, asked, memory=memory, **options)
+        for ours, other in zip(beside, generate(stack, asked, **options), strict=True):
+            tally.same(ours.trace, other.trace)
+            assert ours.reference == other.reference
+            if ours.trace.layers_used == other.trace.layers_used:
+                assert ours.trace.tokens == other.trace.tokens
+                assert ours.trace.full_depth == other.trace.full_depth
+                assert list(ours.trace.confidence) == pytest.approx(
+                    list(other.trace.confidence), **NEAR
+                )
+        tally.check()
+
+
+@settings(max_examples=20)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_rows_score_as_if_alone(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, measure, exits = draw_exits(data, shape, model)
+    asked = draw_scores(data, rows)
+    memory, grid = draw_memory(data), draw_grid(data)
+    options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
+    options["reference"] = data.draw(st.booleans())
+    for number, threshold in enumerate(grid, start=1):
+        options["policy"] = ExitPolicy(exits, measure, threshold)
+        memory.beside.thresholds = grid[number:]
+        tally = Tally(threshold)
+        beside = score(stack, asked, memory=memory, **options)
+        for ours, other in zip(beside, score(stack, asked, **options), strict=True):
+            tally.same(ours.trace, other.trace)
+            assert ours.trace.full_depth == other.trace.full_depth
+            assert ours.reference == other.reference, "the same pass, to the last bit"
+            if ours.trace.layers_used == other.trace.layers_used:
+                assert ours.log_probabilities == pytest.approx(other.log_probabilities, **NEAR)
+        tally.check()
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_every_classifier_keeps_its_rows_apart(kind: str, classifier: str) -> None:
+    """None left out, rows that end at different times, and depths that really differ."""
+    model = random_model(kind, 6, seed=3)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
+    asked = [
+        GenerateRequest(row, new, never, key=str(row))
+        for row, new in zip(rows, (12, 4, 9, 1), strict=True)
+    ]
+    scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
+    memory, depths, grid = Memory(), set(), (0.3, 0.5, 0.7)
+    for number, threshold in enumerate(grid, start=1):
+        options: dict[str, Any] = {"policy": ExitPolicy((1, 3, 4, 5), "head", threshold)}
+        options |= {"heads": heads, "reference": True}
+        memory.beside.thresholds = grid[number:]
+        tally = Tally(threshold)
+        for door, requests in ((generate, asked), (score, scored)):
+            beside = door(stack, requests, memory=memory, **options)  # type: ignore[operator]
+            alone = door(stack, requests, **options)  # type: ignore[operator]
+            for ours, other in zip(beside, alone, strict=True):
+                tally.same(ours.trace, other.trace)
+                depths.update(ours.trace.layers_used)
+        tally.check()
+    assert (memory.origins.rows, memory.origins.run) == (3 * 8, 0)
+    assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_thresholds_run_beside_the_first_run_no_layer_later(kind: str) -> None:
+    stack = Counting(STACKS[kind](random_model(kind)))
+    asked = [GenerateRequest(row, 5, never, key=str(row)) for row in ((1, 2, 3), (6,))]
+    scored = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
+    memory, grid = Memory(), (0.1, 0.0, 0.2, 1.0)
+    for number, threshold in enumerate(grid, start=1):
+        stack.cells = stack.prompt_cells = 0
+        memory.beside.thresholds = grid[number:]
+        options: dict[str, Any] = {"policy": ExitPolicy((1, 2, 3), "top_prob", threshold)}
+        generate(stack, asked, memory=memory, reference=True, **options)
+        score(stack, scored, memory=memory, reference=True, **options)
+        assert bool(stack.cells) == (threshold == 0.1)
+    assert (memory.origins.rows, memory.origins.run) == (4 * 4, 0)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_rows_that_say_the_same_share_one_reference(kind: str) -> None:
+    """Thresholds that all leave at the first exit: compared once, one finds the own answer."""
+    stack = Counting(STACKS[kind](random_model(kind)))
+    asked = [GenerateRequest((1, 2, 3), 5, never, key="a")]
+
+    def cells(*beside: float, reference: bool = True) -> int:
+        memory = Memory()
+        memory.beside.thresholds = beside
+        stack.cells = stack.prompt_cells = 0
+        policy = ExitPolicy((1, 2), "top_prob", 0.0)
+        (answer,) = generate(stack, asked, policy=policy, memory=memory, reference=reference)
+        assert answer.reference != answer.trace.tokens, "else there is nothing to find"
+        return stack.cells - stack.prompt_cells
+
+    answering = cells(reference=False)
+    assert answering == 5
+    assert cells(1e-9, 1e-8) == cells() + 2 * answering
+
+
+def test_as_many_thresholds_run_together_as_there_is_room_for() -> None:
+    beside = Beside(tokens_at_once=10, most_bytes=100, thresholds=(0.2, 0.3, 0.4))
+    assert beside.together(0.1, 1, 0) == (0.1, 0.2, 0.3, 0.4)
+    assert beside.together(0.1, 5, 1) == (0.1, 0.2)
+    assert beside.together(0.1, 11, 1) == (0.1,)
+    assert beside.together(0.1, 1, 34) == (0.1, 0.2)
+    assert beside.together(0.1, 1, 101) == (0.1,)
+    assert beside.together(0.3, 1, 0) == (0.3, 0.2, 0.4), "no threshold twice"
+    assert Beside().together(0.1, 1, 0) == (0.1,)
+
+
+def test_answers_wait_for_their_threshold_and_question_and_are_given_once() -> None:
+    beside = Beside(10, 100)
+    assert beside.keep("a", (0.1, 0.2), [1, 2, 3, 4]) == [1, 2]
+    assert beside.take("a", 0.1) is None
+    assert beside.take("b", 0.2) is None
+    assert beside.take("a", 0.2) == [3, 4]
+    assert beside.take("a", 0.2) is None
+
+
+@pytest.mark.parametrize("other", ["measure", "exits", "skipped", "reference", "request"])
+def test_another_question_is_run_again(other: str) -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    memory = Memory()
+    memory.beside.thresholds = (0.2,)
+    asked = [GenerateRequest((1, 2, 3), 5, never, key="a")]
+    options: dict[str, Any] = {"skipped_state": "propagate", "reference": True}
+    generate(stack, asked, policy=ExitPolicy((1, 2), "top_prob", 0.1), memory=memory, **options)
+    memory.beside.thresholds = ()
+    exits = (1, 3) if other == "exits" else (1, 2)
+    policy = ExitPolicy(exits, "margin" if other == "measure" else "top_prob", 0.2)
+    if other == "request":
+        asked = [GenerateRequest((1, 2, 3), 6, never, key="b")]
+    if other == "skipped":
+        options["skipped_state"] = "copy_kv"
+    if other == "reference":
+        options["reference"] = False
+    before = memory.origins.run
+    answers = generate(stack, asked, policy=policy, memory=memory, **options)
+    assert memory.origins.run == before + 1
+    assert answers == generate(stack, asked, policy=policy, **options)
+
+
+def test_requests_without_a_key_and_full_depth_run_alone() -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    memory = Memory()
+    memory.beside.thresholds = (0.2, 0.3)
+    policy = ExitPolicy((1, 2), "top_prob", 0.1)
+    generate(stack, [GenerateRequest((1, 2, 3), 4, never)], policy=policy, memory=memory)
+    generate(stack, [GenerateRequest((1, 2, 3), 4, never, key="a")], memory=memory)
+    score(stack, [ScoreRequest((1, 2, 3), (4,))], memory=memory)
+    assert (memory.origins.rows, memory.origins.run) == (0, 3)

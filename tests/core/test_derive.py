@@ -1,0 +1,207 @@
+"""What a survey tells of a threshold is what running it gives: no point of a sweep may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core import loop
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.score import ScoreRequest, score
+from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from tests.core.test_laws import Tally
+from tests.core.test_memory import Counting
+from tests.heads.builders import CLASSIFIERS, heads_of, kinds
+
+THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0]
+MEASURES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head", "head"]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens at a time, so that slices cut rows in two."""
+    monkeypatch.setattr(loop, "_LOGITS_AT_ONCE", 3 * 61)
+
+
+def options_of(policy: ExitPolicy, heads: Any, reference: bool = True) -> dict[str, Any]:
+    return {
+        "policy": policy,
+        "heads": heads,
+        "skipped_state": "recompute",
+        "reference": reference,
+    }
+
+
+def draw_exits(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, str, tuple[int, ...]]:
+    """Heads or none, a measure, and exits."""
+    exits = tuple(sorted(data.draw(st.sets(st.integers(1, shape.layers - 1), min_size=1))))
+    measure = data.draw(st.sampled_from([m for m in MEASURES if m != "patience" or exits[1:]]))
+    heads = None
+    if measure == "head" or data.draw(st.booleans()):
+        options = data.draw(kinds(model.config.hidden_size))
+        heads = heads_of(model, exits, data.draw(st.integers(0, 99)), **options)
+    return heads, measure, exits
+
+
+def draw_scores(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[ScoreRequest]:
+    """Two continuations of each row, which differ in their last token or in their lengths."""
+    length = st.integers(1, 5)
+    return [
+        ScoreRequest(row, (*range(9, 9 + data.draw(length)), last))
+        for row in rows
+        for last in (3, 4)
+    ]
+
+
+@settings(max_examples=15)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_scores_follow_from_a_survey(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, measure, exits = draw_exits(data, shape, model)
+    asked = draw_scores(data, rows)
+    memory = Memory(data.draw(st.sampled_from([0, 1 << 30])))
+    for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
+        options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
+        tally = Tally(threshold)
+        derived = score(stack, asked, memory=memory, **options)
+        for ours, other in zip(derived, score(stack, asked, **options), strict=True):
+            tally.same(ours.trace, other.trace)
+            assert ours.trace.full_depth == other.trace.full_depth
+            if ours.trace.layers_used == other.trace.layers_used:
+                near = {"abs": 1e-3, "rel": 1e-3}
+                assert ours.log_probabilities == pytest.approx(other.log_probabilities, **near)
+                assert (ours.reference is None) == (other.reference is None)
+                if ours.reference is not None:
+                    assert ours.reference == pytest.approx(other.reference, **near)
+                for a, b in zip(ours.trace.confidence, other.trace.confidence, strict=True):
+                    assert a == pytest.approx(b, **near)
+        tally.check()
+
+
+@settings(max_examples=15)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_answers_follow_up_to_the_first_disagreement(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, measure, exits = draw_exits(data, shape, model)
+    stop = data.draw(st.sampled_from([never, lambda answer: answer[-1] % 5 == 0]))
+    asked = [
+        GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
+        for number, row in enumerate(rows)
+    ]
+    memory = Memory(data.draw(st.sampled_from([0, 1 << 30])))
+    for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
+        options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
+        tally = Tally(threshold)
+        derived = generate(stack, asked, memory=memory, **options)
+        for ours, other in zip(derived, generate(stack, asked, **options), strict=True):
+            tally.same(ours.trace, other.trace)
+            assert ours.reference == other.reference
+            if ours.trace.layers_used == other.trace.layers_used:
+                assert ours.trace.tokens == other.trace.tokens
+                assert ours.trace.full_depth == other.trace.full_depth
+        tally.check()
+
+
+@pytest.mark.usefixtures("_narrow_slices")
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_every_classifier_follows(kind: str, classifier: str) -> None:
+    """None left out, rows that end at different times, slices that cut rows, mixed exits."""
+    model = random_model(kind, 6, seed=3)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
+    asked = [
+        GenerateRequest(row, new, never, key=str(row))
+        for row, new in zip(rows, (12, 4, 9, 1), strict=True)
+    ]
+    scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
+    memory, depths = Memory(), set()
+    for threshold in (0.3, 0.5, 0.7):
+        options = options_of(ExitPolicy((1, 3, 4, 5), "head", threshold), heads)
+        tally = Tally(threshold)
+        for door, requests in ((generate, asked), (score, scored)):
+            derived = door(stack, requests, memory=memory, **options)  # type: ignore[operator]
+            run = door(stack, requests, **options)  # type: ignore[operator]
+            for ours, other in zip(derived, run, strict=True):
+                tally.same(ours.trace, other.trace)
+                depths.update(ours.trace.layers_used)
+        tally.check()
+    assert memory.origins.run == 0
+    assert memory.origins.partly > 0
+    assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+@pytest.mark.parametrize("measure", ["top_prob", "patience", "saturation", "oracle", "head"])
+def test_further_thresholds_run_no_layer_for_scores(kind: str, measure: str) -> None:
+    model = random_model(kind)
+    stack = Counting(STACKS[kind](model))
+    heads = heads_of(model, (1, 2, 3), 1, classifier="mamba")
+    asked = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
+    memory = Memory()
+    for threshold in (0.5, 0.0, 0.7, 1.0):
+        stack.cells = 0
+        options = options_of(ExitPolicy((1, 2, 3), measure, threshold), heads)
+        score(stack, asked, memory=memory, **options)
+        assert bool(stack.cells) == (threshold == 0.5)
+    assert (memory.origins.derived, memory.origins.run) == (8, 0)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_an_answer_that_agrees_runs_no_layer_either(kind: str) -> None:
+    stack = Counting(STACKS[kind](random_model(kind)))
+    asked = [GenerateRequest(row, 5, never, key=str(row)) for row in ((1, 2, 3), (6,))]
+    memory = Memory()
+    for measure in ("oracle", "top_prob"):
+        generate(stack, asked, memory=memory, **options_of(ExitPolicy((1, 2), measure, 1.0), None))
+    assert (memory.origins.derived, memory.origins.partly, memory.origins.run) == (4, 0, 0)
+    stack.cells = 0
+    policy = ExitPolicy((1, 2), "oracle", 0.5)
+    (first, second) = generate(stack, asked, memory=memory, **options_of(policy, None))
+    assert stack.cells == 0
+    assert (first.trace.tokens, second.trace.tokens) == (first.reference, second.reference)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_hidden_states_without_room_are_not_kept(kind: str) -> None:
+    model = random_model(kind)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (1, 2, 3), 1, classifier="mamba")
+    asked = [ScoreRequest((1, 2, 3), (4, 5))]
+    small, large = Memory(10), Memory()
+    for memory, run in ((small, 1), (large, 0)):
+        for threshold in (0.3, 0.6):
+            options = options_of(ExitPolicy((1, 2, 3), "head", threshold), heads)
+            score(stack, asked, memory=memory, **options)
+        assert (memory.origins.derived, memory.origins.run) == (2 - run, run)
+    assert small.bytes == 0 < large.bytes
+
+
+def test_other_states_are_run() -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    memory = Memory()
+    options = options_of(ExitPolicy((1, 2), "top_prob", 0.5), None) | {"skipped_state": "propagate"}
+    score(stack, [ScoreRequest((1, 2), (3,))], memory=memory, **options)
+    generate(stack, [GenerateRequest((1, 2), 3, never, key="a")], memory=memory, **options)
+    assert (memory.origins.derived, memory.origins.partly, memory.origins.run) == (0, 0, 2)

@@ -1,0 +1,237 @@
+"""The engine's laws where trained heads decide, over kinds, widths, states and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core import loop
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.score import ScoreRequest, score
+from tests.builders import SKIPPED, STACKS, Shape, never, prompts, random_model, shallow, shapes
+from tests.core.test_laws import Tally, ask, draw_skipped
+from tests.heads.builders import CLASSIFIERS, heads_of, kinds
+
+THRESHOLDS = [0.0, 0.3, 0.5, 0.7, 1.0]
+MEASURES = ["head", "head", "top_prob", "saturation", "patience", "oracle"]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens at a time, so that slices cut rows in two."""
+    monkeypatch.setattr(loop, "_LOGITS_AT_ONCE", 3 * 61)
+
+
+def draw_heads(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, ExitPolicy]:
+    """Random heads, and a policy over some of their exits."""
+    layers = st.sets(st.integers(1, shape.layers - 1), min_size=1)
+    exits = tuple(sorted(data.draw(layers)))
+    options = data.draw(kinds(model.config.hidden_size))
+    heads = heads_of(model, exits, data.draw(st.integers(0, 99)), **options)
+    used = tuple(sorted(data.draw(st.sets(st.sampled_from(exits), min_size=1))))
+    measure = data.draw(st.sampled_from([m for m in MEASURES if m != "patience" or len(used) > 1]))
+    return heads, ExitPolicy(used, measure, data.draw(st.sampled_from(THRESHOLDS)))
+
+
+@settings(max_examples=20)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_generating_then_scoring_goes_the_same_way(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    """Law 4."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, policy = draw_heads(data, shape, model)
+    skipped = draw_skipped(data, stack)
+    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
+    answers = generate(
+        stack, requests, policy=policy, skipped_state=skipped, reference=True, heads=heads
+    )
+    again = [
+        ScoreRequest(row, answer.trace.tokens) for row, answer in zip(rows, answers, strict=True)
+    ]
+    scored = score(stack, again, policy=policy, skipped_state=skipped, reference=True, heads=heads)
+    tally = Tally(policy.threshold)
+    for answer, other in zip(answers, scored, strict=True):
+        tally.same(answer.trace, other.trace)
+        if answer.trace.layers_used == other.trace.layers_used:
+            assert other.trace.full_depth == answer.trace.full_depth
+            assert other.score[1], "generated greedily, so every token is the exit's most likely"
+    tally.check()
+
+
+@pytest.mark.usefixtures("_narrow_slices")
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
+def test_every_kind_and_state_scores_as_it_generates(
+    kind: str, skipped: str, classifier: str
+) -> None:
+    """Law 4 with none left out, rows that end at different times, and slices that cut rows."""
+    model = random_model(kind, 6, seed=3)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
+    depths: set[int] = set()
+    for threshold in (0.3, 0.5, 0.7):
+        policy = ExitPolicy((1, 3, 4, 5), "head", threshold)
+        requests = [
+            GenerateRequest(row, new, never) for row, new in zip(rows, (12, 4, 9, 1), strict=True)
+        ]
+        answers = generate(stack, requests, policy=policy, skipped_state=skipped, heads=heads)
+        again = [
+            ScoreRequest(row, answer.trace.tokens)
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        tally = Tally(threshold)
+        scored = score(stack, again, policy=policy, skipped_state=skipped, heads=heads)
+        for answer, other in zip(answers, scored, strict=True):
+            tally.same(answer.trace, other.trace)
+            depths.update(answer.trace.layers_used)
+        tally.check()
+    assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
+
+
+@settings(max_examples=15)
+@given(shape=shapes(), rows=prompts(min_rows=2, max_rows=5), data=st.data())
+def test_neighbours_and_padding_do_not_matter(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    """Law 6, for both doors."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, policy = draw_heads(data, shape, model)
+    skipped = draw_skipped(data, stack)
+    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
+    scoring = [
+        ScoreRequest(row, (5,) * request.max_new)
+        for row, request in zip(rows, requests, strict=True)
+    ]
+    together = generate(stack, requests, policy=policy, skipped_state=skipped, heads=heads)
+    scored = score(stack, scoring, policy=policy, skipped_state=skipped, heads=heads)
+    tally = Tally(policy.threshold)
+    for number in range(len(rows)):
+        one = slice(number, number + 1)
+        alone = generate(stack, requests[one], policy=policy, skipped_state=skipped, heads=heads)
+        tally.same(together[number].trace, alone[0].trace)
+        other = score(stack, scoring[one], policy=policy, skipped_state=skipped, heads=heads)
+        tally.same(scored[number].trace, other[0].trace)
+        if scored[number].trace.layers_used == other[0].trace.layers_used:
+            assert scored[number].score[0] == pytest.approx(other[0].score[0], abs=1e-3)
+    tally.check()
+
+
+@settings(max_examples=15)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_heads_never_touch_what_full_depth_says(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    """A threshold of 1 is the model without heads, and the reference is the same at any."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, policy = draw_heads(data, shape, model)
+    plain = generate(stack, ask(rows))
+    stay = ExitPolicy(policy.exit_layers, policy.confidence, 1.0)
+    for answer, full in zip(
+        generate(stack, ask(rows), policy=stay, heads=heads), plain, strict=True
+    ):
+        assert answer.trace.tokens == full.trace.tokens
+    answers = generate(stack, ask(rows), policy=policy, reference=True, heads=heads)
+    for answer, full in zip(answers, plain, strict=True):
+        assert answer.reference == full.trace.tokens
+
+
+@settings(max_examples=15)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_a_lower_threshold_never_leaves_a_first_step_later(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    """Law 7 where confidences are given: heads remember nothing yet at an answer's first token."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, drawn = draw_heads(data, shape, model)
+    depths = []
+    for threshold in THRESHOLDS:
+        policy = ExitPolicy(drawn.exit_layers, drawn.confidence, threshold)
+        scored = score(stack, [ScoreRequest(row, (4,)) for row in rows], policy=policy, heads=heads)
+        depths.append([answer.trace.layers_used[0] for answer in scored])
+    for lower, higher in pairwise(depths):
+        assert all(a <= b for a, b in zip(lower, higher, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+@pytest.mark.parametrize("measure", ["head", "top_prob", "saturation", "oracle"])
+def test_translators_speak_and_are_not_remembered(kind: str, measure: str) -> None:
+    """Exits emit from the translated state, whatever the measure; the state stays as it was."""
+    model = random_model(kind, 4, seed=5)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (2,), 3, translator="affine")
+    rows = [(1, 5, 9, 2), (7, 7)]
+    policy = ExitPolicy((2,), measure, 0.0)
+    answers = generate(stack, ask(rows, 5), policy=policy, heads=heads)
+    for row, answer in zip(rows, answers, strict=True):
+        requests = [ScoreRequest(row, answer.trace.tokens)]
+        silent = score(stack, requests, policy=ExitPolicy((2,), "top_prob", 0.0))[0]
+        spoken = score(stack, requests, policy=policy, heads=heads)[0]
+        assert spoken.trace.emitted == answer.trace.tokens
+        frozen = below_the_norm(shallow(model, 2), [*row, *answer.trace.tokens[:-1]])
+        frozen = frozen[len(row) - 1 :]
+        translated = stack.unembed(heads.translate(2, frozen))
+        assert list(answer.trace.tokens) == translated.argmax(-1).tolist()
+        assert silent.trace.emitted == tuple(stack.unembed(frozen).argmax(-1).tolist())
+        assert silent.trace.emitted != spoken.trace.emitted
+
+
+def below_the_norm(model: Any, ids: list[int]) -> torch.Tensor:
+    """(T, D) what transformers' own forward hands to the final norm."""
+    seen: list[torch.Tensor] = []
+    norm = model.backbone.norm_f if hasattr(model, "backbone") else model.model.norm
+    hook = norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    model(torch.tensor([ids]), use_cache=False)
+    hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_mamba_classifier_sees_the_tokens_asked_and_no_others(kind: str) -> None:
+    """The rule of its state: every question at every exit, asked again outside the engine."""
+    model = random_model(kind, 6, seed=3)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (1, 3, 5), 1, classifier="mamba")
+    asked: dict[int, list[tuple[int, torch.Tensor, float]]] = {1: [], 3: [], 5: []}
+    own = heads.confidence
+
+    def listen(layer: int, hidden: torch.Tensor, *, rows: Any, tokens: Any, state: Any) -> Any:
+        sure = own(layer, hidden, rows=rows, tokens=tokens, state=state)
+        asked[layer] += zip(rows.tolist(), hidden, sure.tolist(), strict=True)
+        return sure
+
+    heads.confidence = listen  # type: ignore[method-assign]
+    rows = [(1, 5, 9, 2, 2, 7), (2, 4), (8, 8, 3, 1)]
+    policy = ExitPolicy((1, 3, 5), "head", 0.5)
+    answers = generate(stack, ask(rows, 8), policy=policy, heads=heads)
+    for row, answer in enumerate(answers):
+        for layer, questions in asked.items():
+            mine = [(hidden, sure) for who, hidden, sure in questions if who == row]
+            reached = [used for used in answer.trace.layers_used if used >= layer]
+            assert len(mine) == len(reached)
+            if mine:
+                hidden = torch.stack([one for one, _ in mine])[None]
+                logits = heads.training_logits({layer: hidden})[layer][0]
+                assert torch.sigmoid(logits).tolist() == pytest.approx(
+                    [sure for _, sure in mine], abs=1e-5
+                )
+    assert len({used for answer in answers for used in answer.trace.layers_used}) > 2

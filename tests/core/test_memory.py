@@ -1,0 +1,146 @@
+"""A memory changes how often things are computed, and nothing that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.memory import Memory, Origins, tensor_bytes
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.score import ScoreRequest, score
+from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
+
+THRESHOLDS = [0.2, 1.0, 0.0]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+class Counting:
+    """A stack that counts the prompt cells and all cells that enter its layers."""
+
+    def __init__(self, stack: Any) -> None:
+        self._stack = stack
+        self.prompt_cells = self.cells = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stack, name)
+
+    def layer(self, index: int, hidden: torch.Tensor, run: Any) -> torch.Tensor:
+        self.cells += hidden.shape[0]
+        self.prompt_cells += hidden.shape[0] * run.chunk.prefill
+        out: torch.Tensor = self._stack.layer(index, hidden, run)
+        return out
+
+
+def policy(threshold: float, confidence: str = "top_prob") -> ExitPolicy:
+    return ExitPolicy((1, 2, 3), confidence, threshold)
+
+
+def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
+    return [GenerateRequest(row, 5, never, key=str(row)) for row in rows]
+
+
+@settings(max_examples=6)
+@given(
+    st.sampled_from(SKIPPED),
+    prompts(),
+    st.sampled_from(["top_prob", "oracle"]),
+    st.sampled_from([0, 4000, 1 << 30]),
+    st.integers(0, 99),
+)
+def test_a_shared_memory_changes_no_answer(
+    kind: tuple[str, str], rows: list[Any], confidence: str, most_bytes: int, seed: int
+) -> None:
+    stack = STACKS[kind[0]](random_model(kind[0], seed=seed))
+    memory = Memory(most_bytes, derives=False)  # for what is derived see test_derive
+    asked = keyed(rows)
+    scored = [ScoreRequest(row, (seed % VOCAB, option)) for row in rows for option in (1, 2)]
+    for threshold in THRESHOLDS:
+        options: dict[str, Any] = {
+            "policy": policy(threshold, confidence),
+            "skipped_state": kind[1],
+            "reference": True,
+        }
+        assert generate(stack, asked, memory=memory, **options) == generate(stack, asked, **options)
+        assert score(stack, scored, memory=memory, **options) == score(stack, scored, **options)
+    assert memory.bytes <= most_bytes
+    assert memory.origins == Origins(run=len(THRESHOLDS) * (len(asked) + len(scored)))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_second_run_computes_neither_prompts_nor_the_reference_again(kind: str) -> None:
+    stack = Counting(STACKS[kind](random_model(kind)))
+    memory = Memory()
+    rows = [(1, 2, 3, 4), (5, 6)]
+    scored = [ScoreRequest(row, (7, 8)) for row in rows]
+
+    def run() -> tuple[int, int]:
+        stack.prompt_cells = stack.cells = 0
+        score(stack, scored, policy=policy(0.0), reference=True, memory=memory)
+        return stack.prompt_cells, stack.cells
+
+    prompt, whole = run()
+    tokens = sum(len(one.continuation) for one in scored)
+    assert prompt == 4 * 2 * 3  # layers, rows, longest prompt without its last token
+    assert whole == prompt + 4 * tokens + tokens  # full depth, and everyone leaves at layer 1
+    assert run() == (0, tokens)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_full_depths_own_answer_is_decoded_once(kind: str) -> None:
+    """At threshold 1 the answer is full depth's own: one pass over it measures the noise, once."""
+    stack = Counting(STACKS[kind](random_model(kind)))
+    memory = Memory()
+    asked = keyed([(1, 2, 3, 4), (5, 6)])
+    generate(stack, asked, policy=policy(0.0), reference=True, memory=memory)
+    stack.cells = 0
+    answers = generate(stack, asked, policy=policy(1.0), reference=True, memory=memory)
+    tokens = sum(len(answer.trace) for answer in answers)
+    assert stack.cells == 4 * tokens + 4 * tokens
+    stack.cells = 0
+    generate(stack, asked, policy=policy(1.0, "margin"), reference=True, memory=memory)
+    assert stack.cells == 4 * tokens
+    assert [answer.reference for answer in answers] == [answer.trace.tokens for answer in answers]
+
+
+def test_requests_without_a_key_share_prompts_only() -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    memory = Memory()
+    asked = [GenerateRequest((1, 2, 3), 4, never)]
+    for _ in range(2):
+        generate(stack, asked, policy=policy(0.0), reference=True, memory=memory)
+    assert (memory.states.found, memory.states.computed) == (1, 1)
+    assert memory.answers.found == 0
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_what_is_kept_cannot_be_changed_by_its_users(kind: str) -> None:
+    stack = STACKS[kind](random_model(kind))
+    memory = Memory()
+    asked = keyed([(1, 2, 3), (4, 5, 6)])
+    first = generate(stack, asked, policy=policy(0.0), memory=memory)
+    kept = memory.bytes
+    generate(stack, asked, memory=memory)
+    assert generate(stack, asked, policy=policy(0.0), memory=memory) == first
+    assert memory.bytes == kept
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_state_weighs_what_its_tensors_weigh(kind: str) -> None:
+    stack = STACKS[kind](random_model(kind))
+    state = prefill(stack, [(1, 2, 3)])
+    caches = [value for value in vars(state).values() if isinstance(value, list)]
+    tensors = [one for cache in caches for one in cache if isinstance(one, torch.Tensor)]
+    assert tensor_bytes(state) == sum(one.numel() * one.element_size() for one in tensors) > 0

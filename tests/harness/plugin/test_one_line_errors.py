@@ -1,0 +1,101 @@
+"""Wrong settings end a command with one line and status 1; everything else is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import fresh
+import pytest
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
+
+PROGRAM = """
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
+
+install_one_line_errors()
+install_one_line_errors()
+try:
+    raise KeyError("inner")
+except KeyError as error:
+    raise {kind}("threshold=abc: give a number") from error
+"""
+
+
+def run(folder: Path, script: str, kind: str) -> subprocess.CompletedProcess[str]:
+    """A program by the name of ``script`` that ends in an exception."""
+    file = folder / script
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n{PROGRAM.format(kind=kind)}"
+    )
+    return subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("script", ["lm_eval", "lm-eval", "lm_eval.exe"])
+def test_a_command_prints_one_line_and_fails(script: str, tmp_path: Path) -> None:
+    ran = run(tmp_path, script, "SettingError")
+    assert ran.returncode == 1
+    assert ran.stderr == "dynamax_lm: error: threshold=abc: give a number\n"
+    assert ran.stdout == ""
+
+
+def test_a_hook_that_was_there_before_learns_of_the_failure(tmp_path: Path) -> None:
+    """W&B keeps account of a run's end by such a hook, and prints the traceback as it does."""
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import sys, traceback; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "def keep_account(kind, error, trace):\n"
+        "    print('failed:', kind.__name__)\n"
+        "    traceback.print_exception(kind, error, trace)\n"
+        "sys.excepthook = keep_account\n" + PROGRAM.format(kind="SettingError")
+    )
+    command = [sys.executable, str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert ran.stdout == "failed: SettingError\n"
+    assert ran.stderr == "dynamax_lm: error: threshold=abc: give a number\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"), [("lm_eval", "ValueError"), ("mine.py", "SettingError")]
+)
+def test_other_errors_and_other_programs_keep_their_traceback(
+    script: str, kind: str, tmp_path: Path
+) -> None:
+    ran = run(tmp_path, script, kind)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Traceback")
+    assert "inner" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("main", "argument", "installed"),
+    [
+        ("lm_eval.__main__", "x", True),
+        ("dynamax_lm.__main__", "x", True),
+        ("dynamax_lm.sweep.__main__", "x", True),
+        ("dynamax_lm_other", "x", False),
+        ("pytest.__main__", "x", False),
+        (None, "/usr/bin/lm_eval", True),
+        (None, "/usr/bin/lm_eval_else", False),
+        (None, "", False),
+    ],
+)
+def test_only_command_lines_are_touched(
+    main: str | None, argument: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sys.excepthook
+    spec = None if main is None else SimpleNamespace(name=main)
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))  # type: ignore[misc]
+    monkeypatch.setattr(sys, "argv", [argument])
+    monkeypatch.setattr(sys, "excepthook", before)
+    install_one_line_errors()
+    assert (sys.excepthook is not before) == installed
+
+
+def test_a_library_user_catches_it_as_a_value_error() -> None:
+    assert issubclass(SettingError, ValueError)

@@ -1,0 +1,71 @@
+"""A difference at equal cost: the depth's own uncertainty is part of the claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.common.intervals import SHARE, Bounds, p_at_most
+from dynamax_lm.report.equal_cost import Path, at_equal_cost
+
+COSTS = Bounds(0.5, 1.2)
+rows = st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.floats(0.5, 1.2)), min_size=6, max_size=30)
+Row = tuple[float, float, float, float]
+
+
+def _path(shallow: list[float], deep: list[float], *, whole: bool = True) -> Path:
+    return Path(np.array([0.6, 1.0]), np.array([shallow, deep]), whole=whole)
+
+
+@settings(max_examples=20)
+@given(rows)
+def test_no_claim_is_stronger_than_at_the_cost_observed(drawn: list[Row]) -> None:
+    ours, shallow, deep, costs = map(list, zip(*drawn, strict=True))
+    path = _path(shallow, deep)
+    found = at_equal_cost(ours, path, costs, SHARE, COSTS)
+    assert found.low <= found.gaps.mean() <= found.high
+    assert found.gaps == pytest.approx(np.array(ours) - path.at(float(np.mean(costs))))
+    if found.p_higher <= 0.025:
+        assert p_at_most(found.gaps, 0.0, SHARE.of_gaps) <= 0.025
+        assert found.low >= 0
+    if found.p_lower <= 0.025:
+        assert found.high <= 0
+
+
+@settings(max_examples=20)
+@given(rows)
+def test_swapping_better_and_worse_turns_it(drawn: list[Row]) -> None:
+    ours, shallow, deep, costs = map(list, zip(*drawn, strict=True))
+    costs = [max(0.6, cost) for cost in costs]  # none below the cheapest measured depth
+    one = at_equal_cost(ours, _path(shallow, deep), costs, SHARE, Bounds(0.6, 1.2))
+    turned = [[1 - value for value in values] for values in (shallow, deep)]
+    other = at_equal_cost([1 - v for v in ours], _path(*turned), costs, SHARE, Bounds(0.6, 1.2))
+    assert (one.p_higher, one.p_lower) == (other.p_lower, other.p_higher)
+    assert one.low == pytest.approx(-other.high, abs=1e-6)
+
+
+def test_costs_that_spread_widen_the_interval() -> None:
+    """The same mean cost; depth is worth much."""
+    count = 100
+    ours, path = [0.5] * count, _path([0.0] * count, [1.0] * count)
+    even = at_equal_cost(ours, path, [0.8] * count, SHARE, COSTS)
+    apart = at_equal_cost(ours, path, [0.5, 1.1] * (count // 2), SHARE, COSTS)
+    assert apart.high - apart.low > 1.5 * (even.high - even.low)
+
+
+def test_between_measured_depths_lies_their_mixture() -> None:
+    path = Path(np.array([0.5, 0.75, 1.0]), np.array([[0.0], [0.2], [1.0]]), whole=True)
+    for cost, value in ((0.4, 0.0), (0.5, 0.0), (0.625, 0.1), (0.875, 0.6), (1.2, 1.0)):
+        assert path.at(cost) == pytest.approx([value])
+
+
+def test_beyond_what_was_measured_only_the_safe_claim_is_made() -> None:
+    count = 200
+    zeros, ones = [0.0] * count, [1.0] * count
+    cheap = _path(zeros, zeros)
+    assert at_equal_cost(ones, cheap, [0.5] * count, SHARE, COSTS).p_higher <= 0.025
+    assert at_equal_cost(zeros, _path(ones, ones), [0.5] * count, SHARE, COSTS).p_lower == 1.0
+    short = _path(zeros, zeros, whole=False)
+    assert at_equal_cost(ones, short, [1.2] * count, SHARE, COSTS).p_higher == 1.0
