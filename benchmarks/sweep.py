@@ -17,22 +17,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.commandline import Command, add_lm_eval_options
-from dynamax_lm.core.beside import TOKENS_AT_ONCE
-from dynamax_lm.core.memory import Memory
-from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.models.runner import CoreRunner, Runner
+from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
-class Answers:
-    """Takes down what every request emitted, and where."""
+class Recorder:
+    """Takes down what every request emitted, and where.
 
-    def __init__(self) -> None:
-        self.seen_so_far: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    Args:
+        runner: who answers.
+    """
 
-    def seen(self, stack: Any, prompts: Any, traces: Sequence[AnswerTrace]) -> None:
-        """A batch was answered."""
-        self.seen_so_far += [(trace.emitted, trace.layers_used) for trace in traces]
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def score(self, *given: Any, **options: Any) -> Any:
+        """The runner's answers."""
+        return self._noted(self._runner.score(*given, **options))
+
+    def generate(self, *given: Any, **options: Any) -> Any:
+        """The runner's answers."""
+        return self._noted(self._runner.generate(*given, **options))
+
+    def _noted(self, answers: Any) -> Any:
+        self.seen += [(answer.trace.emitted, answer.trace.layers_used) for answer in answers]
+        return answers
 
 
 def main() -> None:
@@ -47,34 +60,37 @@ def main() -> None:
     command = Command(parser.parse_args(args))
     lm = command.load(command.model_args)
 
-    def seconds(thresholds: Sequence[float], memory: Memory | None) -> float:
-        lm.memory = memory
+    def seconds(
+        thresholds: Sequence[float], runner: Runner, reuse: ReuseRunner | None = None
+    ) -> float:
         start = time.process_time()
-        for number, threshold in enumerate(thresholds, start=1):
-            lm.change(threshold=threshold)
-            if memory is not None:
-                memory.beside.thresholds = thresholds[number:]
-            command.evaluate(lm, command.model_args, bootstrap_iters=0)
+        with lm.answered_by(runner):
+            for number, threshold in enumerate(thresholds, start=1):
+                lm.change(threshold=threshold)
+                if reuse is not None:
+                    reuse.expect(thresholds[number:])
+                command.evaluate(lm, command.model_args, bootstrap_iters=0)
         return time.process_time() - start
 
-    seconds([0.7], None)  # warms up
+    plain = CoreRunner()
+    seconds([0.7], plain)  # warms up
     rounds: list[tuple[float, float, float]] = []
     for number in range(options.rounds):
-        one = statistics.mean(seconds([threshold], None) for threshold in (0.5, 0.7, 0.95))
-        memories = {at_once: Memory(tokens_at_once=at_once) for at_once in (0, options.together)}
-        order = sorted(memories, reverse=number % 2 == 1)  # who comes second is a little slower
+        one = statistics.mean(seconds([threshold], plain) for threshold in (0.5, 0.7, 0.95))
+        reuse = {at_once: ReuseRunner(tokens_at_once=at_once) for at_once in (0, options.together)}
+        order = sorted(reuse, reverse=number % 2 == 1)  # who comes second is a little slower
         took, answers = {}, {}
         for at_once in order:
-            lm.watcher = answers[at_once] = Answers()
-            took[at_once] = seconds(THRESHOLDS, memories[at_once])
-        pairs = list(zip(*(one.seen_so_far for one in answers.values()), strict=True))
+            answers[at_once] = Recorder(reuse[at_once])
+            took[at_once] = seconds(THRESHOLDS, answers[at_once], reuse[at_once])
+        pairs = list(zip(*(one.seen for one in answers.values()), strict=True))
         rounds.append((one, took[0], took[options.together]))
         print(
             "one run {:.2f} s, ten thresholds {:.2f} s by themselves, {:.2f} s together; "
             "{} of {} answers differ;".format(
                 *rounds[-1], sum(one != other for one, other in pairs), len(pairs)
             ),
-            memories[options.together].origins,
+            reuse[options.together].origins,
             flush=True,
         )
     alone_ratio = statistics.median(alone / one for one, alone, _ in rounds)

@@ -84,9 +84,10 @@ TABLE: dict[str, Row] = {
     "models.settings": row(
         "common.errors core.confidence core.ledger", frozenset({"torch", "lm_eval", "datasets"})
     ),
+    "models.runner": row("core"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors core"),
-    "models.requests": row("common.errors core models.stops models.sampling"),
+    "models.requests": row("common.errors common.identity core models.stops models.sampling"),
     "models.trained": row(
         "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
     ),

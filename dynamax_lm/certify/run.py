@@ -31,8 +31,8 @@ from dynamax_lm.common.certificate import (
 )
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.risk_tests import Losses
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.harness.setup import setting_of, setup_of
+from dynamax_lm.sweep.runner import ReuseRunner
 
 Evaluate: TypeAlias = Callable[[Any, Sequence[ChosenTask]], Mapping[str, Sequence[Any]]]
 """``evaluate(lm, tasks)``: each task's logged samples of its documents, as lm-eval makes them."""
@@ -168,7 +168,6 @@ def certify(
         SettingError: too few documents, an unknown metric, or a document without its value.
     """
     losses = losses_for(question, tasks)
-    lm.memory = Memory(derives=False)  # prompts and the reference once; every threshold really run
 
     def test(threshold: float) -> Measured:
         lm.change(threshold=threshold)
@@ -181,10 +180,9 @@ def certify(
         each(point)
         return point
 
-    try:
+    # Prompts and the reference once; every threshold is really run.
+    with lm.answered_by(ReuseRunner(derives=False)):
         measured = list(fixed_sequence(question.thresholds, test, question.delta))
-    finally:
-        lm.memory = None  # others who use the model know nothing of it
     best = last_passed(measured, question.delta)
     certified, grid = _written(tasks, losses, measured)
     return Certificate(

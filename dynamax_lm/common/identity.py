@@ -22,3 +22,8 @@ def fingerprint_of(identity: Mapping[str, Any]) -> str:
     """
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def digest(*parts: object) -> str:
+    """A short key for tokens or settings, so that whoever looks them up need not hold them."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

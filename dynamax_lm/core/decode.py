@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import crowded
-from dynamax_lm.core.exit_probe import Reading
 from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.stack import Chunk, LayerStack
 
 
@@ -38,7 +38,7 @@ class GenerateRequest:
         max_new: most tokens to generate, at least 1.
         stops: whether an answer that ends like this is finished; its last token counts.
         chooser: how to choose a token; ``None`` takes the most likely one.
-        key: stands for all of the above in a memory: equal keys, equal full-depth answers.
+        key: stands for all of the above: equal keys, equal full-depth answers; ``None`` if unknown.
     """
 
     prompt: tuple[int, ...]

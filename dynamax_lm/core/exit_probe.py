@@ -1,190 +1,174 @@
-"""What every exit says of every token: one full-depth pass that serves all thresholds.
+"""What does every exit say of every token? One full-depth pass, observed at each exit.
 
-Owns the rule that lets decisions follow without running them: under ``skipped_state=recompute``
-every layer sees an exact state whoever left, so that what an exit says of a token does not depend
-on the threshold. It does not know prompts, answers or settings.
+Owns the pass in which no token exits. What is kept of it is the observers' affair: confidences,
+most likely tokens, ranks, hidden states. It does not know prompts, answers, thresholds or settings.
 
-One measure needs care: a classifier that remembers the tokens it was asked about depends on who
-left below. Hidden states are kept for it, and it is asked again for each threshold.
-
-Glossary: N tokens of the pass, E exits, K tokens whose probability is wanted, D width, L layers.
+Glossary: N tokens of the pass, n tokens of a slice, E exits, D width, V vocabulary, L layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.confidence import ExitView
+from dynamax_lm.core.confidence import Confidence, ExitView, make_confidence
+from dynamax_lm.core.exit_view import View, slices
 from dynamax_lm.core.head_session import Advice, TrainedHeads
-from dynamax_lm.core.loop import Depths, Emitter, run_chunk
-from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import Chunk, LayerStack
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of a pass where its tokens left.
-
-    Attributes:
-        log_probabilities: (N, K) of the tokens asked about, natural logarithm.
-        emitted: (N,) token ids.
-    """
-
-    log_probabilities: Tensor
-    emitted: Tensor
-
-    def split(self, parts: int) -> list[Reading]:
-        """The same, cut into equal parts."""
-        both = zip(self.log_probabilities.chunk(parts), self.emitted.chunk(parts), strict=True)
-        return [Reading(scores, emitted) for scores, emitted in both]
+Unembed = Callable[[Tensor], Tensor]
+"""(n, D) to (n, V) logits: final norm and vocabulary projection."""
 
 
-class Reader(Emitter, Protocol):
-    """An emitter that can be read when the pass is over."""
+class ExitObserver(Protocol):
+    """Sees every exit of the pass, a slice of the tokens at a time, in order."""
 
-    def read(self) -> Reading:
-        """What it took."""
+    def on_exit(self, view: ExitView) -> None:
+        """Some tokens reach an exit; reading ``view.logits`` makes a vocabulary projection."""
+        ...
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        """The same tokens have run all layers.
+
+        Args:
+            index: (n,) which of the pass's N tokens these are.
+            hidden: (n, D) after the last layer.
+            logits: makes their (n, V) logits; called by several observers it makes them once.
+        """
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """One full-depth pass, seen from every exit.
-
-    Attributes:
-        chunk: the tokens.
-        n_layers: L.
-        readings: of each exit, then of full depth.
-        confidence: (N, E).
-        hidden: (N, D) at each exit, where the measure must be asked again; else empty.
-    """
-
-    chunk: Chunk
-    n_layers: int
-    readings: tuple[Reading, ...]
-    confidence: Tensor
-    hidden: tuple[Tensor, ...]
-
-    @property
-    def full_depth(self) -> Reading:
-        """What full depth emits."""
-        return self.readings[-1]
-
-    def decide(self, policy: ExitPolicy, heads: TrainedHeads | None) -> tuple[Reading, Depths]:
-        """Where each token leaves under a policy that differs in its threshold alone.
-
-        Args:
-            policy: with the survey's exits and measure.
-            heads: of the survey.
-        """
-        confidence = self.confidence
-        if self.hidden:
-            assert heads is not None, "only heads are asked again"
-            confidence = self._ask_again(policy, heads)
-        exits = len(policy.exit_layers)
-        leaves = policy.leaves(confidence)
-        leaves = torch.cat([leaves, torch.ones_like(leaves[:, :1])], dim=1)
-        place = leaves.int().argmax(1)  # of the first that holds; E stays to the end
-        depths = torch.tensor([*policy.exit_layers, self.n_layers])[place]
-        last = place.clamp(max=exits - 1)
-        every = torch.arange(place.shape[0])
-        scores = torch.stack([one.log_probabilities for one in self.readings])
-        emitted = torch.stack([one.emitted for one in self.readings])
-        return (
-            Reading(scores[place, every], emitted[place, every]),
-            Depths(depths, confidence[every, last]),
-        )
-
-    def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
-        """(N, E), NaN where a token had left: each exit hears of those alone that reach it."""
-        confidence = torch.full_like(self.confidence, torch.nan)
-        advice = Advice(heads, len(self.chunk.rows))
-        cells = self.chunk.cells()
-        advice.begin(self.chunk, cells)
-        running = torch.arange(cells.shape[0], device=cells.device)
-        for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
-            if not running.shape[0]:
-                break
-            if running.shape[0] == cells.shape[0]:
-                sure = self.confidence[:, exit]  # all are asked, as they were in the survey
-            else:
-                asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
-                sure = asked.float().clamp(0.0, 1.0).cpu()
-            confidence[running.cpu(), exit] = sure
-            running = running[~policy.leaves(sure).to(running.device)]
-        return confidence
-
-
-class _Surveyor:
-    """Hands what every exit would emit to a reader of that exit, and lets nobody leave."""
-
-    def __init__(self, readers: Sequence[Reader], tokens: int, keep_hidden: bool) -> None:
-        self._readers = readers
-        self._keep_hidden = keep_hidden
-        self.confidence = torch.zeros(tokens, len(readers) - 1)
-        self.hidden: list[Tensor] = []
-
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        return self._readers[-1].choose(index, logits)
-
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        self._readers[-1].emit(index, logits)
-
-    def asked(self, view: ExitView, sure: Tensor) -> None:
-        self.confidence[view.index.cpu(), view.exit] = sure.float().cpu()
-        self._readers[view.exit].emit(view.index, view.logits)
-        if self._keep_hidden:
-            if len(self.hidden) == view.exit:
-                tokens, width = self.confidence.shape[0], view.hidden.shape[1]
-                self.hidden.append(view.hidden.new_zeros(tokens, width))
-            self.hidden[view.exit][view.index.to(view.hidden.device)] = view.hidden
-
-
-def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
-    """Whether a full-depth pass tells what every threshold would decide."""
-    return bool(policy.exit_layers) and skipped_state == "recompute"
-
-
-def survey(
+def probe_exits(
     stack: LayerStack,
     state: Any,
     chunk: Chunk,
-    readers: Sequence[Reader],
+    exit_layers: Sequence[int],
+    observers: Sequence[ExitObserver],
     *,
-    policy: ExitPolicy,
-    heads: TrainedHeads | None,
-) -> Survey:
-    """Run ``chunk`` at full depth and ask every exit about every token.
+    heads: TrainedHeads | None = None,
+) -> None:
+    """Run ``chunk`` at full depth and show every exit of every token to ``observers``.
 
     Args:
         stack: the decoder.
-        state: its state, at which nobody waits; afterwards it has seen the chunk.
+        state: its state, in which no token is pending; afterwards it has seen the chunk.
         chunk: the tokens.
-        readers: one for each exit, then one for full depth.
-        policy: exits and measure; its threshold does not matter.
-        heads: trained heads, if any.
+        exit_layers: layers run before each exit, ascending, each in 1..L-1.
+        observers: who sees what.
+        heads: trained classifiers and translators of the exits, if any.
     """
-    oracle = policy.needs_target  # what it compares with is known when the pass is over
-    measure = "top_prob" if oracle else policy.confidence
-    again = measure == "head" and heads is not None and heads.along_tokens
-    surveyor = _Surveyor(readers, chunk.cells().shape[0], keep_hidden=again)
-    run_chunk(
-        stack,
-        state,
-        chunk,
-        surveyor,
-        policy=replace(policy, confidence=measure, threshold=1.0),
-        advice=Advice.of(heads, len(chunk.rows)),
-        onlooker=surveyor,
-    )
-    readings = tuple(reader.read() for reader in readers)
-    confidence = surveyor.confidence
-    if oracle:
-        full = readings[-1].emitted
-        confidence = torch.stack([(one.emitted == full).float() for one in readings[:-1]], dim=1)
-    return Survey(chunk, stack.n_layers, readings, confidence, tuple(surveyor.hidden))
+    run = stack.begin(state, chunk, "propagate")
+    advice = Advice.of(heads, len(chunk.rows))
+    if advice is not None:
+        advice.begin(chunk, run.cells)
+    every = torch.arange(run.cells.shape[0], device=run.cells.device)
+    exits = {layers: number for number, layers in enumerate(exit_layers)}
+    hidden = stack.embed(run)
+    for layer in range(stack.n_layers):
+        hidden = stack.layer(layer, hidden, run)
+        if layer + 1 not in exits:
+            continue
+        for part in slices(stack, every.shape[0]):
+            view = View(stack, exits[layer + 1], layer + 1, every[part], hidden[part], advice)
+            for observer in observers:
+                observer.on_exit(view)
+    for part in slices(stack, every.shape[0]):
+        logits = _Once(stack.unembed, hidden[part])
+        for observer in observers:
+            observer.on_full_depth(every[part], hidden[part], logits)
+    stack.end(state, run)
+
+
+class _Once:
+    """Makes a projection when it is first asked for."""
+
+    def __init__(self, unembed: Unembed, hidden: Tensor) -> None:
+        self._unembed, self._hidden = unembed, hidden
+        self._logits: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        if self._logits is None:
+            self._logits = self._unembed(self._hidden)
+        return self._logits
+
+
+class ConfidenceGrid:
+    """The confidence of every exit in every token, by one measure.
+
+    Args:
+        confidence: name of the measure; not the oracle, whose target is known afterwards only.
+        tokens: N.
+        exits: E.
+
+    Attributes:
+        confidence: (N, E) float32 in [0, 1].
+    """
+
+    def __init__(self, confidence: str, tokens: int, exits: int) -> None:
+        self._measure: Confidence = make_confidence(confidence, tokens=tokens, exits=exits)
+        self.confidence = torch.zeros(tokens, exits)
+
+    def on_exit(self, view: ExitView) -> None:
+        asked = self._measure.ask(view)
+        self.confidence[view.index.cpu(), view.exit] = asked.float().cpu()
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        """Nothing to see."""
+
+
+class TokenGrid:
+    """The most likely token of every exit and of full depth, after each token.
+
+    Args:
+        tokens: N.
+        exits: E.
+
+    Attributes:
+        tokens: (N, E + 1) token ids, full depth's last.
+    """
+
+    def __init__(self, tokens: int, exits: int) -> None:
+        self.tokens = torch.zeros(tokens, exits + 1, dtype=torch.long)
+
+    def on_exit(self, view: ExitView) -> None:
+        self.tokens[view.index.cpu(), view.exit] = view.logits.argmax(-1).cpu()
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        del hidden
+        self.tokens[index.cpu(), -1] = logits().argmax(-1).cpu()
+
+
+class HiddenStates:
+    """The hidden states of some tokens at every exit, and after the last layer.
+
+    Args:
+        wanted: (M,) which of the pass's N tokens to keep, ascending.
+        tokens: N.
+        exits: E.
+
+    Attributes:
+        hidden: (M, D) at each exit, then after the last layer.
+    """
+
+    def __init__(self, wanted: Tensor, tokens: int, exits: int) -> None:
+        self._wanted, self._exits = wanted, exits
+        self._place = torch.full((tokens,), -1, dtype=torch.long, device=wanted.device)
+        self._place[wanted] = torch.arange(wanted.shape[0], device=wanted.device)
+        self.hidden: list[Tensor] = []
+
+    def on_exit(self, view: ExitView) -> None:
+        self._keep(view.exit, view.index, view.hidden)
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        del logits
+        self._keep(self._exits, index, hidden)
+
+    def _keep(self, exit: int, index: Tensor, hidden: Tensor) -> None:
+        if len(self.hidden) == exit:
+            self.hidden.append(hidden.new_zeros(self._wanted.shape[0], hidden.shape[1]))
+        place = self._place[index.to(self._place.device)]
+        kept = place >= 0
+        self.hidden[exit][place[kept].to(hidden.device)] = hidden[kept.to(hidden.device)]

@@ -1,6 +1,6 @@
 """Token-by-token generation with exits, beside its full-depth reference.
 
-Owns the door, and which rows run together. It does not know tokenizers, stop strings, documents or
+Owns the order: prefill, decode, compare. It does not know tokenizers, stop strings, documents or
 how a token is chosen from logits.
 """
 
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dynamax_lm.core.beside import Beside
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
-from dynamax_lm.core.derive import derive
-from dynamax_lm.core.exit_probe import decisions_follow
 from dynamax_lm.core.head_session import Advice, TrainedHeads
-from dynamax_lm.core.memory import Memory, Origins, digest, tensor_bytes
-from dynamax_lm.core.phase_timer import Phases
+from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.reference import Likeness, compare
+from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import AnswerTrace
 
@@ -30,10 +27,13 @@ class GeneratedAnswer:
     Attributes:
         trace: its tokens and their depths.
         reference: the full-depth model's own answer, or ``None``.
+        attached: what a runner that wraps ``generate`` wants to find beside the answer again;
+            nothing here reads it.
     """
 
     trace: AnswerTrace
     reference: tuple[int, ...] | None
+    attached: Any = None
 
 
 def generate(
@@ -44,76 +44,49 @@ def generate(
     skipped_state: str = "propagate",
     reference: bool = False,
     heads: TrainedHeads | None = None,
-    phases: Phases | None = None,
-    memory: Memory | None = None,
+    timer: PhaseTimer | None = None,
 ) -> list[GeneratedAnswer]:
-    """Continue every request, each token leaving where the policy says.
+    """Continue every request, each token exiting where the policy says.
 
     Args:
         stack: the decoder.
         requests: what to continue, as one batch.
-        policy: when a token leaves.
+        policy: when a token exits.
         skipped_state: what skipped layers remember.
         reference: whether to find the full-depth model's answers as well.
         heads: trained classifiers and translators of the exits, if any.
-        phases: where to add the seconds spent.
-        memory: what earlier runs over the same requests left to share.
+        timer: where to add the seconds spent.
     """
-    phases = phases or Phases()
-    origins = Origins() if memory is None else memory.origins
-    keyed = bool(policy.exit_layers) and all(one.key for one in requests)
-    follow = keyed and memory is not None and memory.derives
-    follow = follow and decisions_follow(policy, skipped_state)
-    beside, key = Beside(), None
-    if memory is not None and keyed and not follow:
-        beside = memory.beside
-        asked_for = digest(*(one.key for one in requests), policy.question, skipped_state)
-        key = (asked_for, reference, heads)
-    ready: list[GeneratedAnswer] | None = beside.take(key, policy.threshold)
-    if ready is not None:
-        origins.rows += len(ready)
-        return ready
-    with phases.measure("prompt"):
-        prompts = [request.prompt for request in requests]
-        if memory is None:
-            state = prefill(stack, prompts)
-        else:
-            state = memory.prompt_state(stack, prompts, range(len(prompts)))
-        thresholds = beside.together(policy.threshold, len(requests), tensor_bytes(state))
-        if len(thresholds) > 1:
-            state = stack.take(state, [*range(len(requests))] * len(thresholds))
-    asked = [*requests] * len(thresholds)
-    rows = [Progress() for _ in asked]
+    timer = timer or PhaseTimer()
+    with timer.measure("prompt"):
+        state = prefill(stack, [request.prompt for request in requests])
     mark = stack.mark(state) if reference and policy.exit_layers else None
-    if (
-        memory is None
-        or not follow
-        or not derive(
-            *(stack, state, requests, rows),
-            policy=policy,
-            heads=heads,
-            phases=phases,
-            memory=memory,
-        )
-    ):
-        with phases.measure("answer"):
-            advice = Advice.of(heads, len(rows))
-            own = [threshold for threshold in thresholds for _ in requests]
-            decode(stack, state, asked, rows, policy, skipped_state, advice, own)
-        origins.ran(len(requests), len(thresholds))
+    rows = [Progress() for _ in requests]
+    with timer.measure("answer"):
+        advice = Advice.of(heads, len(rows))
+        decode(stack, state, requests, rows, policy, skipped_state, advice)
     if not reference:
-        likenesses = [Likeness() for _ in rows]
-    elif mark is None:
-        likenesses = [Likeness(row.tokens, None, row.tokens) for row in rows]
-    else:
-        with phases.measure("reference"):
-            likenesses = compare(stack, state, mark, asked, rows, skipped_state, memory)
-    parts = zip(asked, rows, likenesses, strict=True)
-    return beside.keep(key, thresholds, [_given(*part) for part in parts])
+        return answers(requests, rows)
+    if mark is None:
+        return answers(requests, rows, [Comparison(row.tokens, None, row.tokens) for row in rows])
+    with timer.measure("reference"):
+        known = FullDepthAnswers()
+        compared = compare(stack, state, mark, requests, rows, skipped_state, known)
+    return answers(requests, rows, compared)
 
 
-def _given(request: GenerateRequest, row: Progress, likeness: Likeness) -> GeneratedAnswer:
-    full, again, answer = likeness
+def answers(
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    compared: Sequence[Comparison] | None = None,
+) -> list[GeneratedAnswer]:
+    """Rows as answers; ``compared`` says what full depth says of each, if a reference was made."""
+    compared = compared or [Comparison()] * len(rows)
+    return [_answer(*part) for part in zip(requests, rows, compared, strict=True)]
+
+
+def _answer(request: GenerateRequest, row: Progress, compared: Comparison) -> GeneratedAnswer:
+    full, again, answer = compared
     trace = AnswerTrace(
         prompt_tokens=len(request.prompt) - 1,
         tokens=tuple(row.tokens),

@@ -18,7 +18,7 @@ Phase = Literal["prompt", "answer", "reference"]
 
 
 @dataclass
-class Phases:
+class PhaseTimer:
     """Seconds spent in each part of a run.
 
     Attributes:

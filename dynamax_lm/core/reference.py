@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import Chunk, LayerStack
 
 
-class Likeness(NamedTuple):
+class Comparison(NamedTuple):
     """What full depth says of one answer; ``None`` without a reference.
 
     Attributes:
@@ -37,6 +36,36 @@ class Likeness(NamedTuple):
     answer: Sequence[int] | None = None
 
 
+class FullDepthAnswers:
+    """What full depth is known to answer and to emit, by the requests' keys.
+
+    Answers without exits do not depend on an exit rule: whoever runs the same requests under
+    several rules keeps one of these for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[str, tuple[int, ...]] = {}
+        self._passes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
+
+    def find_answer(self, key: str | None) -> tuple[int, ...] | None:
+        """Full depth's own answer to the request that ``key`` stands for."""
+        return None if key is None else self._answers.get(key)
+
+    def keep_answer(self, key: str | None, answer: Sequence[int]) -> None:
+        """Keep full depth's own answer, if the request has a key."""
+        if key is not None:
+            self._answers[key] = tuple(answer)
+
+    def find_pass(self, key: str | None, answer: Sequence[int]) -> tuple[int, ...] | None:
+        """What a full-depth pass over ``answer`` emits; ``None`` where none is known."""
+        return None if key is None else self._passes.get((key, tuple(answer)))
+
+    def keep_pass(self, key: str | None, answer: Sequence[int], emitted: Sequence[int]) -> None:
+        """Keep what a full-depth pass over ``answer`` emits, if the request has a key."""
+        if key is not None:
+            self._passes[key, tuple(answer)] = tuple(emitted)
+
+
 def compare(
     stack: LayerStack,
     state: Any,
@@ -44,8 +73,8 @@ def compare(
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
     skipped_state: str,
-    memory: Memory | None,
-) -> list[Likeness]:
+    known: FullDepthAnswers,
+) -> list[Comparison]:
     """Hold every row's answer against full depth.
 
     Args:
@@ -55,23 +84,23 @@ def compare(
         requests: of each row.
         rows: the answers.
         skipped_state: what skipped layers remembered.
-        memory: what earlier runs left to share.
+        known: what is known of full depth already; it then knows what was found here.
     """
-    passes = _passes(stack, state, mark, requests, rows, memory)
-    known = [_known(row, stack.n_layers, skipped_state) for row in rows]
+    passes = _passes(stack, state, mark, requests, rows, known)
+    certain = [_certain(row, stack.n_layers, skipped_state) for row in rows]
     full_depth = [
         [other if own is None else own for own, other in zip(owns, others, strict=True)]
-        for owns, others in zip(known, passes, strict=True)
+        for owns, others in zip(certain, passes, strict=True)
     ]
     again = [
         [None if own is None else other for own, other in zip(owns, others, strict=True)]
-        for owns, others in zip(known, passes, strict=True)
+        for owns, others in zip(certain, passes, strict=True)
     ]
-    answers = _answers(stack, state, mark, requests, rows, full_depth, memory)
-    return [Likeness(*one) for one in zip(full_depth, again, answers, strict=True)]
+    answers = _answers(stack, state, mark, requests, rows, full_depth, known)
+    return [Comparison(*one) for one in zip(full_depth, again, answers, strict=True)]
 
 
-def _known(row: Progress, n_layers: int, skipped_state: str) -> list[int | None]:
+def _certain(row: Progress, n_layers: int, skipped_state: str) -> list[int | None]:
     """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
     exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
     owns = by_definition(row.layers_used, n_layers, skipped_state)
@@ -86,16 +115,15 @@ def _passes(
     mark: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
-    memory: Memory | None,
+    known: FullDepthAnswers,
 ) -> list[Sequence[int]]:
     """What a full-depth pass over each answer emits; one where rows of a request say the same."""
     said = [(id(request), tuple(row.tokens)) for request, row in zip(requests, rows, strict=True)]
     found: dict[tuple[int, tuple[int, ...]], Sequence[int]] = {}
-    if memory is not None:
-        for one, request in zip(said, requests, strict=True):
-            kept = memory.find_pass(request.key, one[1])
-            if kept is not None:
-                found[one] = kept
+    for one, request in zip(said, requests, strict=True):
+        kept = known.find_pass(request.key, one[1])
+        if kept is not None:
+            found[one] = kept
     numbers = list({one: number for number, one in enumerate(said) if one not in found}.values())
     if numbers:
         stack.rewind(state, mark)
@@ -103,8 +131,7 @@ def _passes(
             numbers, _parallel(stack, state, requests, rows, numbers), strict=True
         ):
             found[said[number]] = emitted
-            if memory is not None:
-                memory.keep_pass(requests[number].key, rows[number].tokens, emitted)
+            known.keep_pass(requests[number].key, rows[number].tokens, emitted)
     return [found[one] for one in said]
 
 
@@ -137,7 +164,7 @@ def _answers(
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
     full_depth: Sequence[Sequence[int]],
-    memory: Memory | None,
+    known: FullDepthAnswers,
 ) -> list[list[int]]:
     """Full depth's own answers: the emitted one, or from the first disagreement full depth's own.
 
@@ -146,7 +173,7 @@ def _answers(
     begun = [_begun(row.tokens, full) for row, full in zip(rows, full_depth, strict=True)]
     found: defaultdict[int, list[list[int]]] = defaultdict(list)
     for request, row, begin in zip(requests, rows, begun, strict=True):
-        kept = None if memory is None else memory.find_answer(request.key)
+        kept = known.find_answer(request.key)
         if kept is not None:
             found[id(request)].append(list(kept))
         if begin == row.tokens or request.finished(begin):
@@ -167,9 +194,8 @@ def _answers(
             numbers, _continue(stack, state, requests, begun, numbers), strict=True
         ):
             found[id(requests[number])].append(answer)
-    if memory is not None:
-        for request in requests:
-            memory.keep_answer(request.key, found[id(request)][0])
+    for request in requests:
+        known.keep_answer(request.key, found[id(request)][0])
     return [answers[number] for number in range(len(rows))]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 RECORDS = 2
 """Version of the records' form; a response cache that holds those of another version is refused."""
@@ -215,6 +215,7 @@ class ExitRecord:
         bill: their FLOPs, the stop's tokens included.
         reference: the full-depth response, or ``None`` without a reference.
         text_bill: their FLOPs as if each ended with its text; ``None`` where that is all of them.
+        attached: of each answer, what a runner attached; empty or ``None`` where none did.
     """
 
     fingerprint: str
@@ -222,6 +223,7 @@ class ExitRecord:
     bill: Bill
     reference: Reference | None = None
     text_bill: Bill | None = None
+    attached: tuple[Any, ...] = ()
 
     @property
     def billed_text(self) -> Bill:

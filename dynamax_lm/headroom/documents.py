@@ -10,19 +10,21 @@ does not know what is made of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamax_lm.core.memory import Memory
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import GeneratedAnswer
+from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
-from dynamax_lm.core.trace import AnswerTrace, record_of
-from dynamax_lm.headroom.probe import Ranks, probe
+from dynamax_lm.core.trace import record_of
+from dynamax_lm.headroom.probe import Ranks, rank_exits
+from dynamax_lm.sweep.runner import ReuseRunner
 
-if TYPE_CHECKING:
-    from dynamax_lm.models.lm import DynamaxLM
+_Answer = TypeVar("_Answer", ScoredAnswer, GeneratedAnswer)
 
 
 @dataclass(frozen=True)
@@ -42,57 +44,73 @@ class Document:
     positions: npt.NDArray[np.int64]
 
 
-class Probing:
-    """Probes every batch that a model answers; give it to the model as its watcher.
+class RankingRunner:
+    """Attaches the ranks of every exit to every answer (``models.runner.Runner``).
+
+    Prompt states serve the answers and the ranks of a batch, and are dropped after it.
 
     Args:
-        lm: the model, at full depth.
         exits: candidate exit layers.
     """
 
-    def __init__(self, lm: DynamaxLM, exits: Sequence[int]) -> None:
-        self._lm = lm
+    def __init__(self, exits: Sequence[int]) -> None:
         self._exits = tuple(exits)
-        self._found: dict[int, tuple[AnswerTrace, Ranks]] = {}
-        lm.memory = Memory()
 
-    def seen(
-        self, stack: LayerStack, prompts: Sequence[tuple[int, ...]], traces: Sequence[AnswerTrace]
-    ) -> None:
-        """Probe a batch; the prompts' states are forgotten after it."""
-        memory = self._lm.memory or Memory()
-        ranks = probe(stack, prompts, [trace.tokens for trace in traces], self._exits, memory)
-        for trace, some in zip(traces, ranks, strict=True):
-            self._found[id(trace)] = (trace, some)  # held, so that no other takes its id
-        self._lm.memory = Memory()
+    def score(
+        self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
+    ) -> list[ScoredAnswer]:
+        """Core's answers with their ranks."""
+        runner = ReuseRunner(derives=False)
+        answers = runner.score(stack, requests, **options)
+        return self._ranked(stack, requests, answers, runner)
 
-    def documents(self, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Document]:
-        """The documents behind lm-eval's samples, task by task.
+    def generate(
+        self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
+    ) -> list[GeneratedAnswer]:
+        """Core's answers with their ranks."""
+        runner = ReuseRunner(derives=False)
+        answers = runner.generate(stack, requests, **options)
+        return self._ranked(stack, requests, answers, runner)
 
-        Args:
-            samples: of ``simple_evaluate`` in the same process, responses as the model gave them.
-        """
-        found = [
-            self._document(task, sample)
-            for task, some in samples.items()
-            for sample in some
-            if sample["filter"] == some[0]["filter"]  # each document once
-        ]
-        return [document for document in found if document is not None]
+    def _ranked(
+        self,
+        stack: LayerStack,
+        requests: Sequence[ScoreRequest] | Sequence[GenerateRequest],
+        answers: list[_Answer],
+        runner: ReuseRunner,
+    ) -> list[_Answer]:
+        prompts = [request.prompt for request in requests]
+        tokens = [answer.trace.tokens for answer in answers]
+        ranks = rank_exits(stack, prompts, tokens, self._exits, runner.cache)
+        return [replace(one, attached=some) for one, some in zip(answers, ranks, strict=True)]
 
-    def _document(self, task: str, sample: Mapping[str, Any]) -> Document | None:
-        """A document's tokens; ``None`` where it has none, as an empty answer or a text of none."""
-        ranks: list[Ranks] = []
-        positions: list[npt.NDArray[np.int64]] = []
-        for response in (one for repeats in sample["resps"] for one in repeats):
-            record = record_of(response)
-            assert record is not None, "our models' responses carry their records"
-            for trace in record.traces:
-                kept = len(trace.text)
-                ranks.append(self._found[id(trace)][1][:kept])
-                positions.append(np.arange(kept) + trace.prompt_tokens)
-        if not any(map(len, positions)):
-            return None
-        return Document(
-            task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions)
-        )
+
+def documents_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Document]:
+    """The documents behind lm-eval's samples, task by task.
+
+    Args:
+        samples: of ``simple_evaluate`` in the same process, answered by a ``RankingRunner``.
+    """
+    found = [
+        _document(task, sample)
+        for task, some in samples.items()
+        for sample in some
+        if sample["filter"] == some[0]["filter"]  # each document once
+    ]
+    return [document for document in found if document is not None]
+
+
+def _document(task: str, sample: Mapping[str, Any]) -> Document | None:
+    """A document's tokens; ``None`` where it has none, as an empty answer or a text of none."""
+    ranks: list[Ranks] = []
+    positions: list[npt.NDArray[np.int64]] = []
+    for response in (one for repeats in sample["resps"] for one in repeats):
+        record = record_of(response)
+        assert record is not None, "our models' responses carry their records"
+        for trace, attached in zip(record.traces, record.attached, strict=True):
+            kept = len(trace.text)
+            ranks.append(attached[:kept])
+            positions.append(np.arange(kept) + trace.prompt_tokens)
+    if not any(map(len, positions)):
+        return None
+    return Document(task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions))

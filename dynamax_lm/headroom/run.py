@@ -13,7 +13,7 @@ from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.summary import TaskTotals
-from dynamax_lm.headroom.documents import Probing
+from dynamax_lm.headroom.documents import RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
 from dynamax_lm.models.settings import parse_settings
@@ -90,10 +90,9 @@ def run(command: Command, worthwhile: float) -> Report:
         raise SettingError(f"a model of {layers} layer has no exit")
     rule = Every(1) if asked is None else read_exit_rule(asked)
     candidates = rule.place(layers)
-    probing = Probing(lm, candidates)
-    lm.watcher = probing
-    results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
-    documents = probing.documents(results["samples"])
+    with lm.answered_by(RankingRunner(candidates)):
+        results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
+    documents = documents_of(results["samples"])
     totals = TaskTotals.from_json(results["config"]["early_exit"])
     if not documents and totals.texts.answers:
         raise SettingError(

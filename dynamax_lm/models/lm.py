@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from lm_eval.api.instance import Instance
@@ -24,16 +24,12 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
-from dynamax_lm.core.memory import Memory
-from dynamax_lm.core.phase_timer import Phases
+from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
-from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.trace import (
     RECORDS,
-    AnswerTrace,
     Bill,
     ExitRecord,
     TracedScore,
@@ -60,6 +56,7 @@ from dynamax_lm.models.requests import (
     row_seeds,
     text_request,
 )
+from dynamax_lm.models.runner import CoreRunner, Runner
 from dynamax_lm.models.settings import (
     FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
@@ -123,16 +120,6 @@ def _check_packing(pretrained: Any, given: Mapping[str, Any]) -> None:
         why = "this build of torch lacks oneDNN's operators"
     if why:
         raise SettingError(f"products=packed: {why}; leave it out")
-
-
-class Watcher(Protocol):
-    """Looks on as batches are answered."""
-
-    def seen(
-        self, stack: LayerStack, prompts: Sequence[tuple[int, ...]], traces: Sequence[AnswerTrace]
-    ) -> None:
-        """Called after each batch, inside its context; the traces go on into the records."""
-        ...
 
 
 class DynamaxLM(Processes):
@@ -206,9 +193,17 @@ class DynamaxLM(Processes):
                 arrange=isinstance(name, str),  # a model that somebody else holds stays as it is
                 share=self.from_first,
             )
-        self.memory: Memory | None = None  # given by whoever runs the same requests again
-        self.watcher: Watcher | None = None
+        self._runner: Runner = CoreRunner()
         self._apply(self.settings, self._chosen_heads)
+
+    @contextmanager
+    def answered_by(self, runner: Runner) -> Iterator[None]:
+        """Inside the block, ``runner`` answers every batch in place of core's own functions."""
+        before, self._runner = self._runner, runner
+        try:
+            yield
+        finally:
+            self._runner = before
 
     def change(self, **own: Any) -> None:
         """Go on under other settings, without loading anything again.
@@ -257,7 +252,7 @@ class DynamaxLM(Processes):
         self._policy = FULL_DEPTH
         if settings.exit_layers:
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
-        self.phases = Phases()
+        self.timer = PhaseTimer()
         identity = self._identity()
         self.fingerprint = fingerprint_of(identity)
         self._announce(costs, extras, identity)
@@ -362,14 +357,14 @@ class DynamaxLM(Processes):
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""
         info: dict[str, Any] = super().get_model_info()
-        seconds = {name: round(value, 3) for name, value in asdict(self.phases).items()}
-        if self.phases.reference:
+        seconds = {name: round(value, 3) for name, value in asdict(self.timer).items()}
+        if self.timer.reference:
             _log.info(
                 "the full-depth reference took %.1f s beside %.1f s for the prompts and %.1f s for "
                 "the answers; reference=false leaves it out",
-                self.phases.reference,
-                self.phases.prompt,
-                self.phases.answer,
+                self.timer.reference,
+                self.timer.prompt,
+                self.timer.answer,
             )
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
@@ -456,15 +451,14 @@ class DynamaxLM(Processes):
 
     def _generate(self, some: list[TextRequest]) -> list[TracedText]:
         with self._context():
-            answers = generate(
+            answers = self._runner.generate(
                 self._stack,
                 [one.request for one in some],
                 policy=self._policy,
                 skipped_state=self.settings.skipped_state,
                 reference=self.settings.reference,
                 heads=self._heads,
-                phases=self.phases,
-                memory=self.memory,
+                timer=self.timer,
             )
             traces = [
                 replace(
@@ -473,8 +467,6 @@ class DynamaxLM(Processes):
                 )
                 for one, answer in zip(some, answers, strict=True)
             ]
-            if self.watcher is not None:
-                self.watcher.seen(self._stack, [one.request.prompt for one in some], traces)
         texts = []
         for one, answer, trace in zip(some, answers, traces, strict=True):
             reference = None
@@ -486,6 +478,7 @@ class DynamaxLM(Processes):
                 self._ledger.answer(trace.prompt_tokens, trace.layers_used),
                 reference,
                 self._ledger.answer(trace.prompt_tokens, trace.text.layers_used),
+                (answer.attached,),
             )
             texts.append(TracedText(answer_text(self, trace.tokens, one.until), record))
         return texts
@@ -504,7 +497,7 @@ class DynamaxLM(Processes):
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar:
             for numbers in self._batches(order):
                 with self._context():
-                    scored = score(
+                    scored = self._runner.score(
                         self._stack,
                         [requests[number] for number in numbers],
                         policy=self._policy,
@@ -512,12 +505,8 @@ class DynamaxLM(Processes):
                         reference=self.settings.reference,
                         heads=self._heads,
                         softmax_dtype=self.softmax_dtype or torch.float32,
-                        phases=self.phases,
-                        memory=self.memory,
+                        timer=self.timer,
                     )
-                    if self.watcher is not None:
-                        prompts = [requests[number].prompt for number in numbers]
-                        self.watcher.seen(self._stack, prompts, [one.trace for one in scored])
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))
         return [answers[number] for number in range(len(requests))]
@@ -527,7 +516,11 @@ class DynamaxLM(Processes):
         for answer in answers:
             bill += self._ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
         return ExitRecord(
-            self.fingerprint, tuple(answer.trace for answer in answers), bill, reference
+            self.fingerprint,
+            tuple(answer.trace for answer in answers),
+            bill,
+            reference,
+            attached=tuple(answer.attached for answer in answers),
         )
 
     def _progress(self, total: int, what: str, disable: bool) -> Any:

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
 from dynamax_lm.common.commandline import Command, write_json
-from dynamax_lm.core.memory import Memory, Origins, digest
+from dynamax_lm.common.identity import digest
 from dynamax_lm.core.summary import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
 from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
+from dynamax_lm.sweep.origins import Origins
+from dynamax_lm.sweep.runner import ReuseRunner
 
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
@@ -106,6 +108,7 @@ class Sweep:
     def _with_one_model(self, points: Sequence[Point]) -> Iterator[Outcome]:
         """Points that differ only in our own arguments: one model serves them all."""
         lm: DynamaxLM | None = None
+        runner = ReuseRunner(self.memory_bytes, self.tokens_at_once)
         folders = [self._folder(point) for point in points]
         finished = [folder.finished() for folder in folders]
         wanted: list[ExitSettings] = []
@@ -117,26 +120,23 @@ class Sweep:
             own = self._own(point)
             if lm is None:
                 lm = self.command.load(point.model_args(self.command.model_args) | own)
-                lm.memory = Memory(self.memory_bytes, self.tokens_at_once)
                 # A wrong one must not come to light after hours.
                 wanted = [lm.check(**self._own(other)) for other in points]
             else:
                 lm.change(**own)
             later = range(number + 1, len(points))
             to_come = [wanted[other] for other in later if finished[other] is None]
-            assert lm.memory is not None
-            lm.memory.beside.thresholds = _thresholds_alone(lm.settings, to_come)
-            results, how = self._evaluate(lm, point, folder)
+            runner.expect(_thresholds_alone(lm.settings, to_come))
+            with lm.answered_by(runner):
+                results, how = self._evaluate(lm, runner, point, folder)
             yield Outcome(point, folder.path, how, time.perf_counter() - start, results)
 
     def _evaluate(
-        self, lm: DynamaxLM, point: Point, folder: PointFolder
+        self, lm: DynamaxLM, runner: ReuseRunner, point: Point, folder: PointFolder
     ) -> tuple[dict[str, Any], How]:
         from lm_eval.loggers import EvaluationTracker
 
-        origins = Origins()
-        if lm.memory is not None:
-            lm.memory.origins = origins
+        origins = runner.origins = Origins()
         tracker = EvaluationTracker()
         model_args = point.model_args(self.command.model_args) | self._own(point)
         results = self.command.evaluate(
@@ -149,17 +149,18 @@ class Sweep:
         known.model_source = model
         name_checkpoint(known, model, model_args)
         samples = results.pop("samples", None)
-        memory = lm.memory
-        shared = {}
-        if memory is not None:
-            looks = {name: getattr(memory, name) for name in ("states", "scores", "answers")}
-            shared = {name: asdict(use) for name, use in looks.items()}
+        cache = runner.cache
+        lookups = {
+            "states": cache.states,
+            "scores": cache.scores,
+            "answers": cache.full_depth.lookups,
+        }
         note = {
             "settings": {name: show(value) for name, value in point.settings},
             "fingerprint": lm.fingerprint,
             "how": (how := _how(origins)),
             "requests": asdict(origins),
-            "shared_so_far": shared,
+            "shared_so_far": {name: asdict(count) for name, count in lookups.items()},
         }
         folder.write(results, samples if self.log_samples else None, tracker, note)
         return results, how

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.beside import TOKENS_AT_ONCE
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.generate import GeneratedAnswer, generate
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.core.summary import Answer, Request, summarise
 from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord
+from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
 LAYERS = 5
@@ -183,21 +183,20 @@ def test_a_sweep_says_so_too(
     """Thresholds share passes, answers and batches; none is held against another's rounding."""
     kind, skipped = state
     stack = rounding(kind, seed)
-    memory = Memory(1 << 30, at_once, derives=derives)
-    memory.beside.thresholds = THRESHOLDS
+    runner = ReuseRunner(1 << 30, at_once, derives=derives)
+    runner.expect(THRESHOLDS)
     scored = [ScoreRequest(row, (seed % VOCAB, 4, option)) for row in rows for option in (1, 2)]
     for threshold in THRESHOLDS:
         options: dict[str, Any] = {
             "policy": leaving(threshold, confidence),
             "skipped_state": skipped,
             "reference": True,
-            "memory": memory,
         }
-        for answer in generate(stack, ask(rows), **options):
+        for answer in runner.generate(stack, ask(rows), **options):
             check_answer(answer)
             if set(answer.trace.layers_used) == {LAYERS}:
                 assert answer.reference == answer.trace.tokens == answer.trace.full_depth
-        for one in score(stack, scored, **options):
+        for one in runner.score(stack, scored, **options):
             if set(one.trace.layers_used) == {LAYERS}:
                 assert one.full_depth_score == one.score
 
@@ -207,7 +206,7 @@ def test_a_derived_answer_at_threshold_one_is_the_decoded_one(kind: str) -> None
     stack = rounding(kind)
     plain = generate(stack, ask(ROWS))
     options: dict[str, Any] = {"policy": leaving(1.0), "skipped_state": "recompute"}
-    derived = generate(stack, ask(ROWS), reference=True, memory=Memory(), **options)
+    derived = ReuseRunner().generate(stack, ask(ROWS), reference=True, **options)
     assert [one.trace.tokens for one in derived] == [one.trace.tokens for one in plain]
     assert sum(one.trace.noise.differing for one in derived) > 0
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core import loop
+from dynamax_lm.core import exit_view
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
@@ -33,7 +33,7 @@ def _no_gradients() -> Iterator[None]:
 @pytest.fixture
 def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three tokens at a time, so that slices cut rows in two."""
-    monkeypatch.setattr(loop, "_LOGITS_AT_ONCE", 3 * 61)
+    monkeypatch.setattr(exit_view, "LOGITS_AT_ONCE", 3 * 61)
 
 
 def draw_heads(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, ExitPolicy]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
-from dynamax_lm.headroom.probe import BEYOND, DEEPEST, probe
+from dynamax_lm.headroom.probe import BEYOND, DEEPEST, rank_exits
+from dynamax_lm.sweep.reuse_cache import ReuseCache
 from tests.builders import STACKS, VOCAB, Shape, never, prompts, random_model, shallow, shapes
 
 
@@ -39,7 +39,7 @@ def test_ranks_are_those_of_shallow_models(shape: Shape, rows: list[Any], data: 
     token = st.integers(0, VOCAB - 1)
     answers = [data.draw(st.lists(token, min_size=1, max_size=5)) for _ in rows]
     exits = tuple(range(1, shape.layers))
-    found = probe(STACKS[shape.kind](model), rows, answers, exits, Memory())
+    found = rank_exits(STACKS[shape.kind](model), rows, answers, exits, ReuseCache())
     steps = close = 0
     for prompt, answer, ranks in zip(rows, answers, found, strict=True):
         full = last_logits(model, prompt, answer)
@@ -68,7 +68,7 @@ def test_one_token_agrees_as_a_run_that_always_leaves_there_says(kind: str, laye
     scored = score(stack, [ScoreRequest(one, (7,)) for one in asked], policy=policy, reference=True)
     requests = [GenerateRequest(one, 1, never) for one in asked]
     generated = generate(stack, requests, policy=policy, reference=True)
-    ranks = probe(stack, asked, [[7]] * len(asked), (1, 2, 3), Memory())
+    ranks = rank_exits(stack, asked, [[7]] * len(asked), (1, 2, 3), ReuseCache())
     ours = [int(one[0, layer - 1] == 1) for one in ranks]
     assert ours == [one.trace.agreeing for one in scored]
     assert ours == [one.trace.agreeing for one in generated]

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core import loop
+from dynamax_lm.core import exit_view
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.core.test_laws import Tally
-from tests.core.test_memory import Counting
 from tests.heads.builders import CLASSIFIERS, heads_of, kinds
+from tests.sweep.test_reuse_cache import Counting
 
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0]
 MEASURES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head", "head"]
@@ -34,7 +34,7 @@ def _no_gradients() -> Iterator[None]:
 @pytest.fixture
 def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three tokens at a time, so that slices cut rows in two."""
-    monkeypatch.setattr(loop, "_LOGITS_AT_ONCE", 3 * 61)
+    monkeypatch.setattr(exit_view, "LOGITS_AT_ONCE", 3 * 61)
 
 
 def options_of(policy: ExitPolicy, heads: Any, reference: bool = True) -> dict[str, Any]:
@@ -76,11 +76,11 @@ def test_scores_follow_from_a_survey(
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_scores(data, rows)
-    memory = Memory(data.draw(st.sampled_from([0, 1 << 30])))
+    runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
     for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
         options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
         tally = Tally(threshold)
-        derived = score(stack, asked, memory=memory, **options)
+        derived = runner.score(stack, asked, **options)
         for ours, other in zip(derived, score(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.trace.full_depth == other.trace.full_depth
@@ -108,11 +108,11 @@ def test_answers_follow_up_to_the_first_disagreement(
         GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
         for number, row in enumerate(rows)
     ]
-    memory = Memory(data.draw(st.sampled_from([0, 1 << 30])))
+    runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
     for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
         options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
         tally = Tally(threshold)
-        derived = generate(stack, asked, memory=memory, **options)
+        derived = runner.generate(stack, asked, **options)
         for ours, other in zip(derived, generate(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.reference == other.reference
@@ -136,19 +136,19 @@ def test_every_classifier_follows(kind: str, classifier: str) -> None:
         for row, new in zip(rows, (12, 4, 9, 1), strict=True)
     ]
     scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
-    memory, depths = Memory(), set()
+    runner, depths = ReuseRunner(), set()
     for threshold in (0.3, 0.5, 0.7):
         options = options_of(ExitPolicy((1, 3, 4, 5), "head", threshold), heads)
         tally = Tally(threshold)
         for door, requests in ((generate, asked), (score, scored)):
-            derived = door(stack, requests, memory=memory, **options)  # type: ignore[operator]
+            derived = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
             run = door(stack, requests, **options)  # type: ignore[operator]
             for ours, other in zip(derived, run, strict=True):
                 tally.same(ours.trace, other.trace)
                 depths.update(ours.trace.layers_used)
         tally.check()
-    assert memory.origins.run == 0
-    assert memory.origins.partly > 0
+    assert runner.origins.run == 0
+    assert runner.origins.partly > 0
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
 
 
@@ -159,26 +159,26 @@ def test_further_thresholds_run_no_layer_for_scores(kind: str, measure: str) -> 
     stack = Counting(STACKS[kind](model))
     heads = heads_of(model, (1, 2, 3), 1, classifier="mamba")
     asked = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
-    memory = Memory()
+    runner = ReuseRunner()
     for threshold in (0.5, 0.0, 0.7, 1.0):
         stack.cells = 0
         options = options_of(ExitPolicy((1, 2, 3), measure, threshold), heads)
-        score(stack, asked, memory=memory, **options)
+        runner.score(stack, asked, **options)
         assert bool(stack.cells) == (threshold == 0.5)
-    assert (memory.origins.derived, memory.origins.run) == (8, 0)
+    assert (runner.origins.derived, runner.origins.run) == (8, 0)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_an_answer_that_agrees_runs_no_layer_either(kind: str) -> None:
     stack = Counting(STACKS[kind](random_model(kind)))
     asked = [GenerateRequest(row, 5, never, key=str(row)) for row in ((1, 2, 3), (6,))]
-    memory = Memory()
+    runner = ReuseRunner()
     for measure in ("oracle", "top_prob"):
-        generate(stack, asked, memory=memory, **options_of(ExitPolicy((1, 2), measure, 1.0), None))
-    assert (memory.origins.derived, memory.origins.partly, memory.origins.run) == (4, 0, 0)
+        runner.generate(stack, asked, **options_of(ExitPolicy((1, 2), measure, 1.0), None))
+    assert (runner.origins.derived, runner.origins.partly, runner.origins.run) == (4, 0, 0)
     stack.cells = 0
     policy = ExitPolicy((1, 2), "oracle", 0.5)
-    (first, second) = generate(stack, asked, memory=memory, **options_of(policy, None))
+    (first, second) = runner.generate(stack, asked, **options_of(policy, None))
     assert stack.cells == 0
     assert (first.trace.tokens, second.trace.tokens) == (first.reference, second.reference)
 
@@ -189,19 +189,19 @@ def test_hidden_states_without_room_are_not_kept(kind: str) -> None:
     stack = STACKS[kind](model)
     heads = heads_of(model, (1, 2, 3), 1, classifier="mamba")
     asked = [ScoreRequest((1, 2, 3), (4, 5))]
-    small, large = Memory(10), Memory()
-    for memory, run in ((small, 1), (large, 0)):
+    small, large = ReuseRunner(10), ReuseRunner()
+    for runner, run in ((small, 1), (large, 0)):
         for threshold in (0.3, 0.6):
             options = options_of(ExitPolicy((1, 2, 3), "head", threshold), heads)
-            score(stack, asked, memory=memory, **options)
-        assert (memory.origins.derived, memory.origins.run) == (2 - run, run)
-    assert small.bytes == 0 < large.bytes
+            runner.score(stack, asked, **options)
+        assert (runner.origins.derived, runner.origins.run) == (2 - run, run)
+    assert small.cache.bytes == 0 < large.cache.bytes
 
 
 def test_other_states_are_run() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
-    memory = Memory()
+    runner = ReuseRunner()
     options = options_of(ExitPolicy((1, 2), "top_prob", 0.5), None) | {"skipped_state": "propagate"}
-    score(stack, [ScoreRequest((1, 2), (3,))], memory=memory, **options)
-    generate(stack, [GenerateRequest((1, 2), 3, never, key="a")], memory=memory, **options)
-    assert (memory.origins.derived, memory.origins.partly, memory.origins.run) == (0, 0, 2)
+    runner.score(stack, [ScoreRequest((1, 2), (3,))], **options)
+    runner.generate(stack, [GenerateRequest((1, 2), 3, never, key="a")], **options)
+    assert (runner.origins.derived, runner.origins.partly, runner.origins.run) == (0, 0, 2)

@@ -1,4 +1,4 @@
-"""A memory changes how often things are computed, and nothing that comes out."""
+"""A runner changes how often things are computed, and nothing that comes out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.memory import Memory, Origins, tensor_bytes
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.sweep.origins import Origins
+from dynamax_lm.sweep.reuse_cache import tensor_bytes
+from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
 THRESHOLDS = [0.2, 1.0, 0.0]
@@ -60,11 +62,11 @@ def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
     st.sampled_from([0, 4000, 1 << 30]),
     st.integers(0, 99),
 )
-def test_a_shared_memory_changes_no_answer(
+def test_a_shared_runner_changes_no_answer(
     kind: tuple[str, str], rows: list[Any], confidence: str, most_bytes: int, seed: int
 ) -> None:
     stack = STACKS[kind[0]](random_model(kind[0], seed=seed))
-    memory = Memory(most_bytes, derives=False)  # for what is derived see test_derive
+    runner = ReuseRunner(most_bytes, derives=False)  # for what is derived see test_derive
     asked = keyed(rows)
     scored = [ScoreRequest(row, (seed % VOCAB, option)) for row in rows for option in (1, 2)]
     for threshold in THRESHOLDS:
@@ -73,22 +75,22 @@ def test_a_shared_memory_changes_no_answer(
             "skipped_state": kind[1],
             "reference": True,
         }
-        assert generate(stack, asked, memory=memory, **options) == generate(stack, asked, **options)
-        assert score(stack, scored, memory=memory, **options) == score(stack, scored, **options)
-    assert memory.bytes <= most_bytes
-    assert memory.origins == Origins(run=len(THRESHOLDS) * (len(asked) + len(scored)))
+        assert runner.generate(stack, asked, **options) == generate(stack, asked, **options)
+        assert runner.score(stack, scored, **options) == score(stack, scored, **options)
+    assert runner.cache.bytes <= most_bytes
+    assert runner.origins == Origins(run=len(THRESHOLDS) * (len(asked) + len(scored)))
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_a_second_run_computes_neither_prompts_nor_the_reference_again(kind: str) -> None:
     stack = Counting(STACKS[kind](random_model(kind)))
-    memory = Memory()
+    runner = ReuseRunner()
     rows = [(1, 2, 3, 4), (5, 6)]
     scored = [ScoreRequest(row, (7, 8)) for row in rows]
 
     def run() -> tuple[int, int]:
         stack.prompt_cells = stack.cells = 0
-        score(stack, scored, policy=policy(0.0), reference=True, memory=memory)
+        runner.score(stack, scored, policy=policy(0.0), reference=True)
         return stack.prompt_cells, stack.cells
 
     prompt, whole = run()
@@ -102,39 +104,39 @@ def test_a_second_run_computes_neither_prompts_nor_the_reference_again(kind: str
 def test_full_depths_own_answer_is_decoded_once(kind: str) -> None:
     """At threshold 1 the answer is full depth's own: one pass over it measures the noise, once."""
     stack = Counting(STACKS[kind](random_model(kind)))
-    memory = Memory()
+    runner = ReuseRunner()
     asked = keyed([(1, 2, 3, 4), (5, 6)])
-    generate(stack, asked, policy=policy(0.0), reference=True, memory=memory)
+    runner.generate(stack, asked, policy=policy(0.0), reference=True)
     stack.cells = 0
-    answers = generate(stack, asked, policy=policy(1.0), reference=True, memory=memory)
+    answers = runner.generate(stack, asked, policy=policy(1.0), reference=True)
     tokens = sum(len(answer.trace) for answer in answers)
     assert stack.cells == 4 * tokens + 4 * tokens
     stack.cells = 0
-    generate(stack, asked, policy=policy(1.0, "margin"), reference=True, memory=memory)
+    runner.generate(stack, asked, policy=policy(1.0, "margin"), reference=True)
     assert stack.cells == 4 * tokens
     assert [answer.reference for answer in answers] == [answer.trace.tokens for answer in answers]
 
 
 def test_requests_without_a_key_share_prompts_only() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
-    memory = Memory()
+    runner = ReuseRunner()
     asked = [GenerateRequest((1, 2, 3), 4, never)]
     for _ in range(2):
-        generate(stack, asked, policy=policy(0.0), reference=True, memory=memory)
-    assert (memory.states.found, memory.states.computed) == (1, 1)
-    assert memory.answers.found == 0
+        runner.generate(stack, asked, policy=policy(0.0), reference=True)
+    assert (runner.cache.states.found, runner.cache.states.computed) == (1, 1)
+    assert runner.cache.full_depth.lookups.found == 0
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_what_is_kept_cannot_be_changed_by_its_users(kind: str) -> None:
     stack = STACKS[kind](random_model(kind))
-    memory = Memory()
+    runner = ReuseRunner()
     asked = keyed([(1, 2, 3), (4, 5, 6)])
-    first = generate(stack, asked, policy=policy(0.0), memory=memory)
-    kept = memory.bytes
-    generate(stack, asked, memory=memory)
-    assert generate(stack, asked, policy=policy(0.0), memory=memory) == first
-    assert memory.bytes == kept
+    first = runner.generate(stack, asked, policy=policy(0.0))
+    kept = runner.cache.bytes
+    runner.generate(stack, asked)
+    assert runner.generate(stack, asked, policy=policy(0.0)) == first
+    assert runner.cache.bytes == kept
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])

@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.beside import Beside
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.memory import Memory
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.sweep.threshold_batching import ThresholdBatcher
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
-from tests.core.test_derive import THRESHOLDS, draw_exits, draw_scores
 from tests.core.test_laws import Tally
-from tests.core.test_memory import Counting
 from tests.heads.builders import CLASSIFIERS, heads_of
+from tests.sweep.test_reuse_cache import Counting
+from tests.sweep.test_threshold_replay import THRESHOLDS, draw_exits, draw_scores
 
 NEAR = {"abs": 1e-3, "rel": 1e-3}
 
@@ -40,10 +40,10 @@ def draw_grid(data: st.DataObject) -> list[float]:
     return data.draw(grid)
 
 
-def draw_memory(data: st.DataObject) -> Memory:
+def draw_runner(data: st.DataObject) -> ReuseRunner:
     """Room for all thresholds, for some, or for none beside the first."""
     tokens = data.draw(st.sampled_from([0, 3, 8, 999]))
-    return Memory(data.draw(st.sampled_from([0, 9000, 1 << 30])), tokens)
+    return ReuseRunner(data.draw(st.sampled_from([0, 9000, 1 << 30])), tokens)
 
 
 @given(
@@ -75,14 +75,14 @@ def test_rows_answer_as_if_alone(
         GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
         for number, row in enumerate(rows)
     ]
-    memory, grid = draw_memory(data), draw_grid(data)
+    runner, grid = draw_runner(data), draw_grid(data)
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())
     for number, threshold in enumerate(grid, start=1):
         options["policy"] = ExitPolicy(exits, measure, threshold)
-        memory.beside.thresholds = grid[number:]
+        runner.expect(grid[number:])
         tally = Tally(threshold)
-        beside = generate(stack, asked, memory=memory, **options)
+        beside = runner.generate(stack, asked, **options)
         for ours, other in zip(beside, generate(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.reference == other.reference
@@ -104,14 +104,14 @@ def test_rows_score_as_if_alone(
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_scores(data, rows)
-    memory, grid = draw_memory(data), draw_grid(data)
+    runner, grid = draw_runner(data), draw_grid(data)
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())
     for number, threshold in enumerate(grid, start=1):
         options["policy"] = ExitPolicy(exits, measure, threshold)
-        memory.beside.thresholds = grid[number:]
+        runner.expect(grid[number:])
         tally = Tally(threshold)
-        beside = score(stack, asked, memory=memory, **options)
+        beside = runner.score(stack, asked, **options)
         for ours, other in zip(beside, score(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.trace.full_depth == other.trace.full_depth
@@ -134,20 +134,20 @@ def test_every_classifier_keeps_its_rows_apart(kind: str, classifier: str) -> No
         for row, new in zip(rows, (12, 4, 9, 1), strict=True)
     ]
     scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
-    memory, depths, grid = Memory(), set(), (0.3, 0.5, 0.7)
+    runner, depths, grid = ReuseRunner(), set(), (0.3, 0.5, 0.7)
     for number, threshold in enumerate(grid, start=1):
         options: dict[str, Any] = {"policy": ExitPolicy((1, 3, 4, 5), "head", threshold)}
         options |= {"heads": heads, "reference": True}
-        memory.beside.thresholds = grid[number:]
+        runner.expect(grid[number:])
         tally = Tally(threshold)
         for door, requests in ((generate, asked), (score, scored)):
-            beside = door(stack, requests, memory=memory, **options)  # type: ignore[operator]
+            beside = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
             alone = door(stack, requests, **options)  # type: ignore[operator]
             for ours, other in zip(beside, alone, strict=True):
                 tally.same(ours.trace, other.trace)
                 depths.update(ours.trace.layers_used)
         tally.check()
-    assert (memory.origins.rows, memory.origins.run) == (3 * 8, 0)
+    assert (runner.origins.rows, runner.origins.run) == (3 * 8, 0)
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
 
 
@@ -156,15 +156,15 @@ def test_thresholds_run_beside_the_first_run_no_layer_later(kind: str) -> None:
     stack = Counting(STACKS[kind](random_model(kind)))
     asked = [GenerateRequest(row, 5, never, key=str(row)) for row in ((1, 2, 3), (6,))]
     scored = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
-    memory, grid = Memory(), (0.1, 0.0, 0.2, 1.0)
+    runner, grid = ReuseRunner(), (0.1, 0.0, 0.2, 1.0)
     for number, threshold in enumerate(grid, start=1):
         stack.cells = stack.prompt_cells = 0
-        memory.beside.thresholds = grid[number:]
+        runner.expect(grid[number:])
         options: dict[str, Any] = {"policy": ExitPolicy((1, 2, 3), "top_prob", threshold)}
-        generate(stack, asked, memory=memory, reference=True, **options)
-        score(stack, scored, memory=memory, reference=True, **options)
+        runner.generate(stack, asked, reference=True, **options)
+        runner.score(stack, scored, reference=True, **options)
         assert bool(stack.cells) == (threshold == 0.1)
-    assert (memory.origins.rows, memory.origins.run) == (4 * 4, 0)
+    assert (runner.origins.rows, runner.origins.run) == (4 * 4, 0)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
@@ -174,11 +174,11 @@ def test_rows_that_say_the_same_share_one_reference(kind: str) -> None:
     asked = [GenerateRequest((1, 2, 3), 5, never, key="a")]
 
     def cells(*beside: float, reference: bool = True) -> int:
-        memory = Memory()
-        memory.beside.thresholds = beside
+        runner = ReuseRunner()
+        runner.expect(beside)
         stack.cells = stack.prompt_cells = 0
         policy = ExitPolicy((1, 2), "top_prob", 0.0)
-        (answer,) = generate(stack, asked, policy=policy, memory=memory, reference=reference)
+        (answer,) = runner.generate(stack, asked, policy=policy, reference=reference)
         assert answer.reference != answer.trace.tokens, "else there is nothing to find"
         return stack.cells - stack.prompt_cells
 
@@ -188,18 +188,18 @@ def test_rows_that_say_the_same_share_one_reference(kind: str) -> None:
 
 
 def test_as_many_thresholds_run_together_as_there_is_room_for() -> None:
-    beside = Beside(tokens_at_once=10, most_bytes=100, thresholds=(0.2, 0.3, 0.4))
+    beside = ThresholdBatcher(tokens_at_once=10, most_bytes=100, to_come=(0.2, 0.3, 0.4))
     assert beside.together(0.1, 1, 0) == (0.1, 0.2, 0.3, 0.4)
     assert beside.together(0.1, 5, 1) == (0.1, 0.2)
     assert beside.together(0.1, 11, 1) == (0.1,)
     assert beside.together(0.1, 1, 34) == (0.1, 0.2)
     assert beside.together(0.1, 1, 101) == (0.1,)
     assert beside.together(0.3, 1, 0) == (0.3, 0.2, 0.4), "no threshold twice"
-    assert Beside().together(0.1, 1, 0) == (0.1,)
+    assert ThresholdBatcher().together(0.1, 1, 0) == (0.1,)
 
 
 def test_answers_wait_for_their_threshold_and_question_and_are_given_once() -> None:
-    beside = Beside(10, 100)
+    beside = ThresholdBatcher(10, 100)
     assert beside.keep("a", (0.1, 0.2), [1, 2, 3, 4]) == [1, 2]
     assert beside.take("a", 0.1) is None
     assert beside.take("b", 0.2) is None
@@ -210,12 +210,12 @@ def test_answers_wait_for_their_threshold_and_question_and_are_given_once() -> N
 @pytest.mark.parametrize("other", ["measure", "exits", "skipped", "reference", "request"])
 def test_another_question_is_run_again(other: str) -> None:
     stack = STACKS["mistral"](random_model("mistral"))
-    memory = Memory()
-    memory.beside.thresholds = (0.2,)
+    runner = ReuseRunner()
+    runner.expect((0.2,))
     asked = [GenerateRequest((1, 2, 3), 5, never, key="a")]
     options: dict[str, Any] = {"skipped_state": "propagate", "reference": True}
-    generate(stack, asked, policy=ExitPolicy((1, 2), "top_prob", 0.1), memory=memory, **options)
-    memory.beside.thresholds = ()
+    runner.generate(stack, asked, policy=ExitPolicy((1, 2), "top_prob", 0.1), **options)
+    runner.expect(())
     exits = (1, 3) if other == "exits" else (1, 2)
     policy = ExitPolicy(exits, "margin" if other == "measure" else "top_prob", 0.2)
     if other == "request":
@@ -224,18 +224,18 @@ def test_another_question_is_run_again(other: str) -> None:
         options["skipped_state"] = "copy_kv"
     if other == "reference":
         options["reference"] = False
-    before = memory.origins.run
-    answers = generate(stack, asked, policy=policy, memory=memory, **options)
-    assert memory.origins.run == before + 1
+    before = runner.origins.run
+    answers = runner.generate(stack, asked, policy=policy, **options)
+    assert runner.origins.run == before + 1
     assert answers == generate(stack, asked, policy=policy, **options)
 
 
 def test_requests_without_a_key_and_full_depth_run_alone() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
-    memory = Memory()
-    memory.beside.thresholds = (0.2, 0.3)
+    runner = ReuseRunner()
+    runner.expect((0.2, 0.3))
     policy = ExitPolicy((1, 2), "top_prob", 0.1)
-    generate(stack, [GenerateRequest((1, 2, 3), 4, never)], policy=policy, memory=memory)
-    generate(stack, [GenerateRequest((1, 2, 3), 4, never, key="a")], memory=memory)
-    score(stack, [ScoreRequest((1, 2, 3), (4,))], memory=memory)
-    assert (memory.origins.rows, memory.origins.run) == (0, 3)
+    runner.generate(stack, [GenerateRequest((1, 2, 3), 4, never)], policy=policy)
+    runner.generate(stack, [GenerateRequest((1, 2, 3), 4, never, key="a")])
+    runner.score(stack, [ScoreRequest((1, 2, 3), (4,))])
+    assert (runner.origins.rows, runner.origins.run) == (0, 3)

@@ -1,11 +1,11 @@
 """Generation under exact state, from full depth's own answer.
 
-Owns how far an answer follows from a survey of full depth's own: as long as the exits emit its
+Owns how far an answer follows from a replay of full depth's own: as long as the exits emit its
 tokens, and one token further. From there a row is decoded alone. It does not know settings or
 documents.
 
-Which tokens wait does not matter to what an exact state says, and the ledger bills recomputation
-from depths alone; so a row may go on from a state in which nobody waits.
+Which tokens are pending does not change an exact state, and the ledger bills recomputation from
+depths alone; so a row may go on from a state in which none is pending.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dynamax_lm.common.identity import digest
 from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
-from dynamax_lm.core.exit_probe import Survey, survey
 from dynamax_lm.core.head_session import Advice, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.memory import Memory, digest
-from dynamax_lm.core.phase_timer import Phases
+from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.sweep.origins import Origins
+from dynamax_lm.sweep.reuse_cache import ReuseCache
+from dynamax_lm.sweep.threshold_replay import ThresholdReplay, replay_thresholds
 
 
-def derive(
+def replay_generation(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
@@ -31,8 +33,9 @@ def derive(
     *,
     policy: ExitPolicy,
     heads: TrainedHeads | None,
-    phases: Phases,
-    memory: Memory,
+    timer: PhaseTimer,
+    cache: ReuseCache,
+    origins: Origins,
 ) -> bool:
     """Answer every request as decoding under ``recompute`` would; ``state`` stays as it is.
 
@@ -43,35 +46,36 @@ def derive(
         rows: filled with the answers.
         policy: when a token leaves.
         heads: trained heads, if any.
-        phases: where to add the seconds spent.
-        memory: what other thresholds left, and will find.
+        timer: where to add the seconds spent.
+        cache: what other thresholds left, and will find.
+        origins: counts how the answers came about.
 
     Returns:
-        Whether it did; not where the memory has no room for what must be kept.
+        Whether it did; not where the cache has no room for what must be kept.
     """
-    with phases.measure("reference"):
-        answers = _full_depth(stack, state, requests, memory)
+    with timer.measure("reference"):
+        answers = _full_depth(stack, state, requests, cache)
         key = (digest(*(one.key for one in requests)), policy.exit_layers, policy.confidence, heads)
-        seen = memory.survey(
-            key, lambda: _survey(stack, state, requests, answers, policy=policy, heads=heads)
+        seen = cache.replay(
+            key, lambda: _replay(stack, state, requests, answers, policy=policy, heads=heads)
         )
     if seen is None:
         return False
-    _keep_passes(seen, requests, answers, memory)
-    with phases.measure("answer"):
+    _keep_passes(seen, requests, answers, cache)
+    with timer.measure("answer"):
         left = _follow(seen, requests, rows, answers, policy, heads)
-        memory.origins.derived += len(rows) - len(left)
-        memory.origins.partly += len(left)
+        origins.derived += len(rows) - len(left)
+        origins.partly += len(left)
         if left:
             _go_on(stack, state, requests, rows, left, policy, heads)
     return True
 
 
 def _full_depth(
-    stack: LayerStack, state: Any, requests: Sequence[GenerateRequest], memory: Memory
+    stack: LayerStack, state: Any, requests: Sequence[GenerateRequest], cache: ReuseCache
 ) -> list[tuple[int, ...]]:
     """Full depth's own answers, decoded once."""
-    known = [memory.find_answer(request.key) for request in requests]
+    known = [cache.full_depth.find_answer(request.key) for request in requests]
     unknown = [number for number, answer in enumerate(known) if answer is None]
     if unknown:
         some = [requests[number] for number in unknown]
@@ -79,11 +83,11 @@ def _full_depth(
         decode(stack, stack.take(state, unknown), some, progress, FULL_DEPTH, "propagate", None)
         for number, one in zip(unknown, progress, strict=True):
             known[number] = tuple(one.tokens)
-            memory.keep_answer(requests[number].key, one.tokens)
+            cache.full_depth.keep_answer(requests[number].key, one.tokens)
     return [answer or () for answer in known]
 
 
-def _survey(
+def _replay(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
@@ -91,7 +95,7 @@ def _survey(
     *,
     policy: ExitPolicy,
     heads: TrainedHeads | None,
-) -> Survey:
+) -> ThresholdReplay:
     """What every exit says after each prefix of full depth's answers."""
     inputs = [
         answer_inputs(request, answer, len(answer))
@@ -102,23 +106,23 @@ def _survey(
     readers = [Next(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
     chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
     copy = stack.take(state, range(len(inputs)))
-    return survey(stack, copy, chunk, readers, policy=policy, heads=heads)
+    return replay_thresholds(stack, copy, chunk, readers, policy=policy, heads=heads)
 
 
 def _keep_passes(
-    seen: Survey,
+    seen: ThresholdReplay,
     requests: Sequence[GenerateRequest],
     answers: Sequence[Sequence[int]],
-    memory: Memory,
+    cache: ReuseCache,
 ) -> None:
-    """The survey is a full-depth pass over full depth's answers: none is needed again."""
+    """The replay is a full-depth pass over full depth's answers: none is needed again."""
     emitted = iter(seen.full_depth.emitted.tolist())
     for request, answer in zip(requests, answers, strict=True):
-        memory.keep_pass(request.key, answer, [next(emitted) for _ in answer])
+        cache.full_depth.keep_pass(request.key, answer, [next(emitted) for _ in answer])
 
 
 def _follow(
-    seen: Survey,
+    seen: ThresholdReplay,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
     answers: Sequence[Sequence[int]],
@@ -127,7 +131,7 @@ def _follow(
 ) -> list[int]:
     """Fill ``rows`` as far as they follow; those that are not finished then.
 
-    A token that runs every layer is the decoded answer's, whatever the survey's rounding.
+    A token that runs every layer is the decoded answer's, whatever the rounding of the pass.
     """
     reading, depths = seen.decide(policy, heads)
     emitted, used = reading.emitted.tolist(), depths.layers_used.tolist()
@@ -173,7 +177,7 @@ def _go_on(
     chunk = Chunk.of(inputs, range(len(numbers)), stack.device)
     advice = Advice.of(heads, len(numbers))
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
-        # The classifiers must have heard of these tokens, each of those that reached it.
+        # Each classifier must have seen those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
         again = Next(owners, prefixes)

@@ -1,9 +1,9 @@
 """Several thresholds of the same requests at once, as rows of one batch.
 
 Owns which thresholds run together, and the answers until the run that asks for them. Where an exit
-changes what later tokens see, no threshold's answers follow from another's; but a row needs nothing
-of its neighbours, so that rows of one batch may differ in their thresholds as well as in their
-requests. It does not know settings, documents or how a state looks inside.
+changes what later tokens see, no threshold's answers follow from another's; but rows of one batch
+are independent, so that they may differ in their thresholds as well as in their requests. It does
+not know settings, documents or what a state looks like inside.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOKENS_AT_ONCE = 128
-"""See ``Beside``; on a CPU, where it was measured, more gain nothing."""
+"""See ``ThresholdBatcher``; on a CPU, where it was measured, more gain nothing."""
 
 
 @dataclass
-class Beside:
-    """Thresholds that later runs will ask the same requests under, and answers that await them.
+class ThresholdBatcher:
+    """Thresholds that later runs will ask the same requests under, and the answers kept for them.
 
     Attributes:
         tokens_at_once: most that one pass through the layers may have with them. A few take hardly
             longer than one, since a layer's weights are read once for all of them; many do not.
         most_bytes: that a batch's prompt states may take with them; what answers add to a cache
             is not counted.
-        thresholds: of the runs to come, in their order; these runs differ in nothing else.
+        to_come: thresholds of the runs to come, in their order; these runs differ in nothing else.
     """
 
     tokens_at_once: int = TOKENS_AT_ONCE
     most_bytes: int = 0
-    thresholds: Sequence[float] = ()
+    to_come: Sequence[float] = ()
     _answers: dict[tuple[Hashable, float], list[Any]] = field(default_factory=dict, repr=False)
 
     def together(self, threshold: float, tokens: int, size: int) -> tuple[float, ...]:
@@ -42,7 +42,7 @@ class Beside:
             size: bytes of the prompt states under one threshold.
         """
         at_once = min(self.tokens_at_once // tokens, self.most_bytes // max(1, size))
-        every = dict.fromkeys((threshold, *self.thresholds))
+        every = dict.fromkeys((threshold, *self.to_come))
         return tuple(every)[: max(1, at_once)]
 
     def take(self, key: Hashable, threshold: float) -> list[Any] | None:

@@ -1,0 +1,147 @@
+"""What several runs over the same requests share: prompt states, full depth's passes and answers.
+
+Owns what is kept and how much of it. Prompts run at full depth whatever the exits, and so does the
+reference, so a second run under other settings needs neither again. It does not know settings,
+documents or what a state looks like inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dynamax_lm.common.identity import digest
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.reading import Reading
+from dynamax_lm.core.reference import FullDepthAnswers
+from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.sweep.threshold_replay import ThresholdReplay
+
+MOST_BYTES = 1 << 30
+"""Default room for prompt states."""
+
+
+@dataclass
+class Lookups:
+    """How often something was found, and how often it had to be computed.
+
+    Attributes:
+        found: times it was there.
+        computed: times it was not.
+    """
+
+    found: int = 0
+    computed: int = 0
+
+    def note(self, found: bool) -> None:
+        """Count one lookup."""
+        if found:
+            self.found += 1
+        else:
+            self.computed += 1
+
+
+class CountedAnswers(FullDepthAnswers):
+    """Full depth's answers, with a count of the lookups.
+
+    Attributes:
+        lookups: of full depth's own answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lookups = Lookups()
+
+    def find_answer(self, key: str | None) -> tuple[int, ...] | None:
+        """Full depth's own answer to the request that ``key`` stands for."""
+        answer = super().find_answer(key)
+        self.lookups.note(answer is not None)
+        return answer
+
+
+class ReuseCache:
+    """Prompt states, full-depth passes, replays and full-depth answers of one loaded model.
+
+    States are kept by batch, exactly as they were computed, so that a run that finds them gives the
+    same numbers to the last bit. The first ones that fit stay and the others are computed again:
+    runs go through the same batches in the same order, so that making room for the latest would
+    evict each one just before it is needed. What the reference needs is small and always kept,
+    and so are replays without hidden states; those with them share the states' room.
+
+    Args:
+        most_bytes: of prompt states and replayed hidden states; 0 keeps none.
+
+    Attributes:
+        bytes: of both, now.
+        states: lookups of prompt states.
+        scores: lookups of full-depth passes.
+        full_depth: full depth's own answers.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self.states, self.scores = Lookups(), Lookups()
+        self.full_depth = CountedAnswers()
+        self._states: dict[str, Any] = {}
+        self._scores: dict[str, Reading] = {}
+        self._replays: dict[Hashable, ThresholdReplay | None] = {}
+
+    def prompt_state(
+        self, stack: LayerStack, prompts: Sequence[Sequence[int]], rows: Sequence[int]
+    ) -> Any:
+        """An independent state whose row i has seen ``prompts[rows[i]]`` but its last token."""
+        key = digest(*prompts)
+        kept = self._states.get(key)
+        self.states.note(kept is not None)
+        if kept is None:
+            kept = prefill(stack, prompts)
+            size = tensor_bytes(kept)
+            if self.bytes + size > self.most_bytes:
+                own = list(rows) == list(range(len(prompts)))
+                return kept if own else stack.take(kept, rows)
+            self._states[key] = kept
+            self.bytes += size
+        return stack.take(kept, rows)
+
+    def find_scores(self, key: str) -> Reading | None:
+        """The full-depth pass kept under ``key``."""
+        scores = self._scores.get(key)
+        self.scores.note(scores is not None)
+        return scores
+
+    def keep_scores(self, key: str, scores: Reading) -> None:
+        """Keep a full-depth pass; ``key`` stands for its tokens and its number type."""
+        self._scores[key] = scores
+
+    def replay(self, key: Hashable, make: Callable[[], ThresholdReplay]) -> ThresholdReplay | None:
+        """The replay kept under ``key``, made once; ``None`` where an earlier one found no room.
+
+        Args:
+            key: stands for the pass, the exits, the measure and the heads.
+            make: the replay.
+        """
+        if key in self._replays:
+            return self._replays[key]
+        replay = make()
+        size = tensor_bytes(replay.hidden)
+        fits = self.bytes + size <= self.most_bytes
+        self._replays[key] = replay if fits or not size else None
+        self.bytes += size if fits else 0
+        return replay
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in a state: tensors, sequences, mappings and dataclasses of them."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(tensor_bytes(one) for one in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(tensor_bytes(one) for one in value)
+    if is_dataclass(value):
+        return sum(tensor_bytes(getattr(value, field.name)) for field in fields(value))
+    return 0

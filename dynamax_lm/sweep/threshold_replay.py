@@ -1,0 +1,156 @@
+"""With exact state, one full-depth pass determines the exits of every threshold.
+
+Owns that rule. Under ``skipped_state=recompute`` every layer sees an exact state whichever tokens
+exited, so that what an exit says of a token does not depend on the threshold. It does not know
+prompts, answers or settings.
+
+One measure needs care: a classifier that remembers the tokens it was asked about depends on which
+tokens exited below. Hidden states are kept for it, and it is asked again for each threshold.
+
+Glossary: N tokens of the pass, E exits, K tokens whose probability is wanted, D width, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.confidence import ExitView
+from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
+from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.loop import Depths
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.reading import Reader, Reading
+from dynamax_lm.core.stack import Chunk, LayerStack
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdReplay:
+    """One full-depth pass, read at every exit.
+
+    Attributes:
+        chunk: the tokens.
+        n_layers: L.
+        readings: of each exit, then of full depth.
+        confidence: (N, E).
+        hidden: (N, D) at each exit, where the measure must be asked again; else empty.
+    """
+
+    chunk: Chunk
+    n_layers: int
+    readings: tuple[Reading, ...]
+    confidence: Tensor
+    hidden: tuple[Tensor, ...]
+
+    @property
+    def full_depth(self) -> Reading:
+        """What full depth emits."""
+        return self.readings[-1]
+
+    def decide(self, policy: ExitPolicy, heads: TrainedHeads | None) -> tuple[Reading, Depths]:
+        """Where each token exits under a policy that differs in its threshold alone.
+
+        Args:
+            policy: with the replay's exits and measure.
+            heads: of the replay.
+        """
+        confidence = self.confidence
+        if self.hidden:
+            assert heads is not None, "only heads are asked again"
+            confidence = self._ask_again(policy, heads)
+        exits = len(policy.exit_layers)
+        leaves = policy.leaves(confidence)
+        leaves = torch.cat([leaves, torch.ones_like(leaves[:, :1])], dim=1)
+        place = leaves.int().argmax(1)  # of the first that holds; E runs all layers
+        depths = torch.tensor([*policy.exit_layers, self.n_layers])[place]
+        last = place.clamp(max=exits - 1)
+        every = torch.arange(place.shape[0])
+        scores = torch.stack([one.log_probabilities for one in self.readings])
+        emitted = torch.stack([one.emitted for one in self.readings])
+        return (
+            Reading(scores[place, every], emitted[place, every]),
+            Depths(depths, confidence[every, last]),
+        )
+
+    def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
+        """(N, E), NaN where a token had exited: each exit sees only the tokens that reach it."""
+        confidence = torch.full_like(self.confidence, torch.nan)
+        advice = Advice(heads, len(self.chunk.rows))
+        cells = self.chunk.cells()
+        advice.begin(self.chunk, cells)
+        running = torch.arange(cells.shape[0], device=cells.device)
+        for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
+            if not running.shape[0]:
+                break
+            if running.shape[0] == cells.shape[0]:
+                sure = self.confidence[:, exit]  # all are asked, as they were in the pass
+            else:
+                asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
+                sure = asked.float().clamp(0.0, 1.0).cpu()
+            confidence[running.cpu(), exit] = sure
+            running = running[~policy.leaves(sure).to(running.device)]
+        return confidence
+
+
+class _Readings:
+    """Hands the logits of every exit to a reader of that exit."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = readers
+
+    def on_exit(self, view: ExitView) -> None:
+        self._readers[view.exit].emit(view.index, view.logits)
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        del hidden
+        self._readers[-1].emit(index, logits())
+
+
+def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
+    """Whether a full-depth pass determines the exits of every threshold."""
+    return bool(policy.exit_layers) and skipped_state == "recompute"
+
+
+def replay_thresholds(
+    stack: LayerStack,
+    state: Any,
+    chunk: Chunk,
+    readers: Sequence[Reader],
+    *,
+    policy: ExitPolicy,
+    heads: TrainedHeads | None,
+) -> ThresholdReplay:
+    """Run ``chunk`` at full depth and read every exit of every token.
+
+    Args:
+        stack: the decoder.
+        state: its state, in which no token is pending; afterwards it has seen the chunk.
+        chunk: the tokens.
+        readers: one for each exit, then one for full depth.
+        policy: exits and measure; its threshold does not matter.
+        heads: trained heads, if any.
+    """
+    exits = len(policy.exit_layers)
+    cells = chunk.cells()
+    tokens = cells.shape[0]
+    observers: list[ExitObserver] = [_Readings(readers)]
+    grid = states = None
+    if not policy.needs_target:  # what the oracle compares with is known when the pass is over
+        grid = ConfidenceGrid(policy.confidence, tokens, exits)
+        observers.insert(0, grid)
+    if policy.confidence == "head" and heads is not None and heads.along_tokens:
+        states = HiddenStates(torch.arange(tokens, device=cells.device), tokens, exits)
+        observers.append(states)
+    probe_exits(stack, state, chunk, policy.exit_layers, observers, heads=heads)
+    readings = tuple(reader.read() for reader in readers)
+    if grid is not None:
+        confidence = grid.confidence
+    else:
+        full = readings[-1].emitted
+        confidence = torch.stack([(one.emitted == full).float() for one in readings[:-1]], dim=1)
+    hidden = () if states is None else tuple(states.hidden[:-1])
+    return ThresholdReplay(chunk, stack.n_layers, readings, confidence, hidden)
