@@ -72,7 +72,7 @@ TABLE: dict[str, Row] = {
     "decoders": row("core.stack core.pending", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
-    "heads.train.backbone": row("common.errors heads decoders core.stack models.settings", LM_EVAL),
+    "heads.train.backbone": row("common.errors heads decoders core models.settings", LM_EVAL),
     "heads": row("common.errors", LM_EVAL),
     # the host: the report knows records, not models; the doors know both
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),

@@ -22,11 +22,12 @@ from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core import memory
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.lm import DynamaxMamba
+from dynamax_lm.models.runner import CoreRunner
+from dynamax_lm.sweep import reuse_cache
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
 from tests.quick import only_toys_alone
@@ -146,14 +147,14 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
 def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That every threshold is really run, whatever the skipped state, is the memory's own test."""
+    """That every threshold is really run, whatever the skipped state, is the runner's own test."""
     prefilled: list[int] = []
-    monkeypatch.setattr(memory, "prefill", lambda *a: prefilled.append(1) or prefill(*a))
+    monkeypatch.setattr(reuse_cache, "prefill", lambda *a: prefilled.append(1) or prefill(*a))
     options = {"tasks": "toy_mc", "metric": "consistency", "risk": 0.3, "thresholds": "1,0.5"}
     shared = run(**options)
     assert len(shared.grid) == 2
     assert len(prefilled) == -(-2 * DOCUMENTS // 64), "each batch of prompts once"
-    monkeypatch.setattr("dynamax_lm.certify.run.Memory", lambda derives: None)
+    monkeypatch.setattr("dynamax_lm.certify.run.ReuseRunner", lambda derives: CoreRunner())
     assert replace(run(**options), date=shared.date) == shared
 
 

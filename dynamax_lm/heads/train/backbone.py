@@ -7,14 +7,17 @@ live for one batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
+from dynamax_lm.core.stack import Chunk
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint import (
     ATTENTION,
@@ -26,6 +29,7 @@ from dynamax_lm.decoders.checkpoint import (
     unreachable,
 )
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.heads.train.windows import Batch
 from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
 
@@ -46,6 +50,12 @@ MODEL_ARGS = (
 """What ``--model_args`` takes here: what decides the weights; the rest decides how exits run."""
 
 _STACKS = {ATTENTION.name: MistralStack, MAMBA2.name: Mamba2Stack}
+_EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
+    ATTENTION.name: partial(MistralStack, trusted=True),
+    MAMBA2.name: partial(Mamba2Stack, kernels=TRUSTED),
+}
+"""Every operation is transformers' own, to the last bit."""
+
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
@@ -80,6 +90,7 @@ class Backbone:
         self.architecture = architecture
         self.name = name
         self.stack: Any = _STACKS[architecture.name](model)
+        self._exact: Any = _EXACT_STACKS[architecture.name](model)
 
     @property
     def n_layers(self) -> int:
@@ -118,29 +129,17 @@ class Backbone:
         """(B, A, D) at the asked tokens, after each of ``exit_layers`` and after the final norm."""
         device = self.stack.device
         positions, _ = batch.asked()
-        rows = torch.arange(positions.shape[0])[:, None]
-        seen: dict[int, Tensor] = {}
-
-        def reader(layer: int) -> Any:
-            def hook(module: Any, inputs: Any, output: Any) -> None:
-                del module, inputs
-                hidden = output[0] if isinstance(output, tuple) else output
-                seen[layer] = hidden[rows.to(hidden.device), positions.to(hidden.device)]
-
-            return hook
-
+        rows, width = batch.ids.shape
+        slots = (positions + torch.arange(rows)[:, None] * width).to(device)
+        wanted, place = slots.unique(return_inverse=True)  # a shorter row repeats its last slot
+        seen = HiddenStates(wanted, rows * width, len(exit_layers))
+        # No mask: pads stand on the right of causal models, behind everything that is read.
+        whole = Chunk(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
+        probe_exits(self._exact, self._exact.new_state(rows), whole, exit_layers, [seen])
+        *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
         decoder = self.model.base_model
-        hooks = [
-            decoder.layers[layer - 1].register_forward_hook(reader(layer)) for layer in exit_layers
-        ]
-        try:
-            # no mask: pads stand on the right of causal models, behind everything that is read
-            final = decoder(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
-        finally:
-            for hook in hooks:
-                hook.remove()
-        asked = final[rows.to(final.device), positions.to(final.device)]
-        return [*(seen[layer] for layer in exit_layers), asked]
+        norm = decoder.norm_f if hasattr(decoder, "norm_f") else decoder.norm
+        return [*hidden, norm(last.to(norm.weight.device))]
 
 
 def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:
