@@ -10,7 +10,7 @@ Glossary: E exits, N tokens, n tokens of a piece, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.confidence import make_confidence
+from dynamax_lm.core.exit_probe import ConfidenceGrid, TokenGrid
+from dynamax_lm.core.exit_view import View
+from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.heads import ExitHeads
 
@@ -31,33 +33,6 @@ UNTRAINED = ("top_prob", "margin", "entropy", "saturation", "patience")
 _TOKENS_AT_ONCE = 512
 _DOCUMENTS_AT_ONCE = 512
 _ROUNDING = 1e-6
-
-
-@dataclass
-class _View:
-    """One exit as a measure sees it (``dynamax_lm.core.confidence.ExitView``)."""
-
-    exit: int
-    hidden: Tensor
-    unembed: Unembed
-    translate: Callable[[Tensor], Tensor]
-    target: Tensor
-    index: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.index = torch.arange(self.hidden.shape[0])
-
-    @cached_property
-    def logits(self) -> Tensor:
-        return self.unembed(self.translate(self.hidden))
-
-    @property
-    def emission(self) -> Tensor:
-        return self.logits.argmax(-1)
-
-    @property
-    def trained(self) -> Tensor:
-        raise ValueError("trained heads are asked by Trained")
 
 
 @dataclass(frozen=True)
@@ -102,17 +77,22 @@ def read_exits(
     tokens = np.zeros((exits, count), dtype=np.int64)
     confidences = {name: np.zeros((exits, count), dtype=np.float32) for name in measures}
     for part in _pieces(count):
-        target = torch.from_numpy(states.token[part])
-        asked = {
-            name: make_confidence(name, tokens=len(target), exits=exits)
+        length = len(states.token[part])
+        grids = {
+            name: ConfidenceGrid(name, length, exits)
             for name in measures
             if name != "patience" or exits > 1
         }
+        most_likely = TokenGrid(length, exits)
+        advice = Advice.of(translators, 1)
         for number, layer in enumerate(states.exits):
-            view = _View(number, states.at(number, part), unembed, _at(translators, layer), target)
-            for name, measure in asked.items():
-                confidences[name][number, part] = measure.ask(view).numpy()
-            tokens[number, part] = view.emission.numpy()
+            hidden = states.at(number, part)
+            view = View(unembed, number, layer, torch.arange(length), hidden, advice)
+            for observer in (*grids.values(), most_likely):
+                observer.on_exit(view)
+        for name, grid in grids.items():
+            confidences[name][:, part] = grid.confidence.T.numpy()
+        tokens[:, part] = most_likely.tokens[:, :-1].T.numpy()
     return Exits(tokens, tokens == states.token, confidences)
 
 
@@ -197,12 +177,6 @@ class Trained:
             found[running[going].numpy()] = number
             running = running[~going]
         return found
-
-
-def _at(translators: ExitHeads | None, layer: int) -> Callable[[Tensor], Tensor]:
-    if translators is None:
-        return lambda hidden: hidden
-    return lambda hidden: translators.translate(layer, hidden)
 
 
 def _pieces(count: int) -> Iterator[slice]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.criteria.collect import Emitted
 from benchmarks.criteria.states import States
 from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.loop import run_chunk
@@ -94,7 +94,7 @@ def _run(
     stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
 ) -> list[int]:
     chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
-    emitted = Emitted(sum(chunk.lengths))
+    emitted = _Emitted(sum(chunk.lengths))
     run_chunk(
         stack,
         state,
@@ -121,3 +121,19 @@ def _groups(
         group.append(number)
     if group:
         yield group
+
+
+class _Emitted:
+    """Keeps the most likely token of each cell (``dynamax_lm.core.loop.Emitter``)."""
+
+    def __init__(self, count: int) -> None:
+        self.tokens = torch.zeros(count, dtype=torch.long)
+
+    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
+        """(n,) the most likely tokens."""
+        del index
+        return logits.argmax(-1)
+
+    def emit(self, index: Tensor, logits: Tensor) -> None:
+        """Keep them."""
+        self.tokens[index.cpu()] = logits.argmax(-1).cpu()

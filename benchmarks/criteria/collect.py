@@ -1,7 +1,7 @@
-"""The model's own full-depth answers, and the hidden states they passed through.
+"""The model's own full-depth answers, and the hidden states of their tokens at every exit.
 
-Owns the only run of the backbone at full depth. Nothing is run twice: the states are read while the
-answer is generated. It does not know measures, heads or thresholds.
+Owns the run of the backbone: answers are generated at full depth, then read by the exit probe in
+one parallel pass. It does not know measures, heads or thresholds.
 """
 
 from __future__ import annotations
@@ -16,46 +16,18 @@ from tqdm import tqdm
 
 from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
+from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.stack import Chunk, Run
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.stack import Chunk
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
 
 _PIECE = 32
 
 TextOf = Callable[[int, Sequence[int]], int]
 """A document's number and its answer's tokens to how many of these make its text."""
-
-
-class Recorder:
-    """A layer stack that remembers the states of every pass but the prefill.
-
-    Args:
-        stack: the decoder behind it.
-        layers: where to read, counted from 1.
-    """
-
-    def __init__(self, stack: Any, layers: Sequence[int]) -> None:
-        self._stack, self._layers = stack, tuple(layers)
-        self._rows: dict[int, list[list[Tensor]]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stack, name)
-
-    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
-        """Runs the layer and reads its output."""
-        after: Tensor = self._stack.layer(index, hidden, run)
-        if not run.chunk.prefill and index + 1 in self._layers:
-            place = self._layers.index(index + 1)
-            parts = after.detach().cpu().split(list(run.chunk.lengths))  # cells go row by row
-            for row, states in zip(run.chunk.rows, parts, strict=True):
-                self._rows.setdefault(row, [[] for _ in self._layers])[place].append(states)
-        return after
-
-    def taken(self, row: int) -> list[Tensor]:
-        """(T, D) at each layer, of a row's steps."""
-        return [torch.cat(passes) for passes in self._rows[row]]
 
 
 def requests_of(lm: Any, prompts: Sequence[Prompt]) -> list[GenerateRequest]:
@@ -124,32 +96,46 @@ def collect(
     with torch.inference_mode(), tqdm(total=len(order), desc=f"answers in {folder.name}") as bar:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
-            recorder: Any = Recorder(stack, layers)
-            answers = generate(recorder, [requests[number] for number in numbers])
-            for row, (number, answer) in enumerate(zip(numbers, answers, strict=True)):
-                tokens = answer.trace.tokens
-                writer.add(
-                    tasks[number],
-                    requests[number].prompt,
-                    tokens,
-                    recorder.taken(row),
-                    text_of(number, tokens),
-                )
+            some = [requests[number] for number in numbers]
+            answers = [answer.trace.tokens for answer in generate(stack, some)]
+            inputs = [
+                [request.prompt[-1], *tokens[:-1]]
+                for request, tokens in zip(some, answers, strict=True)
+            ]
+            state = prefill(stack, [request.prompt for request in some])
+            hidden = _read(stack, state, inputs, exits)
+            for number, request, tokens, states in zip(numbers, some, answers, hidden, strict=True):
+                text = text_of(number, tokens)
+                writer.add(tasks[number], request.prompt, tokens, states, text)
             bar.update(len(numbers))
         for start in range(0, len(windows), batch_size):
-            _read_text(stack, windows[start : start + batch_size], layers, writer)
+            _read_text(stack, windows[start : start + batch_size], exits, writer)
     return writer.close()
 
 
+def _read(
+    stack: Any,
+    state: Any,
+    inputs: Sequence[Sequence[int]],
+    exits: Sequence[int],
+    *further: ExitObserver,
+) -> list[list[Tensor]]:
+    """(T, D) of each row's tokens, at every exit and after the last layer."""
+    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    count = sum(chunk.lengths)
+    seen = HiddenStates(torch.arange(count), count, len(exits))
+    probe_exits(stack, state, chunk, exits, [seen, *further])
+    by_layer = [states.split(list(chunk.lengths)) for states in seen.hidden]
+    return [list(row) for row in zip(*by_layer, strict=True)]
+
+
 def _read_text(
-    stack: Any, windows: Sequence[Sequence[int]], layers: Sequence[int], writer: Writer
+    stack: Any, windows: Sequence[Sequence[int]], exits: Sequence[int], writer: Writer
 ) -> None:
-    recorder: Any = Recorder(stack, layers)
-    chunk = Chunk.of(windows, range(len(windows)), stack.device)
-    emitted = Emitted(sum(chunk.lengths))
-    run_chunk(recorder, stack.new_state(len(windows)), chunk, emitted)
-    for row, tokens in enumerate(emitted.tokens.split(list(chunk.lengths))):
-        hidden = recorder.taken(row)
+    full_depth = _FullDepthTokens(sum(map(len, windows)))
+    rows = _read(stack, stack.new_state(len(windows)), windows, exits, full_depth)
+    emitted = full_depth.tokens.split([len(window) for window in windows])
+    for row, (hidden, tokens) in enumerate(zip(rows, emitted, strict=True)):
         for start in range(0, len(tokens), _PIECE):
             part = slice(start, start + _PIECE)
             pieces = [states[part] for states in hidden]
@@ -157,17 +143,16 @@ def _read_text(
             writer.add("text", windows[row][: start + 1], some, pieces, len(some))
 
 
-class Emitted:
-    """Keeps the most likely token of each cell (``dynamax_lm.core.loop.Emitter``)."""
+class _FullDepthTokens:
+    """Keeps full depth's most likely tokens; no exit makes a projection for it."""
 
     def __init__(self, count: int) -> None:
         self.tokens = torch.zeros(count, dtype=torch.long)
 
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        """(n,) the most likely tokens."""
-        del index
-        return logits.argmax(-1)
+    def on_exit(self, view: ExitView) -> None:
+        """Nothing to keep."""
 
-    def emit(self, index: Tensor, logits: Tensor) -> None:
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
         """Keep them."""
-        self.tokens[index.cpu()] = logits.argmax(-1).cpu()
+        del hidden
+        self.tokens[index.cpu()] = logits().argmax(-1).cpu()

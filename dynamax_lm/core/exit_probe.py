@@ -1,7 +1,8 @@
 """What does every exit say of every token? One full-depth pass, observed at each exit.
 
-Owns the pass in which no token exits. What is kept of it is the observers' affair: confidences,
-most likely tokens, ranks, hidden states. It does not know prompts, answers, thresholds or settings.
+Owns the pass in which no token exits, and the observers that keep confidences, most likely tokens
+or hidden states of it; others bring their own. Whoever has stored hidden states shows them to the
+same observers, a ``View`` at a time. It does not know prompts, answers, thresholds or settings.
 
 Glossary: N tokens of the pass, n tokens of a slice, E exits, D width, V vocabulary, L layers.
 """
@@ -72,7 +73,9 @@ def probe_exits(
         if layer + 1 not in exits:
             continue
         for part in slices(stack, every.shape[0]):
-            view = View(stack, exits[layer + 1], layer + 1, every[part], hidden[part], advice)
+            view = View(
+                stack.unembed, exits[layer + 1], layer + 1, every[part], hidden[part], advice
+            )
             for observer in observers:
                 observer.on_exit(view)
     for part in slices(stack, every.shape[0]):

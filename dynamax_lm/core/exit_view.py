@@ -29,7 +29,7 @@ class View:
     """A slice of the tokens that reach an exit (``core.confidence.ExitView``).
 
     Attributes:
-        stack: the decoder.
+        unembed: from (n, D) to (n, V) logits: final norm and vocabulary projection.
         exit: which exit this is, from 0.
         layer: layers run before it, 1..L-1.
         index: (n,) which of the pass's tokens these are.
@@ -39,7 +39,7 @@ class View:
         targets: (N,) full-depth tokens of the whole pass, for the oracle.
     """
 
-    stack: LayerStack
+    unembed: Callable[[Tensor], Tensor]
     exit: int
     layer: int
     index: Tensor
@@ -57,7 +57,7 @@ class View:
         """Logits of ``hidden`` (n, D) at this exit: translated, if heads bring a translator."""
         if self.advice is not None:
             hidden = self.advice.translate(self.layer, hidden)
-        return self.stack.unembed(hidden)
+        return self.unembed(hidden)
 
     def some_logits(self, some: Tensor) -> Tensor:
         """Logits of the tokens where ``some`` (n,) holds: those of a check, or just these now."""

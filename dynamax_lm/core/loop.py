@@ -106,7 +106,7 @@ def run_chunk(
         leaving = torch.zeros_like(running, dtype=torch.bool)
         for part in slices(stack, running.shape[0]):
             view = View(
-                stack=stack,
+                unembed=stack.unembed,
                 exit=exits[layer + 1],
                 layer=layer + 1,
                 index=running[part],
