@@ -1,5 +1,88 @@
-"""Early-exit language models inside lm-evaluation-harness. Importing this loads nothing heavy."""
+"""Early-exit language models inside lm-evaluation-harness.
+
+What is exported here is the public Python interface; what is not is private. Importing the package
+loads nothing heavy: a name is imported when it is first used.
+
+>>> import dynamax_lm
+>>> model = dynamax_lm.load("tiny", threshold=0.9)
+>>> grid = model.probe("The capital of France is")
+>>> grid.predicted.shape[1] == len(grid.layers) + 1
+True
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing's: this file runs whenever Python starts, and loads nothing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
+    from dynamax_lm.common.errors import SettingError
+    from dynamax_lm.core.exit_probe import probe_exits
+    from dynamax_lm.core.generate import generate
+    from dynamax_lm.core.ledger import AttentionCosts, Ledger, Mamba2Costs
+    from dynamax_lm.core.policy import ExitPolicy
+    from dynamax_lm.core.score import score
+    from dynamax_lm.core.trace import AnswerTrace, Bill, TokenRow, record_of
+    from dynamax_lm.heads import ExitHeads
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+_HOMES = {
+    "Answer": "api",
+    "AnswerTrace": "core.trace",
+    "AttentionCosts": "core.ledger",
+    "Bill": "core.trace",
+    "ExitGrid": "api",
+    "ExitHeads": "heads",
+    "ExitModel": "api",
+    "ExitPolicy": "core.policy",
+    "Ledger": "core.ledger",
+    "Mamba2Costs": "core.ledger",
+    "Score": "api",
+    "SettingError": "common.errors",
+    "TokenRow": "core.trace",
+    "generate": "core.generate",
+    "load": "api",
+    "probe_exits": "core.exit_probe",
+    "record_of": "core.trace",
+    "score": "core.score",
+}
+
+__all__ = [
+    "Answer",
+    "AnswerTrace",
+    "AttentionCosts",
+    "Bill",
+    "ExitGrid",
+    "ExitHeads",
+    "ExitModel",
+    "ExitPolicy",
+    "Ledger",
+    "Mamba2Costs",
+    "Score",
+    "SettingError",
+    "TokenRow",
+    "__version__",
+    "generate",
+    "load",
+    "probe_exits",
+    "record_of",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an exported name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The exported names."""
+    return sorted(__all__)

@@ -94,6 +94,7 @@ TABLE: dict[str, Row] = {
     "models.processes": row(""),
     "models.lm": Row(ANY),
     "__main__": row("harness.plugin"),
+    "api": row("common.errors core decoders.checkpoint models"),
     # tools
     "certify": Row(ANY),
     "sweep": Row(ANY),

@@ -28,6 +28,7 @@ from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Cos
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import (
     RECORDS,
     Bill,
@@ -195,6 +196,22 @@ class DynamaxLM(Processes):
             )
         self._runner: Runner = CoreRunner()
         self._apply(self.settings, self._chosen_heads)
+
+    @property
+    def stack(self) -> LayerStack:
+        """The decoder, layer by layer."""
+        stack: LayerStack = self._stack
+        return stack
+
+    @property
+    def exit_heads(self) -> ExitHeads | None:
+        """The trained heads in use, if any."""
+        return self._heads
+
+    @property
+    def ledger(self) -> Ledger:
+        """Counts the FLOPs of an answer under the settings in force."""
+        return self._ledger
 
     @contextmanager
     def answered_by(self, runner: Runner) -> Iterator[None]:

@@ -1,0 +1,290 @@
+"""The Python interface: a model with its exits, what it answers, and what every exit says.
+
+Owns the few classes that users hold in their hands; everything behind them is the same code that
+lm-eval runs. It does not know tasks, files or reports.
+
+Glossary: N tokens, E exits, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord, record_of
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name, unreachable
+from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.settings import ExitSettings
+
+_MODELS = {ATTENTION.model: DynamaxMistral, MAMBA2.model: DynamaxMamba}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated text, and where each of its tokens exited.
+
+    Attributes:
+        text: as lm-eval returns it, cut at its stop.
+        trace: its tokens, the layers run for each, and the confidence at its exit; tokens that only
+            make a stop included (``trace.text`` leaves them out).
+        flops: FLOPs of the tokens of the text, by item.
+        reference: the full-depth model's own text; ``None`` without a reference.
+        pieces: the text of each token.
+    """
+
+    text: str
+    trace: AnswerTrace
+    flops: Bill
+    reference: str | None
+    pieces: tuple[str, ...]
+
+    @property
+    def layers_used(self) -> tuple[int, ...]:
+        """Layers run for each token, 1..L."""
+        return self.trace.layers_used
+
+    @property
+    def confidence(self) -> tuple[float | None, ...]:
+        """At each token's exit, or at the last exit asked; ``None`` where none was."""
+        return self.trace.confidence
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the text's tokens that are the full-depth model's; ``None`` if unknown."""
+        agreeing = self.trace.text.agreeing
+        return None if agreeing is None or not len(self.trace.text) else agreeing / len(self)
+
+    def __len__(self) -> int:
+        return len(self.trace.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Score:
+    """A scored continuation.
+
+    Attributes:
+        log_likelihood: of the continuation, natural logarithm.
+        greedy: whether every token is the most likely one where it exits.
+        trace: its tokens and the layers run for each.
+        flops: FLOPs, by item.
+        reference: (log-likelihood, greedy) at full depth; ``None`` without a reference.
+    """
+
+    log_likelihood: float
+    greedy: bool
+    trace: AnswerTrace
+    flops: Bill
+    reference: tuple[float, bool] | None
+
+
+@dataclass(frozen=True)
+class ExitGrid:
+    """What every exit says after every token of a text, with exact state (the logit-lens view).
+
+    Attributes:
+        tokens: (N,) the text's token ids.
+        pieces: their texts.
+        layers: (E,) layers run before each exit.
+        predicted: (N, E + 1) most likely next token of every exit, full depth's last.
+        confidence: (N, E) in [0, 1], by the model's measure.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    pieces: tuple[str, ...]
+    layers: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float32]
+
+    @property
+    def agrees(self) -> npt.NDArray[np.bool_]:
+        """(N, E) whether an exit predicts what full depth predicts."""
+        agrees: npt.NDArray[np.bool_] = self.predicted[:, :-1] == self.predicted[:, -1:]
+        return agrees
+
+
+class ExitModel:
+    """A loaded checkpoint with its exits; see :func:`load`.
+
+    Attributes:
+        lm: the lm-eval model behind it; ``lm_eval.simple_evaluate(model=model.lm, ...)`` takes it.
+    """
+
+    def __init__(self, lm: DynamaxLM) -> None:
+        self.lm = lm
+
+    @property
+    def settings(self) -> ExitSettings:
+        """The settings in force."""
+        return self.lm.settings
+
+    @property
+    def ledger(self) -> Ledger:
+        """Counts the FLOPs of an answer under these settings."""
+        return self.lm.ledger
+
+    @property
+    def n_layers(self) -> int:
+        """L."""
+        return int(self.lm.stack.n_layers)
+
+    def change(self, **settings: Any) -> None:
+        """Go on under other settings, with the same weights.
+
+        Args:
+            **settings: as for :func:`load`, over those given so far.
+
+        Raises:
+            SettingError: a wrong name or value, or one that is fixed once weights are loaded.
+        """
+        self.lm.change(**settings)
+
+    @overload
+    def generate(self, prompt: str, **gen_kwargs: Any) -> Answer: ...
+    @overload
+    def generate(self, prompt: Sequence[str], **gen_kwargs: Any) -> list[Answer]: ...
+    def generate(self, prompt: str | Sequence[str], **gen_kwargs: Any) -> Answer | list[Answer]:
+        """Continue a prompt, or several as batches.
+
+        Args:
+            prompt: text, or several.
+            **gen_kwargs: as a task's ``generation_kwargs``: ``until``, ``max_gen_toks``,
+                ``do_sample``, ``temperature``...
+
+        Raises:
+            SettingError: an option that cannot be honoured.
+        """
+        from lm_eval.api.instance import Instance
+
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        requests = [
+            Instance("generate_until", {}, (one, dict(gen_kwargs)), 0, (None, number, 1))
+            for number, one in enumerate(prompts)
+        ]
+        answers = [
+            self._answer(text, _record(text))
+            for text in self.lm.generate_until(requests, disable_tqdm=True)
+        ]
+        return answers[0] if isinstance(prompt, str) else answers
+
+    def score(self, context: str, continuation: str) -> Score:
+        """The log-likelihood of ``continuation`` after ``context``."""
+        from lm_eval.api.instance import Instance
+
+        request = Instance("loglikelihood", {}, (context, continuation), 0, (None, 0, 1))
+        (response,) = self.lm.loglikelihood([request], disable_tqdm=True)
+        record = _record(response)
+        reference = cast("tuple[float, bool] | None", record.reference)
+        return Score(response[0], response[1], record.traces[0], record.billed_text, reference)
+
+    def probe(self, text: str, exit_layers: Sequence[int] | None = None) -> ExitGrid:
+        """Ask every exit after every token of ``text``.
+
+        Args:
+            text: at least one token.
+            exit_layers: layers run before each exit, ascending, each in 1..L-1; by default those
+                with trained heads where the measure is ``head``, else all.
+
+        Raises:
+            SettingError: an empty text, exits that are out of range, or a measure that needs more.
+        """
+        ids = list(self.lm.tok_encode(text))
+        heads, measure = self.lm.exit_heads, self.settings.confidence
+        trained = () if heads is None else heads.config.exit_layers
+        usual = trained if measure == "head" else range(1, self.n_layers)
+        layers = list(usual if exit_layers is None else exit_layers)
+        if not ids:
+            raise SettingError("probe: the text has no token")
+        if layers != sorted(set(layers)) or not all(0 < one < self.n_layers for one in layers):
+            raise SettingError(f"exit_layers={layers}: ascending, within 1..{self.n_layers - 1}")
+        if measure == "oracle":
+            raise SettingError("confidence=oracle: a probe shows `agrees`; name another measure")
+        if measure == "head" and not set(layers) <= set(trained):
+            raise SettingError(
+                "confidence=head: give exit_layers at which there are heads, or another measure"
+            )
+        stack = self.lm.stack
+        confidences = ConfidenceGrid(measure, len(ids), len(layers))
+        predicted = TokenGrid(len(ids), len(layers))
+        with torch.inference_mode():
+            chunk = Chunk.of([ids], [0], stack.device)
+            observers: list[ExitObserver] = [confidences, predicted]
+            probe_exits(stack, stack.new_state(1), chunk, layers, observers, heads=heads)
+        return ExitGrid(
+            np.array(ids),
+            self._pieces(ids),
+            np.array(layers),
+            predicted.tokens.numpy(),
+            confidences.confidence.numpy(),
+        )
+
+    def _answer(self, text: str, record: ExitRecord) -> Answer:
+        (trace,) = record.traces
+        reference = cast("str | None", record.reference)
+        return Answer(str(text), trace, record.billed_text, reference, self._pieces(trace.tokens))
+
+    def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The text that each token adds to those before it."""
+        pieces, said = [], ""
+        for end in range(1, len(ids) + 1):
+            text: str = self.lm.tok_decode(list(ids[:end]), skip_special_tokens=False)
+            pieces.append(text[len(said) :])
+            said = text
+        return tuple(pieces)
+
+
+def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) -> ExitModel:
+    r"""Load a checkpoint with early exits.
+
+    >>> import dynamax_lm
+    >>> model = dynamax_lm.load("tiny", threshold=0.9, confidence="top_prob")
+    >>> answer = model.generate("Q: Who wrote Hamlet?\nA:", until=["\n"], max_gen_toks=8)
+    >>> len(answer.layers_used) == len(answer.trace.tokens)
+    True
+
+    Args:
+        pretrained: hub id, folder, or ``tiny`` (an embedded checkpoint).
+        model: ``dynamax-mistral`` or ``dynamax-mamba``; read from the checkpoint's configuration if
+            left out (``tiny``: ``dynamax-mistral``).
+        **model_args: what ``--model_args`` takes: the exits' settings, and those of lm-eval's
+            ``hf`` model.
+
+    Raises:
+        SettingError: a wrong name or value, before weights load.
+    """
+    name = model or _model_of(pretrained, model_args)
+    if name not in _MODELS:
+        raise SettingError(f"model={name!r}: one of {', '.join(_MODELS)}")
+    return ExitModel(_MODELS[name](pretrained, **model_args))
+
+
+def _model_of(pretrained: str, model_args: dict[str, Any]) -> str:
+    """The model that runs a checkpoint, by its configuration."""
+    if pretrained == TINY:
+        return ATTENTION.model
+    from transformers import AutoConfig
+
+    known = {name: model_args[name] for name in ("revision", "subfolder") if name in model_args}
+    try:
+        config = AutoConfig.from_pretrained(resolve_name(pretrained, ATTENTION), **known)
+    except (OSError, ValueError) as error:
+        raise unreachable(pretrained, error) from error
+    kind = config.model_type
+    return MAMBA2.model if kind in MAMBA2.types else ATTENTION.model
+
+
+def _record(response: object) -> ExitRecord:
+    record = record_of(response)
+    assert record is not None, "our models' responses carry their records"
+    return record
