@@ -54,14 +54,16 @@ TABLE: dict[str, Row] = {
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests", HEAVY),
+    "common.extensions": row("common.errors", HEAVY),
     "common.tracefile": row("common.errors core.trace", HEAVY),
     "common.commandline": row("common.errors harness.plugin models.lm decoders.checkpoint"),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
-    "core.thresholds": row("", HEAVY),
+    "core.measures": row("", HEAVY),
+    "core.thresholds": row("core.measures", HEAVY),
     "core.catchup": row("", HEAVY),
     "core.full_depth": row("", HEAVY),
-    "core.ledger": row("core.catchup core.trace", HEAVY),
+    "core.ledger": row("core.catchup core.measures core.trace", HEAVY),
     "core.fixed_depth": row("core.ledger", HEAVY),
     "core.summary": row("core.trace", HEAVY),
     "core": row("", MODELS),
@@ -82,7 +84,7 @@ TABLE: dict[str, Row] = {
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors core.confidence core.ledger", frozenset({"torch", "lm_eval", "datasets"})
+        "common.errors common.extensions core.measures", frozenset({"torch", "lm_eval", "datasets"})
     ),
     "models.runner": row("core"),
     "models.stops": row("", LM_EVAL),
@@ -104,8 +106,8 @@ TABLE: dict[str, Row] = {
         "common.errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "common core.fixed_depth core.full_depth core.ledger core.summary core.thresholds "
-        "core.trace decoders.checkpoint harness heads.shipped models.settings",
+        "common core.fixed_depth core.full_depth core.ledger core.measures core.summary "
+        "core.thresholds core.trace decoders.checkpoint harness heads.shipped models.settings",
         frozenset({"torch", "transformers"}),
     ),
 }

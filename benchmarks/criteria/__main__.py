@@ -49,6 +49,7 @@ from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thre
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.exits import read_exit_rule
 
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     install_one_line_errors()
     options = _parser().parse_args(argv)
+    options.measures = [one for one in map(read_confidence, options.measures) if one]
     torch.manual_seed(options.seed)
     folder = Path(options.output_path)
     lm = _load(options.model, options.model_args, options)
@@ -106,9 +108,10 @@ def study(
     )
     weights = Weights.draw(folds(test.tasks, options.seed), DRAWS, options.seed)
     grid = thresholds(options.grid_step)
+    measures = (*UNTRAINED, *(find_measure(one).name for one in options.measures))
     columns: list[Column] = []
     for column, translators in (("none", None), ("affine", bank)):
-        ours = _cached(folder / f"test_{column}.npz", test, exact, translators, UNTRAINED)
+        ours = _cached(folder / f"test_{column}.npz", test, exact, translators, measures)
         names = options.plain_kinds if translators is None else options.kinds
         classifiers: dict[str, ExitHeads] = {}
         if names:  # projecting the training tokens is dear
@@ -237,9 +240,9 @@ def _cached(
     """What the exits say, projected once and kept."""
     if path.is_file():
         with np.load(path) as kept:
-            return Exits(
-                kept["tokens"], kept["right"], {name: kept[f"by_{name}"] for name in measures}
-            )
+            if all(f"by_{name}" in kept for name in measures):
+                by = {name: kept[f"by_{name}"] for name in measures}
+                return Exits(kept["tokens"], kept["right"], by)
     found = read_exits(states, unembed, bank, measures)
     spare = path.with_name(f".{path.name}")
     by = {f"by_{name}": one for name, one in found.confidences.items()}
@@ -354,6 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [kind.folder for kind in KINDS]
     add("--kinds", nargs="*", choices=names, default=names, help="heads behind translators")
     add("--plain_kinds", nargs="*", choices=names, default=names, help="heads without translators")
+    add("--measures", nargs="*", default=[], help="more measures, as FILE.py:CLASS")
     add(
         "--attribute",
         nargs="*",

@@ -23,13 +23,18 @@ from benchmarks.criteria.states import States
 from dynamax_lm.core.exit_probe import ConfidenceGrid, TokenGrid
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.measures import BUILT_IN, facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.heads import ExitHeads
 
 Unembed = Callable[[Tensor], Tensor]
 """(n, D) to (n, V) logits: final norm and vocabulary projection."""
 
-UNTRAINED = ("top_prob", "margin", "entropy", "saturation", "patience")
+UNTRAINED = tuple(
+    name for name, facts in BUILT_IN.items() if facts.reads != "heads" and not facts.needs_target
+)
+"""The package's measures that need no training, and no look at full depth."""
+
 _TOKENS_AT_ONCE = 512
 _DOCUMENTS_AT_ONCE = 512
 _ROUNDING = 1e-6
@@ -81,7 +86,7 @@ def read_exits(
         grids = {
             name: ConfidenceGrid(name, length, exits)
             for name in measures
-            if name != "patience" or exits > 1
+            if exits >= facts_of(name).least_exits
         }
         most_likely = TokenGrid(length, exits)
         advice = Advice.of(translators, 1)

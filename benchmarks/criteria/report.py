@@ -22,6 +22,8 @@ _COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and 
     "mamba": "#D55E00",
     "mamba_depth": "#E69F00",
 }
+_OUTSIDE = "#332288"
+"""Of measures from outside the package."""
 _TITLES = {"none": "untrained exits", "affine": "affine translators"}
 
 
@@ -182,7 +184,7 @@ def _panel(panel: Any, results: Row, column: str) -> None:
         panel.plot(
             [100 * one["saved"] for one in ordered],
             [100 * one["agreement"] for one in ordered],
-            color=_COLOURS[kind],
+            color=_COLOURS.get(kind, _OUTSIDE),
             linestyle="--" if width == "full" else "-",
             linewidth=1.5,
             label=rule,

@@ -20,7 +20,7 @@ from benchmarks.criteria.accounts import (
     twin,
     twin_agreement,
 )
-from benchmarks.criteria.asking import UNTRAINED, Exits, Fixed, Rule, Trained
+from benchmarks.criteria.asking import Exits, Fixed, Rule, Trained
 from benchmarks.criteria.choice import (
     LEVEL,
     Interval,
@@ -299,9 +299,8 @@ def compare(
         return Contender(name, confidence, heads, text, stop)
 
     found = [
-        contender(name, Fixed(exits.confidences[name]), name, bank)
-        for name in UNTRAINED
-        if name in exits.confidences
+        contender(name, Fixed(confidence), name, bank)
+        for name, confidence in exits.confidences.items()
     ]
     for name, heads in classifiers.items():
         found.append(contender(name, Trained(heads, states).rule(), "head", heads))

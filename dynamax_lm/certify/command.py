@@ -27,6 +27,7 @@ from dynamax_lm.common.machine import described_once
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.values import as_number, is_missing
 
 
@@ -119,8 +120,9 @@ def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("reference=false: a risk is measured against full depth; leave it out")
     if str(given.get("mode", "exit")).lower() not in {"exit", "none"}:
         raise SettingError(f"mode={given['mode']}: nothing leaves there; leave it out")
-    if given.get("confidence") == "oracle":
-        raise SettingError("confidence=oracle: it looks at full depth itself, and is no result")
+    measure = read_confidence(given.get("confidence"))
+    if measure is not None and find_measure(measure).needs_target:
+        raise SettingError(f"confidence={measure}: it looks at full depth itself, and is no result")
     own = ("threshold", "trace_dir", "reference")
     return {name: value for name, value in given.items() if name not in own}
 

@@ -1,6 +1,7 @@
 """How sure an exit is: numbers in [0, 1], higher is surer, read from raw logits or hidden states.
 
-Owns the confidence measures. It does not know thresholds, models, or how a token is chosen.
+Owns the confidence measures; what is known of each without asking it is in ``core.measures``. It
+does not know thresholds, models, files, or how a token is chosen.
 
 Glossary: n tokens asked at an exit, D width, V vocabulary. Sources:
 
@@ -18,10 +19,13 @@ Glossary: n tokens asked at an exit, D width, V vocabulary. Sources:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from dynamax_lm.core import measures
+from dynamax_lm.core.measures import MeasureFacts, class_of, facts_of, implements
 
 
 class ExitView(Protocol):
@@ -63,15 +67,32 @@ class ExitView(Protocol):
         ...
 
 
-class Confidence(Protocol):
-    """A measure over the exits of one pass; it may remember what it saw at earlier exits."""
+class Measure:
+    """A measure over the exits of one pass; it may remember a token's earlier exits.
+
+    What it says of a token depends on that token alone, never on the others asked with it: rows of
+    a batch, and thresholds that share a pass, would otherwise change each other's answers.
+
+    Attributes:
+        facts: what is known without asking.
+
+    Args:
+        tokens: N, how many tokens the pass has.
+        exits: how many exits there are.
+    """
+
+    facts: ClassVar[MeasureFacts]
+
+    def __init__(self, *, tokens: int, exits: int) -> None:
+        self.tokens, self.exits = tokens, exits
 
     def ask(self, view: ExitView) -> Tensor:
-        """(n,) float32 confidences in [0, 1]."""
-        ...
+        """(n,) float32 confidences in [0, 1], higher is surer."""
+        raise NotImplementedError
 
 
-class TopProb:
+@implements(measures.TOP_PROB)
+class TopProb(Measure):
     """The largest probability."""
 
     def ask(self, view: ExitView) -> Tensor:
@@ -79,7 +100,8 @@ class TopProb:
         return (logits.amax(-1) - logits.logsumexp(-1)).exp().clamp(0.0, 1.0)
 
 
-class Margin:
+@implements(measures.MARGIN)
+class Margin(Measure):
     """The largest probability less the second largest."""
 
     def ask(self, view: ExitView) -> Tensor:
@@ -88,7 +110,8 @@ class Margin:
         return (top[:, 0] - top[:, 1]).clamp(0.0, 1.0)
 
 
-class Entropy:
+@implements(measures.ENTROPY)
+class Entropy(Measure):
     """One minus the entropy's share of its maximum, log V."""
 
     def ask(self, view: ExitView) -> Tensor:
@@ -100,24 +123,22 @@ class Entropy:
         return (1.0 - entropy / most).clamp(0.0, 1.0)
 
 
-class Saturation:
+@implements(measures.SATURATION)
+class Saturation(Measure):
     """Cosine of this exit's hidden state and the previous exit's, floored at 0; 0 at the first.
 
     CALM's measure of this name compares a layer with the layer before it. With an exit after every
     layer the two are the same, but for the first.
-
-    Args:
-        tokens: N, how many tokens the pass has.
     """
 
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
+    def __init__(self, *, tokens: int, exits: int) -> None:
+        super().__init__(tokens=tokens, exits=exits)
         self._previous: Tensor | None = None
 
     def ask(self, view: ExitView) -> Tensor:
         hidden = view.hidden.float()
         if self._previous is None:
-            self._previous = hidden.new_zeros(self._tokens, hidden.shape[1])
+            self._previous = hidden.new_zeros(self.tokens, hidden.shape[1])
         previous = self._previous.to(hidden.device)
         index = view.index.to(hidden.device)
         likeness = torch.cosine_similarity(hidden, previous[index], dim=-1).clamp(0.0, 1.0)
@@ -126,16 +147,12 @@ class Saturation:
         return torch.zeros_like(likeness) if view.exit == 0 else likeness
 
 
-class Patience:
-    """(Agreeing exits in a row - 1) / (exits - 1), by the most likely token.
+@implements(measures.PATIENCE)
+class Patience(Measure):
+    """(Agreeing exits in a row - 1) / (exits - 1), by the most likely token."""
 
-    Args:
-        tokens: N, how many tokens the pass has.
-        exits: how many exits there are; at least 2.
-    """
-
-    def __init__(self, tokens: int, exits: int) -> None:
-        self._most = exits - 1
+    def __init__(self, *, tokens: int, exits: int) -> None:
+        super().__init__(tokens=tokens, exits=exits)
         self._token = torch.full((tokens,), -1)
         self._streak = torch.full((tokens,), -1)
 
@@ -146,10 +163,11 @@ class Patience:
         agrees = token == self._token[index]
         streak = torch.where(agrees, self._streak[index] + 1, 0)
         self._token[index], self._streak[index] = token, streak
-        return streak.float() / self._most
+        return streak.float() / (self.exits - 1)
 
 
-class Oracle:
+@implements(measures.ORACLE)
+class Oracle(Measure):
     """1 where the exit's token is that of an exact, separate full-depth state, else 0.
 
     A ceiling, never a result.
@@ -159,11 +177,73 @@ class Oracle:
         return (view.emission == view.target).float()
 
 
-class Head:
+@implements(measures.HEAD)
+class Head(Measure):
     """A trained classifier's calibrated probability that leaving is right."""
 
     def ask(self, view: ExitView) -> Tensor:
         return view.trained.float().clamp(0.0, 1.0)
+
+
+class _HiddenOnly:
+    """An exit at which no logits may be read, since no projection is billed with the check."""
+
+    def __init__(self, view: ExitView, name: str) -> None:
+        self._view, self._name = view, name
+
+    @property
+    def exit(self) -> int:
+        return self._view.exit
+
+    @property
+    def index(self) -> Tensor:
+        return self._view.index
+
+    @property
+    def hidden(self) -> Tensor:
+        return self._view.hidden
+
+    @property
+    def target(self) -> Tensor:
+        return self._view.target
+
+    @property
+    def logits(self) -> Tensor:
+        raise ValueError(f"confidence={self._name} reads logits; say reads='logits' in its facts")
+
+    emission = trained = logits
+
+
+class _Checked:
+    """A measure from outside the package, whose answers are held against what they must be."""
+
+    def __init__(self, measure: Measure, facts: MeasureFacts) -> None:
+        self._measure, self._facts = measure, facts
+
+    def ask(self, view: ExitView) -> Tensor:
+        """(n,) float32 in [0, 1].
+
+        Raises:
+            ValueError: it says anything else, or reads what its facts do not say.
+        """
+        name, count = self._facts.name, view.index.shape[0]
+        only_hidden = self._facts.reads == "hidden" and not self._facts.needs_target
+        said = self._measure.ask(_HiddenOnly(view, name) if only_hidden else view)
+        if not isinstance(said, Tensor) or said.shape != (count,):
+            shape = tuple(getattr(said, "shape", ())) or type(said).__name__
+            raise ValueError(f"confidence={name} says {shape} of {count} tokens; give ({count},)")
+        sure = said.float()
+        if not bool(((sure >= 0.0) & (sure <= 1.0)).all()):
+            raise ValueError(f"confidence={name} says {sure.tolist()[:4]}; stay within [0, 1]")
+        return sure
+
+
+class Confidence(Protocol):
+    """Whatever can be asked at the exits of one pass."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        """(n,) float32 confidences in [0, 1]."""
+        ...
 
 
 def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
@@ -172,17 +252,6 @@ def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
     Raises:
         ValueError: ``name`` is none of the measures (settings refuse it earlier).
     """
-    if name == "patience":
-        return Patience(tokens, exits)
-    if name == "saturation":
-        return Saturation(tokens)
-    simple: dict[str, type[TopProb | Margin | Entropy | Oracle | Head]] = {
-        "top_prob": TopProb,
-        "margin": Margin,
-        "entropy": Entropy,
-        "oracle": Oracle,
-        "head": Head,
-    }
-    if name not in simple:
-        raise ValueError(f"confidence={name!r} is none of {sorted(simple)}, patience, saturation")
-    return simple[name]()
+    facts = facts_of(name)
+    measure: Measure = class_of(name)(tokens=tokens, exits=exits)
+    return _Checked(measure, facts) if facts.outside else measure

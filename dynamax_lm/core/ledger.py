@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from dynamax_lm.core.catchup import reached
+from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
 from dynamax_lm.core.trace import Bill
 
 CONVENTION = (
@@ -30,12 +31,8 @@ CONVENTION = (
 )
 
 _NORM_OPS = 4
-_COSINE_OPS = 6
 _ADVANCE_OPS = 3
 _READ_OUT_OPS = 2
-
-_READS_LOGITS = frozenset({"top_prob", "margin", "entropy", "patience"})
-_READS_NO_LOGITS = frozenset({"saturation", "oracle", "head"})
 
 
 class LayerCosts(Protocol):
@@ -304,7 +301,7 @@ class Ledger:
     Args:
         costs: the architecture.
         exit_layers: ascending, each in 1..L-1; empty for full depth.
-        confidence: name of the measure.
+        confidence: the measure: its name if it is registered, or its facts.
         skipped_state: what skipped layers remember.
         exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
 
@@ -318,44 +315,39 @@ class Ledger:
         costs: LayerCosts,
         *,
         exit_layers: Sequence[int] = (),
-        confidence: str = "top_prob",
+        confidence: str | MeasureFacts = "top_prob",
         skipped_state: str = "propagate",
         exit_extras: Sequence[ExitExtras] = (),
     ) -> None:
         exits = tuple(exit_layers)
         if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
             raise ValueError(f"exits ascend within 1..{costs.n_layers - 1}, got {exits}")
-        if confidence not in _READS_LOGITS | _READS_NO_LOGITS:
-            raise ValueError(f"no measure {confidence!r}")
         if len(exit_extras) not in {0, len(exits)}:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         self._costs = costs
         self._recompute = bool(exits) and skipped_state == "recompute"
-        self._depths = self._tariff(exits, confidence, skipped_state, exit_extras)
+        self._depths = self._tariff(exits, facts_of(confidence), skipped_state, exit_extras)
 
     def _tariff(
         self,
         exits: tuple[int, ...],
-        confidence: str,
+        measure: MeasureFacts,
         skipped_state: str,
         extras: Sequence[ExitExtras],
     ) -> dict[int, _Depth]:
         costs = self._costs
         emission = norm_flops(costs) + unembed_flops(costs)
-        reads_logits = confidence in _READS_LOGITS
+        reads_logits = measure.reads == "logits"
         per_skipped = costs.skipped(skipped_state) if exits else 0
         depths: dict[int, _Depth] = {}
         checks = 0
         for asked, layer in enumerate(exits):
-            if reads_logits:
-                checks += emission
-            elif confidence == "saturation" and asked:  # nothing to compare at the first exit
-                checks += _COSINE_OPS * costs.width
             extra = extras[asked] if extras else ExitExtras()
-            if confidence == "head":
-                checks += extra.classifier
+            checks += measure.flops(Check(asked, costs.width, costs.vocabulary))
             if reads_logits:
-                checks += extra.translator
+                checks += emission + extra.translator
+            elif measure.reads == "heads":
+                checks += extra.classifier
             state = (costs.n_layers - layer) * per_skipped
             projection = 0 if reads_logits else emission + extra.translator
             depths[layer] = _Depth(checks, projection, state)

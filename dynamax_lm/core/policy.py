@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.thresholds import bar_of
 
 
@@ -33,7 +34,7 @@ class ExitPolicy:
     @property
     def needs_target(self) -> bool:
         """Whether the measure asks for an exact full-depth token."""
-        return bool(self.exit_layers) and self.confidence == "oracle"
+        return bool(self.exit_layers) and facts_of(self.confidence).needs_target
 
     @property
     def question(self) -> tuple[tuple[int, ...], str]:

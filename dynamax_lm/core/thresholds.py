@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from dynamax_lm.core.measures import facts_of
+
 TOLERANCE = Fraction(1, 200)
 """How far a fraction may lie below a threshold that names it: half a unit of the second decimal."""
 
@@ -22,16 +24,16 @@ def bar_of(threshold: float, confidence: str, exits: int) -> float:
 
     Returns:
         ``threshold``; minus infinity for 0, which always leaves, and infinity for 1, which never
-        does (a float32 probability can reach 1.0). ``patience`` takes only the values
-        ``k / (exits - 1)``: its bar lies half a step below the fraction that must be reached.
+        does (a float32 probability can reach 1.0). For a measure that takes only the values
+        ``k / n``, as ``patience`` with n = exits - 1 does, it lies half a step below the fraction
+        that must be reached.
     """
     if threshold >= 1.0:
         return math.inf
     if threshold <= 0.0:
         return -math.inf
-    if confidence != "patience" or exits < 2:
-        return threshold
-    return (agreements_needed(threshold, exits) - 0.5) / (exits - 1)
+    steps = facts_of(confidence).steps(exits)
+    return (agreements_needed(threshold, steps + 1) - 0.5) / steps if steps > 0 else threshold
 
 
 def agreements_needed(threshold: float, exits: int) -> int:

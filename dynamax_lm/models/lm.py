@@ -25,6 +25,7 @@ from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
 from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
+from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
@@ -367,9 +368,18 @@ class DynamaxLM(Processes):
                     "architecture": self.ARCHITECTURE.name,
                     **asdict(costs),
                     "exit_extras": [extra._asdict() for extra in extras],
-                },
+                }
+                | self._measure_costs(costs),
             ),
         )
+
+    def _measure_costs(self, costs: AttentionCosts | Mamba2Costs) -> dict[str, Any]:
+        """What a report needs to bill a measure from outside, whose code it does not run."""
+        facts = facts_of(self.settings.confidence)
+        if not facts.outside:
+            return {}
+        exits = len(self.settings.exit_layers)
+        return {"measure": facts.record(exits, costs.width, costs.vocabulary)}
 
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""

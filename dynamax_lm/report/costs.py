@@ -14,6 +14,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, LayerCosts, Mamba2Costs
+from dynamax_lm.core.measures import MeasureFacts, facts_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.report.runs import Run
 
@@ -27,12 +28,25 @@ _BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
 def costs_of(run: Run) -> LayerCosts | None:
     """What one layer of the run's model costs, or ``None`` where nobody says."""
     written = _written(run)
-    written.pop("exit_extras", None)
+    for beside in ("exit_extras", "measure"):
+        written.pop(beside, None)
     kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
     try:
         return _checked(kind(**written)) if kind else _from_checkpoint(run)
     except (TypeError, ValueError):
         return None
+
+
+def measure_of(run: Run) -> MeasureFacts | None:
+    """The facts of the run's measure: the package's, or those written down of one from outside."""
+    try:
+        written = _written(run).get("measure")
+        if written is None:
+            return facts_of(str(run.settings.get("confidence")))
+        known = MeasureFacts.from_record(written)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return known if known.name == run.settings.get("confidence") else None
 
 
 def exit_extras_of(run: Run) -> list[ExitExtras] | None:

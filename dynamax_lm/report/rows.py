@@ -13,6 +13,7 @@ from typing import Literal
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
+from dynamax_lm.report.costs import measure_of
 from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
 
 FULL_DEPTH_PREFIX = "full_depth_"
@@ -128,7 +129,8 @@ def kind_of(run: Run) -> Kind:
         return "full"
     if settings.get("mode") == "lossless":
         return "lossless"
-    if settings.get("confidence") == "oracle":
+    measure = measure_of(run)
+    if measure is not None and measure.needs_target:
         return "oracle"
     return "static" if settings.get("threshold") == 0 else "dynamic"
 
@@ -164,7 +166,7 @@ def setting_of(run: Run) -> str:
     if kind == "static":
         parts = [f"always layer {static_depth(run)}", str(state)]
     elif kind == "oracle":
-        parts.insert(0, "oracle")
+        parts.insert(0, str(settings.get("confidence")))
     else:
         parts.insert(0, f"{settings.get('confidence')} ≥ {settings.get('threshold')}")
     if kind == "lossless":

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 from dynamax_lm.common.intervals import Bounds
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.report.costs import costs_of, exit_extras_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.rows import Row, static_depth
 
 Account = Literal["answer", "total"]
@@ -192,15 +192,15 @@ def cost_bounds(row: Row) -> Bounds | None:
     translator: the state of a skipped layer costs less than the layer. Prompts in both only bring
     the share nearer to 1. ``None`` where the rule's parts are not known.
     """
-    costs, extras = costs_of(row.run), exit_extras_of(row.run)
+    costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
-    if costs is None or extras is None or not exits:
+    if costs is None or extras is None or measure is None or not exits:
         return None
     try:
         ledger = Ledger(
             costs,
             exit_layers=exits,
-            confidence=str(row.run.settings.get("confidence")),
+            confidence=measure,
             skipped_state=str(row.run.settings.get("skipped_state")),
             exit_extras=extras,
         )

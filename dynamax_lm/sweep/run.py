@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
 from dynamax_lm.common.commandline import Command, write_json
+from dynamax_lm.common.extensions import source_digest
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.summary import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
@@ -240,7 +241,12 @@ def _loading(point: Point) -> list[Any]:
 
 
 def _contents(value: Any) -> list[Any] | None:
-    """What tells a folder's files from those that lay there before: other weights, other heads."""
+    """What tells a folder's files from those that lay there before: other weights, other heads.
+
+    Of a Python file it is the digest.
+    """
+    if digest := source_digest(value):
+        return [digest]
     if not isinstance(value, str) or not Path(value).is_dir():
         return None
     files = sorted(file for file in Path(value).rglob("*") if file.is_file())

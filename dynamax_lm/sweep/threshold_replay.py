@@ -23,6 +23,7 @@ from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.head_session import Advice, TrainedHeads
 from dynamax_lm.core.loop import Depths
+from dynamax_lm.core.measures import ORACLE, facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reader, Reading
 from dynamax_lm.core.stack import Chunk, LayerStack
@@ -112,7 +113,9 @@ class _Readings:
 
 def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
     """Whether a full-depth pass determines the exits of every threshold."""
-    return bool(policy.exit_layers) and skipped_state == "recompute"
+    measure = facts_of(policy.confidence)
+    known = not measure.needs_target or measure is ORACLE  # another may not compare tokens alone
+    return bool(policy.exit_layers) and skipped_state == "recompute" and known
 
 
 def replay_thresholds(

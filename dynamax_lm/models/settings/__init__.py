@@ -7,6 +7,7 @@ Two stages, both before weights load: ``parse_settings`` reads values as they ar
 from __future__ import annotations
 
 from dynamax_lm.models.settings.heads import HeadsFacts
+from dynamax_lm.models.settings.measures import find_measure, read_confidence
 from dynamax_lm.models.settings.names import (
     FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
@@ -31,8 +32,10 @@ __all__ = [
     "ExitSettings",
     "HeadsFacts",
     "RawSettings",
+    "find_measure",
     "mend_split_lists",
     "parse_settings",
+    "read_confidence",
     "read_products",
     "refuse_pickled_weights",
     "refuse_unknown",

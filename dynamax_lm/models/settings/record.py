@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.measures import facts_of
 from dynamax_lm.models.settings.exits import ExitRule, Listed, read_exit_rule
 from dynamax_lm.models.settings.heads import (
     CERTIFIED,
@@ -18,6 +19,7 @@ from dynamax_lm.models.settings.heads import (
     choose_threshold,
     place_exits,
 )
+from dynamax_lm.models.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.models.settings.products import read_products
 from dynamax_lm.models.settings.values import (
     read_folder,
@@ -32,7 +34,6 @@ Architecture = Literal["attention", "mamba2"]
 Plain = str | float | bool | list[int] | None
 """A setting as JSON has it."""
 
-_CONFIDENCES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
 _MODES = ("exit", "full")
 _SKIPPED_STATES = ("propagate", "copy_kv", "freeze", "recompute")
 _NOT_YET = {
@@ -53,7 +54,7 @@ class ExitSettings:
 
     Attributes:
         exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
-        confidence: name of the measure.
+        confidence: name of the measure, with the digest of its source where it is from outside.
         threshold: in [0, 1].
         skipped_state: what skipped layers remember.
         mode: ``exit`` or ``full``.
@@ -102,7 +103,7 @@ class RawSettings:
 
     Attributes:
         exit_layers: the rule; the default one where none was given.
-        confidence: name, or ``None`` where none was given.
+        confidence: as written, not loaded yet, or ``None`` where none was given.
         threshold: in [0, 1], ``certified``, or ``None`` where none was given.
         skipped_state: name, or ``None`` where none was given.
         mode: ``exit`` or ``full``.
@@ -146,7 +147,7 @@ class RawSettings:
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
         if why := _IMPOSSIBLE.get((architecture, skipped_state)):
             raise refusal("skipped_state", skipped_state, why)
-        confidence = choose_confidence(self.confidence, heads)
+        confidence = find_measure(choose_confidence(self.confidence, heads)).name
         exits: tuple[int, ...] = ()
         if self.mode != "full":
             exits = self._exits(n_layers, confidence, heads)
@@ -169,9 +170,7 @@ class RawSettings:
             why = "there is no earlier layer to leave at; use mode=full"
             raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
         exits = place_exits(self.exit_layers, n_layers, heads)
-        if confidence == "patience" and len(exits) < 2:
-            why = "it counts agreeing exits, and needs at least two"
-            raise refusal("confidence", confidence, f"{why}; exit_layers is {list(exits)}")
+        check_exits(facts_of(confidence), exits)
         return exits
 
 
@@ -193,7 +192,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     certified = isinstance(threshold, str) and threshold.strip() == CERTIFIED
     return RawSettings(
         exit_layers=read_exit_rule(raw.get("exit_layers")),
-        confidence=read_name("confidence", raw.get("confidence"), _CONFIDENCES),
+        confidence=read_confidence(raw.get("confidence")),
         threshold=CERTIFIED if certified else read_share("threshold", threshold),
         skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
         mode=read_name("mode", raw.get("mode"), _MODES) or "exit",

@@ -10,7 +10,7 @@ from typing import Any
 
 from dynamax_lm.core.ledger import ExitExtras
 from dynamax_lm.report.checks.found import Verification
-from dynamax_lm.report.costs import costs_of, exit_extras_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.runs import Run
 
 
@@ -25,6 +25,14 @@ def check_costs(run: Run, found: Verification) -> None:
         each = written.get("exit_extras") or ()
         right = right and all(set(extra) == set(ExitExtras._fields) for extra in each)
         found.require(right, f"{where} costs: not the widths of a model")
+    found.require(
+        measure_of(run) is not None,
+        f"{where} costs measure: no facts of {run.settings.get('confidence')}",
+    )
+    if "measure" in written:
+        exits = run.settings.get("exit_layers") or ()
+        checks = dict(written["measure"]).get("flops") or ()
+        found.compare(f"{where} costs measure flops", len(checks), len(exits))
     if costs is not None:
         found.compare(f"{where} layers", block.get("layers"), costs.n_layers)
     if written.get("exit_extras"):  # none without heads

@@ -14,6 +14,7 @@ import numpy as np
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.core.summary import GENERATION
 from dynamax_lm.report.checks.found import Verification
+from dynamax_lm.report.costs import measure_of
 from dynamax_lm.report.runs import Run
 
 
@@ -60,6 +61,8 @@ class _Rule:
         self.layers = run.layers
         self.exits: list[int] = list(settings.get("exit_layers") or ())
         self.confidence = settings.get("confidence")
+        measure = measure_of(run)
+        self.steps = 0 if measure is None else measure.steps(len(self.exits))
         self.threshold = float(settings["threshold"])
         self.reference = bool(settings.get("reference"))
         vocabulary: Any = ((run.early_exit or {}).get("costs") or {}).get("vocabulary")
@@ -87,7 +90,7 @@ class _Rule:
             return f"confidence {confidence} is not in [0, 1]"
         if float(np.float32(confidence)) != confidence:
             return f"confidence {confidence} is no float32"
-        steps = {"oracle": 1, "patience": len(self.exits) - 1}.get(str(self.confidence))
+        steps = self.steps
         if steps and abs(confidence * steps - round(confidence * steps)) > 1e-5:
             return f"confidence {confidence} is no multiple of 1/{steps}"
         if self.confidence == "top_prob" and confidence * self.vocabulary < 1.0 - 1e-3:

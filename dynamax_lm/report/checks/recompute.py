@@ -15,7 +15,7 @@ from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.summary import NOISE, TaskTotals, Texts, TokenTotals
 from dynamax_lm.core.trace import Bill, Noise
-from dynamax_lm.report.costs import costs_of, exit_extras_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.runs import Run
 
 _BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze", "recompute"})
@@ -97,14 +97,14 @@ def ledger_of(run: Run) -> Ledger | None:
     settings, costs = run.settings, costs_of(run)
     by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH
     plain = settings.get("mode") in {"exit", "full"}
-    extras = exit_extras_of(run)
-    if costs is None or extras is None or not by_depth or not plain:
+    extras, measure = exit_extras_of(run), measure_of(run)
+    if costs is None or extras is None or measure is None or not by_depth or not plain:
         return None
     try:
         return Ledger(
             costs,
             exit_layers=tuple(settings["exit_layers"]),
-            confidence=settings["confidence"],
+            confidence=measure,
             skipped_state=settings["skipped_state"],
             exit_extras=extras,
         )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dynamax_lm import __version__
 from dynamax_lm.common.certificate import CertificateError, TaskSetup
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.extensions import without_digest
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.harness.certified import certificate_block
@@ -32,6 +34,7 @@ _SETTINGS = frozenset(
     }
 )
 _ADDED = frozenset({"applies", "setups"})
+_NOT_RUN = "its confidences: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
@@ -111,8 +114,10 @@ def _check_arguments(
             found.compare(f"{name} {argument}", str(value), arguments[argument])
         elif value is not None:
             found.leave(f"{name} {argument}", "an argument that changes no answer")
+    own = mend_split_lists({n: v for n, v in given.items() if n in OUR_NAMES})
+    _check_outside(where, own, settings, found)
     try:
-        raw = parse_settings(mend_split_lists({n: v for n, v in given.items() if n in OUR_NAMES}))
+        raw = parse_settings(own)
     except SettingError as error:
         found.refuse(f"{name}: {error}")
         return
@@ -131,6 +136,22 @@ def _check_arguments(
         found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
     if "exit_layers" in given and settings.get("mode") != "full":
         _check_exits(where, run, raw.exit_layers, settings, found)
+
+
+def _check_outside(
+    where: str, own: dict[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    """A measure from outside the package, whose file may be elsewhere, and is not run here.
+
+    What is checked here is taken out of ``own``, our arguments.
+    """
+    name = str(settings.get("confidence"))
+    if name == without_digest(name):
+        return
+    if asked := own.pop("confidence", None):
+        shown = Path(without_digest(str(asked))).name
+        found.compare(f"{where} settings confidence", without_digest(name), shown)
+    found.leave(f"{where} confidence={name}", _NOT_RUN)
 
 
 def _check_exits(

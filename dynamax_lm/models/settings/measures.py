@@ -1,0 +1,94 @@
+"""The confidence measure: one of the package, one of a Python file, or one that is installed.
+
+Owns the argument ``confidence``. It does not know how a measure is computed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from dynamax_lm.common.extensions import installed, load, read_reference
+from dynamax_lm.core.measures import BUILT_IN, Check, MeasureFacts, facts_of, register
+from dynamax_lm.models.settings.values import hint, is_missing, refusal
+
+NAME = "confidence"
+GROUP = "dynamax_lm.confidence"
+"""Entry points whose classes are measures."""
+
+_HOW = "or FILE.py:CLASS for one of your own"
+
+
+def read_confidence(value: object) -> str | None:
+    """A measure as it was written, or ``None`` where none was given; nothing is run.
+
+    Raises:
+        SettingError: it names no measure.
+    """
+    if is_missing(value):
+        return None
+    word = value.strip() if isinstance(value, str) else ""
+    if word in BUILT_IN:
+        if word in installed(GROUP):
+            why = f"an installed package has {GROUP} of that name too; rename or remove it"
+            raise refusal(NAME, value, why)
+        return word
+    if word and read_reference(word, GROUP) is not None:
+        return word
+    names = (*BUILT_IN, *sorted(installed(GROUP)))
+    raise refusal(NAME, value, f"choose one of {', '.join(names)}, {_HOW}{hint(str(value), names)}")
+
+
+def find_measure(written: str) -> MeasureFacts:
+    """The measure of a name that :func:`read_confidence` took, registered if it is from outside.
+
+    Raises:
+        SettingError: its code cannot be loaded, or is no measure.
+    """
+    if written in BUILT_IN:
+        return facts_of(written)
+    reference = read_reference(written, GROUP)
+    if reference is None:
+        raise refusal(NAME, written, f"no such measure; give a name, {_HOW}")
+    name, made = load(NAME, reference, GROUP)
+    facts = getattr(made, "facts", None)
+    if not isinstance(facts, MeasureFacts):
+        raise refusal(NAME, written, "the class lacks facts = MeasureFacts(reads='logits', ...)")
+    if why := _fault(made, facts):
+        raise refusal(NAME, written, why)
+    try:
+        return facts_of(name)
+    except ValueError:
+        own = replace(facts, name=name, outside=True)
+        register(own, made)
+        return own
+
+
+def _fault(made: type[Any], facts: MeasureFacts) -> str | None:
+    """Why a class from outside cannot be asked, or ``None``."""
+    if not callable(getattr(made, "ask", None)):
+        return "the class lacks ask(self, view), its confidences"
+    if facts.name in BUILT_IN:
+        return f"its facts have the name {facts.name} of a built-in measure; leave the name out"
+    if facts.reads == "heads":
+        return "reads='heads' is for the heads of the package; give reads='logits' or 'hidden'"
+    try:
+        inspect.signature(made).bind(tokens=1, exits=1)
+    except (TypeError, ValueError) as error:
+        return f"the class is made as CLASS(tokens=N, exits=E), and here: {error}"
+    flops = facts.flops(Check(exit=0, width=1, vocabulary=1))
+    if type(flops) is not int or flops < 0:
+        return f"its FLOPs are {flops!r}; give a count of one check, such as 6 * check.width"
+    return None
+
+
+def check_exits(facts: MeasureFacts, exits: tuple[int, ...]) -> None:
+    """Refuse fewer exits than a measure needs.
+
+    Raises:
+        SettingError: too few.
+    """
+    if len(exits) < facts.least_exits:
+        why = f"it needs at least {facts.least_exits} exits"
+        raise refusal(NAME, facts.name, f"{why}; exit_layers is {list(exits)}")

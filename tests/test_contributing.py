@@ -1,0 +1,144 @@
+"""The examples of CONTRIBUTING.md, run as somebody who copied them would run them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.criteria.asking import Fixed, read_exits
+from dynamax_lm.certify.cli import main as certify
+from dynamax_lm.common.certificate import Certificate
+from dynamax_lm.models.settings import find_measure
+from dynamax_lm.report.__main__ import main as report
+from dynamax_lm.report.leaderboard import build
+from dynamax_lm.report.load import load
+from dynamax_lm.report.tables import to_markdown
+from dynamax_lm.sweep.__main__ import main as sweep
+from tests.checkpoints import save_checkpoint
+from tests.quick import only_toys_alone
+
+GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+TOYS = Path(__file__).parent / "harness" / "toys"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys only, and no look at the machine."""
+    only_toys_alone(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("mistral"), "mistral")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The examples as files of the working directory."""
+    text = GUIDE.read_text(encoding="utf-8")
+    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(checkpoint: Path, *more: str, **given: str) -> list[str]:
+    arguments = "".join(f",{name}={value}" for name, value in given.items())
+    return [
+        *("--model", "dynamax-mistral", "--include_path", str(TOYS), "--device", "cpu"),
+        *("--model_args", f"pretrained={checkpoint},dtype=float32,exit_layers=1+2+3{arguments}"),
+        *("--batch_size", "4", "--gen_kwargs", "max_gen_toks=6", "--output_path", "out", *more),
+    ]
+
+
+def blocks(folder: Path) -> dict[str, dict[str, Any]]:
+    """The ``early_exit`` block of each point, by the point's name."""
+    found = {}
+    for file in folder.glob("out/*/*/results_*.json"):
+        found[file.parent.name] = json.loads(file.read_text())["config"]["early_exit"]
+    return found
+
+
+def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
+    here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = "my_measures.py:TopThreeMass"
+    command = options(
+        checkpoint,
+        *("--tasks", "toy_gen,toy_mc", "--limit", "3"),
+        *("--vary", f"confidence=top_prob,{ours}", "--thresholds", "0.02,0.05"),
+        trace_dir="traces",
+    )
+    sweep(command)
+    found = blocks(here)
+    own = [block for name, block in found.items() if "TopThreeMass" in name]
+    others = [block for name, block in found.items() if "TopThreeMass" not in name]
+    digests = {block["settings"]["confidence"] for block in own}
+    assert (len(own), len(others), len(digests)) == (2, 2, 1)
+    assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", *digests)
+    assert len({block["fingerprint"] for block in found.values()}) == 4
+    for name, block in found.items():
+        if "TopThreeMass" in name:  # three probabilities are at least one
+            twin = found[name.replace("my_measures.py_TopThreeMass", "top_prob")]
+            assert block["layers_used"] <= twin["layers_used"]
+            assert block["costs"]["measure"]["flops"] == [0, 0, 0]
+        else:
+            assert "measure" not in block["costs"]
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
+    assert f"{next(iter(digests))} ≥ 0.02" in to_markdown(build(load([here / "out"])))
+
+    sweep(command)
+    assert capsys.readouterr().err.count("finished before") == 4
+    source = here / "my_measures.py"
+    source.write_text(source.read_text() + "# another content\n")
+    sweep(command)
+    assert capsys.readouterr().err.count("finished before") == 2
+    again = {block["settings"]["confidence"] for block in blocks(here).values()} - {"top_prob"}
+    assert len(again) == 1
+    assert not again & digests
+
+
+def test_a_measure_of_a_file_is_certified_under_its_digest(here: Path, checkpoint: Path) -> None:
+    rows = [{"question": f"{n}+1", "answer": "x", "choices": ["x", "y"]} for n in range(300)]
+    data = here / "rows.jsonl"
+    data.write_text("".join(json.dumps(row | {"gold": 0}) + "\n" for row in rows))
+    certificate: Certificate = certify(
+        options(
+            checkpoint,
+            *("--tasks", "toy_gen", "--data", str(data), "--num_fewshot", "0"),
+            *("--thresholds", "1,0.02", "--risk", "0.1"),
+            confidence="my_measures.py:TopThreeMass",
+        )
+    )
+    known = find_measure("my_measures.py:TopThreeMass").name
+    assert certificate.setting.confidence == known
+
+
+def test_a_measure_of_a_file_is_asked_by_the_benchmark_of_criteria(here: Path) -> None:
+    del here
+    name = find_measure("my_measures.py:TopThreeMass").name
+    hidden = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+
+    class Stored:
+        """States of five tokens at two exits."""
+
+        exits = (1, 2)
+        token = np.zeros(5, dtype=np.int64)
+
+        def at(self, number: int, part: slice) -> torch.Tensor:
+            return hidden[number, part]
+
+    states: Any = Stored()
+    said = read_exits(states, lambda rows: rows, None, ("top_prob", name)).confidences
+    assert (said[name] >= said["top_prob"]).all()
+    assert (Fixed(said[name]).leave(0.6) <= Fixed(said["top_prob"]).leave(0.6)).all()
