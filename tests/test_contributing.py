@@ -60,8 +60,9 @@ def options(checkpoint: Path, *more: str, **given: str) -> list[str]:
 def blocks(folder: Path) -> dict[str, dict[str, Any]]:
     """The ``early_exit`` block of each point, by the point's name."""
     found = {}
-    for file in folder.glob("out/*/*/results_*.json"):
-        found[file.parent.name] = json.loads(file.read_text())["config"]["early_exit"]
+    for note in folder.glob("out/*/*/point.json"):
+        results = note.parent / json.loads(note.read_text())["results"]
+        found[note.parent.name] = json.loads(results.read_text())["config"]["early_exit"]
     return found
 
 
@@ -117,6 +118,7 @@ def test_a_measure_of_a_file_is_certified_under_its_digest(here: Path, checkpoin
             checkpoint,
             *("--tasks", "toy_gen", "--data", str(data), "--num_fewshot", "0"),
             *("--thresholds", "1,0.02", "--risk", "0.1"),
+            *("--batch_size", "64", "--gen_kwargs", "max_gen_toks=1"),
             confidence="my_measures.py:TopThreeMass",
         )
     )
@@ -142,3 +144,35 @@ def test_a_measure_of_a_file_is_asked_by_the_benchmark_of_criteria(here: Path) -
     said = read_exits(states, lambda rows: rows, None, ("top_prob", name)).confidences
     assert (said[name] >= said["top_prob"]).all()
     assert (Fixed(said[name]).leave(0.6) <= Fixed(said["top_prob"]).leave(0.6)).all()
+
+
+def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
+    here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = "my_rules.py:Easing"
+    command = ("--tasks", "toy_gen,toy_mc", "--limit", "3", "--thresholds", "0.02,0.05")
+    rules = ("--vary", f"exit_rule=threshold,calm_decay,{ours}")
+    sweep(options(checkpoint, *command, *rules, trace_dir="traces"))
+    found = blocks(here)
+    assert len({block["fingerprint"] for block in found.values()}) == 6
+    easing = [block for name, block in found.items() if "Easing" in name]
+    for block in easing:
+        assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", block["settings"]["exit_rule"])
+        assert block["layers_used"] == block["layers"], "no answer here has more than 8 tokens"
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
+    lists = ("--tasks", "toy_gen", "--limit", "3", "--vary", "threshold=[0.05,0.02,0.01],[0,1,1]")
+    sweep([*options(checkpoint, *lists, trace_dir="more"), "--output_path", "lists"])
+    assert report(["lists", "--verify"]) == 0
+    fixed = ("--tasks", "toy_gen", "--limit", "3", "--vary", "exit_layers=1,2")
+    sweep(
+        [
+            *options(checkpoint, *fixed, trace_dir="fixed_traces", exit_rule="fixed_depth"),
+            *("--output_path", "fixed"),
+        ]
+    )
+    assert report(["fixed", "--verify"]) == 0
+    assert "always layer 1" in to_markdown(build(load([here / "fixed"])))

@@ -84,7 +84,8 @@ TABLE: dict[str, Row] = {
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors common.extensions core.measures", frozenset({"torch", "lm_eval", "datasets"})
+        "common.errors common.extensions core.measures core.thresholds",
+        frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
     "models.stops": row("", LM_EVAL),

@@ -111,6 +111,7 @@ def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The model's arguments, less what certification decides itself."""
     certain = {
         "threshold": "certification decides it; --thresholds says what is tested",
+        "exit_rule": "a certificate is of one threshold at every exit; leave it out",
         "trace_dir": "every threshold would write over the one before; leave it out",
     }
     for name, why in certain.items():

@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -71,8 +72,9 @@ def read_reference(text: str, group: str) -> Reference | None:
     return Reference(None, name, digest or None) if name in installed(group) else None
 
 
-def installed(group: str) -> dict[str, EntryPoint]:
-    """The classes that installed packages offer, by name."""
+@cache
+def installed(group: str) -> Mapping[str, EntryPoint]:
+    """The classes that installed packages offer, by name; looked up once a process."""
     return {one.name: one for one in entry_points(group=group)}
 
 

@@ -185,6 +185,14 @@ class Head(Measure):
         return view.trained.float().clamp(0.0, 1.0)
 
 
+@implements(measures.NOTHING)
+class Nothing(Measure):
+    """NaN, for rules that decide without a confidence."""
+
+    def ask(self, view: ExitView) -> Tensor:
+        return torch.full(view.index.shape, torch.nan, device=view.index.device)
+
+
 class _HiddenOnly:
     """An exit at which no logits may be read, since no projection is billed with the check."""
 

@@ -130,13 +130,16 @@ def decode(
             for row, token in zip(active, full.tokens.tolist(), strict=True):
                 rows[row].exact.append(token)
         chosen = Next(owners, prefixes)
+        own = policy.bars_at([len(prefix) for prefix in prefixes])
+        if bars is not None:
+            own = bars[active]
         depths = run_chunk(
             stack,
             state,
             chunk,
             chosen,
             policy=policy,
-            bars=None if bars is None else bars[active],
+            bars=None if own is None else own.to(stack.device),
             skipped_state=skipped_state,
             targets=targets,
             advice=advice,

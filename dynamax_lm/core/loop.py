@@ -78,7 +78,7 @@ def run_chunk(
         chunk: the new tokens. In a prefill no token may leave.
         emitter: takes each token's logits once, at its exit; ``None`` makes no projection.
         policy: when to leave.
-        bars: (N,) of each token, in place of the policy's threshold.
+        bars: (N,) of each token, or (N, E) also of each exit, in place of the policy's threshold.
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
@@ -117,7 +117,10 @@ def run_chunk(
             )
             sure = measure.ask(view).to(device)
             confidence[view.index] = sure
-            going = policy.leaves(sure, None if bars is None else bars[view.index])
+            own = None if bars is None else bars[view.index]
+            going = policy.leaves(
+                sure, own[:, view.exit] if own is not None and own.dim() > 1 else own
+            )
             leaving[part] = going
             if going.any():
                 emitter.emit(view.index[going], view.some_logits(going))

@@ -130,12 +130,15 @@ PATIENCE = MeasureFacts(
 ORACLE = MeasureFacts(name="oracle", reads="hidden", needs_target=True, steps=lambda exits: 1)
 HEAD = MeasureFacts(name="head", reads="heads")
 
+NOTHING = MeasureFacts(name="none", reads="hidden")
+"""No exit is asked, and none is billed: under a rule that decides without a confidence."""
+
 BUILT_IN = {
     facts.name: facts for facts in (TOP_PROB, MARGIN, ENTROPY, SATURATION, PATIENCE, ORACLE, HEAD)
 }
 """The measures of the package, by name."""
 
-_FACTS: dict[str, MeasureFacts] = dict(BUILT_IN)
+_FACTS: dict[str, MeasureFacts] = BUILT_IN | {NOTHING.name: NOTHING}
 _CLASSES: dict[str, type[Any]] = {}
 _Class = TypeVar("_Class", bound="type[Any]")
 

@@ -146,6 +146,10 @@ class ScoreBatch:
             return state
         return stack.take(state, self.prompt_rows)
 
+    def steps(self) -> list[int]:
+        """(N,) how many tokens of its continuation come before each token."""
+        return [step for one in self._passes for step in range(len(one.inputs))]
+
     def chunk(self, stack: LayerStack) -> Chunk:
         """The tokens of the pass."""
         inputs = [one.inputs for one in self._passes]
@@ -260,6 +264,7 @@ def score(
         with timer.measure("reference"):
             full = batch.full_depth(stack, state)
     reader = batch.reader(stack)
+    bars = policy.bars_at(batch.steps())
     with timer.measure("answer"):
         depths = run_chunk(
             stack,
@@ -267,6 +272,7 @@ def score(
             batch.chunk(stack),
             reader,
             policy=policy,
+            bars=None if bars is None else bars.to(stack.device),
             skipped_state=skipped_state,
             targets=None if full is None else full.emitted.to(stack.device),
             advice=Advice.of(heads, len(batch.prompt_rows)),

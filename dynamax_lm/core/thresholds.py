@@ -1,25 +1,29 @@
 """What a confidence is compared with, in plain numbers.
 
-Owns the meaning of a threshold. It does not know models, tensors or how a confidence is computed.
+Owns the meaning of a threshold, and the exit rules: which threshold a token meets at an exit. It
+does not know models, tensors, files or how a confidence is computed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from typing import ClassVar
 
-from dynamax_lm.core.measures import facts_of
+from dynamax_lm.core.measures import MeasureFacts, facts_of
 
 TOLERANCE = Fraction(1, 200)
 """How far a fraction may lie below a threshold that names it: half a unit of the second decimal."""
 
 
-def bar_of(threshold: float, confidence: str, exits: int) -> float:
+def bar_of(threshold: float, confidence: str | MeasureFacts, exits: int) -> float:
     """The least confidence at which a token leaves.
 
     Args:
         threshold: in [0, 1].
-        confidence: name of the measure.
+        confidence: the measure: its name if it is registered, or its facts.
         exits: how many exits there are.
 
     Returns:
@@ -52,3 +56,150 @@ def agreements_needed(threshold: float, exits: int) -> int:
     written = Fraction(repr(threshold))  # 0.67 as it was written, not the binary number next to it
     tolerance = min(TOLERANCE, Fraction(1, 2 * most))
     return min(most, max(1, math.ceil((written - tolerance) * most)))
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """Which threshold a token meets at an exit; the base of all rules but the plain threshold.
+
+    A rule is a frozen dataclass; its fields after ``threshold`` are numbers with defaults, and its
+    arguments by name. It knows a token's place in its answer, never its request's longest answer:
+    a continuation that is scored must meet the thresholds that it met when it was generated.
+
+    Attributes:
+        threshold: in [0, 1], as the user gave it.
+        asks: whether exits are asked at all; if not, no check is billed, and a token leaves where
+            the threshold is 0.
+        takes_threshold: whether ``threshold`` means something; if not, it is 0.
+        most_exits: how many exits the rule can use; 0 for any number.
+    """
+
+    threshold: float = 0.9
+
+    asks: ClassVar[bool] = True
+    takes_threshold: ClassVar[bool] = True
+    most_exits: ClassVar[int] = 0
+
+    def at(self, exit: int, step: int) -> float:
+        """The threshold at an exit, in [0, 1]; 0 always leaves there, 1 never does.
+
+        Args:
+            exit: which exit, from 0.
+            step: how many tokens of the answer come before this one.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PerExit(ThresholdRule):
+    """A threshold for each exit, as CALM's and FREE's calibrations give them.
+
+    Attributes:
+        thresholds: in [0, 1], of each exit in order.
+    """
+
+    thresholds: tuple[float, ...] = ()
+
+    def at(self, exit: int, step: int) -> float:
+        """The exit's own."""
+        del step
+        return self.thresholds[exit]
+
+
+@dataclass(frozen=True)
+class CalmDecay(ThresholdRule):
+    """CALM's decaying threshold (arXiv 2207.07061): early tokens of an answer are held to more.
+
+    ``clip(9/10 threshold + 1/10 exp(-temperature step / length), 0, 1)``. CALM's N is the longest
+    answer of the task; here it is an argument, so that generation and scoring use the same one.
+
+    Attributes:
+        temperature: tau, at least 0; 0 keeps the threshold of the first token.
+        length: N, tokens, above 0.
+    """
+
+    temperature: float = 4.0
+    length: float = 256.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature:g} is at least 0")
+        if self.length <= 0:
+            raise ValueError(f"length={self.length:g} is above 0")
+
+    def at(self, exit: int, step: int) -> float:
+        """The same at every exit, falling with the step."""
+        del exit
+        bonus = math.exp(-self.temperature * step / self.length)
+        return min(1.0, max(0.0, 0.9 * self.threshold + 0.1 * bonus))
+
+
+@dataclass(frozen=True)
+class FixedDepth(ThresholdRule):
+    """Every token leaves at the one exit; nothing is asked."""
+
+    asks: ClassVar[bool] = False
+    takes_threshold: ClassVar[bool] = False
+    most_exits: ClassVar[int] = 1
+
+    def at(self, exit: int, step: int) -> float:
+        """0: always."""
+        del exit, step
+        return 0.0
+
+
+PLAIN = "threshold"
+"""The rule of one threshold for all exits, or of a list with one for each."""
+
+BUILT_IN: dict[str, type[ThresholdRule]] = {"calm_decay": CalmDecay, "fixed_depth": FixedDepth}
+"""The named rules of the package."""
+
+_RULES: dict[str, type[ThresholdRule]] = dict(BUILT_IN)
+
+
+def register_rule(name: str, rule: type[ThresholdRule]) -> None:
+    """Make a rule known by ``name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name == PLAIN or _RULES.setdefault(name, rule) is not rule:
+        raise ValueError(f"there is an exit rule {name} already")
+
+
+def rule_class(name: str) -> type[ThresholdRule]:
+    """A registered rule.
+
+    Raises:
+        ValueError: no such rule.
+    """
+    if name not in _RULES:
+        raise ValueError(f"exit_rule={name!r} is none of {PLAIN}, {', '.join(_RULES)}")
+    return _RULES[name]
+
+
+def make_rule(
+    name: str, threshold: float | Sequence[float], arguments: Mapping[str, float]
+) -> ThresholdRule | None:
+    """The rule of some settings; ``None`` for one threshold at every exit and step.
+
+    Args:
+        name: ``threshold``, or of a registered rule.
+        threshold: in [0, 1]; under ``threshold`` also one for each exit.
+        arguments: of the rule.
+
+    Raises:
+        ValueError: no such rule, or arguments that it does not take.
+    """
+    if name == PLAIN:
+        if isinstance(threshold, (int, float)):
+            return None
+        return PerExit(threshold=0.0, thresholds=tuple(threshold))
+    rule = rule_class(name)
+    known = [field.name for field in fields(rule) if field.name != "threshold"]
+    if strangers := [one for one in arguments if one not in known]:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise ValueError(f"{strangers[0]} is no argument of {name}; {takes}")
+    if not isinstance(threshold, (int, float)):
+        raise ValueError(f"{name} takes one threshold, not one for each exit")
+    return rule(threshold=float(threshold), **arguments)

@@ -68,6 +68,10 @@ def _read(certificate: Mapping[str, Any]) -> tuple[Certificate | None, str | Non
 def _reason(certificate: Certificate, settings: Mapping[str, Any], setup: TaskSetup) -> str | None:
     if settings["mode"] != "exit":
         return f"mode is {settings['mode']}, certified for exit"
+    if settings.get("exit_rule"):
+        return f"exit_rule is {settings['exit_rule']}, certified for one threshold at every exit"
+    if not isinstance(settings["threshold"], (int, float)):
+        return "there is a threshold for each exit, certified for one at every exit"
     return why_not(
         certificate,
         task=setup,

@@ -80,7 +80,7 @@ def run(command: Command, worthwhile: float) -> Report:
             f"heads={given['heads']}: headroom asks untrained exits, before there are heads; what "
             f"these could reach at best is a run with them and confidence=oracle"
         )
-    for name in ("confidence", "threshold", "trace_dir"):
+    for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
             raise SettingError(f"{name}={given[name]}: a perfect judge has none; leave it out")
     full = {**given, "heads": "none", "mode": "full", "reference": False}

@@ -269,7 +269,8 @@ class DynamaxLM(Processes):
         )
         self._policy = FULL_DEPTH
         if settings.exit_layers:
-            self._policy = ExitPolicy(settings.exit_layers, settings.confidence, settings.threshold)
+            own = settings.threshold if isinstance(settings.threshold, float) else 0.0
+            self._policy = ExitPolicy(settings.exit_layers, settings.confidence, own, settings.rule)
         self.timer = PhaseTimer()
         identity = self._identity()
         self.fingerprint = fingerprint_of(identity)

@@ -16,6 +16,7 @@ from dynamax_lm.report.load import Library
 from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.reliability import reliability_curve
 from dynamax_lm.report.rows import Row, arenas, setting_of
+from dynamax_lm.report.rules import number_of
 
 Arena = Sequence[Row]
 
@@ -110,7 +111,7 @@ def _widest(arena: Arena) -> list[Row]:
 
 
 def _threshold(row: Row) -> float:
-    return float(row.run.settings["threshold"])
+    return number_of(row.run.settings)
 
 
 def _asked(row: Row) -> str:

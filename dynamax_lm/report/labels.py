@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.report.rows import Row, static_depth
+from dynamax_lm.report.rules import threshold_text
 from dynamax_lm.report.runs import is_number
 
 
 def measure_of(row: Row) -> str:
     """A dynamic setting without its threshold: what one line of a picture joins."""
     settings = row.run.settings
-    return row.setting.replace(f" ≥ {settings.get('threshold')}", "", 1)
+    return row.setting.replace(f" ≥ {threshold_text(settings)}", "", 1)
 
 
 def label_points(axes: Any, rows: Sequence[Row]) -> None:

@@ -14,6 +14,7 @@ from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
 from dynamax_lm.report.costs import measure_of
+from dynamax_lm.report.rules import threshold_text
 from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
 
 FULL_DEPTH_PREFIX = "full_depth_"
@@ -168,7 +169,7 @@ def setting_of(run: Run) -> str:
     elif kind == "oracle":
         parts.insert(0, str(settings.get("confidence")))
     else:
-        parts.insert(0, f"{settings.get('confidence')} ≥ {settings.get('threshold')}")
+        parts.insert(0, f"{settings.get('confidence')} ≥ {threshold_text(settings)}")
     if kind == "lossless":
         parts.insert(0, "lossless")
     if settings.get("heads"):

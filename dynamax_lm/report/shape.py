@@ -57,8 +57,15 @@ def _check_block(block: Mapping[str, Any]) -> None:
         if not isinstance(settings.get(name), str):
             raise ValueError(f"{where}.settings.{name} is no text")
     _list(f"{where}.settings.exit_layers", settings.get("exit_layers"), int)
-    if not is_number(settings.get("threshold")):
+    threshold = settings.get("threshold")
+    each = threshold if isinstance(threshold, list) and threshold else [threshold]
+    if not all(is_number(one) for one in each):
         raise ValueError(f"{where}.settings.threshold is no number")
+    if settings.get("exit_rule") is not None and not isinstance(settings["exit_rule"], str):
+        raise ValueError(f"{where}.settings.exit_rule is no text")
+    for name, value in _optional("exit_rule_args", settings, f"{where}.settings").items():
+        if not is_number(value):
+            raise ValueError(f"{where}.settings.exit_rule_args.{name} is no number")
     for name in ("heads", "trace_dir", "heads_fingerprint"):
         if settings.get(name) is not None and not isinstance(settings[name], str):
             raise ValueError(f"{where}.settings.{name} is no text")

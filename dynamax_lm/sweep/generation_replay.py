@@ -180,9 +180,16 @@ def _go_on(
         # Each classifier must have seen those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
-        again = Next(owners, prefixes)
+        bars = policy.bars_at([len(prefix) for prefix in prefixes])
         run_chunk(
-            stack, forked, chunk, again, policy=policy, skipped_state="recompute", advice=advice
+            stack,
+            forked,
+            chunk,
+            Next(owners, prefixes),
+            policy=policy,
+            bars=None if bars is None else bars.to(stack.device),
+            skipped_state="recompute",
+            advice=advice,
         )
     else:
         run_chunk(stack, forked, chunk, None)

@@ -227,11 +227,16 @@ def _how(origins: Origins) -> How:
 
 
 def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> list[float]:
-    """Thresholds of those to come that ask the same of the model as ``now`` otherwise."""
+    """Thresholds of those to come that ask the same of the model as ``now`` otherwise.
+
+    None under a rule that has more than one threshold: its points are run one by one.
+    """
     return [
         one.threshold
         for one in to_come
-        if replace(one, threshold=now.threshold, trace_dir=now.trace_dir) == now
+        if isinstance(one.threshold, float)
+        and now.rule is None
+        and replace(one, threshold=now.threshold, trace_dir=now.trace_dir) == now
     ]
 
 

@@ -109,6 +109,9 @@ class ReuseRunner:
         thresholds = self._together(question, policy, batch.n_tokens, tensor_bytes(state))
         count, rows = len(thresholds), len(batch.prompt_rows)
         self.origins.ran(len(requests), count)
+        bars = policy.bars_at(batch.steps())
+        if bars is None:
+            bars = policy.bars(thresholds).repeat_interleave(batch.n_tokens)
         reader = batch.reader(stack, count)
         with timer.measure("answer"):
             if count > 1:
@@ -119,7 +122,7 @@ class ReuseRunner:
                 batch.chunk(stack).repeat(count),
                 reader,
                 policy=policy,
-                bars=policy.bars(thresholds).repeat_interleave(batch.n_tokens).to(stack.device),
+                bars=bars.to(stack.device),
                 skipped_state=skipped_state,
                 targets=None
                 if full_pass is None
@@ -178,7 +181,9 @@ class ReuseRunner:
         )
         if not replayed:
             with timer.measure("answer"):
-                own = [threshold for threshold in thresholds for _ in requests]
+                own = None
+                if policy.rule is None:
+                    own = [threshold for threshold in thresholds for _ in requests]
                 advice = Advice.of(heads, len(rows))
                 decode(stack, state, asked, rows, policy, skipped_state, advice, own)
             self.origins.ran(len(requests), len(thresholds))
@@ -217,7 +222,7 @@ class ReuseRunner:
         self, question: Hashable, policy: ExitPolicy, tokens: int, size: int
     ) -> tuple[float, ...]:
         """Thresholds to run now: the policy's, and those to come that ask the same question."""
-        if question is None:
+        if question is None or policy.rule is not None:  # other rules run one by one
             return (policy.threshold,)
         return self.batcher.together(policy.threshold, tokens, size)
 

@@ -64,7 +64,7 @@ class ThresholdReplay:
             assert heads is not None, "only heads are asked again"
             confidence = self._ask_again(policy, heads)
         exits = len(policy.exit_layers)
-        leaves = policy.leaves(confidence)
+        leaves = policy.leaves(confidence, self._bars(policy))
         leaves = torch.cat([leaves, torch.ones_like(leaves[:, :1])], dim=1)
         place = leaves.int().argmax(1)  # of the first that holds; E runs all layers
         depths = torch.tensor([*policy.exit_layers, self.n_layers])[place]
@@ -77,12 +77,17 @@ class ThresholdReplay:
             Depths(depths, confidence[every, last]),
         )
 
+    def _bars(self, policy: ExitPolicy) -> Tensor | None:
+        """(N, E) of a rule; each row of the chunk begins an answer."""
+        return policy.bars_at((self.chunk.cells() % self.chunk.width).tolist())
+
     def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
         """(N, E), NaN where a token had exited: each exit sees only the tokens that reach it."""
         confidence = torch.full_like(self.confidence, torch.nan)
         advice = Advice(heads, len(self.chunk.rows))
         cells = self.chunk.cells()
         advice.begin(self.chunk, cells)
+        bars = self._bars(policy)
         running = torch.arange(cells.shape[0], device=cells.device)
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
             if not running.shape[0]:
@@ -93,7 +98,8 @@ class ThresholdReplay:
                 asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
                 sure = asked.float().clamp(0.0, 1.0).cpu()
             confidence[running.cpu(), exit] = sure
-            running = running[~policy.leaves(sure).to(running.device)]
+            own = None if bars is None else bars[running.cpu(), exit]
+            running = running[~policy.leaves(sure, own).to(running.device)]
         return confidence
 
 

@@ -10,7 +10,13 @@ import pytest
 
 from dynamax_lm.common import extensions
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.extensions import load, read_reference, source_digest, without_digest
+from dynamax_lm.common.extensions import (
+    installed,
+    load,
+    read_reference,
+    source_digest,
+    without_digest,
+)
 
 GROUP = "dynamax_lm.nothing"
 SOURCE = "class Ours:\n    number = 3\n\n\ncount = 7\n"
@@ -80,11 +86,13 @@ def test_an_installed_class_is_named_by_its_entry_point(
     monkeypatch.syspath_prepend(str(file.parent))
     point = EntryPoint("ours", "some:Ours", GROUP)
     monkeypatch.setattr(extensions, "entry_points", lambda group: [point])
+    installed.cache_clear()
     digest = hashlib.sha256(SOURCE.encode()).hexdigest()[:12]
     assert taken("ours").name == f"ours@{digest}"
     assert read_reference("others", GROUP) is None
     broken = EntryPoint("ours", "some:Missing", GROUP)
     monkeypatch.setattr(extensions, "entry_points", lambda group: [broken])
+    installed.cache_clear()
     refused("ours", GROUP, "AttributeError")
 
 

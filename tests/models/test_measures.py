@@ -11,6 +11,7 @@ import torch
 
 from dynamax_lm.common import extensions
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.extensions import installed
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.ledger import AttentionCosts, Ledger
 from dynamax_lm.core.measures import BUILT_IN, MeasureFacts, class_of, facts_of
@@ -126,7 +127,7 @@ def test_a_class_that_is_no_measure_is_refused(named: Any, source: str, word: st
 
 
 def test_other_refusals_name_the_fix(named: Any) -> None:
-    refused(named(NORM), "at least 2 exits", exit_layers="1")
+    refused(named(NORM), "at least two exits", exit_layers="1")
     refused("my_measures:Ours", "FILE.py:CLASS", "top_prob")
     refused("nowhere.py:Ours", "working directory")
 
@@ -134,8 +135,11 @@ def test_other_refusals_name_the_fix(named: Any) -> None:
 def test_a_built_in_name_is_never_shadowed(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = EntryPoint("margin", "some:Ours", "dynamax_lm.confidence")
     monkeypatch.setattr(extensions, "entry_points", lambda group: [taken])
+    installed.cache_clear()
     refused("margin", "rename or remove")
     assert settle("top_prob").confidence == "top_prob"
+    monkeypatch.undo()
+    installed.cache_clear()
 
 
 def test_what_a_measure_says_is_checked_as_it_runs(named: Any) -> None:

@@ -15,7 +15,7 @@ CERTIFIED = "certified"
 """The threshold that the heads' certificate names."""
 
 _DEFAULT_CONFIDENCE = "top_prob"
-_DEFAULT_THRESHOLD = 0.9
+DEFAULT_THRESHOLD = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +58,21 @@ def choose_confidence(given: str | None, heads: HeadsFacts | None) -> str:
     return "head" if heads is not None and heads.has_classifier else _DEFAULT_CONFIDENCE
 
 
-def choose_threshold(given: float | str | None, confidence: str, heads: HeadsFacts | None) -> float:
+def choose_threshold(
+    given: float | tuple[float, ...] | str | None, confidence: str, heads: HeadsFacts | None
+) -> float | tuple[float, ...]:
     """The threshold: the one given, else the certified one for this measure, else 0.9.
 
     Raises:
         SettingError: ``certified`` where nothing is, or a certificate that cannot be believed.
     """
-    if isinstance(given, float):
+    if isinstance(given, (float, tuple)):
         return given
     if given is None:
         if heads is None or heads.certified is None:
-            return _DEFAULT_THRESHOLD
+            return DEFAULT_THRESHOLD
         if heads.certified_confidence != confidence:
-            return _DEFAULT_THRESHOLD
+            return DEFAULT_THRESHOLD
     if heads is None:
         why = "needs heads that carry a certificate; give heads=FOLDER_OR_HUB_ID, or a number"
         raise refusal("threshold", CERTIFIED, why)

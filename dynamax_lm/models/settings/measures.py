@@ -90,5 +90,6 @@ def check_exits(facts: MeasureFacts, exits: tuple[int, ...]) -> None:
         SettingError: too few.
     """
     if len(exits) < facts.least_exits:
-        why = f"it needs at least {facts.least_exits} exits"
+        least = "two" if facts.least_exits == 2 else facts.least_exits
+        why = f"it needs at least {least} exits"
         raise refusal(NAME, facts.name, f"{why}; exit_layers is {list(exits)}")

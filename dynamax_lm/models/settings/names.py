@@ -16,6 +16,8 @@ OUR_NAMES = frozenset(
         "exit_layers",
         "confidence",
         "threshold",
+        "exit_rule",
+        "exit_rule_args",
         "heads",
         "skipped_state",
         "mode",
@@ -115,7 +117,7 @@ def refuse_pickled_weights(given: Mapping[str, object]) -> None:
 
 
 def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
-    """Put together the list that lm-eval's string interface cuts at its commas.
+    """Put together the lists that lm-eval's string interface cuts at its commas.
 
     ``simple_evaluate(model_args="exit_layers=[8,16,24]")`` arrives as
     ``{"exit_layers": "[8", "16": "", "24]": ""}``; the command line and dicts arrive whole.
@@ -124,9 +126,9 @@ def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
         given: all model arguments as they arrived.
 
     Returns:
-        A new dict: the arguments with ``exit_layers`` whole and the pieces gone.
+        A new dict: the arguments with ``exit_layers`` and ``threshold`` whole and the pieces gone.
     """
-    whole = dict(given)
+    whole = _mend_thresholds(given)
     start = whole.get("exit_layers")
     if not (isinstance(start, str) and re.match(r"\s*[\[(][^\])]*$", start)):
         return whole
@@ -143,3 +145,21 @@ def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
     pieces.sort(key=lambda piece: piece.rstrip().endswith(("]", ")")))
     whole["exit_layers"] = ",".join([start, *pieces])
     return whole
+
+
+def _mend_thresholds(given: Mapping[str, object]) -> dict[str, object]:
+    """The same for ``threshold``, whose pieces follow it; they may be whole numbers too."""
+    names = list(given)
+    start = given.get("threshold")
+    if not (isinstance(start, str) and re.match(r"\s*[\[(][^\])]*$", start)):
+        return dict(given)
+    pieces: list[str] = []
+    for name in names[names.index("threshold") + 1 :]:
+        if given[name] != "" or not re.fullmatch(r"\s*[\d.eE+-]+\s*[\])]?\s*", name):
+            return dict(given)
+        pieces.append(name)
+        if name.rstrip().endswith(("]", ")")):
+            whole = {name: value for name, value in given.items() if name not in pieces}
+            whole["threshold"] = ",".join([start, *pieces])
+            return whole
+    return dict(given)

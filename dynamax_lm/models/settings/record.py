@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.measures import facts_of
+from dynamax_lm.core.measures import NOTHING, facts_of
+from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
 from dynamax_lm.models.settings.exits import ExitRule, Listed, read_exit_rule
 from dynamax_lm.models.settings.heads import (
     CERTIFIED,
@@ -21,17 +22,24 @@ from dynamax_lm.models.settings.heads import (
 )
 from dynamax_lm.models.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.models.settings.products import read_products
+from dynamax_lm.models.settings.rules import (
+    Threshold,
+    check_rule,
+    find_rule,
+    read_rule,
+    read_rule_arguments,
+    read_threshold,
+)
 from dynamax_lm.models.settings.values import (
     read_folder,
     read_name,
-    read_share,
     read_switch,
     refusal,
 )
 
 Architecture = Literal["attention", "mamba2"]
 
-Plain = str | float | bool | list[int] | None
+Plain = str | float | bool | list[int] | list[float] | dict[str, float] | None
 """A setting as JSON has it."""
 
 _MODES = ("exit", "full")
@@ -55,36 +63,50 @@ class ExitSettings:
     Attributes:
         exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
         confidence: name of the measure, with the digest of its source where it is from outside.
-        threshold: in [0, 1].
+        threshold: in [0, 1], or one for each exit.
         skipped_state: what skipped layers remember.
         mode: ``exit`` or ``full``.
         reference: whether answers are compared with the full-depth model's.
         heads: folder, hub id or shipped name of trained heads, or ``None``.
         trace_dir: folder for one JSONL row a token, or ``None``.
         heads_fingerprint: identifies whatever of the heads can change a number.
+        exit_rule: name of the rule, with the digest of its source where it is from outside.
+        exit_rule_args: of the rule, by name.
     """
 
     exit_layers: tuple[int, ...]
     confidence: str
-    threshold: float
+    threshold: Threshold
     skipped_state: str
     mode: str
     reference: bool
     heads: str | None
     trace_dir: str | None
     heads_fingerprint: str | None = None
+    exit_rule: str = PLAIN
+    exit_rule_args: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def rule(self) -> ThresholdRule | None:
+        """Which threshold holds at each exit and step; ``None`` for one at all."""
+        return make_rule(self.exit_rule, self.threshold, dict(self.exit_rule_args))
 
     def describe(self) -> dict[str, Plain]:
-        """Every setting as plain JSON, for the results file."""
+        """Every setting as plain JSON, for the results file; a plain rule is left out."""
+        threshold = self.threshold
+        rule: dict[str, Plain] = {}
+        if self.exit_rule != PLAIN:
+            rule = {"exit_rule": self.exit_rule, "exit_rule_args": dict(self.exit_rule_args)}
         return {
             "exit_layers": list(self.exit_layers),
             "confidence": self.confidence,
-            "threshold": self.threshold,
+            "threshold": list(threshold) if isinstance(threshold, tuple) else threshold,
             "skipped_state": self.skipped_state,
             "mode": self.mode,
             "reference": self.reference,
             "heads": self.heads,
             "trace_dir": self.trace_dir,
+            **rule,
         }
 
     def fingerprint_fields(self) -> dict[str, Plain]:
@@ -104,7 +126,7 @@ class RawSettings:
     Attributes:
         exit_layers: the rule; the default one where none was given.
         confidence: as written, not loaded yet, or ``None`` where none was given.
-        threshold: in [0, 1], ``certified``, or ``None`` where none was given.
+        threshold: in [0, 1], one for each exit, ``certified``, or ``None`` where none was given.
         skipped_state: name, or ``None`` where none was given.
         mode: ``exit`` or ``full``.
         reference: whether answers are compared with the full-depth model's.
@@ -114,11 +136,13 @@ class RawSettings:
             ship with the checkpoint are the default.
         products: ``auto``, ``packed`` or ``plain``; no exit setting, as it changes no more than the
             last bits.
+        exit_rule: as written, not loaded yet, or ``None`` where none was given.
+        exit_rule_args: of the rule, by name.
     """
 
     exit_layers: ExitRule
     confidence: str | None
-    threshold: float | str | None
+    threshold: Threshold | str | None
     skipped_state: str | None
     mode: str
     reference: bool
@@ -126,6 +150,8 @@ class RawSettings:
     heads: str | None = None
     heads_chosen: bool = False
     products: str = "auto"
+    exit_rule: str | None = None
+    exit_rule_args: tuple[tuple[str, float], ...] = ()
 
     def resolve(
         self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
@@ -147,23 +173,48 @@ class RawSettings:
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
         if why := _IMPOSSIBLE.get((architecture, skipped_state)):
             raise refusal("skipped_state", skipped_state, why)
-        confidence = find_measure(choose_confidence(self.confidence, heads)).name
+        rule = find_rule(self.exit_rule or PLAIN)
+        confidence = self._confidence(rule, heads)
         exits: tuple[int, ...] = ()
         if self.mode != "full":
             exits = self._exits(n_layers, confidence, heads)
         elif isinstance(self.exit_layers, Listed):
             self.exit_layers.place(n_layers)
+        threshold = self._threshold(rule, confidence, heads)
+        check_rule(rule, threshold, self.exit_rule_args, exits)
         return ExitSettings(
             exit_layers=exits,
             confidence=confidence,
-            threshold=choose_threshold(self.threshold, confidence, heads),
+            threshold=threshold,
             skipped_state=skipped_state,
             mode=self.mode,
             reference=self.reference,
             heads=None if heads is None else heads.name,
             trace_dir=self.trace_dir,
             heads_fingerprint=None if heads is None else heads.fingerprint,
+            exit_rule=rule,
+            exit_rule_args=self.exit_rule_args,
         )
+
+    def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
+        if rule == PLAIN or rule_class(rule).asks:
+            return find_measure(choose_confidence(self.confidence, heads)).name
+        if self.confidence is not None:
+            why = f"exit_rule={rule} asks no exit; leave it out"
+            raise refusal("confidence", self.confidence, why)
+        return NOTHING.name
+
+    def _threshold(self, rule: str, confidence: str, heads: HeadsFacts | None) -> Threshold:
+        if rule == PLAIN:
+            return choose_threshold(self.threshold, confidence, heads)
+        if self.threshold == CERTIFIED:
+            why = f"a certificate is of one threshold at every exit, not of exit_rule={rule}"
+            raise refusal("threshold", CERTIFIED, why)
+        if not rule_class(rule).takes_threshold:
+            if self.threshold is not None:
+                raise refusal("threshold", self.threshold, f"exit_rule={rule} takes none")
+            return 0.0
+        return choose_threshold(self.threshold, confidence, None)
 
     def _exits(self, n_layers: int, confidence: str, heads: HeadsFacts | None) -> tuple[int, ...]:
         if n_layers < 2:
@@ -188,12 +239,10 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         given = raw.get(name)
         if isinstance(given, str) and given.strip() == value:
             raise refusal(name, given, why)
-    threshold = raw.get("threshold")
-    certified = isinstance(threshold, str) and threshold.strip() == CERTIFIED
     return RawSettings(
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
-        threshold=CERTIFIED if certified else read_share("threshold", threshold),
+        threshold=read_threshold(raw.get("threshold")),
         skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
         mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
         reference=read_switch("reference", raw.get("reference"), default=True),
@@ -201,4 +250,6 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),
         heads_chosen="heads" in raw,
         products=read_products(raw.get("products")),
+        exit_rule=read_rule(raw.get("exit_rule")),
+        exit_rule_args=read_rule_arguments(raw.get("exit_rule_args")),
     )

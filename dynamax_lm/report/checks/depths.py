@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.measures import NOTHING
 from dynamax_lm.core.summary import GENERATION
+from dynamax_lm.core.thresholds import bar_of
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.costs import measure_of
+from dynamax_lm.report.rules import is_known, number_of, rule_of
 from dynamax_lm.report.runs import Run
 
 
@@ -61,9 +64,11 @@ class _Rule:
         self.layers = run.layers
         self.exits: list[int] = list(settings.get("exit_layers") or ())
         self.confidence = settings.get("confidence")
-        measure = measure_of(run)
-        self.steps = 0 if measure is None else measure.steps(len(self.exits))
-        self.threshold = float(settings["threshold"])
+        self.measure = measure_of(run)
+        self.steps = 0 if self.measure is None else self.measure.steps(len(self.exits))
+        self.known = is_known(settings)
+        self.rule = rule_of(settings) if self.known else None
+        self.threshold = number_of(settings)
         self.reference = bool(settings.get("reference"))
         vocabulary: Any = ((run.early_exit or {}).get("costs") or {}).get("vocabulary")
         self.vocabulary: float = vocabulary if isinstance(vocabulary, int) else math.inf
@@ -81,9 +86,15 @@ class _Rule:
             return f"full_depth is {line.full_depth} under reference={self.reference}"
         if not self.exits:
             return None if confidence is None else f"confidence {confidence} without an exit"
+        if self.measure is NOTHING:
+            wrong = (
+                None if confidence is None else f"confidence {confidence}, although none is asked"
+            )
+            return wrong or self._depth_fault(depth, math.nan, line.position)
         if confidence is None:
             return "no confidence, although an exit was asked"
-        return self._confidence_fault(confidence) or self._depth_fault(depth, confidence)
+        wrong = self._confidence_fault(confidence)
+        return wrong or self._depth_fault(depth, confidence, line.position)
 
     def _confidence_fault(self, confidence: float) -> str | None:
         if not 0.0 <= confidence <= 1.0:
@@ -97,16 +108,25 @@ class _Rule:
             return f"confidence {confidence} is below 1/{self.vocabulary}"
         return None
 
-    def _depth_fault(self, depth: int, confidence: float) -> str | None:
+    def _depth_fault(self, depth: int, confidence: float, step: int) -> str | None:
+        if not self.known:
+            return None
+        thresholds = [self._threshold(exit, step) for exit in range(len(self.exits))]
+        bars = [bar_of(one, self.measure or "top_prob", len(self.exits)) for one in thresholds]
         early = depth != self.layers
-        if self.threshold >= 1.0:
-            return f"left at layer {depth} under threshold 1, which never leaves" if early else None
-        if self.threshold <= 0.0:
-            first = self.exits[0]
-            return None if depth == first else f"{depth} layers under threshold 0, not {first}"
+        left = self.exits.index(depth) if early else len(self.exits)
+        if -math.inf in bars[:left]:
+            first = self.exits[bars.index(-math.inf)]
+            return f"{depth} layers under threshold 0, not {first}"
+        if early and bars[left] == math.inf:
+            return f"left at layer {depth} under threshold 1, which never leaves"
         # The engine compares in float32. A token that no exit let go keeps the last confidence.
-        reached = bool(np.float32(confidence) >= np.float32(self.threshold))
-        if reached == early:
+        last = min(left, len(self.exits) - 1)
+        always = bars[last] == -math.inf
+        if (always or bool(np.float32(confidence) >= np.float32(bars[last]))) == early:
             return None
         what = f"left at layer {depth}" if early else "ran every layer"
-        return f"{what} with confidence {confidence} under threshold {self.threshold}"
+        return f"{what} with confidence {confidence} under threshold {thresholds[last]}"
+
+    def _threshold(self, exit: int, step: int) -> float:
+        return self.threshold if self.rule is None else self.rule.at(exit, step)

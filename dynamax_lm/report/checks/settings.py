@@ -17,6 +17,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.extensions import without_digest
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
+from dynamax_lm.core.thresholds import PLAIN
 from dynamax_lm.harness.certified import certificate_block
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
@@ -30,11 +31,11 @@ _SETTINGS = frozenset(
     {
         *("model", "pretrained", "dtype", "weights", "arguments", "heads_fingerprint"),
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
-        *("heads", "trace_dir"),
+        *("heads", "trace_dir", "exit_rule", "exit_rule_args"),
     }
 )
 _ADDED = frozenset({"applies", "setups"})
-_NOT_RUN = "its confidences: code from outside the package is not run to verify"
+_NOT_RUN = "what it says of tokens: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
@@ -125,13 +126,19 @@ def _check_arguments(
         asked = getattr(raw, argument)
         if asked is not None or argument == "trace_dir":
             found.compare(f"{where} settings {argument}", settings.get(argument), asked)
-    if isinstance(raw.threshold, float):
-        found.compare(f"{where} settings threshold", settings.get("threshold"), raw.threshold)
+    if isinstance(raw.threshold, (float, tuple)):
+        asked = list(raw.threshold) if isinstance(raw.threshold, tuple) else raw.threshold
+        found.compare(f"{where} settings threshold", settings.get("threshold"), asked)
     elif raw.threshold is not None:
         certificate = (run.early_exit or {}).get("certificate") or {}
         found.compare(
             f"{where} settings threshold", settings.get("threshold"), certificate.get("threshold")
         )
+    if raw.exit_rule not in (None, PLAIN):
+        found.compare(f"{where} settings exit_rule", settings.get("exit_rule"), raw.exit_rule)
+    if settings.get("exit_rule"):
+        given_args = settings.get("exit_rule_args")
+        found.compare(f"{where} settings exit_rule_args", given_args, dict(raw.exit_rule_args))
     if raw.heads_chosen:
         found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
     if "exit_layers" in given and settings.get("mode") != "full":
@@ -141,17 +148,18 @@ def _check_arguments(
 def _check_outside(
     where: str, own: dict[str, Any], settings: Mapping[str, Any], found: Verification
 ) -> None:
-    """A measure from outside the package, whose file may be elsewhere, and is not run here.
+    """A measure and a rule from outside the package, whose files may be elsewhere.
 
     What is checked here is taken out of ``own``, our arguments.
     """
-    name = str(settings.get("confidence"))
-    if name == without_digest(name):
-        return
-    if asked := own.pop("confidence", None):
-        shown = Path(without_digest(str(asked))).name
-        found.compare(f"{where} settings confidence", without_digest(name), shown)
-    found.leave(f"{where} confidence={name}", _NOT_RUN)
+    for argument in ("confidence", "exit_rule"):
+        name = str(settings.get(argument))
+        if name == without_digest(name):
+            continue
+        if asked := own.pop(argument, None):
+            shown = Path(without_digest(str(asked))).name
+            found.compare(f"{where} settings {argument}", without_digest(name), shown)
+        found.leave(f"{where} {argument}={name}", _NOT_RUN)
 
 
 def _check_exits(
