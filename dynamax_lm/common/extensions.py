@@ -48,7 +48,7 @@ class Reference(NamedTuple):
 
 
 class Extension(NamedTuple):
-    """A loaded class.
+    """A loaded class, or whatever else was asked for.
 
     Attributes:
         name: ``FILE.py:CLASS@DIGEST``, or ``ENTRY_POINT@DIGEST``: equal names, equal source.
@@ -56,7 +56,7 @@ class Extension(NamedTuple):
     """
 
     name: str
-    made: type[Any]
+    made: Any
 
 
 def read_reference(text: str, group: str) -> Reference | None:
@@ -90,13 +90,14 @@ def source_digest(text: object) -> str | None:
     return _digest(path.read_bytes()) if path is not None and path.is_file() else None
 
 
-def load(argument: str, reference: Reference, group: str) -> Extension:
+def load(argument: str, reference: Reference, group: str, *, kind: type[Any] = type) -> Extension:
     """Run the code that has the class, once for each content, and take the class out of it.
 
     Args:
         argument: name of the argument, for errors.
         reference: of :func:`read_reference`.
         group: of the entry points.
+        kind: what must be found under the name; a class, unless said otherwise.
 
     Raises:
         SettingError: no such file or class, code that fails, or another digest.
@@ -111,8 +112,9 @@ def load(argument: str, reference: Reference, group: str) -> Extension:
             f"{where}: its source has digest {digest}, not {reference.digest}; leave @DIGEST out "
             f"to take it as it is now"
         )
-    if not isinstance(made, type):
-        raise SettingError(f"{where}: {reference.name} is no class")
+    if not isinstance(made, kind):
+        what = "class" if kind is type else kind.__name__
+        raise SettingError(f"{where}: {reference.name} is no {what}")
     return Extension(f"{reference.shown}@{digest}", made)
 
 
@@ -156,8 +158,8 @@ def _from_package(where: str, name: str, group: str) -> tuple[Any, str]:
     except Exception as error:  # whatever somebody's package may raise
         raise SettingError(f"{where}: entry point {group} fails ({_one_line(error)})") from error
     try:
-        source = inspect.getsourcefile(made)
-    except TypeError:
+        source = inspect.getsourcefile(sys.modules[installed(group)[name].module])
+    except (KeyError, TypeError):
         source = None
     if source is None:
         raise SettingError(f"{where}: entry point {group} has no source file to name results by")

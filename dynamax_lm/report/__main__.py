@@ -27,8 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     install_one_line_errors()
     given = _parser().parse_args(arguments)
     from dynamax_lm.common.outputs import writable_folder
+    from dynamax_lm.report.columns import with_outside
     from dynamax_lm.report.load import load
 
+    columns = with_outside(given.columns)
     library = load(given.results)
     if given.verify:
         status = _verify(library, given)
@@ -41,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     baseline = load([given.baseline]) if given.baseline else None
     folder = writable_folder(given.output_path or Path("report"))
     try:
-        written = write_report(library, folder, baseline=baseline, tokenizer=given.tokenizer)
+        written = write_report(
+            library, folder, baseline=baseline, tokenizer=given.tokenizer, columns=columns
+        )
     except OSError as error:
         raise SettingError(f"--output_path {folder}: cannot be written to ({error})") from error
     _complain(library.problems)
@@ -93,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer",
         help="folder or hub id, for token texts (default: each run's own, if it is here)",
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="FILE.py:NAME",
+        help="further columns of the leaderboard, each a Column of a Python file",
     )
     parser.add_argument(
         "--verify",

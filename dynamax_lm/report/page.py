@@ -16,18 +16,13 @@ import jinja2
 from dynamax_lm import __version__
 from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.report import tables
+from dynamax_lm.report.cells import NOTHING, date_of
+from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.palette import shades
 from dynamax_lm.report.rows import checkpoint_of, setting_of
-from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import ACCOUNTS, StaticBaseline
 from dynamax_lm.report.tokens import TokenPage
-
-
-class _Column(NamedTuple):
-    label: str
-    help: str
 
 
 class _Cell(NamedTuple):
@@ -53,36 +48,6 @@ class _Shown:
 EMBEDDED = 6 << 20
 """Bytes of pictures that the page holds itself: about ninety tasks of four."""
 
-_NOTHING = "–"
-"""A cell that says nothing; a column of them is left out."""
-_NO_VERDICT = frozenset({"unknown", "not tested", "not distinguishable"})
-_COLUMNS = (
-    _Column("task", "sort by task"),
-    _Column("metric", "the arrow shows the better way"),
-    _Column("checkpoint", "the weights"),
-    _Column("setting", "how and where tokens leave"),
-    _Column("answers", "answers token by token"),
-    _Column("value", "the task's metric, with its standard error"),
-    _Column("full depth", "the same metric on the full-depth model's answers"),
-    _Column("net FLOPs saved", "over the text's tokens: checks, projections and state included"),
-    _Column(
-        "agreement",
-        "share of the text's tokens equal to full depth's; noise: what rounding alone parts",
-    ),
-    _Column(tables.BASELINES["answer"], "always leaving at the depth whose answers cost the same"),
-    _Column(tables.BASELINES["total"], "the same with prompts: k layers prefill k layers"),
-    _Column("Pareto", "no other setting saves as much and is as good"),
-    _Column("layers", "decoder layers run per token of the text"),
-    _Column("consistency", "share of documents whose answer is full depth's"),
-    _Column("with prompt", "net FLOPs saved with the prompt in both"),
-    _Column("stop's share", "share of generated tokens that make the stop and no text"),
-    _Column("saved with stop", "net FLOPs saved over all generated tokens"),
-    _Column("agreement with stop", "over all generated tokens"),
-    _Column("few-shot", "examples in the prompt"),
-    _Column("documents", "how many"),
-    _Column("certificate", "what is certified of the threshold"),
-)
-
 
 def leaderboard_page(
     board: Leaderboard,
@@ -93,6 +58,7 @@ def leaderboard_page(
     links: Mapping[tuple[str, str], str] | None = None,
     convention: str = "",
     verification: str = "",
+    columns: Sequence[Column] = COLUMNS,
 ) -> str:
     """The page of the whole report.
 
@@ -105,9 +71,12 @@ def leaderboard_page(
         links: the token page of a results file's task, relative to this page.
         convention: what the numbers mean, as the results say it.
         verification: what a verification came to, in a sentence.
+        columns: what is shown of each row; one that says nothing of any is left out.
     """
-    rows = [_shown(entry, links or {}) for entry in board.entries]
-    told = [i for i in range(len(_COLUMNS)) if any(row.cells[i].text != _NOTHING for row in rows)]
+    every = sorted([*columns, _answers(links or {})], key=lambda one: one.page)
+    every = [column for column in every if column.page]
+    rows = [_shown(entry, every) for entry in board.entries]
+    told = [i for i in range(len(every)) if any(row.cells[i].text != NOTHING for row in rows)]
     names = ("task", "metric", "checkpoint", "kind")
     filters = [
         (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
@@ -115,7 +84,7 @@ def leaderboard_page(
     ]
     return _template("index.html.j2").render(
         rows=[replace(row, cells=[row.cells[i] for i in told]) for row in rows],
-        columns=[_COLUMNS[i] for i in told],
+        columns=[every[i] for i in told],
         filters=filters,
         runs=runs,
         problems=problems,
@@ -124,7 +93,7 @@ def leaderboard_page(
         level=f"{LEVEL:.0%}",
         looked=tables.looked_text(board),
         version=__version__,
-        date=tables.date_of(datetime.now(tz=timezone.utc).timestamp()),
+        date=date_of(datetime.now(tz=timezone.utc).timestamp()),
         apart=board.apart,
         comparisons=[
             {**tables.comparison_record(one), "text": tables.difference_text(one)}
@@ -174,10 +143,25 @@ def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str |
     return shown
 
 
-def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
+def _answers(links: Mapping[tuple[str, str], str]) -> Column:
+    """Where the answers of a row can be read token by token."""
+
+    def link(entry: Entry) -> str:
+        return links.get((str(entry.row.run.path), entry.row.task), "")
+
+    return Column(
+        key="answers",
+        value=lambda entry: "",
+        title="answers",
+        help="answers token by token",
+        text=lambda entry: "read" if link(entry) else NOTHING,
+        link=link,
+        page=5,
+    )
+
+
+def _shown(entry: Entry, columns: Sequence[Column]) -> _Shown:
     row = entry.row
-    documents, few_shot = row.run.documents(row.task), row.conditions.few_shot
-    link = links.get((str(row.run.path), row.task), "")
     css = "best" if any(entry.marks) else ""
     return _Shown(
         task=row.task,
@@ -186,38 +170,16 @@ def _shown(entry: Entry, links: Mapping[tuple[str, str], str]) -> _Shown:
         kind=row.kind,
         css=f"{css} {row.kind}".strip(),
         cells=[
-            _Cell(row.task, row.task),
-            _Cell(tables.metric_name(entry), row.key.metric),
-            _Cell(row.checkpoint, row.checkpoint),
-            _Cell(tables.setting_text(entry), row.setting),
-            _Cell("read" if link else _NOTHING, "", link=link),
-            _number(tables.shown(row.quality), row.quality),
-            _number(tables.shown(row.full_depth), row.full_depth),
-            _number(tables.percent(row.flops_saved), row.flops_saved),
-            _number(tables.agreement_text(entry), row.agreement),
-            *(_baseline(tables.baseline_of(entry, account)) for account in ACCOUNTS),
-            _Cell(tables.pareto_text(entry), str(sum(entry.marks))),
-            _number(tables.layers_text(entry), row.layers_used),
-            _number(tables.percent(row.consistency), row.consistency),
-            _number(tables.percent(row.flops_saved_total), row.flops_saved_total),
-            _number(tables.percent(row.stop_share), row.stop_share),
-            _number(tables.percent(row.flops_saved_with_stop), row.flops_saved_with_stop),
-            _number(tables.percent(row.agreement_with_stop), row.agreement_with_stop),
-            _Cell(few_shot or _NOTHING, few_shot, number=True),
-            _Cell(str(documents or _NOTHING), str(documents or ""), number=True),
-            _Cell(row.certificate or _NOTHING, row.certificate),
+            _Cell(
+                column.shown(entry),
+                column.sorted_by(entry),
+                column.number,
+                column.css(entry),
+                column.link(entry),
+            )
+            for column in columns
         ],
     )
-
-
-def _number(text: str, value: Value | None) -> _Cell:
-    return _Cell(text, "" if value is None else repr(value.mean), number=True)
-
-
-def _baseline(baseline: StaticBaseline | None) -> _Cell:
-    verdict = baseline.verdict if baseline else ""
-    css = "soft" if verdict in _NO_VERDICT else {"": "", "beats": "good"}.get(verdict, "bad")
-    return _Cell(tables.baseline_text(baseline), verdict, css=css)
 
 
 def _template(name: str) -> jinja2.Template:

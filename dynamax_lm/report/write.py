@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynamax_lm.report import tables
+from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import figures_of, safe
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import Library
@@ -39,6 +40,7 @@ def write_report(
     *,
     baseline: Library | None = None,
     tokenizer: str | None = None,
+    columns: Sequence[Column] = COLUMNS,
 ) -> Written:
     """Writes the whole report into ``folder``.
 
@@ -47,6 +49,7 @@ def write_report(
         folder: created if missing; files of the same names are replaced.
         baseline: runs that every row is compared with, by document.
         tokenizer: folder or hub id for token texts; ``None`` for each run's own.
+        columns: of the leaderboard.
     """
     board = build(library, baseline)
     rows = [entry.row for entry in board.entries]
@@ -55,9 +58,9 @@ def write_report(
     for picture in (picture for some in figures for picture in some.pictures):
         write_whole(folder / "pictures" / f"{picture.name}.png", picture.png)
         write_whole(folder / "pictures" / f"{picture.name}.svg", picture.svg.encode())
-    write_whole(folder / "leaderboard.md", tables.to_markdown(board).encode())
-    write_whole(folder / "leaderboard.csv", tables.to_csv(board).encode())
-    write_whole(folder / "leaderboard.json", tables.to_json(board).encode())
+    write_whole(folder / "leaderboard.md", tables.to_markdown(board, columns).encode())
+    write_whole(folder / "leaderboard.csv", tables.to_csv(board, columns).encode())
+    write_whole(folder / "leaderboard.json", tables.to_json(board, columns).encode())
     ours = [run.early_exit for run in library.runs if run.early_exit]
     page = leaderboard_page(
         board,
@@ -66,6 +69,7 @@ def write_report(
         figures=figures,
         links=links,
         convention=str(ours[-1].get("convention", "")) if ours else "",
+        columns=columns,
     )
     write_whole(folder / "index.html", page.encode())
     return Written(folder / "index.html", len(rows))

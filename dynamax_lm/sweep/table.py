@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
+from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.sweep.grid import show
 
 if TYPE_CHECKING:
     from dynamax_lm.sweep.run import Outcome
 
-_KEYS = {
-    "layers_used": "Layers",
-    "flops_saved": "FLOPs saved",
-    "agreement": "Agreement",
-    "consistency": "Consistency",
-    "flops_saved_with_stop": "FLOPs saved with stop",
-    "agreement_with_stop": "Agreement with stop",
-}
+_KEYS = {column.key: column.sweep for column in COLUMNS if column.sweep}
 
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:

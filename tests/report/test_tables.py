@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synthetic import Plan, write_plain, write_run
 
-from dynamax_lm.report import tables
+from dynamax_lm.report import cells, tables
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.page import leaderboard_page
@@ -50,8 +50,8 @@ def test_a_setting_that_does_not_beat_its_baseline_is_marked(tmp_path: Path) -> 
     board = _board(tmp_path)
     for entry in board.entries:
         for account in ACCOUNTS:
-            baseline = tables.baseline_of(entry, account)
-            text = tables.baseline_text(baseline)
+            baseline = cells.baseline_of(entry, account)
+            text = cells.baseline_text(baseline)
             if baseline is None:
                 assert text == "–"
             elif baseline.verdict == "beats":
@@ -104,7 +104,7 @@ def test_what_was_not_asked_the_same_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert tables.shown(None) == tables.percent(None) == "–"
-    assert tables.shown(Value(0.12345, 0.01)) == "0.123 ± 0.010"
-    assert tables.percent(Value(-0.031, 0.027)) == "−3.1 ± 2.7 %"
-    assert tables.percent(Value(0.5, None)) == "50.0 %"
+    assert cells.shown(None) == cells.percent(None) == "–"
+    assert cells.shown(Value(0.12345, 0.01)) == "0.123 ± 0.010"
+    assert cells.percent(Value(-0.031, 0.027)) == "−3.1 ± 2.7 %"
+    assert cells.percent(Value(0.5, None)) == "50.0 %"

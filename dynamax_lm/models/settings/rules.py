@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 
 from dynamax_lm.common.extensions import installed, load, read_reference
 from dynamax_lm.core.thresholds import (
@@ -118,7 +117,7 @@ def find_rule(written: str) -> str:
     if reference is None:
         raise refusal(NAME, written, f"no such rule; give a name, {_HOW}")
     name, made = load(NAME, reference, GROUP)
-    if not (issubclass(made, ThresholdRule) and is_dataclass(made)):
+    if not (issubclass(made, ThresholdRule) and "__dataclass_params__" in vars(made)):
         raise refusal(NAME, written, "the class is no dataclass over core.thresholds.ThresholdRule")
     if made.at is ThresholdRule.at:
         raise refusal(NAME, written, "the class lacks at(self, exit, step), its thresholds")

@@ -1,0 +1,101 @@
+"""One cell of the leaderboard as people read it.
+
+Owns how numbers and verdicts are written. It does not know columns, nor which of them are shown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from dynamax_lm.report.leaderboard import Entry
+from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline
+
+NOTHING = "–"
+"""A cell that says nothing."""
+
+_AGAINST = {
+    "mixed": "mixed against",
+    "not distinguishable": "not distinguishable from",
+    "is worse": "is worse than",
+    "not tested": "no paired documents, no verdict against",
+}
+_MARKS = {"beats": "✓", "not distinguishable": "≈", "not tested": "·"}
+
+
+def baseline_of(entry: Entry, account: Account) -> StaticBaseline | None:
+    """The row's static baseline in one account."""
+    return next((one for one in entry.baselines if one.account == account), None)
+
+
+def metric_name(entry: Entry) -> str:
+    """The metric, its filter where that says something, and an arrow for the better way."""
+    key = entry.row.key
+    name = key.metric if key.filter == "none" else f"{key.metric} ({key.filter})"
+    return f"{name} {'↑' if entry.row.higher_is_better else '↓'}"
+
+
+def setting_text(entry: Entry) -> str:
+    """The setting; the oracle's is marked as what it is."""
+    note = " (ceiling, not a result)" if entry.row.kind == "oracle" else ""
+    return entry.row.setting + note
+
+
+def shown(value: Value | None) -> str:
+    """A number and its standard error."""
+    if value is None:
+        return "–"
+    return f"{value.mean:.3f}" + (f" ± {value.stderr:.3f}" if value.stderr is not None else "")
+
+
+def percent(value: Value | None) -> str:
+    """A share and its standard error, in percent."""
+    if value is None:
+        return "–"
+    stderr = f" ± {100 * value.stderr:.1f}" if value.stderr is not None else ""
+    return f"{100 * value.mean:.1f}{stderr} %".replace("-", "−")
+
+
+def agreement_text(entry: Entry) -> str:
+    """Agreement, and beside it what rounding alone may take off it, where that is not 0."""
+    noise = entry.row.agreement_noise
+    floor = "" if noise is None else f" (noise {percent(noise)})"
+    return percent(entry.row.agreement) + floor
+
+
+def layers_text(entry: Entry) -> str:
+    """Layers used of L."""
+    used, layers = entry.row.layers_used, entry.row.run.layers
+    if used is None:
+        return "–"
+    return f"{used.mean:.1f}" + (f" / {layers}" if layers else "")
+
+
+def pareto_text(entry: Entry) -> str:
+    """On which counts a row is Pareto-optimal."""
+    names = [name for name in ("quality", "agreement") if getattr(entry.marks, name)]
+    return "both" if len(names) == 2 else "".join(names) or "–"
+
+
+def baseline_text(baseline: StaticBaseline | None) -> str:
+    """A static baseline and the verdict; a dynamic row that does not beat it is marked."""
+    if baseline is None:
+        return "–"
+    mark = _MARKS.get(baseline.verdict, "✗")
+    if baseline.verdict == "unknown":
+        return f"costs as much as layer {baseline.depth:.1f}: {baseline.source}"
+    told = f" in {' and '.join(baseline.told_by)}" if baseline.told_by else ""
+    if baseline.source == FULL_DEPTH:
+        return f"{mark} {baseline.verdict}{told}: {baseline.source}"
+    quality = "?" if baseline.quality is None else f"{baseline.quality:.3f}"
+    agreement = "?" if baseline.agreement is None else f"{100 * baseline.agreement:.1f} %"
+    against = _AGAINST.get(baseline.verdict, baseline.verdict)
+    verdict = f"{mark} {against} layer {baseline.depth:.1f}"
+    return f"{verdict}{told}: {quality}, agreement {agreement}; {baseline.source}"
+
+
+def date_of(seconds: float) -> str:
+    """A day and time, or nothing where unknown."""
+    if not seconds:
+        return ""
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
