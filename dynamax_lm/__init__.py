@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
     from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
     from dynamax_lm.common.errors import SettingError
+    from dynamax_lm.core.confidence import ExitView, Measure
     from dynamax_lm.core.exit_probe import probe_exits
     from dynamax_lm.core.generate import generate
     from dynamax_lm.core.ledger import AttentionCosts, Ledger, Mamba2Costs
+    from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
     from dynamax_lm.core.score import score
+    from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, Bill, TokenRow, record_of
     from dynamax_lm.heads import ExitHeads
+    from dynamax_lm.report.columns import Column
+    from dynamax_lm.report.leaderboard import Entry
 
 __version__ = "0.1.0"
 
@@ -33,14 +38,20 @@ _HOMES = {
     "AnswerTrace": "core.trace",
     "AttentionCosts": "core.ledger",
     "Bill": "core.trace",
+    "Column": "report.columns",
+    "Entry": "report.leaderboard",
     "ExitGrid": "api",
     "ExitHeads": "heads",
     "ExitModel": "api",
     "ExitPolicy": "core.policy",
+    "ExitView": "core.confidence",
     "Ledger": "core.ledger",
     "Mamba2Costs": "core.ledger",
+    "Measure": "core.confidence",
+    "MeasureFacts": "core.measures",
     "Score": "api",
     "SettingError": "common.errors",
+    "ThresholdRule": "core.thresholds",
     "TokenRow": "core.trace",
     "generate": "core.generate",
     "load": "api",
@@ -54,14 +65,20 @@ __all__ = [
     "AnswerTrace",
     "AttentionCosts",
     "Bill",
+    "Column",
+    "Entry",
     "ExitGrid",
     "ExitHeads",
     "ExitModel",
     "ExitPolicy",
+    "ExitView",
     "Ledger",
     "Mamba2Costs",
+    "Measure",
+    "MeasureFacts",
     "Score",
     "SettingError",
+    "ThresholdRule",
     "TokenRow",
     "__version__",
     "generate",

@@ -125,7 +125,8 @@ def test_a_rule_of_a_file_is_known_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_other_refusals() -> None:
-    refused("2 thresholds for 3 exits", threshold="0.9+0.8", exit_layers="8+16+24")
+    refused("2 for 3 exits", threshold="0.9+0.8", exit_layers="8+16+24")
+    refused("finite number", threshold="0,1")
     for wrong in ("[0.9,1.2]", [0.9, "x"], [], "0.9+", [True, 0.5], ["nan", 0.1]):
         refused("threshold=", "[0.9,0.8,0.7]", threshold=wrong)
     refused("did you mean calm_decay?", "FILE.py:CLASS", exit_rule="calm_decays")

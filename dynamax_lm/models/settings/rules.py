@@ -45,10 +45,10 @@ def read_threshold(value: object) -> Threshold | str | None:
     pieces: tuple[object, ...]
     if isinstance(value, (list, tuple)):
         pieces = tuple(value)
-    elif isinstance(value, str) and re.search(r"[\[(,+]", value):
+    elif isinstance(value, str) and re.search(r"^\s*[\[(]|\+", value):
         word = value.strip()
         bracketed = word[:1] + word[-1:] in {"[]", "()"}
-        pieces = tuple(re.split(r"(?<![eE])\+|,", word[1:-1] if bracketed else word))
+        pieces = tuple(re.split(r"(?<![eE])\+|,", word[1:-1]) if bracketed else word.split("+"))
         if bracketed and not str(pieces[-1]).strip():  # of an empty list, or of a tuple of one
             pieces = pieces[:-1]
     else:
@@ -143,7 +143,10 @@ def check_rule(
         if arguments:
             raise refusal(ARGUMENTS, dict(arguments), f"exit_rule={PLAIN} takes none")
         if isinstance(threshold, tuple) and exits and len(threshold) != len(exits):
-            why = f"{len(threshold)} thresholds for {len(exits)} exits {list(exits)}; {_LISTED}"
+            why = (
+                f"{len(threshold)} for {len(exits)} exits {list(exits)}; give one finite number in "
+                f"[0, 1], or one for each exit as [0.9,0.8,0.7] or 0.9+0.8+0.7"
+            )
             raise refusal("threshold", list(threshold), why)
         return
     if isinstance(threshold, tuple):
