@@ -49,13 +49,13 @@ TABLE: dict[str, Row] = {
     "common.intervals": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
     "common.machine": row("", HEAVY - LM_EVAL),
-    "common.manifest": row("", HEAVY),
+    "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests", HEAVY),
     "common.extensions": row("common.errors", HEAVY),
-    "common.tracefile": row("common.errors core.trace", HEAVY),
+    "common.tracefile": row("common.errors common.outputs core.trace", HEAVY),
     "common.commandline": row("common.errors harness.plugin models.lm decoders.checkpoint"),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
@@ -74,8 +74,9 @@ TABLE: dict[str, Row] = {
     "decoders": row("core.stack core.pending", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
-    "heads.train.backbone": row("common.errors heads decoders core models.settings", LM_EVAL),
-    "heads": row("common.errors", LM_EVAL),
+    "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
+    "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
+    "heads": row("common.errors common.outputs", LM_EVAL),
     # the host: the report knows records, not models; the doors know both
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(
@@ -88,6 +89,7 @@ TABLE: dict[str, Row] = {
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
+    "models.pretrained": row("common.errors decoders.checkpoint models.settings", LM_EVAL),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors core"),
     "models.requests": row("common.errors common.identity core models.stops models.sampling"),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -46,8 +45,10 @@ from benchmarks.criteria.prompts import (
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thresholds
+from dynamax_lm.common.commandline import load_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
+from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.exits import read_exit_rule
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     empty = dict(asked - Counter(test.tasks))
     results = study(lm, test, train, folder, options) | {"empty": empty}
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
-    _write(folder / "table.md", markdown(results))
+    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text(folder / "table.md", markdown(results))
     draw(results, folder / "criteria.png")
     print(markdown(results))
 
@@ -244,10 +245,9 @@ def _cached(
                 by = {name: kept[f"by_{name}"] for name in measures}
                 return Exits(kept["tokens"], kept["right"], by)
     found = read_exits(states, unembed, bank, measures)
-    spare = path.with_name(f".{path.name}")
     by = {f"by_{name}": one for name, one in found.confidences.items()}
-    np.savez(spare, tokens=found.tokens, right=found.right, **by)  # type: ignore[arg-type]
-    os.replace(spare, path)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, tokens=found.tokens, right=found.right, **by)  # type: ignore[arg-type]
     return found
 
 
@@ -316,12 +316,11 @@ def _collect(
 
 
 def _load(model: str, model_args: str, options: argparse.Namespace) -> Any:
-    from lm_eval import models as _  # noqa: F401 - the plugin's hook adds our models here
-    from lm_eval.api.registry import get_model
-
-    lm = get_model(model).create_from_arg_string(
+    lm = load_lm(
+        model,
         f"{model_args},mode=full",
-        {"batch_size": options.batch_size, "device": options.device},
+        batch_size=options.batch_size,
+        device=options.device,
     )
     lm.model.requires_grad_(False)
     return lm
@@ -371,12 +370,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--output_path", required=True)
     return parser
-
-
-def _write(path: Path, text: str) -> None:
-    spare = path.with_name(f".{path.name}.new")
-    spare.write_text(text, encoding="utf-8")
-    os.replace(spare, path)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ since heads and thresholds may have been looked at on them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dynamax_lm
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_text
 
 TASKS = {
     "triviaqa": ("triviaqa_validation.jsonl", "sample.jsonl"),
@@ -68,9 +68,9 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
         records = _unseen(folder / name, own / sample)[:limit]
         shots = "" if num_fewshot is None else f"num_fewshot: {num_fewshot}\n"
         data = scratch / f"{task}.jsonl"
-        _write(data, "".join(json.dumps(record) + "\n" for record in records))
+        write_text(data, "".join(json.dumps(record) + "\n" for record in records))
         spec = scratch / f"criteria_{task}.yaml"
-        _write(
+        write_text(
             spec,
             f"include: {own / _YAML[task]}\ntask: criteria_{task}\n"
             f"dataset_kwargs:\n  data_files:\n    validation: {data}\n{shots}",
@@ -138,10 +138,3 @@ def _records(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise SettingError(f"{file}: cannot be read: {error.strerror}") from error
     return [json.loads(line) for line in lines if line.strip()]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    spare = path.with_name(f".{path.name}.new")
-    spare.write_text(text, encoding="utf-8")
-    os.replace(spare, path)

@@ -8,7 +8,6 @@ Glossary: E exits, N answer tokens, D width.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from dynamax_lm.common.outputs import write_text
 
 Ints = NDArray[np.int64]
 _FACTS, _TOKENS = "facts.json", "tokens.npz"
@@ -128,7 +129,7 @@ class Writer:
         """Finish the folder; the facts are written last, and mark it complete."""
         for file, layer in zip(self._files, self._layers, strict=True):
             file.close()
-            os.replace(file.name, self._folder / f"layer_{layer}.bin")
+            Path(file.name).replace(self._folder / f"layer_{layer}.bin")
         document, position, token = (np.array(column) for column in self._columns)
         np.savez(self._folder / _TOKENS, document=document, position=position, token=token)
         facts = about | {
@@ -139,9 +140,7 @@ class Writer:
             "prompts": self._prompts,
             "text": self._text,
         }
-        spare = self._folder / f".{_FACTS}.new"
-        spare.write_text(json.dumps(facts), encoding="utf-8")
-        os.replace(spare, self._folder / _FACTS)
+        write_text(self._folder / _FACTS, json.dumps(facts))
         return read(self._folder)
 
 

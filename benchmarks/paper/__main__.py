@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,9 @@ from benchmarks.paper.plan import (
     read_backbone,
 )
 from benchmarks.paper.report import draw, markdown, rows
+from dynamax_lm.common.commandline import load_lm
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_text
 
 _MAY_CHANGE = frozenset(
     {
@@ -81,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
         for point in plan
         for row in rows(json.loads(point.file(folder).read_text(encoding="utf-8")))
     ]
-    _write(folder / "rows.json", json.dumps(found, indent=1) + "\n")
-    _write(folder / "table.md", markdown(found))
+    write_text(folder / "rows.json", json.dumps(found, indent=1) + "\n")
+    write_text(folder / "table.md", markdown(found))
     draw(found, folder / "paper.png")
     print(markdown(found))
 
@@ -99,7 +100,7 @@ def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
                     f"--{name}={value}: {folder} holds points made with {begun.get(name)}; give "
                     "the same, or another --output_path"
                 )
-    _write(path, json.dumps(wanted, indent=1) + "\n")
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Namespace) -> None:
@@ -123,12 +124,12 @@ def _evaluate(
 ) -> None:
     """Every point of one backbone, with one loaded model."""
     import lm_eval
-    from lm_eval import models as _  # noqa: F401 - the plugin's hook adds our models here
-    from lm_eval.api.registry import get_model
 
-    lm: Any = get_model(backbone.model).create_from_arg_string(
+    lm = load_lm(
+        backbone.model,
         f"{_model_args(backbone, options)},heads={left[0].heads(folder)}",
-        {"batch_size": options.batch_size, "device": options.device},
+        batch_size=options.batch_size,
+        device=options.device,
     )
     for number, point in enumerate(left, 1):
         lm.change(
@@ -155,7 +156,7 @@ def _evaluate(
             "results": _tasks_only(results),
             "early_exit": results["config"]["early_exit"],
         }
-        _write(point.file(folder), json.dumps(kept, indent=1, default=str) + "\n")
+        write_text(point.file(folder), json.dumps(kept, indent=1, default=str) + "\n")
         print(f"[{number}/{len(left)}] {point.file(folder)}")
 
 
@@ -168,13 +169,6 @@ def _tasks_only(results: dict[str, Any]) -> dict[str, Any]:
 def _model_args(backbone: Backbone, options: argparse.Namespace) -> str:
     extra = f",{options.model_args}" if options.model_args else ""
     return f"pretrained={backbone.pretrained}{extra}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    spare = path.with_name(f".{path.name}.new")
-    spare.write_text(text, encoding="utf-8")
-    os.replace(spare, path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,6 @@ Owns the simulation and its populations. It does not know models.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from benchmarks.criteria.choice import (
     interval,
     population_value,
 )
+from dynamax_lm.common.outputs import replacing
 
 POPULATIONS = Path(__file__).parent / "data" / "criteria.npz"
 SIZES = (100, 400, 1286)
@@ -178,10 +178,8 @@ def collect(folders: Sequence[Path], path: Path = POPULATIONS) -> None:
                 f"{name}/fixed_agreed": np.rint(statics.agreement * tokens).astype(np.uint8),
             }
     columns["names"] = np.array(sorted({key.rpartition("/")[0] for key in columns}))
-    spare = path.with_name(f".{path.name}")
-    with spare.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **columns)
-    os.replace(spare, path)
 
 
 def _study(folder: Path) -> Iterator[tuple[str, Grid, PerDocument, Floats]]:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynamax_lm.common.outputs import replacing
+
 Floats = NDArray[np.float64]
 
 DATA = Path(__file__).parent / "data" / "tiny_mistral.csv"
@@ -152,13 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--criteria", type=Path, required=True, help="a finished study's folder")
     options = parser.parse_args(argv)
     columns = _collect(options.criteria)
-    DATA.parent.mkdir(exist_ok=True)
-    spare = DATA.with_name(f".{DATA.name}.new")
-    with spare.open("w", encoding="utf-8", newline="") as out:
+    with replacing(DATA) as partial, partial.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(np.stack(list(columns.values()), axis=1).tolist())
-    spare.replace(DATA)
     for one in populations():
         print(f"{one.name}: agreement {one.rule.mean():.4f}")
 

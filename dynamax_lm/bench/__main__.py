@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = _names("model", given.model, MODELS)
     parts = _names("parts", given.parts, PARTS)
     batches = _batches(given.batch_size)
-    extra = _model_args(given.model_args)
+    from dynamax_lm.models.pretrained import read_model_args
+
+    extra = read_model_args(given.model_args, ("dtype", "pretrained", "products"))
     extra["products"] = read_products(extra.get("products"))
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
@@ -128,26 +130,19 @@ def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
 
 
 def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device: str) -> Any:
-    import torch
-
     from dynamax_lm.bench.subject import Shape, make_subject, wrap
+    from dynamax_lm.models.pretrained import load_pretrained, number_format
 
-    name = extra.get("dtype", "float32")
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise SettingError(f"dtype={name!r}: no number format of torch; give float32 or bfloat16")
+    given_format = extra.get("dtype", "float32")
+    dtype = number_format(given_format)
     options = {"rounds": given.rounds, "quick": given.quick, "seed": given.seed}
     options |= {"batch": max(_batches(given.batch_size)), "products": extra["products"]}
     if "pretrained" in extra:
-        from transformers import AutoModelForCausalLM
-
-        from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, check_config, resolve_name
-
-        architecture = ATTENTION if kind == "dynamax-mistral" else MAMBA2
-        folder = resolve_name(extra["pretrained"], architecture)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        check_config(model.config, architecture)
-        return wrap(kind, model.eval().to(device), **options)
+        named = {"pretrained": extra["pretrained"], "dtype": given_format}
+        model = load_pretrained(kind, named, device, tokenizer=False).model
+        return wrap(kind, model.eval(), **options)
+    if dtype == "auto":
+        raise SettingError("dtype=auto: random weights have none of their own; give float32")
     layers, width, vocabulary = (_QUICK_SHAPE if given.quick else _DEFAULT_SHAPE)[kind]
     shape = Shape(given.layers or layers, given.width or width, given.vocabulary or vocabulary)
     if shape.width % 256 or shape.width < 256 or shape.layers < 4 or shape.vocabulary < 16:
@@ -171,16 +166,6 @@ def _batches(value: str) -> list[int]:
     if not batches or min(batches) < 1 or len(batches) != len(value.split(",")):
         raise SettingError(f"batch_size={value!r}: give numbers of rows, such as 1,8")
     return batches
-
-
-def _model_args(value: str) -> dict[str, str]:
-    known: dict[str, str] = {}
-    for piece in filter(None, value.split(",")):
-        name, equals, content = piece.partition("=")
-        if not equals or name not in {"dtype", "pretrained", "products"}:
-            raise SettingError(f"model_args={piece!r}: give dtype=, pretrained= or products=")
-        known[name] = content
-    return known
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Owns the table. It does not measure.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dynamax_lm.common.outputs import write_json, write_text
 from dynamax_lm.common.processor import processor_name
 
 
@@ -160,20 +160,13 @@ def write(
     products: Sequence[Products] = (),
 ) -> Path:
     """Write ``bench.json`` and ``bench.md``, whole or not at all; returns the latter."""
-    folder.mkdir(parents=True, exist_ok=True)
     known = {
         "command": command,
         "hardware": asdict(hardware),
         "rows": [asdict(row) | {"met": row.met} for row in rows],
         "products": [asdict(one) for one in products],
     }
-    _replace(folder / "bench.json", json.dumps(known, indent=1) + "\n")
+    write_json(folder / "bench.json", known, indent=1)
     page = folder / "bench.md"
-    _replace(page, markdown(rows, hardware, command, products))
+    write_text(page, markdown(rows, hardware, command, products))
     return page
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

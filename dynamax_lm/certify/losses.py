@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dynamax_lm.common.certificate import AGREEMENT, LIKENESS, LossKind, loss_kind
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.common.risk_tests import Losses
 from dynamax_lm.core.summary import Texts, agreement_without_text, text_key
 from dynamax_lm.core.trace import record_of
@@ -71,7 +71,7 @@ class Loss:
         )
         number = float(value) if single else float("nan")
         if not 0 <= number <= 1:
-            shown = " ".join(repr(value).split())[:60]
+            shown = one_line(repr(value), 60)
             raise SettingError(
                 f"metric={self.metric}: {where} has {key}={shown}, not a number in [0, 1]; "
                 "only metrics that are averages of such numbers have a risk"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_text
 from dynamax_lm.heads import read_config, write_config
 from dynamax_lm.heads.store import CONFIG
 
@@ -58,16 +59,9 @@ def write_file(folder: Path, certificate: Certificate) -> Path:
     Raises:
         SettingError: it cannot be written; an old one then stays.
     """
-    return _write(folder / FILE, certificate.dumps())
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = folder / FILE
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, certificate.dumps())
     except OSError as error:
         raise SettingError(f"{path}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path

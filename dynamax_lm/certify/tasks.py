@@ -13,7 +13,7 @@ from typing import Any
 from dynamax_lm.certify.decontamination import contents, digest, read_records, shared, value_of
 from dynamax_lm.certify.units import CONTENTS, draw, group
 from dynamax_lm.common.commandline import Command
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
 
 
 @dataclass(frozen=True)
@@ -198,5 +198,4 @@ def _wrong_columns(task: str, data: Path, columns: Sequence[str], error: Excepti
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"[:200]
+    return f"{type(error).__name__}: {first_line(error)}"[:200]

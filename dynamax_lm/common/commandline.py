@@ -7,17 +7,15 @@ same options mean the same. It does not know what a command does with the result
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stdout
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.harness.plugin.hook import force
 
 if TYPE_CHECKING:
@@ -87,24 +85,20 @@ class Command:
             self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
             self.tasks = self.config.process_tasks(self._metadata)
         except (ValueError, TypeError, OSError) as error:
-            raise SettingError(_one_line(error)) from error
+            raise SettingError(one_line(error)) from error
         self._asked_metadata = asked
         self.model_args: dict[str, Any] = dict(self.config.model_args)
 
     def load(self, model_args: Mapping[str, Any]) -> DynamaxLM:
         """The model, loaded as ``lm_eval`` loads it."""
-        from lm_eval.api.registry import get_model
-
         config = self.config
-        lm: DynamaxLM = get_model(config.model).create_from_arg_obj(
-            dict(model_args),
-            {
-                "batch_size": config.batch_size,
-                "max_batch_size": config.max_batch_size,
-                "device": config.device,
-            },
+        return load_lm(
+            config.model,
+            model_args,
+            batch_size=config.batch_size,
+            max_batch_size=config.max_batch_size,
+            device=config.device,
         )
-        return lm
 
     def evaluate(
         self, lm: DynamaxLM, model_args: Mapping[str, Any], **options: Any
@@ -154,6 +148,23 @@ class Command:
         return folder_name(self.config.model, self.model_args.get("pretrained"))
 
 
+def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> DynamaxLM:
+    """A model of ours, loaded as ``lm_eval`` loads it.
+
+    Args:
+        model: ``dynamax-mistral`` or ``dynamax-mamba``.
+        model_args: its arguments, or their text as on the command line.
+        **options: ``batch_size``, ``max_batch_size`` and ``device`` of ``lm_eval run``.
+    """
+    force()
+    from lm_eval.api.registry import get_model
+    from lm_eval.utils import simple_parse_args_string
+
+    given = simple_parse_args_string(model_args) if isinstance(model_args, str) else model_args
+    lm: DynamaxLM = get_model(model).create_from_arg_obj(dict(given), options)
+    return lm
+
+
 def _check(model: object, tasks: object, limit: float | None, models: Collection[str]) -> None:
     """Refuses a run of no model of ours, no tasks, or no documents."""
     if model not in models:
@@ -193,14 +204,3 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\ndynamax_lm: interrupted\n")
         sys.exit(130)  # 128 + SIGINT, as shells count
-
-
-def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """A JSON file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

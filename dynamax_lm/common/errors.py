@@ -1,7 +1,26 @@
-"""The one error users can cause; the command line prints it as a single line."""
+"""The one error users can cause, which the command line prints as a single line, and such lines.
+
+Owns how the message of another library's error becomes part of that line.
+"""
 
 from __future__ import annotations
 
 
 class SettingError(ValueError):
     """A setting that cannot be honoured: names the value, what is allowed, and the fix."""
+
+
+def first_line(error: object, most: int = 200) -> str:
+    """The first line of an error's message that is not empty, at most ``most`` characters."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), "no message")[:most]
+
+
+def one_line(value: object, most: int | None = None) -> str:
+    """A text with its line breaks and runs of blanks folded, at most ``most`` characters."""
+    return " ".join(str(value).split())[:most]
+
+
+def error_line(error: BaseException, most: int = 200) -> str:
+    """An error's class and whole message as one line, at most ``most`` characters."""
+    return one_line(f"{type(error).__name__}: {error}", most)

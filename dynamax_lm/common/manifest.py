@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dynamax_lm.common.outputs import write_json
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -67,12 +69,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """The manifest as a file, whole or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_json(path, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

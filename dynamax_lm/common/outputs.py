@@ -1,14 +1,92 @@
-"""Whether a command can write where it was told to, asked before any work begins.
+"""Output files, written whole or not at all, and whether a command can write where it was told to.
 
-Owns that one question. It does not know what is written, and makes nothing itself.
+Owns the one way in which files are put in place: the content goes to a temporary file beside the
+target, which is renamed when it is complete, so that a full disk or an interrupt leaves what was
+there before. It does not know what is written.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` for the caller to write; it becomes ``path`` at the end.
+
+    Missing parent folders are made. When the block raises, ``path`` stays as it was and the
+    temporary file is removed. A folder made at the temporary path replaces a folder.
+
+    Example:
+        >>> with replacing(Path("table.csv")) as partial:
+        ...     partial.write_text("a,b")
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        yield partial
+        if partial.is_dir() and path.is_dir():
+            _replace_folder(partial, path)
+        else:
+            partial.replace(path)
+    finally:
+        _remove(partial)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A file, whole or not at all; missing parent folders are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A UTF-8 file, whole or not at all, its line ends as they are in ``text``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: int = 2) -> None:
+    """A JSON file, whole or not at all; values that JSON does not have are written as text.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_text(path, json.dumps(value, indent=indent, default=str) + "\n")
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Several files: every one is complete before the first is put in place, in the order given.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    partials = {path: _partial(path) for path in contents}
+    try:
+        for path, content in contents.items():
+            partials[path].write_bytes(content)
+        for path, partial in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials.values():
+            _remove(partial)
 
 
 def writable_folder(path: Path | str) -> Path:
@@ -24,3 +102,29 @@ def writable_folder(path: Path | str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise SettingError(f"--output_path {folder}: {there} cannot be written to")
     return folder
+
+
+def _partial(path: Path) -> Path:
+    """Readers pass over such names; the process number keeps two writers apart."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _replace_folder(fresh: Path, path: Path) -> None:
+    """Renames can replace a file at once, and no folder that holds something."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.replace(old)
+    try:
+        fresh.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(partial: Path) -> None:
+    """An error of the writer itself matters more than one of its clean-up."""
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -11,12 +11,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import replacing
 from dynamax_lm.core.trace import AnswerTrace
 
 if TYPE_CHECKING:
@@ -117,9 +119,10 @@ class TraceWriter:
         self._ranks = ranks
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        self._file = self._partial.open("w", encoding="utf-8")
+        self._open = ExitStack()
+        partial = self._open.enter_context(replacing(self.path))
+        self._file = self._open.enter_context(partial.open("w", encoding="utf-8"))
+        self._open.callback(self._sync)
         return self
 
     def write(
@@ -142,16 +145,14 @@ class TraceWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            if kind is None:
-                self._partial.replace(self.path)
-                self._forget_other_splits()
-        finally:
-            self._file.close()
-            self._partial.unlink(missing_ok=True)
+        self._open.__exit__(kind, error, traceback)
+        if kind is None:
+            self._forget_other_splits()
+
+    def _sync(self) -> None:
+        """The rows reach the disk before the file takes its name."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _forget_other_splits(self) -> None:
         """Removes files of the same task split among another number of ranks: an older run's."""

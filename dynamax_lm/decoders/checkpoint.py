@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
 
 _SAMPLED = 64
 """Numbers of each tensor, twice, that identify weights."""
@@ -69,10 +69,9 @@ def resolve_name(pretrained: str, architecture: Architecture) -> str:
 
 def unreachable(pretrained: str, error: Exception) -> SettingError:
     """One line for a checkpoint whose files cannot be had."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
     return SettingError(
         f"pretrained={pretrained!r} cannot be loaded: neither a folder with a model here nor to be "
-        f"had from the hub (offline, misspelt, or gated?): {first[:200]}; "
+        f"had from the hub (offline, misspelt, or gated?): {first_line(error)}; "
         f"pretrained=tiny needs no network"
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from dynamax_lm.common.errors import error_line
 from dynamax_lm.core.summary import Request
 
 PREFIX = "full_depth_"
@@ -51,14 +52,18 @@ def score_reference(
             instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
             first.apply([instance for group in instances.values() for instance in group])
         except Exception as error:  # a task's code may raise anything
-            return ReferenceScores({}, f"the filter {first.name!r} fails on it: {_short(error)}")
+            return ReferenceScores(
+                {}, f"the filter {first.name!r} fails on it: {error_line(error)}"
+            )
         for doc_id, group in instances.items():
             try:
                 doc = copy.deepcopy(documents[doc_id][0][0].doc)
                 own = task.process_results(doc, [i.filtered_resps[first.name] for i in group])
                 scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
             except Exception as error:  # a task's code may raise anything
-                return ReferenceScores({}, f"scoring fails on document {doc_id}: {_short(error)}")
+                return ReferenceScores(
+                    {}, f"scoring fails on document {doc_id}: {error_line(error)}"
+                )
     return ReferenceScores(scores)
 
 
@@ -100,8 +105,3 @@ def _random_state_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:200]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command, write_json
+from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command
 from dynamax_lm.common.errors import SettingError
 
 
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     )
     add_lm_eval_options(parser)
     options = parser.parse_args(arguments)
-    from dynamax_lm.common.outputs import writable_folder
+    from dynamax_lm.common.outputs import writable_folder, write_json, write_text
     from dynamax_lm.headroom.plot import draw
     from dynamax_lm.headroom.run import run
     from dynamax_lm.headroom.table import render
@@ -47,10 +46,7 @@ def main(arguments: list[str]) -> None:
     text = render(report.found, report.verdicts, report.title, report.textless)
     print(text)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".headroom.md.{os.getpid()}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / "headroom.md")
+        write_text(folder / "headroom.md", text)
         write_json(folder / "headroom.json", report.to_json())
         draw(report.found, report.title, report.layers, folder / "headroom")
         print(f"headroom.md, .json, .png and .svg are in {folder}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynamax_lm.common.outputs import replacing
 from dynamax_lm.headroom.measure import KS, Ceiling, Headroom
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def draw(found: Sequence[Headroom], title: str, layers: int, stem: Path) -> list
     written = []
     for ending in (".png", ".svg"):
         path = stem.with_name(stem.name + ending)
-        partial = path.with_name(f".{path.name}.partial{ending}")
-        figure.savefig(partial, dpi=150)
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=150, format=ending.removeprefix("."))
         written.append(path)
     return written
 

@@ -7,7 +7,6 @@ that the configuration carries. It does not know what the tensors mean.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.common.outputs import write_files
 from dynamax_lm.heads.config import HeadsConfig
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -45,10 +45,9 @@ def find_folder(name: str, **hub: Any) -> Path:
     try:
         return Path(str(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **hub)))
     except (OSError, ValueError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "no message")
         raise SettingError(
             f"heads={name}: neither a folder here nor to be had from the hub "
-            f"(offline, misspelt, or gated?): {first.strip()[:200]}"
+            f"(offline, misspelt, or gated?): {first_line(error)}"
         ) from error
 
 
@@ -137,19 +136,12 @@ def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     folder, such as logs, stays.
     """
     fresh = not folder.exists()
-    spares = {name: folder / f".{name}.new" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            spares[name].write_bytes(content)
-        for name, spare in spares.items():
-            os.replace(spare, folder / name)
+        write_files({folder / name: content for name, content in contents.items()})
     except OSError as error:
         raise SettingError(f"heads cannot be saved in {folder}: {error}") from error
     finally:
-        for spare in spares.values():
-            with suppress(OSError):
-                spare.unlink(missing_ok=True)
         if fresh:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was put in place

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.generation.configuration_utils import GenerationMode
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 
 HONOURED = frozenset(
     {
@@ -109,8 +109,9 @@ def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         given = {name: value for name, value in gen_kwargs.items() if name != "until"}
         shown = ", ".join(f"{name}={value!r}" for name, value in sorted(given.items()))
-        why = " ".join(str(error).split())[:200]
-        raise SettingError(f"gen_kwargs {shown}: a value cannot be used: {why}") from error
+        raise SettingError(
+            f"gen_kwargs {shown}: a value cannot be used: {one_line(error, 200)}"
+        ) from error
 
 
 def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.device) -> Any:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.common.tracefile import TraceLine, read_trace, trace_files
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.report.shape import check_shape
@@ -194,5 +194,4 @@ def _trace_folder(path: Path, data: Mapping[str, Any]) -> Path | None:
 def _damaged(
     path: Path, error: Exception, at: str = "", then: str = "its run is shown without it"
 ) -> SettingError:
-    why = " ".join(str(error).split())[:120]
-    return SettingError(f"{path}{at}: cannot be read ({why}); {then}")
+    return SettingError(f"{path}{at}: cannot be read ({one_line(error, 120)}); {then}")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.report.costs import checkpoint_folder
 from dynamax_lm.report.runs import Run
 
@@ -93,10 +93,9 @@ def _load(name: str) -> Decode:
         file = find_file(name, "tokenizer.json")
         return _fast(file) if file is not None else _slow(name)
     except Exception as error:  # as above; but this one was asked for
-        why = " ".join(str(error).split())[:120]
         raise SettingError(
-            f"--tokenizer {name}: cannot be loaded ({why}); give a folder with a tokenizer.json, "
-            f"or a hub id"
+            f"--tokenizer {name}: cannot be loaded ({one_line(error, 120)}); give a folder with a "
+            f"tokenizer.json, or a hub id"
         ) from error
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.errors import error_line
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.core.summary import GENERATION, NOISE, RunTotals, TaskTotals, Texts, text_key
 from dynamax_lm.report.checks.answers import NO_TOKENIZER, check_answers
@@ -74,7 +75,7 @@ def _guarded(where: str, check: Callable[[], None], found: Verification) -> None
     try:
         check()
     except Exception as error:  # whatever a damaged value may raise: it is a finding
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        why = error_line(error, 160)
         found.refuse(f"{where}: cannot be verified ({why})")
 
 

@@ -5,11 +5,11 @@ Owns file names. It does not know how anything looks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dynamax_lm.common.outputs import write_bytes, write_text
 from dynamax_lm.report import tables
 from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import figures_of, safe
@@ -56,11 +56,11 @@ def write_report(
     links = _token_pages(library, rows, folder, TokenTexts(tokenizer))
     figures = list(figures_of(library, rows))
     for picture in (picture for some in figures for picture in some.pictures):
-        write_whole(folder / "pictures" / f"{picture.name}.png", picture.png)
-        write_whole(folder / "pictures" / f"{picture.name}.svg", picture.svg.encode())
-    write_whole(folder / "leaderboard.md", tables.to_markdown(board, columns).encode())
-    write_whole(folder / "leaderboard.csv", tables.to_csv(board, columns).encode())
-    write_whole(folder / "leaderboard.json", tables.to_json(board, columns).encode())
+        write_bytes(folder / "pictures" / f"{picture.name}.png", picture.png)
+        write_text(folder / "pictures" / f"{picture.name}.svg", picture.svg)
+    write_text(folder / "leaderboard.md", tables.to_markdown(board, columns))
+    write_text(folder / "leaderboard.csv", tables.to_csv(board, columns))
+    write_text(folder / "leaderboard.json", tables.to_json(board, columns))
     ours = [run.early_exit for run in library.runs if run.early_exit]
     page = leaderboard_page(
         board,
@@ -71,19 +71,8 @@ def write_report(
         convention=str(ours[-1].get("convention", "")) if ours else "",
         columns=columns,
     )
-    write_whole(folder / "index.html", page.encode())
+    write_text(folder / "index.html", page)
     return Written(folder / "index.html", len(rows))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, and renames it when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _token_pages(
@@ -98,7 +87,7 @@ def _token_pages(
         page = token_page(library, row.run, row.task, texts)
         if page is not None:
             name = f"tokens/{safe(row.task)}_{_stamp(row.run)}.html"
-            write_whole(folder / name, tokens_page(page).encode())
+            write_text(folder / name, tokens_page(page))
             links[key] = name
     return links
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.common.commandline import write_json
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_json
 
 NOTE = "point.json"
 """What is known of a finished point; written last."""

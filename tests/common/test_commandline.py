@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command, write_json
+from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command
 from dynamax_lm.common.errors import SettingError
 from tests.quick import only_toys
 
-TOYS = str(Path(__file__).parent / "harness" / "toys")
+TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,3 @@ def test_commands_run_as_modules(command: str) -> None:
     assert done.stderr.splitlines() == [
         "dynamax_lm: error: --model gpt: choose one of dynamax-mistral, dynamax-mamba"
     ]
-
-
-def test_json_is_written_whole(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"path": tmp_path})
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

@@ -1,4 +1,4 @@
-"""A place that cannot be written to is refused in one line, and asking makes nothing."""
+"""Files are whole or absent; a place that cannot be written to is refused in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import writable_folder
+from dynamax_lm.common.outputs import replacing, writable_folder, write_files, write_json
 
 
 @pytest.mark.parametrize("below", ["", "new", "new/further"])
@@ -36,3 +36,64 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(SettingError, match="cannot be written to"):
         writable_folder(tmp_path / "new")
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"path": tmp_path})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def interrupted(path: Path) -> None:
+    with replacing(path) as partial:
+        if path.is_dir():
+            partial.mkdir()
+        (partial / "half" if path.is_dir() else partial).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_fails_half_way_changes_nothing(tmp_path: Path, there: bool) -> None:
+    path = tmp_path / "a"
+    if there:
+        path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"] * there
+
+
+def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with replacing(tmp_path / "a") as partial:
+            partial.mkdir()
+            (partial / name).touch()
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*")] == [
+        "a",
+        "a/second",
+    ]
+
+
+def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "a")
+    assert [file.name for file in tmp_path.rglob("*")] == ["a", "old"]
+
+
+def test_none_of_several_files_is_replaced_before_all_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    write_files(dict.fromkeys(paths, b"old"))
+    write = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if "b" in self.name.split("."):
+            raise OSError("full")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="full"):
+        write_files(dict.fromkeys(paths, b"new"))
+    assert sorted(tmp_path.iterdir()) == paths
+    assert [path.read_bytes() for path in paths] == [b"old", b"old"]

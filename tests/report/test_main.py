@@ -11,8 +11,8 @@ import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_bytes
 from dynamax_lm.report.__main__ import main
-from dynamax_lm.report.write import write_whole
 
 ONE = {"gen": GENERATION}
 
@@ -64,14 +64,14 @@ def test_verify_does_not_pass_what_it_could_not_check(tmp_path: Path) -> None:
 
 def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "page.html"
-    write_whole(path, b"old")
+    write_bytes(path, b"old")
 
     def full(self: Path, target: Path) -> Path:
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, b"new")
+        write_bytes(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -44,7 +44,7 @@ def test_resume_gives_the_same_state(name: str, tmp_path: Path) -> None:
     ):
         assert torch.equal(one, other), key
         assert torch.equal(straight.average[key], resumed.average[key]), key
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_decay_reaches_zero() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import lm_eval
 
-from dynamax_lm.harness.plugin.hook import force
-from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+from dynamax_lm.common.commandline import load_lm
+from dynamax_lm.common.outputs import write_text
 
-MODELS = {"mistral": DynamaxMistral, "mamba": DynamaxMamba}
+MODELS = ("mistral", "mamba")
 KEYS = ("flops_saved", "agreement", "layers_used", "consistency")
 
 
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--output_path", type=Path)
     args = parser.parse_args(arguments)
-    force()
     tasks = args.tasks.split(",")
-    model = MODELS[args.model](pretrained="tiny", batch_size=args.batch_size, heads="none")
+    options = {"pretrained": "tiny", "heads": "none"}
+    model = load_lm(f"dynamax-{args.model}", options, batch_size=args.batch_size)
     rows: list[dict[str, Any]] = []
     kinds = (("head", args.heads), ("top_prob", "none"), ("top_prob", args.heads))
     settings = [
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
                 flush=True,
             )
         if args.output_path:
-            args.output_path.write_text(json.dumps(rows, indent=1))
+            write_text(args.output_path, json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ question included, so that what is held out by group was never trained on.
 import argparse
 import hashlib
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dynamax_lm.common.outputs import write_text
 from training.tiny.data import Corpus, Story, load_corpus, normalised
 
 _TURNS = 4  # asked per conversation, so that long ones do not crowd out the rest
@@ -116,11 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     corpus, _ = load_corpus(args.data_dir, args.eval_dir or args.data_dir.parent / "eval")
     made = records(corpus, args.seed, args.most)
-    args.output_path.parent.mkdir(parents=True, exist_ok=True)
-    spare = args.output_path.with_suffix(".new")
-    with spare.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in made)
-    os.replace(spare, args.output_path)
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in made)
+    write_text(args.output_path, "".join(lines))
     print(f"{len(made)} records in {args.output_path}")
 
 

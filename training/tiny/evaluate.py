@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
+from dynamax_lm.common.outputs import write_json
 from training.tiny.data import Corpus, load_corpus, qa_documents, story_documents
 from training.tiny.models import exit_layers, hidden_states, logits_at
 from training.tiny.ssd import CHUNK
@@ -268,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     eval_dir = args.eval_dir or args.data_dir.parent / "eval"
     metrics = evaluate(args.model_path, args.data_dir, eval_dir, args.prompts)
-    args.output_path.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(args.output_path, metrics, indent=1)
 
 
 if __name__ == "__main__":

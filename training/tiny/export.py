@@ -15,6 +15,7 @@ import matplotlib
 import torch
 from transformers import AutoTokenizer
 
+from dynamax_lm.common.outputs import replacing, write_json, write_text
 from training.tiny.card import card
 from training.tiny.evaluate import evaluate
 from training.tiny.models import build
@@ -24,7 +25,7 @@ from training.tiny.train import CHECKPOINT, LOG
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-SHIPPED = Path(__file__).parents[2] / "dynamax_lm" / "models" / "tiny"
+SHIPPED = Path(__file__).parents[2] / "dynamax_lm" / "decoders" / "tiny"
 LOGS = Path(__file__).parent / "logs"
 
 
@@ -65,28 +66,26 @@ def main(arguments: list[str] | None = None) -> None:
     state = torch.load(args.run / CHECKPOINT, weights_only=True)
     name = state["settings"]["model"]
     target: Path = args.output_path or SHIPPED / name
-    fresh = target.with_name(f".{name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    with replacing(target) as fresh:
+        metrics = _write(state, args, fresh)
+    print(json.dumps(metrics, indent=1))
+
+
+def _write(state: dict, args: argparse.Namespace, fresh: Path) -> dict:
+    """The model's folder with its card and losses; returns what was measured of it."""
+    name = state["settings"]["model"]
     write_model(state, args.run, fresh)
     metrics = evaluate(fresh, args.data_dir, args.data_dir.parent / "eval", args.prompts)
     rows = (args.run / LOG).read_text(encoding="utf-8").splitlines()
     kept = "".join(row + "\n" for row in rows if json.loads(row)["step"] <= state["step"])
     LOGS.mkdir(exist_ok=True)
-    (LOGS / f"{name}.jsonl").write_text(kept, encoding="utf-8")
-    (LOGS / f"{name}.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_text(LOGS / f"{name}.jsonl", kept)
+    write_json(LOGS / f"{name}.json", metrics, indent=1)
     draw_losses(LOGS / f"{name}.jsonl", LOGS / f"{name}.png")
     shutil.copy(LOGS / f"{name}.png", fresh / "loss.png")
     (fresh / "README.md").write_text(card(state, metrics), encoding="utf-8")
-
-    old = target.with_name(f".{name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(old)
     (fresh / "model.safetensors").chmod(0o644)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-    print(json.dumps(metrics, indent=1))
+    return metrics
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from dynamax_lm.common.outputs import replacing
 from training.tiny.data import (
     Corpus,
     Encode,
@@ -174,9 +175,8 @@ def _optimizers(model: PreTrainedModel, lr: float) -> list[torch.optim.Optimizer
 
 def save_whole(state: dict, path: Path) -> None:
     """Writes a checkpoint that is there entirely or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def encoder(tokenizer: PreTrainedTokenizerFast) -> Encode:
@@ -195,9 +195,8 @@ def tokenizer_for(output_path: Path, corpus: Corpus, seed: int) -> PreTrainedTok
     if not folder.exists():
         rng = random.Random(seed)
         texts = story_documents(corpus, rng, repeats=2) + qa_documents(corpus, rng)
-        temporary = output_path / "tokenizer.tmp"
-        train_tokenizer(texts).save_pretrained(temporary)
-        os.replace(temporary, folder)
+        with replacing(folder) as partial:
+            train_tokenizer(texts).save_pretrained(partial)
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -1,4 +1,4 @@
-"""The frozen model whose exits are trained: loading, and its hidden states at the asked tokens.
+"""The frozen model whose exits are trained: its hidden states at the asked tokens.
 
 Owns the only forward pass of head training. It does not know heads, labels or losses. Hidden states
 live for one batch.
@@ -6,7 +6,6 @@ live for one batch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,39 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.core.stack import Chunk
 from dynamax_lm.decoders.attention import MistralStack
-from dynamax_lm.decoders.checkpoint import (
-    ATTENTION,
-    MAMBA2,
-    Architecture,
-    check_attention,
-    check_config,
-    resolve_name,
-    unreachable,
-)
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, Architecture
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.heads.train.windows import Batch
-from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
-
-ARCHITECTURES = {one.model: one for one in (ATTENTION, MAMBA2)}
-MODEL_ARGS = (
-    "pretrained",
-    "tokenizer",
-    "dtype",
-    "revision",
-    "subfolder",
-    "trust_remote_code",
-    "attn_implementation",
-    "parallelize",
-    "cache_dir",
-    "token",
-    "use_safetensors",
-)
-"""What ``--model_args`` takes here: what decides the weights; the rest decides how exits run."""
+from dynamax_lm.models.pretrained import load_pretrained, read_model_args
 
 _STACKS = {ATTENTION.name: MistralStack, MAMBA2.name: Mamba2Stack}
 _EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
@@ -55,8 +29,6 @@ _EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
     MAMBA2.name: partial(Mamba2Stack, kernels=TRUSTED),
 }
 """Every operation is transformers' own, to the last bit."""
-
-_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
 @dataclass(frozen=True)
@@ -153,60 +125,4 @@ def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:
     Raises:
         SettingError: a wrong name or value, or a checkpoint that cannot be had or run.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    architecture = ARCHITECTURES[model]
-    given = read_model_args(model_args)
-    refuse_pickled_weights(given)
-    given.pop("use_safetensors", None)
-    check_attention(given.get("attn_implementation"))
-    asked = str(given.pop("pretrained", architecture.default))
-    name = resolve_name(asked, architecture)
-    tokenizer_name = given.pop("tokenizer", None) or name
-    dtype = _dtype(given.pop("dtype", "auto"))
-    if given.pop("parallelize", False):
-        given["device_map"] = "auto"
-    try:
-        config = AutoConfig.from_pretrained(name, **_hub_options(given))
-        check_config(config, architecture)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, **given
-        )
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **_hub_options(given))
-    except SettingError:
-        raise
-    except Exception as error:
-        raise unreachable(asked, error) from error
-    if "device_map" not in given:
-        loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Backbone(loaded, tokenizer, architecture, asked)
-
-
-def read_model_args(text: str) -> dict[str, Any]:
-    """``name=value`` pairs between commas, as on lm-eval's command line.
-
-    Raises:
-        SettingError: a piece that is not such a pair, or a name that decides nothing here.
-    """
-    given: dict[str, Any] = {}
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = piece.partition("=")
-        if not equals or not re.fullmatch(r"\w+", name):
-            raise SettingError(f"--model_args: {piece!r} is not name=value")
-        given[name] = _WORDS.get(value.lower(), value)
-    refuse_unknown(given, MODEL_ARGS)
-    return given
-
-
-def _hub_options(given: dict[str, Any]) -> dict[str, Any]:
-    names = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
-    return {name: given[name] for name in names if name in given}
-
-
-def _dtype(value: Any) -> Any:
-    if value in {None, "auto"}:
-        return "auto"
-    dtype = getattr(torch, str(value).removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise SettingError(f"dtype={value}: give auto, float32, bfloat16 or float16")
-    return dtype
+    return Backbone(*load_pretrained(model, read_model_args(model_args), device))

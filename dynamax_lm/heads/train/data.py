@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jinja2
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
 
 DEFAULT_DATA = "HuggingFaceFW/fineweb-edu"
 """What the paper's classifiers were trained on."""
@@ -179,10 +179,9 @@ class HubSource:
         except SettingError:
             raise
         except Exception as error:  # the hub's libraries raise dozens of kinds
-            first = next((line for line in str(error).splitlines() if line.strip()), "no message")
             raise SettingError(
                 f"--data={self.name}: neither a file or folder here nor to be had from the hub "
-                f"(offline, misspelt, or gated?): {type(error).__name__}: {first.strip()[:200]}; "
+                f"(offline, misspelt, or gated?): {type(error).__name__}: {first_line(error)}; "
                 f"a .txt, a .jsonl or a folder of them needs no network"
             ) from error
 

@@ -7,7 +7,6 @@ once. It does not know heads. Memory holds one batch either way.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dynamax_lm.common.errors import first_line
+from dynamax_lm.common.outputs import replacing
 from dynamax_lm.heads.train.backbone import Backbone, Observation
 from dynamax_lm.heads.train.windows import Batch, Window
 
@@ -73,12 +74,8 @@ class Observer:
 
     def _save(self, window: Window, shown: Tensor) -> None:
         path = self._path(window)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        spare = path.with_suffix(f".{os.getpid()}.new")
         try:
-            save_file({"hidden": shown}, spare)
-            os.replace(spare, path)
+            with replacing(path) as partial:
+                save_file({"hidden": shown}, partial)
         except SafetensorError as error:  # it hides the operating system's error
-            raise OSError(str(error).splitlines()[0]) from error
-        finally:
-            spare.unlink(missing_ok=True)
+            raise OSError(first_line(error)) from error

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
-from dynamax_lm.heads.train.backbone import ARCHITECTURES
 from dynamax_lm.heads.train.data import DEFAULT_DATA
 from dynamax_lm.heads.train.labels import read_label
 from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
+from dynamax_lm.models.pretrained import ARCHITECTURES
 
 _AT_LEAST_ONE = (
     "max_steps",

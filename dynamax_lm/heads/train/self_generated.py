@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import write_text
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.data import Document, LocalSource, Source
 
@@ -130,9 +130,7 @@ def _read(path: Path) -> dict[str, str]:
             continue
         known[row["key"]] = row["answer"]
         kept.append(line + "\n")
-    spare = path.with_name(f".{path.name}.new")
-    spare.write_text("".join(kept), encoding="utf-8")
-    os.replace(spare, path)
+    write_text(path, "".join(kept))
     return known
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.objective import Losses, Objective
 from dynamax_lm.heads.train.windows import Batch, BatchStream
@@ -215,7 +215,7 @@ class Trainer:
         path = self._folder / LOG
         if path.exists():
             kept = [row for row in read_log(path) if row["step"] <= self.step]
-            _write_whole(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -230,15 +230,12 @@ class Trainer:
             "step": self.step,
             "tokens": self.tokens,
         }
-        spare = self._folder / f".{CHECKPOINT}.new"
         with self._writing():
             try:
-                torch.save(state, spare)
-                os.replace(spare, self._folder / CHECKPOINT)
+                with replacing(self._folder / CHECKPOINT) as partial:
+                    torch.save(state, partial)
             except RuntimeError as error:  # torch's writer hides the operating system's error
-                raise OSError(str(error).splitlines()[0]) from error
-            finally:
-                spare.unlink(missing_ok=True)
+                raise OSError(first_line(error)) from error
         self._saved = self.step
 
     def _resume(self) -> None:
@@ -250,7 +247,7 @@ class Trainer:
             saved = state["settings"]
         except Exception as error:  # a cut zip, a foreign file: many kinds
             raise SettingError(
-                f"{path} is no checkpoint of a run: {str(error).splitlines()[0][:120]}; "
+                f"{path} is no checkpoint of a run: {first_line(error, 120)}; "
                 f"remove it to start anew"
             ) from error
         differ = sorted(k for k in saved | self._settings if saved.get(k) != self._settings.get(k))
@@ -297,12 +294,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    spare = path.with_name(f".{path.name}.new")
-    spare.write_bytes(content)
-    os.replace(spare, path)
 
 
 def _groups(objective: Objective, schedule: Schedule) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dynamax_lm.common.errors import one_line
 from dynamax_lm.common.manifest import Digest, Manifest, digest_of, manifest_beside
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Run
@@ -27,7 +28,7 @@ def read_manifests(runs: Sequence[Run], found: Verification) -> dict[Path, Manif
         try:
             manifests[run.path] = Manifest.read(path)
         except (OSError, ValueError) as error:
-            found.refuse(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})")
+            found.refuse(f"{path}: cannot be read ({one_line(error, 120)})")
     return manifests
 
 

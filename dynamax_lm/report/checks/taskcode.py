@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.errors import error_line
 from dynamax_lm.report.runs import Run, Sample
 
 _KNOWN = re.compile(r".*/(?P<package>dynamax_lm|lm_eval)/tasks/(?P<rest>.+\.ya?ml)")
@@ -52,7 +53,7 @@ class TaskCode:
             except NoTaskCodeError:
                 raise
             except Exception as error:  # a task's code may raise anything
-                raise NoTaskCodeError(f"its code fails here ({_short(error)})") from error
+                raise NoTaskCodeError(f"its code fails here ({error_line(error, 120)})") from error
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class TaskCode:
         try:
             chosen[0].apply([instance for group in groups for instance in group])
         except Exception as error:  # a task's code may raise anything
-            raise NoTaskCodeError(f"its filter fails here ({_short(error)})") from error
+            raise NoTaskCodeError(f"its filter fails here ({error_line(error, 120)})") from error
         return [[instance.filtered_resps[name] for instance in group] for group in groups]
 
     def metrics(self, sample: Sample, filtered: Sequence[Any]) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class TaskCode:
             with _quiet():
                 own = self._task.process_results(copy.deepcopy(sample.doc), list(filtered))
         except Exception as error:  # a task's code may raise anything
-            raise NoTaskCodeError(f"its scoring fails here ({_short(error)})") from error
+            raise NoTaskCodeError(f"its scoring fails here ({error_line(error, 120)})") from error
         return dict(plain(own))
 
     def target(self, sample: Sample) -> str:
@@ -141,7 +142,7 @@ class TaskCode:
             with _quiet():
                 return function(copy.deepcopy(sample.doc))
         except Exception as error:  # a task's code may raise anything
-            raise NoTaskCodeError(f"its code fails here ({_short(error)})") from error
+            raise NoTaskCodeError(f"its code fails here ({error_line(error, 120)})") from error
 
 
 def plain(value: Any) -> Any:
@@ -236,7 +237,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]

@@ -230,7 +230,7 @@ def test_a_full_disk_under_the_cache_is_one_line(checkpoints, data, tmp_path, mo
     monkeypatch.setattr("dynamax_lm.heads.train.hidden_state_cache.save_file", full)
     with pytest.raises(SettingError, match=r"No space left on device"):
         module.train(options(checkpoints, data, tmp_path / "out", "--cache"))
-    assert not list((tmp_path / "out").rglob("*.new"))
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 def test_text_that_leaves_nothing_to_calibrate_on_is_refused_before_training(

@@ -1,0 +1,134 @@
+"""A frozen checkpoint of transformers, without lm-eval: model arguments as text, then the weights.
+
+Owns the way from ``--model`` and ``--model_args`` to a model of transformers for the commands that
+evaluate no task (head training, the speed benchmark). It does not know exits or heads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.checkpoint import (
+    ATTENTION,
+    MAMBA2,
+    Architecture,
+    check_attention,
+    check_config,
+    resolve_name,
+    unreachable,
+)
+from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
+
+ARCHITECTURES = {one.model: one for one in (ATTENTION, MAMBA2)}
+MODEL_ARGS = (
+    "pretrained",
+    "tokenizer",
+    "dtype",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+    "attn_implementation",
+    "parallelize",
+    "cache_dir",
+    "token",
+    "use_safetensors",
+)
+"""What ``--model_args`` takes here: what decides the weights; the rest decides how exits run."""
+
+_HUB = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
+_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+class Pretrained(NamedTuple):
+    """A loaded checkpoint.
+
+    Attributes:
+        model: transformers' causal language model.
+        tokenizer: its tokenizer; ``None`` unless asked for.
+        architecture: of the model.
+        name: the hub id or folder, as asked for.
+    """
+
+    model: Any
+    tokenizer: Any
+    architecture: Architecture
+    name: str
+
+
+def load_pretrained(
+    model: str, given: Mapping[str, Any], device: str | None, *, tokenizer: bool = True
+) -> Pretrained:
+    """Load a checkpoint from safetensors.
+
+    Args:
+        model: ``dynamax-mamba`` or ``dynamax-mistral``.
+        given: of :func:`read_model_args`.
+        device: where to put it; ``None`` for a GPU if there is one.
+        tokenizer: whether its tokenizer is needed.
+
+    Raises:
+        SettingError: a wrong name or value, or a checkpoint that cannot be had or run.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    architecture = ARCHITECTURES[model]
+    options = dict(given)
+    refuse_pickled_weights(options)
+    options.pop("use_safetensors", None)
+    check_attention(options.get("attn_implementation"))
+    asked = str(options.pop("pretrained", architecture.default))
+    name = resolve_name(asked, architecture)
+    tokenizer_name = options.pop("tokenizer", None) or name
+    dtype = number_format(options.pop("dtype", "auto"))
+    if options.pop("parallelize", False):
+        options["device_map"] = "auto"
+    hub = {option: options[option] for option in _HUB if option in options}
+    try:
+        config = AutoConfig.from_pretrained(name, **hub)
+        check_config(config, architecture)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, use_safetensors=True, **options
+        )
+        codec = AutoTokenizer.from_pretrained(tokenizer_name, **hub) if tokenizer else None
+    except SettingError:
+        raise
+    except Exception as error:
+        raise unreachable(asked, error) from error
+    if "device_map" not in options:
+        loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Pretrained(loaded, codec, architecture, asked)
+
+
+def read_model_args(text: str, allowed: Collection[str] = MODEL_ARGS) -> dict[str, Any]:
+    """``name=value`` pairs between commas, as on lm-eval's command line.
+
+    Raises:
+        SettingError: a piece that is not such a pair, or a name that decides nothing here.
+    """
+    given: dict[str, Any] = {}
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = piece.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise SettingError(f"--model_args: {piece!r} is not name=value")
+        given[name] = _WORDS.get(value.lower(), value)
+    refuse_unknown(given, allowed)
+    return given
+
+
+def number_format(value: object) -> Any:
+    """``"auto"``, or torch's dtype of that name.
+
+    Raises:
+        SettingError: no floating-point format.
+    """
+    if value in {None, "auto"}:
+        return "auto"
+    dtype = getattr(torch, str(value).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise SettingError(f"dtype={value}: give auto, float32, bfloat16 or float16")
+    return dtype
