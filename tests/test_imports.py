@@ -51,6 +51,7 @@ TABLE: dict[str, Row] = {
     "common.machine": row("", HEAVY - LM_EVAL),
     "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
+    "common.plots": row("common.outputs", HEAVY - {"matplotlib"}),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests", HEAVY),
@@ -76,7 +77,7 @@ TABLE: dict[str, Row] = {
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
     "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
-    "heads": row("common.errors common.outputs", LM_EVAL),
+    "heads": row("common.errors common.outputs common.plots", LM_EVAL),
     # the host: the report knows records, not models; the doors know both
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(

@@ -9,18 +9,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT_GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+    new_figure,
+    save_figure,
+)
+
 Row = Mapping[str, Any]
 
 _COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and marks differ too
-    "top_prob": "#0072B2",
-    "margin": "#56B4E9",
-    "entropy": "#009E73",
-    "saturation": "#999999",
-    "patience": "#F0E442",
-    "linear": "#000000",
-    "ffn": "#CC79A7",
-    "mamba": "#D55E00",
-    "mamba_depth": "#E69F00",
+    "top_prob": BLUE,
+    "margin": SKY,
+    "entropy": GREEN,
+    "saturation": GREY,
+    "patience": YELLOW,
+    "linear": BLACK,
+    "ffn": PURPLE,
+    "mamba": RED,
+    "mamba_depth": ORANGE,
 }
 _OUTSIDE = "#332288"
 """Of measures from outside the package."""
@@ -150,27 +165,17 @@ def _tasks(counts: Mapping[str, int]) -> str:
 
 def draw(results: Row, path: Path) -> None:
     """Agreement against net FLOPs saved, a panel per column, as PNG and SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     columns = results["columns"]
-    figure, panels = pyplot.subplots(
-        1, len(columns), figsize=(5.6 * len(columns), 4.6), sharey=True, squeeze=False
-    )
-    try:
-        for panel, name in zip(panels[0], columns, strict=True):
-            _panel(panel, results, name)
-        panels[0][0].set_ylabel("agreement with full depth (%)")
-        figure.suptitle(results["facts"]["title"], fontsize=11)
-        handles, labels = panels[0][-1].get_legend_handles_labels()
-        figure.tight_layout(rect=(0, 0.17, 1, 1))
-        figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
-        for suffix in (".png", ".svg"):
-            figure.savefig(path.with_suffix(suffix), dpi=110)
-    finally:
-        pyplot.close(figure)
+    figure = new_figure(5.6 * len(columns), 4.6, constrained=False)
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)
+    for panel, name in zip(panels[0], columns, strict=True):
+        _panel(panel, results, name)
+    panels[0][0].set_ylabel("agreement with full depth (%)")
+    figure.suptitle(results["facts"]["title"], fontsize=11)
+    handles, labels = panels[0][-1].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0.17, 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    save_figure(figure, path.with_suffix(""), dpi=110)
 
 
 def _panel(panel: Any, results: Row, column: str) -> None:
@@ -203,8 +208,8 @@ def _panel(panel: Any, results: Row, column: str) -> None:
     panel.plot(
         [ceiling], [100], color="black", marker="*", markersize=13, linestyle="", label="oracle"
     )
-    panel.axhline(95, color="#BBBBBB", linewidth=0.8, zorder=0)
-    panel.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
+    panel.axhline(95, color=LIGHT_GREY, linewidth=0.8, zorder=0)
+    panel.axvline(0, color=LIGHT_GREY, linewidth=0.8, zorder=0)
     widest = max(ceiling, 100 * statics[0]["saved"])
     panel.set_xlim(-0.6 * ceiling - 2, 1.1 * widest)
     panel.set_ylim(79.5, 100.6)

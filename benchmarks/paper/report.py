@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.plots import BLACK, LIGHT_GREY, PURPLE, RED, new_figure, save_figure
+
 Row = Mapping[str, Any]
 
 _OURS = ("layers_used", "flops_saved", "agreement", "consistency")
-_LOOKS = {"linear": ("#000000", "o"), "ffn": ("#CC79A7", "s"), "mamba": ("#D55E00", "^")}
+_LOOKS = {"linear": (BLACK, "o"), "ffn": (PURPLE, "s"), "mamba": (RED, "^")}
 _DASHES = {"propagate": "-", "copy_kv": "--", "freeze": "--", "recompute": ":"}
 
 
@@ -92,43 +94,30 @@ def _number(value: Any, stderr: Any, scale: float, digits: int, unit: str = "") 
 
 def draw(found: Sequence[Row], path: Path) -> None:
     """Agreement against net FLOPs saved, backbones down and tasks across, as PNG and SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     backbones = list(dict.fromkeys(row["backbone"] for row in found))
     tasks = list(dict.fromkeys(row["task"] for row in found))
-    figure, panels = pyplot.subplots(
-        len(backbones),
-        len(tasks),
-        figsize=(3.6 * len(tasks), 0.6 + 3.0 * len(backbones)),
-        sharey=True,
-        squeeze=False,
+    height = 0.6 + 3.0 * len(backbones)
+    figure = new_figure(3.6 * len(tasks), height, constrained=False)
+    panels = figure.subplots(len(backbones), len(tasks), sharey=True, squeeze=False)
+    labels: dict[str, Any] = {}
+    for down, backbone in enumerate(backbones):
+        for across, task in enumerate(tasks):
+            panel = panels[down][across]
+            some = [row for row in found if (row["backbone"], row["task"]) == (backbone, task)]
+            labels |= _panel(panel, some)
+            panel.set_title(f"{backbone}\n{task}", fontsize=8)
+            panel.set_xlabel("answer FLOPs saved, net (%)", fontsize=8)
+        panels[down][0].set_ylabel("agreement (%)", fontsize=8)
+    figure.tight_layout(rect=(0, 0.3 / height, 1, 1))
+    figure.legend(
+        list(labels.values()),
+        list(labels),
+        loc="lower center",
+        ncol=6,
+        fontsize=8,
+        frameon=False,
     )
-    try:
-        labels: dict[str, Any] = {}
-        for down, backbone in enumerate(backbones):
-            for across, task in enumerate(tasks):
-                panel = panels[down][across]
-                some = [row for row in found if (row["backbone"], row["task"]) == (backbone, task)]
-                labels |= _panel(panel, some)
-                panel.set_title(f"{backbone}\n{task}", fontsize=8)
-                panel.set_xlabel("answer FLOPs saved, net (%)", fontsize=8)
-            panels[down][0].set_ylabel("agreement (%)", fontsize=8)
-        figure.tight_layout(rect=(0, 0.3 / (0.6 + 3.0 * len(backbones)), 1, 1))
-        figure.legend(
-            list(labels.values()),
-            list(labels),
-            loc="lower center",
-            ncol=6,
-            fontsize=8,
-            frameon=False,
-        )
-        for suffix in (".png", ".svg"):
-            figure.savefig(path.with_suffix(suffix), dpi=110)
-    finally:
-        pyplot.close(figure)
+    save_figure(figure, path.with_suffix(""), dpi=110)
 
 
 def _panel(panel: Any, some: Sequence[Row]) -> dict[str, Any]:
@@ -147,7 +136,7 @@ def _panel(panel: Any, some: Sequence[Row]) -> dict[str, Any]:
             linestyle=_DASHES[state],
         )
         labels[f"{classifier}, {state}"] = line
-    panel.axvline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
-    panel.axhline(95, color="#BBBBBB", linewidth=0.8, zorder=0)
+    panel.axvline(0, color=LIGHT_GREY, linewidth=0.8, zorder=0)
+    panel.axhline(95, color=LIGHT_GREY, linewidth=0.8, zorder=0)
     panel.tick_params(labelsize=7)
     return labels

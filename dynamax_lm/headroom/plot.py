@@ -1,7 +1,6 @@
 """A headroom report as one picture: agreement by layer, ceilings by task, labels by k.
 
-Owns the drawing. Colours are Okabe and Ito's, which all kinds of colour vision tell apart, and no
-line relies on its colour alone.
+Owns the drawing; no line relies on its colour alone.
 """
 
 from __future__ import annotations
@@ -10,15 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamax_lm.common.outputs import replacing
+from dynamax_lm.common.plots import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DARK_GREY,
+    GREEN,
+    GREY,
+    ORANGE,
+    new_figure,
+    save_figure,
+)
 from dynamax_lm.headroom.measure import KS, Ceiling, Headroom
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_COLOURS = (*CYCLE, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_POOL = "#000000"
+_POOL = BLACK
 
 
 def draw(found: Sequence[Headroom], title: str, layers: int, stem: Path) -> list[Path]:
@@ -30,21 +39,13 @@ def draw(found: Sequence[Headroom], title: str, layers: int, stem: Path) -> list
         layers: L, full depth.
         stem: the files' path without an ending.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    figure = new_figure(15, 4.6)
     by_layer, ceilings, labels = figure.subplots(1, 3)
     _agreement(by_layer, found, layers)
     _bars(ceilings, found)
     _labels(labels, found[-1])
     figure.suptitle(f"Headroom of {title}: untrained exits, exact states")
-    written = []
-    for ending in (".png", ".svg"):
-        path = stem.with_name(stem.name + ending)
-        with replacing(path) as partial:
-            figure.savefig(partial, dpi=150, format=ending.removeprefix("."))
-        written.append(path)
-    return written
+    return save_figure(figure, stem, dpi=150)
 
 
 def _agreement(axes: Axes, found: Sequence[Headroom], layers: int) -> None:
@@ -71,7 +72,7 @@ def _agreement(axes: Axes, found: Sequence[Headroom], layers: int) -> None:
         label=pool.name if len(found) > 1 else _short(pool.name),
     )
     depth = pool.free.layers_used.value
-    axes.axvline(depth, color="#555555", linestyle=":", label=f"oracle: {depth:.1f} of {layers}")
+    axes.axvline(depth, color=DARK_GREY, linestyle=":", label=f"oracle: {depth:.1f} of {layers}")
     axes.set(xlabel="exit after layer", ylabel="tokens equal to full depth's, %", ylim=(0, 100))
     axes.set_title("Agreement by layer")
     axes.legend(fontsize=7, frameon=False)
@@ -80,9 +81,9 @@ def _agreement(axes: Axes, found: Sequence[Headroom], layers: int) -> None:
 
 def _bars(axes: Axes, found: Sequence[Headroom]) -> None:
     kinds = [
-        ("free checks, all exits", [one.free for one in found], "#0072B2", ""),
-        ("vocabulary checks, best exits", [one.checked for one in found], "#E69F00", "//"),
-        ("vocabulary checks, default exits", [one.default for one in found], "#009E73", ".."),
+        ("free checks, all exits", [one.free for one in found], BLUE, ""),
+        ("vocabulary checks, best exits", [one.checked for one in found], ORANGE, "//"),
+        ("vocabulary checks, default exits", [one.default for one in found], GREEN, ".."),
     ]
     for offset, (name, ceilings, colour, hatch) in enumerate(kinds):
         axes.barh(
@@ -119,7 +120,7 @@ def _labels(axes: Axes, pool: Headroom) -> None:
             markersize=4,
             label="strict (k = 1)" if k == 1 else f"top {k}",
         )
-    axes.axhspan(10, 90, color="#999999", alpha=0.12, linewidth=0, label="rarer label over 10 %")
+    axes.axhspan(10, 90, color=GREY, alpha=0.12, linewidth=0, label="rarer label over 10 %")
     axes.set(xlabel="exit after layer", ylabel="positive labels, % of tokens", ylim=(0, 100))
     axes.set_title("Balance of labels")
     axes.legend(fontsize=7, frameon=False)

@@ -15,12 +15,12 @@ import jinja2
 
 from dynamax_lm import __version__
 from dynamax_lm.common.intervals import LEVEL
+from dynamax_lm.common.plots import shades
 from dynamax_lm.report import tables
 from dynamax_lm.report.cells import NOTHING, date_of
 from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
-from dynamax_lm.report.palette import shades
 from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.tokens import TokenPage
 

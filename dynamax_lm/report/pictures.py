@@ -1,60 +1,57 @@
 """The report's pictures, as PNG and SVG.
 
-Owns what is drawn and how it stays readable: a colour-blind safe palette (Okabe and Ito's; cividis
-where order matters), markers that differ as well, dark outlines for print. It compares nothing.
+Owns what is drawn, and that markers and hatches differ where colours do. It compares nothing.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from dynamax_lm.common.plots import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DARK_GREY,
+    DASHED,
+    GREEN,
+    LIGHT_GREY,
+    ORANGE,
+    PALE_GREY,
+    PURPLE,
+    RED,
+    SKY,
+    encode,
+    new_figure,
+    shades,
+)
 from dynamax_lm.report.labels import label_points, measure_of, told_apart
-from dynamax_lm.report.palette import shades
 from dynamax_lm.report.reliability import Curve
 from dynamax_lm.report.rows import Kind, Row
 
-_BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _RED, _YELLOW = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-)
-_DYNAMIC = (
-    (_BLUE, "o"),
-    (_RED, "^"),
-    (_GREEN, "v"),
-    (_PURPLE, "D"),
-    (_SKY, "P"),
-    (_ORANGE, "X"),
-)
+_DYNAMIC = tuple(zip(CYCLE, ("o", "^", "v", "D", "P", "X"), strict=True))
 _LEDGER = (
-    ("layers", "layers run", _BLUE, ""),
-    ("checks", "exit checks", _ORANGE, "///"),
-    ("projection", "final projection", _SKY, ""),
-    ("propagation", "skipped state", _GREEN, "..."),
-    ("recomputation", "recomputation", _PURPLE, "xx"),
-    ("verification", "verification", _RED, "\\\\"),
+    ("layers", "layers run", BLUE, ""),
+    ("checks", "exit checks", ORANGE, "///"),
+    ("projection", "final projection", SKY, ""),
+    ("propagation", "skipped state", GREEN, "..."),
+    ("recomputation", "recomputation", PURPLE, "xx"),
+    ("verification", "verification", RED, "\\\\"),
 )
 _STYLES: dict[Kind, tuple[str, str, str]] = {
-    "static": ("#555555", "s", "always one depth"),
-    "oracle": ("#000000", "*", "oracle (ceiling)"),
-    "lossless": (_SKY, "h", "lossless"),
-    "full": ("#000000", "|", "full depth"),
+    "static": (DARK_GREY, "s", "always one depth"),
+    "oracle": (BLACK, "*", "oracle (ceiling)"),
+    "lossless": (SKY, "h", "lossless"),
+    "full": (BLACK, "|", "full depth"),
 }
 _MOST_BARS = 40
+_DPI = 110
 _LEGEND_WIDTH = 100
 """Letters that a legend has room for, side by side."""
 
@@ -88,14 +85,14 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
     drawn = [row for row in arena if row.flops_saved is not None]
     if not drawn:
         return None
-    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    figure = new_figure(7.2, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
     full = next((row.full_depth.mean for row in drawn if row.full_depth), None)
     for axes, level in ((upper, full), (lower, 1.0)):
         if level is not None:
-            axes.axhline(level, color="#555555", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
-        axes.axvline(0, color="#BBBBBB", linewidth=1, zorder=0)
-        axes.grid(color="#EEEEEE")
+            axes.axhline(level, color=DARK_GREY, linestyle=DASHED, linewidth=1, zorder=0)
+        axes.axvline(0, color=LIGHT_GREY, linewidth=1, zorder=0)
+        axes.grid(color=PALE_GREY)
         axes.margins(0.08, 0.12)  # room for the labels of the outermost points
     for label, rows, colour, marker in _series(drawn):
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
@@ -244,9 +241,9 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     curves = [curve for curve in curves if curve.bins][: len(_DYNAMIC)]
     if not curves:
         return None
-    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    figure = new_figure(6.2, 5.6)
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#555555", linestyle=(0, (4, 3)), linewidth=1)
+    axes.plot([0, 1], [0, 1], color=DARK_GREY, linestyle=DASHED, linewidth=1)
     for curve, (colour, marker) in zip(curves, _DYNAMIC, strict=False):
         x = [one.confidence for one in curve.bins]
         y = [one.agreement for one in curve.bins]
@@ -271,7 +268,7 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
         )
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.05)
-    axes.grid(color="#EEEEEE")
+    axes.grid(color=PALE_GREY)
     axes.set_xlabel("confidence at the exit, mean of its bin")
     axes.set_ylabel("agreement with full depth")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -313,7 +310,7 @@ def _before(item: str, totals: Any) -> float:
 
 
 def _bar_figure(bars: int) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(8.4, 1.6 + 0.36 * bars), layout="constrained")
+    figure = new_figure(8.4, 1.6 + 0.36 * bars)
     return figure, figure.subplots()
 
 
@@ -333,8 +330,8 @@ def _picture(name: str, title: str, description: str, figure: Figure) -> Picture
         name=name,
         title=title,
         description=description,
-        png=_compact(_saved(figure, FigureCanvasAgg, "png", dpi=110)),
-        svg=_saved(figure, FigureCanvasSVG, "svg", metadata={"Date": None}).decode(),
+        png=_compact(encode(figure, "png", _DPI)),
+        svg=encode(figure, "svg", _DPI).decode(),
     )
 
 
@@ -343,12 +340,4 @@ def _compact(png: bytes) -> bytes:
     out = io.BytesIO()
     whole = Image.open(io.BytesIO(png)).convert("RGB")
     whole.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(out, "png", optimize=True)
-    return out.getvalue()
-
-
-def _saved(figure: Figure, canvas: Callable[[Figure], Any], kind: str, **options: Any) -> bytes:
-    canvas(figure)
-    out = io.BytesIO()
-    with rc_context({"svg.hashsalt": "dynamax_lm"}):  # the same names inside, every time
-        figure.savefig(out, format=kind, **options)
     return out.getvalue()

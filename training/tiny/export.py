@@ -11,19 +11,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from transformers import AutoTokenizer
 
 from dynamax_lm.common.outputs import replacing, write_json, write_text
+from dynamax_lm.common.plots import new_figure, save_figure
 from training.tiny.card import card
 from training.tiny.evaluate import evaluate
 from training.tiny.models import build
 from training.tiny.tokenizer import MAX_LENGTH
 from training.tiny.train import CHECKPOINT, LOG
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 SHIPPED = Path(__file__).parents[2] / "dynamax_lm" / "decoders" / "tiny"
 LOGS = Path(__file__).parent / "logs"
@@ -42,7 +39,8 @@ def write_model(state: dict[str, Any], run: Path, folder: Path) -> None:
 def draw_losses(log: Path, picture: Path) -> None:
     """Draws each layer's cross-entropy over the run."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure = new_figure(7, 4, constrained=False)
+    axes = figure.subplots()
     for layer in sorted({name for row in rows for name in row["loss"]}, key=int):
         points = [(r["tokens"] / 1e6, r["loss"][layer]) for r in rows if layer in r["loss"]]
         axes.plot(*zip(*points, strict=True), label=f"after layer {layer}", linewidth=0.8)
@@ -50,8 +48,7 @@ def draw_losses(log: Path, picture: Path) -> None:
     axes.set_ylim(top=4.5)
     axes.legend()
     figure.tight_layout()
-    figure.savefig(picture, dpi=80)
-    pyplot.close(figure)
+    save_figure(figure, picture.with_suffix(""), dpi=80, kinds=("png",))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from dynamax_lm.common.plots import new_figure, save_figure
 from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.train.evaluate import ExitReport, PolicyReport
 
@@ -145,9 +146,7 @@ def write_card(
 
 def draw_loss(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw both losses per exit over the steps of a log."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = new_figure(8, 3.2)
     titles = {"divergence": "translators: KL, nats", "cross_entropy": "classifiers: cross-entropy"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for layer in log[0][key] if log else ():
@@ -157,14 +156,12 @@ def draw_loss(log: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if log:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    save_figure(figure, path.with_suffix(""), dpi=100, kinds=("png",))
 
 
 def draw_reliability(config: HeadsConfig, path: Path) -> None:
     """Draw how often the label held against the confidence, per exit."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    figure = new_figure(4.2, 4)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
     for layer in config.exit_layers:
@@ -174,4 +171,4 @@ def draw_reliability(config: HeadsConfig, path: Path) -> None:
     axes.set(xlabel="mean confidence", ylabel="label holds", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    save_figure(figure, path.with_suffix(""), dpi=100, kinds=("png",))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
-from dynamax_lm.heads.train.__main__ import train as module
+from dynamax_lm.heads.train import __main__ as module
 from dynamax_lm.heads.train.options import read_options
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Stopped, Trainer, read_log
 from tests.checkpoints import save_checkpoint
