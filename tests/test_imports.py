@@ -54,8 +54,9 @@ TABLE: dict[str, Row] = {
     "common.plots": row("common.outputs", HEAVY - {"matplotlib"}),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
-    "common.certificate": row("common.errors common.risk_tests", HEAVY),
     "common.extensions": row("common.errors", HEAVY),
+    "common.validation": row("common.errors", HEAVY),
+    "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
     "common.tracefile": row("common.errors common.outputs core.trace", HEAVY),
     "common.commandline": row("common.errors harness.plugin models.lm decoders.checkpoint"),
     # early exit: torch only, and nothing else of ours
@@ -77,7 +78,7 @@ TABLE: dict[str, Row] = {
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
     "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
-    "heads": row("common.errors common.outputs common.plots", LM_EVAL),
+    "heads": row("common.errors common.outputs common.plots common.validation", LM_EVAL),
     # the host: the report knows records, not models; the doors know both
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(

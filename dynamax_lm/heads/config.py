@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.validation import (
+    NOT_EMPTY,
+    Count,
+    check_fields,
+    one_of,
+    read_fields,
+    wrong_field,
+)
 
 SCHEMA = 1
 """Version of the fields below."""
@@ -23,6 +30,8 @@ CLASSIFIERS = ("none", "linear", "ffn", "mamba", "mamba_depth")
 TRANSLATORS = ("identity", "low_rank", "affine")
 ARCHITECTURES = ("attention", "mamba2")
 LABELS = ("top1", "top_k")
+
+_SUBJECT = "heads config"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +75,23 @@ class HeadsConfig:
     """
 
     backbone: str
-    architecture: str
-    n_layers: int
-    width: int
-    vocabulary: int
+    architecture: Annotated[str, one_of(*ARCHITECTURES)]
+    n_layers: Count
+    width: Count
+    vocabulary: Count
     fingerprint: str
-    exit_layers: tuple[int, ...]
-    classifier: str
-    classifier_width: int
+    exit_layers: Annotated[tuple[int, ...], NOT_EMPTY]
+    classifier: Annotated[str, one_of(*CLASSIFIERS)]
+    classifier_width: Count
     ffn_width: int = 0
     state_size: int = 16
     head_dim: int = 8
     expand: int = 2
     conv_kernel: int = 4
-    translator: str = "identity"
+    translator: Annotated[str, one_of(*TRANSLATORS)] = "identity"
     translator_rank: int = 0
-    label: str = "top1"
-    label_k: int = 1
+    label: Annotated[str, one_of(*LABELS)] = "top1"
+    label_k: Count = 1
     loss: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -93,35 +102,17 @@ class HeadsConfig:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        self._check_types()
-        object.__setattr__(self, "exit_layers", tuple(self.exit_layers))
-        object.__setattr__(self, "reliability", tuple(self.reliability))
         if self.schema != SCHEMA:
             raise _bad("schema", self.schema, f"this version reads schema {SCHEMA}")
-        _choose("architecture", self.architecture, ARCHITECTURES)
-        _choose("classifier", self.classifier, CLASSIFIERS)
-        _choose("translator", self.translator, TRANSLATORS)
-        _choose("label", self.label, LABELS)
-        for name in ("n_layers", "width", "vocabulary", "classifier_width", "label_k"):
-            if getattr(self, name) < 1:
-                raise _bad(name, getattr(self, name), "at least 1")
+        check_fields(self, _SUBJECT)
         self._check_exits()
         self._check_sizes()
         self._check_calibration()
 
-    def _check_types(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            kind = _KINDS[str(one.type)]
-            wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-            if wrong:
-                raise _bad(one.name, value, f"{_KIND_NAMES[str(one.type)]} expected")
-
     def _check_exits(self) -> None:
         exits = self.exit_layers
-        whole = all(isinstance(e, int) and not isinstance(e, bool) for e in exits)
-        if not exits or not whole or list(exits) != sorted(set(exits)):
-            raise _bad("exit_layers", list(exits), "ascending layers, each once, at least one")
+        if list(exits) != sorted(set(exits)):
+            raise _bad("exit_layers", list(exits), "ascending layers, each once")
         if exits[0] < 1 or exits[-1] >= self.n_layers:
             raise _bad("exit_layers", list(exits), f"exits lie in 1..{self.n_layers - 1}")
 
@@ -149,12 +140,8 @@ class HeadsConfig:
         for layer, pair in self.calibration.items():
             if layer not in known:
                 raise _bad("calibration", layer, f"no exit of these heads: {list(known)}")
-            if not isinstance(pair, Mapping) or set(pair) != {"scale", "bias"}:
+            if set(pair) != {"scale", "bias"}:
                 raise _bad("calibration", pair, 'each exit has {"scale": a, "bias": b}')
-            for name, value in pair.items():
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                if not number or not math.isfinite(value):
-                    raise _bad(f"calibration {layer} {name}", value, "a finite number expected")
             if pair["scale"] <= 0:
                 why = "above 0, or a surer classifier would count as less sure"
                 raise _bad(f"calibration {layer} scale", pair["scale"], why)
@@ -192,46 +179,8 @@ class HeadsConfig:
             given = json.loads(text)
         except ValueError as error:
             raise SettingError(f"heads config.json is not JSON: {error}") from error
-        if not isinstance(given, dict):
-            raise SettingError("heads config.json holds no JSON object")
-        names = [one.name for one in fields(cls)]
-        if missing := [name for name in names if name not in given]:
-            raise SettingError(f"heads config.json lacks {', '.join(missing)}")
-        if extra := sorted(set(given) - set(names)):
-            raise SettingError(
-                f"heads config.json has unknown fields {', '.join(extra)}; "
-                f"a newer version may have written it"
-            )
-        for name in ("exit_layers", "reliability"):
-            if isinstance(given[name], list):
-                given[name] = tuple(given[name])
-        return cls(**given)
-
-
-_KINDS: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "tuple[int, ...]": tuple,
-    "Mapping[str, Any]": Mapping,
-    "Mapping[str, Mapping[str, float]]": Mapping,
-    "tuple[Mapping[str, Any], ...]": tuple,
-    "Mapping[str, Any] | None": (Mapping, type(None)),
-}
-_KIND_NAMES = {
-    "str": "text",
-    "int": "a whole number",
-    "tuple[int, ...]": "a list of layers",
-    "Mapping[str, Any]": "an object",
-    "Mapping[str, Mapping[str, float]]": "an object",
-    "tuple[Mapping[str, Any], ...]": "a list of rows",
-    "Mapping[str, Any] | None": "an object or null",
-}
+        return cls(**read_fields(cls, given, f"{_SUBJECT}.json"))
 
 
 def _bad(name: str, value: object, why: str) -> SettingError:
-    return SettingError(f"heads config {name}={' '.join(repr(value).split())[:80]}: {why}")
-
-
-def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise _bad(name, value, f"choose one of {', '.join(allowed)}")
+    return wrong_field(_SUBJECT, name, value, why)

@@ -12,19 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dynamax_lm.common.certificate.outcomes import CertifiedTask, GridPoint
-from dynamax_lm.common.certificate.records import (
-    CertificateError,
-    Record,
-    as_tuple,
-    check,
-    check_share,
-    check_texts,
-    whole,
-)
+from dynamax_lm.common.certificate.records import CertificateError, Record, check
 from dynamax_lm.common.certificate.setup import Setting, TaskSetup, difference
+from dynamax_lm.common.validation import NOT_EMPTY, Natural, OpenShare, Share
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,26 +50,19 @@ class Certificate(Record):
 
     schema: int = SCHEMA
     metric: str
-    risk: float
-    delta: float
-    threshold: float | None
-    grid: tuple[GridPoint, ...]
-    seed: int
-    tasks: tuple[CertifiedTask, ...]
+    risk: OpenShare
+    delta: OpenShare
+    threshold: Share | None
+    grid: Annotated[tuple[GridPoint, ...], NOT_EMPTY]
+    seed: Natural
+    tasks: Annotated[tuple[CertifiedTask, ...], NOT_EMPTY]
     setting: Setting
     date: str
     version: str
 
     def __post_init__(self) -> None:
         _check_schema(self.schema)
-        check_texts(self, "metric", "date", "version")
-        check_share("risk", self.risk)
-        check_share("delta", self.delta)
-        check(whole(self.seed, 0), "seed", self.seed, "not a whole number")
-        check(self.grid != (), "grid", [], "no threshold was tested")
-        check(self.tasks != (), "tasks", [], "no task")
-        if self.threshold is not None:
-            check_share("threshold", self.threshold, closed=True)
+        super().__post_init__()
         self._check_grid()
         self._check_outcomes()
 
@@ -134,15 +120,6 @@ class Certificate(Record):
         check(seal == _seal(fields), _SEAL, seal, "a field was changed after it was made")
         return certificate
 
-    @classmethod
-    def read(cls, name: str, value: Any) -> Any:
-        """One field's value from JSON."""
-        if name == "grid":
-            return tuple(GridPoint.from_json(one) for one in as_tuple(name, value))
-        if name == "tasks":
-            return tuple(CertifiedTask.from_json(one) for one in as_tuple(name, value))
-        return Setting.from_json(value) if name == "setting" else value
-
     def dumps(self) -> str:
         """Strict JSON text."""
         return json.dumps(self.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -169,7 +146,7 @@ def _seal(plain: Mapping[str, Any]) -> str:
 def _check_schema(schema: object) -> None:
     if schema == SCHEMA:
         return
-    if whole(schema) and int(schema) < SCHEMA:  # type: ignore[call-overload]
+    if isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema < SCHEMA:
         why = f"made by an older version (schema {schema}), which tested less; certify again"
         raise CertificateError(f"certificate: {why}")
     check(False, "schema", schema, f"this version reads schema {SCHEMA}")

@@ -11,28 +11,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynamax_lm.common.certificate.losses import LossKind, loss_kind
-from dynamax_lm.common.certificate.records import (
-    CertificateError,
-    Record,
-    as_tuple,
-    check,
-    check_share,
-    check_texts,
-    check_texts_or_none,
-    finite,
-    whole,
-)
+from dynamax_lm.common.certificate.records import CertificateError, Record, check
 from dynamax_lm.common.certificate.setup import TaskSetup
+from dynamax_lm.common.validation import NOT_EMPTY, Count, Share, matching, within
 
 Values: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = NDArray[np.int64]
@@ -122,25 +113,19 @@ class CertifiedTask(Record):
     """
 
     setup: TaskSetup
-    documents: int
-    digest: str
+    documents: Count
+    digest: Annotated[str, matching("[0-9a-f]{64}", "a SHA-256")]
     data: str | None
-    units: int
+    units: Count
     grouped_by: str
     unit_of: str
     loss: str
     method: str
-    values: tuple[float, ...]
+    values: Annotated[tuple[float, ...], NOT_EMPTY]
 
     def __post_init__(self) -> None:
-        check(whole(self.documents), "documents", self.documents, "not a count")
-        check(whole(self.units), "units", self.units, "not a count")
-        told = isinstance(self.digest, str) and re.fullmatch(r"[0-9a-f]{64}", self.digest)
-        check(bool(told), "digest", self.digest, "not a SHA-256")
-        check_texts_or_none(self, "data")
-        check_texts(self, "grouped_by", "unit_of", "loss", "method")
+        super().__post_init__()
         values = self.values
-        check(values != () and all(map(finite, values)), "values", values, "not numbers")
         rising = all(np.diff(np.array(values, dtype=np.float64)) > 0)
         check(rising, "values", values, "do not rise")
         seen = np.unique(self.unit_numbers())
@@ -148,13 +133,6 @@ class CertifiedTask(Record):
         check(whole_range, "units", self.units, f"its documents form {seen.size}")
         least = LEAST_UNITS
         check(self.units >= least, "units", self.units, f"no fewer than {least} are taken")
-
-    @classmethod
-    def read(cls, name: str, value: Any) -> Any:
-        """One field's value from JSON."""
-        if name == "values":
-            return as_tuple(name, value)
-        return TaskSetup.from_json(value) if name == "setup" else value
 
     def unit_numbers(self) -> Numbers:
         """(N,), the number of each document's unit."""
@@ -194,18 +172,10 @@ class TaskOutcome(Record):
     """
 
     task: str
-    mean_loss: float
-    p_value: float
-    flops_saved: float
+    mean_loss: Annotated[float, within(-1, 1)]
+    p_value: Share
+    flops_saved: Annotated[float, within(-math.inf, 1)]
     losses: str
-
-    def __post_init__(self) -> None:
-        check_texts(self, "task", "losses")
-        for name in ("mean_loss", "p_value", "flops_saved"):
-            check(finite(getattr(self, name)), name, getattr(self, name), "not a finite number")
-        check(-1 <= self.mean_loss <= 1, "mean_loss", self.mean_loss, "outside [-1, 1]")
-        check(0 <= self.p_value <= 1, "p_value", self.p_value, "outside [0, 1]")
-        check(self.flops_saved <= 1, "flops_saved", self.flops_saved, "above 1")
 
     def of_units(self, task: CertifiedTask) -> Values:
         """(U,), the loss of each unit, in the order in which the test looked at them."""
@@ -240,21 +210,10 @@ class GridPoint(Record):
         outcomes: one a task.
     """
 
-    threshold: float
-    outcomes: tuple[TaskOutcome, ...]
-
-    def __post_init__(self) -> None:
-        check_share("threshold", self.threshold, closed=True)
-        check(self.outcomes != (), "outcomes", [], "no task")
+    threshold: Share
+    outcomes: Annotated[tuple[TaskOutcome, ...], NOT_EMPTY]
 
     @property
     def p_value(self) -> float:
         """Of the hypothesis that *some* task's risk exceeds the asked one: the largest of all."""
         return max(outcome.p_value for outcome in self.outcomes)
-
-    @classmethod
-    def read(cls, name: str, value: Any) -> Any:
-        """One field's value from JSON."""
-        if name != "outcomes":
-            return value
-        return tuple(TaskOutcome.from_json(one) for one in as_tuple(name, value))

@@ -8,17 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from dynamax_lm.common.certificate.records import (
-    Record,
-    as_tuple,
-    check,
-    check_digests,
-    check_texts,
-    check_texts_or_none,
-    whole,
-)
+from dynamax_lm.common.certificate.records import Record
+from dynamax_lm.common.errors import one_line
+from dynamax_lm.common.validation import NOT_EMPTY, Count, Natural
 
 _TOLD_APART = ("arguments", "rendering", "metrics")
 """Mappings whose entries are compared one by one, so that a reason names the one that differs."""
@@ -46,22 +40,10 @@ class Setting(Record):
     weights: str
     arguments: Mapping[str, str]
     dtype: str
-    exit_layers: tuple[int, ...]
+    exit_layers: Annotated[tuple[Count, ...], NOT_EMPTY]
     confidence: str
     skipped_state: str
     heads: str | None
-
-    def __post_init__(self) -> None:
-        check_texts(self, "model", "pretrained", "weights", "dtype", "confidence", "skipped_state")
-        check_texts_or_none(self, "heads")
-        check_digests("arguments", self.arguments)
-        layers = self.exit_layers
-        check(layers != () and all(map(whole, layers)), "exit_layers", layers, "no layers")
-
-    @classmethod
-    def read(cls, name: str, value: Any) -> Any:
-        """One field's value from JSON."""
-        return as_tuple(name, value) if name == "exit_layers" else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +73,9 @@ class TaskSetup(Record):
     name: str
     version: str
     output_type: str
-    num_fewshot: int
+    num_fewshot: Natural
     generation_kwargs: Mapping[str, Any] | None
-    repeats: int
+    repeats: Count
     apply_chat_template: bool
     fewshot_as_multiturn: bool
     chat_template: str | None
@@ -101,25 +83,6 @@ class TaskSetup(Record):
     rendering: Mapping[str, str]
     metrics: Mapping[str, bool | None]
     cached: bool = False
-
-    def __post_init__(self) -> None:
-        check_texts(self, "name", "version", "output_type")
-        check_texts_or_none(self, "chat_template", "system_instruction")
-        check(whole(self.num_fewshot, 0), "num_fewshot", self.num_fewshot, "not a count")
-        check(whole(self.repeats, 1), "repeats", self.repeats, "not a count")
-        options = self.generation_kwargs
-        known = options is None or isinstance(options, Mapping)
-        check(known, "generation_kwargs", options, "not a JSON object")
-        for name in ("apply_chat_template", "fewshot_as_multiturn", "cached"):
-            value = getattr(self, name)
-            check(isinstance(value, bool), name, value, "not true or false")
-        check_digests("rendering", self.rendering)
-        metrics = self.metrics
-        known = isinstance(metrics, Mapping) and all(
-            isinstance(name, str) and (higher is None or isinstance(higher, bool))
-            for name, higher in metrics.items()
-        )
-        check(known, "metrics", metrics, "not an object of true, false and null")
 
 
 def difference(certified: Record, here: Record) -> str | None:
@@ -157,5 +120,5 @@ def _short(value: Any) -> str:
     if value is None:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split()) if isinstance(value, str) else text
+    text = one_line(text) if isinstance(value, str) else text
     return text if len(text) <= 100 else text[:97] + "..."

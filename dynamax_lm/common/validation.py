@@ -1,0 +1,216 @@
+"""Strict records: what a dataclass says of its fields, held against values that come from anywhere.
+
+Owns the reading of annotations (types, and the ranges that `Annotated` adds) and the one line that
+refuses a value: its field, the value, and what is expected there. It does not know what a record
+means; what several fields say together is checked by the record itself.
+
+pydantic would read the same annotations. It is not used: nothing that this package depends on
+needs it for evaluation, it tells of every fault at length, and what a certificate and heads mostly
+check are relations between fields, which would be code of ours all the same.
+
+Example:
+    >>> @dataclass(frozen=True)
+    ... class Point:
+    ...     share: Annotated[float, within(0, 1)]
+    ...     names: Annotated[tuple[str, ...], NOT_EMPTY]
+    ...     def __post_init__(self) -> None:
+    ...         check_fields(self, "point")
+    >>> Point(share=2.0, names=("a",))
+    SettingError: point share=2.0: a number in [0, 1] expected
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from dynamax_lm.common.errors import SettingError, one_line
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_SHOWN = 80
+
+
+class Limit(NamedTuple):
+    """What `Annotated` adds to a type.
+
+    Attributes:
+        holds: whether a value of the type may stand there.
+        words: the same as the end of "a number".
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def within(low: float, high: float = math.inf, *, ends: bool = True) -> Limit:
+    """A range of numbers, with its ends or without them."""
+    if high == math.inf:
+        return Limit(lambda value: value >= low, f" of at least {low:g}")
+    if ends:
+        return Limit(lambda value: low <= value <= high, f" in [{low:g}, {high:g}]")
+    return Limit(lambda value: low < value < high, f" in ({low:g}, {high:g})")
+
+
+def one_of(*names: str) -> Limit:
+    """One of a few texts."""
+    return Limit(names.__contains__, f": {', '.join(names)}")
+
+
+def matching(pattern: str, words: str) -> Limit:
+    """A text that a regular expression matches as a whole."""
+    return Limit(lambda value: re.fullmatch(pattern, value) is not None, f": {words}")
+
+
+NOT_EMPTY = Limit(lambda value: len(value) > 0, ", at least one")
+Count = Annotated[int, within(1)]
+Natural = Annotated[int, within(0)]
+Share = Annotated[float, within(0, 1)]
+OpenShare = Annotated[float, within(0, 1, ends=False)]
+
+
+def check_fields(
+    record: DataclassInstance, subject: str, error: type[SettingError] = SettingError
+) -> None:
+    """Refuse the first field whose value is not what its annotation says.
+
+    Raises:
+        SettingError: of the class ``error``.
+    """
+    for name, kind in _kinds(type(record)).items():
+        value = getattr(record, name)
+        if not _fits(kind, value):
+            raise wrong_field(subject, name, value, f"{_words(kind)} expected", error)
+
+
+def read_fields(
+    cls: type[DataclassInstance],
+    data: object,
+    subject: str,
+    error: type[SettingError] = SettingError,
+) -> dict[str, Any]:
+    """A record's arguments from JSON values: lists as tuples, objects as the records they are.
+
+    Args:
+        cls: the record's class; classes of records inside it read themselves by ``from_json``.
+        data: of JSON.
+        subject: what the line names.
+        error: the class of error.
+
+    Raises:
+        SettingError: no object, or one that lacks a field or has an unknown one.
+    """
+    if not isinstance(data, Mapping):
+        raise error(f"{subject}: no JSON object")
+    kinds = _kinds(cls)
+    if lacks := [name for name in kinds if name not in data]:
+        raise error(f"{subject} lacks {_listed(lacks)}; write it again")
+    if strange := sorted(set(map(str, data)) - set(kinds)):
+        raise error(
+            f"{subject} has unknown fields {_listed(strange)}; a newer version may have written it"
+        )
+    return {name: _read(kind, data[name]) for name, kind in kinds.items()}
+
+
+def wrong_field(
+    subject: str,
+    name: str,
+    value: object,
+    why: str,
+    error: type[SettingError] = SettingError,
+) -> SettingError:
+    """One line for a value that cannot stand where it stands."""
+    return error(f"{subject} {name}={one_line(repr(value), _SHOWN)}: {why}")
+
+
+def plain(value: Any) -> Any:
+    """JSON values of a record, and of whatever it holds."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@cache
+def _kinds(cls: type[DataclassInstance]) -> dict[str, Any]:
+    """What each field is, in order."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {one.name: hints[one.name] for one in fields(cls)}
+
+
+def _fits(kind: Any, value: object) -> bool:
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _fits(inside[0], value) and all(limit.holds(value) for limit in inside[1:])
+    if origin in (Union, UnionType):
+        return any(_fits(one, value) for one in inside)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(inside[0], one) for one in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(inside[0], name) and _fits(inside[1], one) for name, one in value.items()
+        )
+    if kind is float:
+        return _is_finite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether this is a finite number; no bool."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+
+
+def _read(kind: Any, value: Any) -> Any:
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _read(inside[0], value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(inside[0], one) for one in value)
+    reader = getattr(kind, "from_json", None)  # of a record inside this one
+    return value if reader is None else reader(value)
+
+
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", NoneType: "null"}
+
+
+def _words(kind: Any) -> str:
+    """What is expected, such as ``a list of whole numbers``."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(inside[0]) + "".join(limit.words for limit in inside[1:])
+    if origin in (Union, UnionType):
+        return " or ".join(map(_words, inside))
+    if origin is tuple:
+        return f"a list, each {_words(inside[0])}"
+    if origin is Mapping:
+        return "an object" if inside[1] is Any else f"an object, each {_words(inside[1])}"
+    if kind is float:
+        return "a finite number"
+    return _WORDS.get(kind, "an object")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name)[:_SHOWN] for name in names[:4])
