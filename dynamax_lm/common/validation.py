@@ -6,7 +6,9 @@ means; what several fields say together is checked by the record itself.
 
 pydantic would read the same annotations. It is not used: nothing that this package depends on
 needs it for evaluation, it tells of every fault at length, and what a certificate and heads mostly
-check are relations between fields, which would be code of ours all the same.
+check are relations between fields, which would be code of ours all the same. Model arguments are
+read by `models.settings` instead: they are text that people wrote, whose refusals name the nearest
+right word and the unit that was meant.
 
 Example:
     >>> @dataclass(frozen=True)

@@ -2,6 +2,17 @@
 
 Owns the optimiser and the run's folder while it trains. It does not know where text comes from or
 what is done with the finished heads.
+
+A checkpoint is one file, replaced when the next is whole, and is read as plain tensors and values
+(``weights_only``). ``accelerate``'s ``save_state`` is not used: it writes the model as safetensors,
+but pickles the optimiser (``optimizer.bin``) and the random states, into a folder of files that a
+kill can leave half written; nor would it save any random state that matters here, since each step
+draws from a seed of its own.
+
+Learning rates are a function of the step, so that a run that goes on has nothing to restore. Stock
+schedulers would be one more state to save, of two stages over one optimiser; transformers' cosine
+schedule also starts at a rate of 0, with which a stage of one step learns nothing, and torch's
+warns of each step that mixed precision skips.
 """
 
 from __future__ import annotations
