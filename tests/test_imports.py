@@ -47,6 +47,7 @@ TABLE: dict[str, Row] = {
     "common.errors": row("", HEAVY),
     "common.identity": row("", HEAVY),
     "common.intervals": row("", HEAVY),
+    "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
     "common.machine": row("", HEAVY - LM_EVAL),
     "common.manifest": row("common.outputs", HEAVY),
@@ -78,7 +79,9 @@ TABLE: dict[str, Row] = {
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
     "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
-    "heads": row("common.errors common.outputs common.plots common.validation", LM_EVAL),
+    "heads": row(
+        "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
+    ),
     # the host: the report knows records, not models; the doors know both
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(

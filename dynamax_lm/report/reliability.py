@@ -1,7 +1,8 @@
 """How far a confidence can be believed: bins of it against agreement with full depth.
 
-Owns the binning. Only tokens of the text that left early are counted: at full depth a token agrees
-with itself, and a stop that every layer predicts would make any confidence look right.
+Owns which tokens count, and the intervals. Only tokens of the text that left early do: at full
+depth a token agrees with itself, and a stop that every layer predicts would make any confidence
+look right.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 from scipy import stats
 
+from dynamax_lm.common.reliability import Bin, reliability
 from dynamax_lm.common.tracefile import TraceLine
 
-BINS = 10
 
-
-class Bin(NamedTuple):
-    """Tokens of like confidence.
+class Share(NamedTuple):
+    """A bin's agreement with full depth.
 
     Attributes:
-        confidence: their mean, in [0, 1].
+        confidence: mean of its tokens', in [0, 1].
         agreement: share of them equal to full depth's.
         low: lower end of the share's 95 % Wilson interval.
         high: upper end.
@@ -38,7 +39,7 @@ class Curve(NamedTuple):
     """One setting's bins, by rising confidence."""
 
     label: str
-    bins: list[Bin]
+    bins: list[Share]
 
 
 def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Curve:
@@ -49,22 +50,24 @@ def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Cu
         lines: its tokens.
         layers: L; tokens that used as many are left out.
     """
-    binned: dict[int, list[tuple[float, bool]]] = {}
-    for line in lines:
-        left_early = line.is_text and line.layers_used < layers and line.full_depth is not None
-        if left_early and line.confidence is not None:
-            number = min(BINS - 1, int(line.confidence * BINS))
-            binned.setdefault(number, []).append((line.confidence, line.emitted == line.full_depth))
-    return Curve(label, [_bin(members) for _, members in sorted(binned.items())])
+    pairs = [
+        (line.confidence, line.emitted == line.full_depth)
+        for line in lines
+        if line.is_text and line.layers_used < layers and line.full_depth is not None
+        if line.confidence is not None
+    ]
+    confidence = np.array([one for one, _ in pairs], dtype=np.float64)
+    table = reliability(confidence, np.array([agrees for _, agrees in pairs], dtype=np.bool_))
+    return Curve(label, [_share(one) for one in table])
 
 
-def _bin(members: list[tuple[float, bool]]) -> Bin:
-    agreeing, tokens = sum(agrees for _, agrees in members), len(members)
-    interval = stats.binomtest(agreeing, tokens).proportion_ci(method="wilson")
-    return Bin(
-        confidence=sum(confidence for confidence, _ in members) / tokens,
-        agreement=agreeing / tokens,
+def _share(one: Bin) -> Share:
+    agreeing = round(one.right * one.tokens)
+    interval = stats.binomtest(agreeing, one.tokens).proportion_ci(method="wilson")
+    return Share(
+        confidence=one.confidence,
+        agreement=one.right,
         low=float(interval.low),
         high=float(interval.high),
-        tokens=tokens,
+        tokens=one.tokens,
     )

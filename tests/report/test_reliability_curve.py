@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamax_lm.common.reliability import BINS
 from dynamax_lm.common.tracefile import TraceLine
-from dynamax_lm.report.reliability import BINS, reliability_curve
+from dynamax_lm.report.reliability import reliability_curve
 
 token = st.tuples(st.floats(0, 1), st.booleans(), st.sampled_from([3, 5, 8]))
 

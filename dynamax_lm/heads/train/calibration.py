@@ -1,6 +1,6 @@
-"""Making a classifier's numbers mean what they say, and showing how far they do.
+"""Platt scaling: a classifier's log-odds become probabilities, and what these are worth.
 
-Owns Platt scaling and the reliability table, over plain arrays. It does not know models or files.
+Owns the fit and its figures, over plain arrays. It does not know models or files.
 
 Glossary: n held-out tokens asked at an exit, z their log-odds, y whether leaving was right.
 """
@@ -10,15 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from dynamax_lm.common.reliability import Bools, Floats, calibration_error, ranking, reliability
 
-BINS = 10
 _FLATTEST, _STEEPEST = 1e-3, 100.0
 
 
@@ -35,16 +31,6 @@ class Platt(NamedTuple):
 
 
 IDENTITY = Platt(1.0, 0.0)
-
-
-class Bin(NamedTuple):
-    """One row of the reliability table: tokens whose confidence lies in [low, high)."""
-
-    low: float
-    high: float
-    tokens: int
-    confidence: float
-    right: float
 
 
 class Quality(NamedTuple):
@@ -111,32 +97,9 @@ def fit_platt(logits: Floats, right: Bools) -> Platt:
     return Platt(slope / spread, offset - slope * middle / spread)
 
 
-def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
-    """The tokens by confidence, in ``bins`` equal parts of [0, 1]; empty parts are left out."""
-    part = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows = []
-    for number in range(bins):
-        inside = part == number
-        if inside.any():
-            mean, share = float(confidence[inside].mean()), float(right[inside].mean())
-            rows.append(Bin(number / bins, (number + 1) / bins, int(inside.sum()), mean, share))
-    return rows
-
-
 def quality(logits: Floats, right: Bools, platt: Platt = IDENTITY) -> Quality:
     """What ``platt`` over (n,) log-odds is worth against (n,) labels; n is at least 1."""
     confidence = platt(logits)
-    table = reliability(confidence, right)
-    error = sum(row.tokens * abs(row.confidence - row.right) for row in table) / len(right)
+    error = calibration_error(reliability(confidence, right))
     loss = log_loss(platt.scale * logits + platt.bias, right)
-    return Quality(len(right), float(right.mean()), loss, float(error), _ranking(logits, right))
-
-
-def _ranking(logits: Floats, right: Bools) -> float:
-    positives = int(right.sum())
-    negatives = len(right) - positives
-    if not positives or not negatives:
-        return 0.5
-    ranks = rankdata(logits)
-    above = ranks[right].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    return Quality(len(right), float(right.mean()), loss, error, ranking(logits, right))

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dynamax_lm.common.reliability import Bools, Floats, ranking, reliability
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.train.backbone import Backbone
-from dynamax_lm.heads.train.calibration import Bools, Floats, Platt, fit_platt, quality, reliability
+from dynamax_lm.heads.train.calibration import Platt, fit_platt, quality
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.labels import agreement
 from dynamax_lm.heads.train.windows import Batch
@@ -147,7 +148,6 @@ def report_exits(layers: Sequence[int], held: HeldOut, platts: Sequence[Platt]) 
     for number, (layer, platt) in enumerate(zip(layers, platts, strict=True)):
         logits, labelled = held.logits[number], held.labelled[number]
         before, after = quality(logits, labelled), quality(logits, labelled, platt)
-        top = held.top_prob[number].clip(1e-9, 1 - 1e-9)
         reports.append(
             ExitReport(
                 layer,
@@ -159,7 +159,7 @@ def report_exits(layers: Sequence[int], held: HeldOut, platts: Sequence[Platt]) 
                 before.calibration_error,
                 after.calibration_error,
                 after.ranking,
-                quality(np.log(top / (1 - top)), labelled).ranking,
+                ranking(held.top_prob[number].clip(1e-9, 1 - 1e-9), labelled),
             )
         )
     return reports

@@ -10,7 +10,6 @@ from dynamax_lm.heads.train.calibration import (
     fit_platt,
     log_loss,
     quality,
-    reliability,
 )
 
 
@@ -62,15 +61,6 @@ def test_separable_classes_keep_a_finite_scale():
 
 def test_no_token_means_no_change():
     assert fit_platt(np.array([]), np.array([], dtype=bool)) == IDENTITY
-
-
-def test_reliability_counts_every_token_once_and_knows_a_perfect_judge():
-    logits, right = drawn(1.0, 0.0)
-    table = reliability(expit(logits), right)
-    assert sum(row.tokens for row in table) == len(right)
-    assert all(row.low <= row.confidence <= row.high for row in table)
-    assert all(abs(row.confidence - row.right) < 0.1 for row in table)
-    assert reliability(np.array([1.0, 0.0]), np.array([True, False]))[-1].right == 1.0
 
 
 def test_quality_against_definitions():
