@@ -49,7 +49,6 @@ TABLE: dict[str, Row] = {
     "common.intervals": row("", HEAVY),
     "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
-    "common.machine": row("", HEAVY - LM_EVAL),
     "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
     "common.plots": row("common.outputs", HEAVY - {"matplotlib"}),
@@ -59,7 +58,9 @@ TABLE: dict[str, Row] = {
     "common.validation": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
     "common.tracefile": row("common.errors common.outputs core.trace", HEAVY),
-    "common.commandline": row("common.errors harness.plugin models.lm decoders.checkpoint"),
+    "common.commandline": row(
+        "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
+    ),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
     "core.measures": row("", HEAVY),

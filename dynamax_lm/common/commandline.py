@@ -16,6 +16,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError, one_line
+from dynamax_lm.harness.command_line import run_options
 from dynamax_lm.harness.plugin.hook import force
 
 if TYPE_CHECKING:
@@ -32,11 +33,8 @@ SHARED = (
 
 def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``lm_eval run`` that our commands take: lm-eval's own definitions of them."""
-    from lm_eval._cli.run import Run
-
-    theirs = Run(argparse.ArgumentParser().add_subparsers())._parser
+    known = run_options()
     group = parser.add_argument_group("as in lm_eval run")
-    known = {action.dest: action for action in theirs._actions}
     for name in SHARED:
         group._add_action(known[name])
 

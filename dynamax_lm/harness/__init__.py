@@ -2,4 +2,53 @@
 
 Data driven: it acts on responses that carry records and leaves all other models' runs as they were.
 It does not know how a record was made.
+
+lm-eval 0.4.13 has a public way in for none of the following. Each row ends with the change to
+lm-eval that would make it unnecessary.
+
+=========================  ===============================  =======================================
+here                       reaches into                     unnecessary once lm-eval
+=========================  ===============================  =======================================
+plugin.hook, bridge        import of ``lm_eval.models``,    releases its entry point groups for
+                           ``model_registry``               models (merged after 0.4.13)
+plugin.bridge.add_tasks    ``TaskManager.__init__``         has an entry point group for tasks
+plugin.bridge              ``_yaml_loader._Base``           resolves ``include`` and ``data_files``
+  .teach_yaml_tags                                          inside a named package
+plugin.squad_metrics_shim  ``sys.meta_path``                scores coqa without transformers'
+                                                            ``squad_metrics``
+plugin.errors              ``sys.excepthook``               prints a ``ValueError`` of a model's
+                                                            constructor as one line
+reporting                  ``evaluate``,                    hands the model to a task's
+                           ``Task.apply_filters``           ``apply_filters``, or asks the model
+                                                            for metrics of its own
+metric_injection           ``Task.doc_iterator``,           lets a model add metrics, with their
+                           ``process_results``,             aggregation, to each document
+                           ``aggregation``,
+                           ``higher_is_better``
+setup                      ``Task.build_all_requests``,     keeps on the task how its requests were
+                           ``_instances``, ``sampler.rnd``  rendered and from which seed
+groups                     ``Group.aggregate``              averages every metric that a group's
+                                                            tasks share
+bootstrap                  ``stderr_for_metric``            lets an aggregation say how often it is
+                                                            bootstrapped, not its name
+cache                      ``CachingLM.__getattr__``        has the model's identity in the key of a
+                                                            cached response
+naming                     ``log_experiment_args``,         names a run after what the model says it
+                           ``_get_model_name``              loaded
+manifests                  ``EvaluationTracker``            says which files a run wrote
+                           ``.save_results_*``
+loggers                    ``WandbLogger``                  makes a column of each metric a sample
+                           ``._generate_dataset``           has
+task_parts                 ``Task._filters``,               gives filters, metric names and the
+                           ``_metric_fn_list``,             reading of a task file public names
+                           ``_yaml_loader.load_yaml``
+command_line               ``_cli.run``, ``_cli.utils``     exports its parser and value reader
+machine                    ``evaluator.add_env_info``       lets a caller leave out, or pass on, the
+                                                            description of the machine
+ranks                      ``LM.gather_object``             gathers to all processes
+run_registry               none: answers the question       hands the model to ``apply_filters``
+                           which model made a record
+=========================  ===============================  =======================================
+
+`rendering`, `reference`, `certified` and `results_config` read lm-eval's objects by public names.
 """

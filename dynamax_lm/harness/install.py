@@ -1,7 +1,8 @@
 """The hooks in lm-eval: the few methods that are wrapped, and nothing of what the wrappers do.
 
-lm-eval 0.4.13 has no other way to add a metric to every task. Each wrap calls the original and acts
-only on responses that carry records. What matters is wrapped on classes, so that it does not matter
+lm-eval 0.4.13 has no other way to add a metric to every task; the package's docstring says of each
+wrap what would make it unnecessary. Each calls the original and acts only on responses that carry
+records. What matters is wrapped on classes, so that it does not matter
 who imported what before; `evaluate` is a function that others may have bound already, and its wrap
 only tells apart two models of the same settings.
 """
@@ -26,7 +27,7 @@ from dynamax_lm.harness import (
 _MARK = "_early_exit_hook"
 
 
-def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> None:
+def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> run_registry.Run:
     """Tells the report which model is about to be evaluated, and installs the hooks.
 
     Call at the end of the model's constructor, and again whenever a setting changes.
@@ -34,9 +35,12 @@ def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> None:
     Args:
         lm: the lm-eval model; held weakly.
         model: its fingerprint and settings.
+
+    Returns:
+        The model's run, which it keeps as its attribute ``early_exit_run``.
     """
     install()
-    run_registry.open_run(lm, model)
+    return run_registry.open_run(lm, model)
 
 
 def install() -> None:

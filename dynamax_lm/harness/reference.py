@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dynamax_lm.common.errors import error_line
 from dynamax_lm.core.summary import Request
+from dynamax_lm.harness.task_parts import filters_of, metric_names
 
 PREFIX = "full_depth_"
 
@@ -45,7 +46,7 @@ def score_reference(
     reason = _reason_to_skip(task, documents)
     if reason:
         return ReferenceScores({}, reason)
-    first = task._filters[0]
+    first = filters_of(task)[0]
     scores: dict[int, Metrics] = {}
     with _random_state_kept():
         try:
@@ -70,7 +71,7 @@ def score_reference(
 def _reason_to_skip(
     task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]]
 ) -> str | None:
-    metrics = getattr(task, "_metric_fn_list", None) or {}
+    metrics = metric_names(task)
     if "bypass" in metrics:
         return "metrics are bypassed (predict_only)"
     if getattr(task, "UNSAFE_CODE", False) or "code_eval" in metrics:

@@ -2,7 +2,8 @@
 
 Owns the way from a task's instances to per-document values, the run's totals and the trace file.
 Runs when lm-eval applies a task's filters: every rank passes there, with all raw answers, whether
-they were computed or cached. It does not know how values are reported (`tap`) or hooked.
+they were computed or cached. It does not know how values are reported, which is
+`metric_injection`'s, or how lm-eval is hooked.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
 from dynamax_lm.harness.run_registry import Run, bring_forward, recordless, run_behind
 from dynamax_lm.harness.setup import build_noted, setup_of
+from dynamax_lm.harness.task_parts import metric_names
 
 _SAMPLES = "_early_exit_samples"
 
@@ -120,7 +122,7 @@ def _report(task: Any, documents: Documents) -> None:
 
 def _documents(task: Any, instances: Iterable[Any]) -> Documents:
     """Instances by document, in the order in which lm-eval scores them."""
-    mutual = "acc_mutual_info" in (getattr(task, "_metric_fn_list", None) or {})
+    mutual = "acc_mutual_info" in metric_names(task)
     grouped: defaultdict[int, list[Any]] = defaultdict(list)
     for instance in instances:
         grouped[instance.doc_id].append(instance)

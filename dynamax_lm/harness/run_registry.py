@@ -1,7 +1,13 @@
-"""Which models are alive in this process, and what their current run has shown so far.
+"""The run of each model of this process, and which of them made a record.
 
-Owns the link from a record's fingerprint to the model being evaluated, and the run that its tasks
-add to. It does not know what the numbers mean or how lm-eval is hooked.
+Owns what a run has shown so far, and the way from a record's fingerprint to its run. A run belongs
+to its model, which keeps what :func:`open_run` returns; whoever has the model reads the run there.
+
+The list of open runs is for the one place that has no model: lm-eval hands a task's answers to
+``apply_filters`` without saying who gave them. Answers cannot carry their run either, since those
+of a response cache come out of a pickle, so a record carries its fingerprint, which is looked up
+among the open runs. Two models of the same settings have one fingerprint: the run that was brought
+forward last is taken. This module does not know what the numbers mean or how lm-eval is hooked.
 """
 
 from __future__ import annotations
@@ -84,35 +90,46 @@ class Run:
             self.evaluation, self.warned = evaluation, False
 
 
-_runs: list[Run] = []
+_open: list[weakref.ref[Run]] = []
 
 
-def open_run(lm: Ranks, live: LiveModel) -> None:
-    """Registers a model, or its new settings."""
-    _runs[:] = [run for run in _runs if run.ranks() not in (None, lm)]
-    _runs.append(Run(live, weakref.ref(lm)))
+def open_run(lm: Ranks, live: LiveModel) -> Run:
+    """Opens the run of a model, or of its new settings, which end the run before.
+
+    Returns:
+        The run, which is open while the model keeps it as ``early_exit_run``.
+    """
+    run = Run(live, weakref.ref(lm))
+    _open[:] = [weakref.ref(other) for other in _alive() if other.ranks() is not lm]
+    _open.append(weakref.ref(run))
+    return run
 
 
 def run_of(lm: object) -> Run | None:
-    """The run of a registered model."""
-    return next((run for run in _runs if run.ranks() is lm), None)
+    """The run that a model of ours keeps."""
+    return getattr(lm, "early_exit_run", None)
 
 
 def latest_named(model: object) -> Run | None:
-    """The run of the latest model that is alive and announced itself under this name."""
-    alive = [run for run in reversed(_runs) if run.ranks() is not None]
-    return next((run for run in alive if run.live.settings.get("model") == model), None)
+    """The latest open run of a model that announced itself under this name."""
+    named = (run for run in reversed(_alive()) if run.live.settings.get("model") == model)
+    return next(named, None)
 
 
 def certificate_at_stake() -> bool:
     """Whether the heads of the model that is evaluated carry a certificate."""
-    run = next((run for run in reversed(_runs) if run.ranks() is not None), None)
-    return run is not None and run.live.certificate is not None
+    return any(run.live.certificate is not None for run in _alive()[-1:])
 
 
 def bring_forward(lm: object) -> None:
-    """Makes a registered model the latest: it is about to be evaluated."""
-    _runs.sort(key=lambda run: run.ranks() is lm)
+    """Makes a model's run the latest: the model is about to be evaluated."""
+    _open.sort(key=lambda one: one() is run_of(lm))
+
+
+def _alive() -> list[Run]:
+    """The open runs whose models are alive, the latest last."""
+    runs = [run for run in (one() for one in _open) if run is not None]
+    return [run for run in runs if run.ranks() is not None]
 
 
 def run_behind(records: Iterable[ExitRecord]) -> Run:
@@ -122,9 +139,8 @@ def run_behind(records: Iterable[ExitRecord]) -> Run:
         SettingError: no live model did, or not all of them.
     """
     prints = {record.fingerprint for record in records}
-    alive = [run for run in _runs if run.ranks() is not None]
     # The latest one: two models may have the same settings.
-    run = next((run for run in reversed(alive) if run.live.fingerprint in prints), None)
+    run = next((run for run in reversed(_alive()) if run.live.fingerprint in prints), None)
     if run is None or len(prints) > 1:
         raise stale()
     return run

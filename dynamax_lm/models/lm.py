@@ -354,7 +354,7 @@ class DynamaxLM(Processes):
                 if name not in _SAID_ELSEWHERE
             },
         }
-        announce(
+        self.early_exit_run = announce(
             self,
             LiveModel(
                 fingerprint=self.fingerprint,

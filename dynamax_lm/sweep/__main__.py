@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.machine import described_once
+from dynamax_lm.harness.machine import described_once
 
 
 def main(arguments: list[str]) -> None:

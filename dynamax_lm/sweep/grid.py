@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.command_line import read_value, split_values
 
 _MOST = 10_000
 _RUN_OPTIONS = frozenset({"batch_size", "max_batch_size", "device", "trace_dir"})
@@ -118,9 +119,7 @@ def _read_axis(text: str) -> tuple[str, list[Any]]:
 
 def _values(option: str, text: str) -> list[Any]:
     """Values at commas outside brackets, each read as lm-eval reads model arguments."""
-    from lm_eval._cli.utils import handle_cli_value_string, split_top_level
-
-    pieces = [piece.strip() for piece in split_top_level(text)]
+    pieces = split_values(text)
     if not pieces or not all(pieces):
         raise SettingError(f"{option} {text}: no value; give one or more, at commas")
-    return [handle_cli_value_string(piece) for piece in pieces]
+    return [read_value(piece) for piece in pieces]

@@ -45,7 +45,7 @@ def certificate_for(evaluate: Evaluate, task: str) -> dict[str, Any]:
 def certified_model(certificate: dict[str, Any] | None, **changes: Any) -> ToyExits:
     model = ToyExits()
     live = LiveModel(model.fingerprint, SETTINGS | changes, LAYERS, certificate=certificate)
-    announce(model, live)
+    model.early_exit_run = announce(model, live)
     return model
 
 

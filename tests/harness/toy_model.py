@@ -66,7 +66,7 @@ class ToyExits(LM):
         folder = Path(trace_dir) if trace_dir else None
         settings = {"threshold": threshold, "likeness": likeness, "reference": reference}
         self.fingerprint = hashlib.sha256(str(settings).encode()).hexdigest()
-        announce(self, LiveModel(self.fingerprint, settings, LAYERS, folder))
+        self.early_exit_run = announce(self, LiveModel(self.fingerprint, settings, LAYERS, folder))
 
     def get_model_info(self) -> dict[str, Any]:
         return {"early_exit": early_exit_block(self)}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import error_line
+from dynamax_lm.harness.task_parts import filters_of, load_task_file
 from dynamax_lm.report.runs import Run, Sample
 
 _KNOWN = re.compile(r".*/(?P<package>dynamax_lm|lm_eval)/tasks/(?P<rest>.+\.ya?ml)")
@@ -87,7 +88,7 @@ class TaskCode:
             for sample in samples
         ]
         (name,) = {sample.filter for sample in samples}
-        chosen = [one for one in self._task._filters if one.name == name]
+        chosen = [one for one in filters_of(self._task) if one.name == name]
         if not chosen:
             raise NoTaskCodeError(f"it has no filter {name!r} here")
         try:
@@ -178,13 +179,7 @@ def _installed(source: str) -> Path:
 
 
 def _load(path: Path, task: str) -> dict[str, Any]:
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    from dynamax_lm.harness.plugin.bridge import supply_squad_metrics, teach_yaml_tags
-
-    supply_squad_metrics()
-    teach_yaml_tags()
-    config: dict[str, Any] = load_yaml(path)
+    config = load_task_file(path)
     for name in ("tag", "group", "task_list"):
         config.pop(name, None)
     if config.get("task") != task or "class" in config:

@@ -7,7 +7,7 @@ from typing import Any
 import lm_eval.evaluator
 import pytest
 
-from dynamax_lm.common.machine import described_once
+from dynamax_lm.harness.machine import described_once
 
 
 def test_the_machine_is_described_once_and_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
