@@ -20,6 +20,8 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.score import ScoreRequest
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
@@ -163,3 +165,12 @@ def never(answer: Any) -> bool:
     """A stop rule that never stops."""
     del answer
     return False
+
+
+def uneven_requests() -> tuple[list[GenerateRequest], list[ScoreRequest]]:
+    """Prompts and continuations of different lengths; answers end at different times."""
+    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
+    lengths = zip(rows, (12, 4, 9, 1), strict=True)
+    asked = [GenerateRequest(row, new, never, key=str(row)) for row, new in lengths]
+    scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
+    return asked, scored

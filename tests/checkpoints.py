@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -44,3 +46,8 @@ def save_checkpoint(folder: Path, kind: str, *, bos: bool = True, **options: Any
     model.save_pretrained(folder)
     byte_tokenizer(bos=bos).save_pretrained(folder)
     return folder
+
+
+def save_checkpoints(factory: pytest.TempPathFactory, kinds: Iterable[str]) -> dict[str, Path]:
+    """A random checkpoint of each kind, in a folder of its own."""
+    return {kind: save_checkpoint(factory.mktemp(kind), kind) for kind in kinds}

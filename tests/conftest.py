@@ -8,6 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -21,3 +24,24 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """As evaluations run."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens at a time, so that slices cut rows in two."""
+    monkeypatch.setattr("dynamax_lm.core.exit_view.LOGITS_AT_ONCE", 3 * 61)
+
+
+@pytest.fixture
+def toys_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toy tasks only, and no look at the machine."""
+    from tests.quick import only_toys_alone
+
+    only_toys_alone(monkeypatch)

@@ -1,8 +1,11 @@
-"""What makes lm-eval's own commands quick enough for a test."""
+"""What makes lm-eval's own commands quick enough for a test, and what they have written."""
 
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lm_eval.tasks import TaskManager
@@ -20,3 +23,9 @@ def only_toys_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("DISABLE_MULTIPROC", "1")
     patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    """The one results file that a run has written."""
+    (file,) = folder.glob("results_*.json")
+    return dict(json.loads(file.read_text()))

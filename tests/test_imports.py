@@ -57,7 +57,7 @@ TABLE: dict[str, Row] = {
     "common.extensions": row("common.errors", HEAVY),
     "common.validation": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
-    "common.tracefile": row("common.errors common.outputs core.trace", HEAVY),
+    "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
     "common.commandline": row(
         "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
     ),

@@ -47,6 +47,7 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
+    from dynamax_lm.harness.manifests import save_run
     from dynamax_lm.harness.plugin.bridge import TASKS as OWN
     from dynamax_lm.harness.plugin.hook import force
 
@@ -73,9 +74,7 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
         )
     assert results is not None
     samples = results.pop("samples")
-    tracker.save_results_aggregated(results=results, samples=samples)
-    for task in results["configs"]:
-        tracker.save_results_samples(task_name=task, samples=samples[task])
+    save_run(tracker, results, samples)
     (found,) = folder.rglob("results_*.json")
     return found
 

@@ -18,7 +18,6 @@ from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate
 
 TASK = "dynamax_coqa_sample"
-CHOICES = "dynamax_truthfulqa_mc1_sample"
 
 
 def runs(subject: Subject) -> Iterator[Row]:

@@ -101,19 +101,16 @@ def make_subject(
     *,
     dtype: torch.dtype,
     device: str,
-    rounds: int,
-    quick: bool,
     seed: int,
-    batch: int = 1,
-    products: str = AUTO,
+    **options: Any,
 ) -> Subject:
-    """A model with random weights; for ``batch`` and ``products`` see :func:`wrap`."""
+    """A model with random weights; for ``options`` see :func:`wrap`."""
     torch.manual_seed(seed)
     config = _attention(shape) if kind == "dynamax-mistral" else _mamba(shape)
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to(device)
-    return wrap(kind, model, rounds=rounds, quick=quick, seed=seed, batch=batch, products=products)
+    return wrap(kind, model, seed=seed, **options)
 
 
 def wrap(

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-import torch
+from dynamax_lm.core.phase_timer import finish_queued_work
 
 Contestant = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
@@ -27,10 +27,10 @@ def use_clock(name: str) -> None:
 
 def seconds(run: Contestant) -> float:
     """Seconds of one call; waits for a GPU at both ends."""
-    _finish_queued_work()
+    finish_queued_work()
     start = _clock()
     run()
-    _finish_queued_work()
+    finish_queued_work()
     return _clock() - start
 
 
@@ -67,8 +67,3 @@ def per_step(short: str, long: str, steps: int, taken: Mapping[str, list[float]]
     """
     pairs = zip(taken[short], taken[long], strict=True)
     return statistics.median((b - a) / steps for a, b in pairs)
-
-
-def _finish_queued_work() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

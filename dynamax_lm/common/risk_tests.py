@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import kl_div
 from scipy.stats import binom
 
 Losses: TypeAlias = NDArray[np.float64]
@@ -39,29 +38,6 @@ def binomial(losses: Losses, risk: float, delta: float) -> float:
     if not np.isin(losses, (0.0, 1.0)).all():
         raise ValueError("the binomial test is for losses of 0 and 1")
     return float(binom.cdf(int(losses.sum()), losses.size, risk))
-
-
-def hoeffding_bentkus(losses: Losses, risk: float, delta: float) -> float:
-    """For losses in [0, 1]; Bates et al. (arXiv 2101.02703), Angelopoulos et al. (2110.01052).
-
-    Args:
-        losses: (n,), each in [0, 1].
-        risk: in (0, 1).
-        delta: not used.
-
-    Returns:
-        The smaller of Hoeffding's ``exp(-n KL(mean, risk))`` and Bentkus'
-        ``e P(Binomial(n, risk) <= ceil(n mean))``: both hold for the same tail, so their minimum
-        does too.
-    """
-    del delta
-    if losses.min(initial=0.0) < 0:
-        raise ValueError("Hoeffding-Bentkus is for losses in [0, 1]")
-    n, mean = losses.size, float(losses.mean())
-    below = min(mean, risk)
-    divergence = float(kl_div(below, risk) + kl_div(1 - below, 1 - risk))
-    bentkus = np.e * float(binom.cdf(int(np.ceil(losses.sum() - 1e-9)), n, risk))
-    return min(1.0, float(np.exp(-n * divergence)), bentkus)
 
 
 def betting(losses: Losses, risk: float, delta: float) -> float:

@@ -7,7 +7,6 @@ file, which takes its final name only when the task is done. It does not know of
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import replacing
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.trace import AnswerTrace
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _fits(name: str, value: object, may_be_null: bool) -> bool:
     if name == "task":
         return isinstance(value, str)
     if name == "confidence":
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return is_finite(value)
     return isinstance(value, int) and value >= 0
 
 

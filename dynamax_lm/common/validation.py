@@ -34,6 +34,7 @@ from typing import (
     Annotated,
     Any,
     NamedTuple,
+    TypeGuard,
     Union,
     get_args,
     get_origin,
@@ -169,13 +170,13 @@ def _fits(kind: Any, value: object) -> bool:
             _fits(inside[0], name) and _fits(inside[1], one) for name, one in value.items()
         )
     if kind is float:
-        return _is_finite(value)
+        return is_finite(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return kind is Any or isinstance(value, kind)
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[int | float]:
     """Whether this is a finite number; no bool."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False

@@ -34,15 +34,16 @@ class PhaseTimer:
     @contextmanager
     def measure(self, phase: Phase) -> Iterator[None]:
         """Add the seconds of the block to ``phase``; waits for a GPU at both ends."""
-        _finish_queued_work()
+        finish_queued_work()
         start = time.perf_counter()
         try:
             yield
         finally:
-            _finish_queued_work()
+            finish_queued_work()
             setattr(self, phase, getattr(self, phase) + time.perf_counter() - start)
 
 
-def _finish_queued_work() -> None:
+def finish_queued_work() -> None:
+    """Wait for what a GPU still has to do."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

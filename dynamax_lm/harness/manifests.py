@@ -40,6 +40,19 @@ class _Pending:
     left: set[str]
 
 
+def save_run(tracker: Any, results: dict[str, Any], samples: Mapping[str, Any] | None) -> None:
+    """Have lm-eval write a run's files as its own command line does.
+
+    Args:
+        tracker: the ``EvaluationTracker`` of the evaluation.
+        results: of ``simple_evaluate``, without samples.
+        samples: by task, or ``None`` to leave them out.
+    """
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in results["configs"] if samples is not None else ():
+        tracker.save_results_samples(task_name=task, samples=(samples or {})[task])
+
+
 def around_save_results(original: Callable[..., Any], tracker: Any, *args: Any, **kw: Any) -> Any:
     """Wraps ``EvaluationTracker.save_results_aggregated``."""
     results = kw.get("results", args[0] if args else None)

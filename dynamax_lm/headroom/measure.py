@@ -41,6 +41,12 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def as_percent(self) -> str:
+        """The mean with its interval, in percent."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.1%}"
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
 
 @dataclass(frozen=True)
 class Ceiling:

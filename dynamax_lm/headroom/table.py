@@ -57,9 +57,9 @@ def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
             str(one.documents),
             str(one.tokens),
             _number(one.free.layers_used),
-            _percent(one.free.saved),
-            _percent(one.checked.saved),
-            _percent(one.default.saved),
+            one.free.saved.as_percent(),
+            one.checked.saved.as_percent(),
+            one.default.saved.as_percent(),
             verdict.level,
         ]
         for one, verdict in zip(found, verdicts, strict=True)
@@ -83,16 +83,10 @@ def _texts(found: Sequence[Headroom]) -> list[str]:
 def _layers(one: Headroom) -> str:
     headers = ["Layer", "Agreement", *(f"k = {k}" for k in KS)]
     rows = [
-        [str(at.layer), _percent(at.agreement), *(f"{at.positive[k]:.1%}" for k in KS)]
+        [str(at.layer), at.agreement.as_percent(), *(f"{at.positive[k]:.1%}" for k in KS)]
         for at in one.layers
     ]
     return markdown_table(headers, rows)
-
-
-def _percent(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.1%}"
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
 
 
 def _number(found: Estimate) -> str:

@@ -46,10 +46,12 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     """
     free, checked = found.free.saved, found.checked.saved
     bar = f"{worthwhile:.0%}"
-    perfect = f"a perfect judge of these exits whose checks cost nothing saves {_share(free)} net"
+    perfect = (
+        f"a perfect judge of these exits whose checks cost nothing saves {free.as_percent()} net"
+    )
     exits = ", ".join(map(str, found.checked.exits))
     looks = (
-        f"with a vocabulary check at each of the exits {exits} it saves {_share(checked)}"
+        f"with a vocabulary check at each of the exits {exits} it saves {checked.as_percent()}"
         if exits
         else "no exit saves what a vocabulary check at it costs"
     )
@@ -123,9 +125,3 @@ def _below(found: Estimate, bar: float) -> bool:
 
 def _reaches(found: Estimate, bar: float) -> bool:
     return found.low is not None and found.low >= bar
-
-
-def _share(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.1%}"
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.rules import threshold_text
-from dynamax_lm.report.runs import is_number
 
 
 def measure_of(row: Row) -> str:
@@ -53,7 +53,7 @@ def _labelled(row: Row) -> float | None:
     """The number that tells a row's point from its neighbours on one line."""
     if row.kind == "dynamic":
         threshold = row.run.settings.get("threshold")
-        return float(threshold) if is_number(threshold) else None
+        return float(threshold) if is_finite(threshold) else None
     return static_depth(row.run)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
 from dynamax_lm.report.conditions import Conditions, conditions_of
 from dynamax_lm.report.costs import measure_of
 from dynamax_lm.report.rules import threshold_text
-from dynamax_lm.report.runs import MetricKey, Run, Value, is_number
+from dynamax_lm.report.runs import MetricKey, Run, Value
 
 FULL_DEPTH_PREFIX = "full_depth_"
 
@@ -224,7 +225,7 @@ def _certificate(run: Run, task: str) -> str:
     if not applies.get("certified"):
         return str(applies.get("reason") or "not certified here")
     risk, delta = found.get("risk"), found.get("delta")
-    if not is_number(risk) or not is_number(delta):
+    if not is_finite(risk) or not is_finite(delta):
         return ""
     return f"{found.get('metric', 'metric')} loss ≤ {risk:g} with probability {1 - delta:g}"
 

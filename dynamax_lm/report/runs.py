@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dynamax_lm.common.tracefile import TraceLine, trace_files
+from dynamax_lm.common.validation import is_finite
 
 if TYPE_CHECKING:
-    from typing import TypeGuard
+    pass
 
 _Kind = TypeVar("_Kind")
 
@@ -199,10 +200,10 @@ class Run:
             metric, comma, name = key.partition(",")
             if not comma or metric.endswith(_STDERR) or metric in _NOT_METRICS:
                 continue
-            if is_number(mean):
+            if is_finite(mean):
                 stderr = numbers.get(f"{metric}{_STDERR},{name}")
                 values[MetricKey(metric, name)] = Value(
-                    float(mean), float(stderr) if is_number(stderr) else None
+                    float(mean), float(stderr) if is_finite(stderr) else None
                 )
         return values
 
@@ -218,11 +219,11 @@ class Run:
     def documents(self, task: str) -> int | None:
         """How many documents were evaluated, where known."""
         counted = self.of_task("n-samples", task)
-        if isinstance(counted, Mapping) and is_number(counted.get("effective")):
+        if isinstance(counted, Mapping) and is_finite(counted.get("effective")):
             return int(counted["effective"])
         numbers = self.data["results"].get(task) or {}
         count = numbers.get("sample_len", numbers.get("sample_count"))
-        return int(count) if is_number(count) else None
+        return int(count) if is_finite(count) else None
 
     def trace_files(self, task: str) -> list[Path]:
         """The task's trace files."""
@@ -234,11 +235,6 @@ class Run:
         depths = Counter(str(line.layers_used) for line in lines)
         published = (totals.get("with_stop") or {}).get("depth_histogram")
         return dict(depths) == dict(published or {})
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _of(value: Any, kind: type[_Kind], what: str) -> _Kind:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import RunTotals
-from dynamax_lm.report.runs import is_number
 
 _TABLES_OF_TABLES = ("configs", "higher_is_better", "n-samples")
 _TABLES = ("versions", "n-shot", "task_hashes", "group_subtasks", "groups")
@@ -59,12 +59,12 @@ def _check_block(block: Mapping[str, Any]) -> None:
     _list(f"{where}.settings.exit_layers", settings.get("exit_layers"), int)
     threshold = settings.get("threshold")
     each = threshold if isinstance(threshold, list) and threshold else [threshold]
-    if not all(is_number(one) for one in each):
+    if not all(is_finite(one) for one in each):
         raise ValueError(f"{where}.settings.threshold is no number")
     if settings.get("exit_rule") is not None and not isinstance(settings["exit_rule"], str):
         raise ValueError(f"{where}.settings.exit_rule is no text")
     for name, value in _optional("exit_rule_args", settings, f"{where}.settings").items():
-        if not is_number(value):
+        if not is_finite(value):
             raise ValueError(f"{where}.settings.exit_rule_args.{name} is no number")
     for name in ("heads", "trace_dir", "heads_fingerprint"):
         if settings.get(name) is not None and not isinstance(settings[name], str):
@@ -101,7 +101,7 @@ def _same_shape(where: str, wanted: Any, there: Any) -> None:
         table = _table(where, there)
         for name, value in wanted.items():
             _same_shape(f"{where}.{name}", value, table.get(name))
-    elif is_number(wanted) and there is not None and not is_number(there):
+    elif is_finite(wanted) and there is not None and not is_finite(there):
         raise ValueError(f"{where} is no number")
 
 

@@ -132,15 +132,6 @@ def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ..
     return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
 
 
-def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
-    """The depth at which always leaving costs what the row did, if it is known.
-
-    No translator is billed here. Above L the row costs more than full depth.
-    """
-    bill = _bill(row, account)
-    return None if bill is None else max(1.0, bill.depth(bill.spent))
-
-
 class Gain(NamedTuple):
     """What is shown of one metric, setting against baseline, turned so that more is better."""
 

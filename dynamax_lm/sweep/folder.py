@@ -14,6 +14,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_json
+from dynamax_lm.harness.manifests import save_run
 
 NOTE = "point.json"
 """What is known of a finished point; written last."""
@@ -63,9 +64,7 @@ class PointFolder:
         partial.mkdir(parents=True)
         # A path that ends in .json is lm-eval's way to name the folder itself.
         tracker.output_path = str(partial / "results.json")
-        tracker.save_results_aggregated(results=results, samples=samples)
-        for task in results["configs"] if samples is not None else ():
-            tracker.save_results_samples(task_name=task, samples=(samples or {})[task])
+        save_run(tracker, results, samples)
         written = sorted(file.name for file in partial.iterdir())
         main = [name for name in written if name.startswith("results_")]
         wanted = 1 + (len(results["configs"]) if samples is not None else 0)

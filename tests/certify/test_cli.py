@@ -32,14 +32,10 @@ from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
 from tests.quick import only_toys_alone
 
+pytestmark = pytest.mark.usefixtures("toys_alone")
+
 TOYS = str(Path(__file__).parent.parent / "harness" / "toys")
 DOCUMENTS = 300
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look at the machine, and no index of all stock tasks, which takes seconds a time."""
-    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -187,14 +183,7 @@ def test_heads_carry_their_certificate_into_every_result(
     assert certificate.setting.confidence == "head"
     assert certificate.setting.heads == before.identity
 
-    lm = DynamaxMamba(
-        pretrained=str(folder),
-        heads=str(heads),
-        threshold="certified",
-        dtype="float32",
-        device="cpu",
-        batch_size=64,
-    )
+    lm = certified_model(str(folder), heads)
     results = lm_eval.simple_evaluate(
         model=lm,
         tasks=["toy_gen", "toy_mc"],
@@ -409,9 +398,8 @@ def test_a_chat_is_certified_and_another_chat_is_not(
     assert "chat_template has another text" in str(reason())
 
 
-def applies(pretrained: str, heads: Path, task: Any = "toy_gen", **options: Any) -> dict[str, Any]:
-    """What a run of this task says of its heads' certificate."""
-    lm = DynamaxMamba(
+def certified_model(pretrained: str, heads: Path) -> DynamaxMamba:
+    return DynamaxMamba(
         pretrained=pretrained,
         heads=str(heads),
         threshold="certified",
@@ -419,8 +407,12 @@ def applies(pretrained: str, heads: Path, task: Any = "toy_gen", **options: Any)
         device="cpu",
         batch_size=64,
     )
+
+
+def applies(pretrained: str, heads: Path, task: Any = "toy_gen", **options: Any) -> dict[str, Any]:
+    """What a run of this task says of its heads' certificate."""
     results = lm_eval.simple_evaluate(
-        model=lm,
+        model=certified_model(pretrained, heads),
         tasks=[task],
         num_fewshot=0,
         bootstrap_iters=0,

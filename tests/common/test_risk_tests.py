@@ -16,8 +16,8 @@ from dynamax_lm.common.risk_tests import (
     betting,
     betting_on_differences,
     binomial,
-    hoeffding_bentkus,
 )
+from tests.hoeffding import hoeffding_bentkus
 
 Draw = Callable[[np.random.Generator, int, float], Losses]
 FALSE_ALARM = 1e-9

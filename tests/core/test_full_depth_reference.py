@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,15 +21,11 @@ from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 LAYERS = 5
 ROWS = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
 THRESHOLDS = [0.2, 0.4, 0.6, 0.9, 1.0]
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 class Rounding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -11,29 +10,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core import exit_view
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
-from tests.builders import SKIPPED, STACKS, Shape, never, prompts, random_model, shallow, shapes
+from tests.builders import (
+    SKIPPED,
+    STACKS,
+    Shape,
+    never,
+    prompts,
+    random_model,
+    shallow,
+    shapes,
+    uneven_requests,
+)
 from tests.core.test_laws import Tally, ask, draw_skipped
 from tests.heads.builders import CLASSIFIERS, heads_of, kinds
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 THRESHOLDS = [0.0, 0.3, 0.5, 0.7, 1.0]
 MEASURES = ["head", "head", "top_prob", "saturation", "patience", "oracle"]
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tokens at a time, so that slices cut rows in two."""
-    monkeypatch.setattr(exit_view, "LOGITS_AT_ONCE", 3 * 61)
 
 
 def draw_heads(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, ExitPolicy]:
@@ -74,7 +72,7 @@ def test_generating_then_scoring_goes_the_same_way(
     tally.check()
 
 
-@pytest.mark.usefixtures("_narrow_slices")
+@pytest.mark.usefixtures("narrow_slices")
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
 def test_every_kind_and_state_scores_as_it_generates(
@@ -84,17 +82,14 @@ def test_every_kind_and_state_scores_as_it_generates(
     model = random_model(kind, 6, seed=3)
     stack = STACKS[kind](model)
     heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
-    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
+    requests, _ = uneven_requests()
     depths: set[int] = set()
     for threshold in (0.3, 0.5, 0.7):
         policy = ExitPolicy((1, 3, 4, 5), "head", threshold)
-        requests = [
-            GenerateRequest(row, new, never) for row, new in zip(rows, (12, 4, 9, 1), strict=True)
-        ]
         answers = generate(stack, requests, policy=policy, skipped_state=skipped, heads=heads)
         again = [
-            ScoreRequest(row, answer.trace.tokens)
-            for row, answer in zip(rows, answers, strict=True)
+            ScoreRequest(request.prompt, answer.trace.tokens)
+            for request, answer in zip(requests, answers, strict=True)
         ]
         tally = Tally(threshold)
         scored = score(stack, again, policy=policy, skipped_state=skipped, heads=heads)

@@ -32,16 +32,12 @@ from tests.builders import (
     shapes,
 )
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 MARGIN = 1e-4
 """Decisions closer than this to their threshold may fall either way in float32."""
 
 THRESHOLDS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0]
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 class Tally:
@@ -72,6 +68,19 @@ def ask(rows: list[tuple[int, ...]], new: int = 6) -> list[GenerateRequest]:
     return [GenerateRequest(row, new, never) for row in rows]
 
 
+def by_transformers(model: Any, row: tuple[int, ...], new: int = 6) -> tuple[int, ...]:
+    """What transformers' own ``generate`` answers."""
+    ids = torch.tensor([row])
+    whole = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return tuple(whole[0, len(row) :].tolist())
+
+
 def draw_policy(data: st.DataObject, layers: int) -> ExitPolicy:
     exits = data.draw(st.sets(st.integers(1, layers - 1), min_size=1).map(sorted).map(tuple))
     measures = [c for c in CONFIDENCES if c != "patience" or len(exits) > 1]
@@ -98,15 +107,7 @@ def test_leaving_always_at_a_layer_is_a_shallower_model(
     cut = shallow(model, layers)
     answers = generate(stack, ask(rows), policy=policy, skipped_state=skipped)
     for row, answer in zip(rows, answers, strict=True):
-        ids = torch.tensor([row])
-        expected = cut.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=6,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        assert answer.trace.tokens == tuple(expected[0, len(row) :].tolist())
+        assert answer.trace.tokens == by_transformers(cut, row)
         assert set(answer.trace.layers_used) == {layers}
     requests = [ScoreRequest(row, (7, 3, 9)) for row in rows]
     for request, scored in zip(
@@ -125,15 +126,7 @@ def test_full_depth_is_transformers_generate(shape: Shape, rows: list[tuple[int,
     model = shape.model()
     stack = STACKS[shape.kind](model)
     for row, answer in zip(rows, generate(stack, ask(rows), reference=True), strict=True):
-        ids = torch.tensor([row])
-        expected = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=6,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        assert answer.trace.tokens == tuple(expected[0, len(row) :].tolist())
+        assert answer.trace.tokens == by_transformers(model, row)
         assert answer.reference == answer.trace.tokens == answer.trace.full_depth
 
 

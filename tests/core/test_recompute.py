@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,13 +21,9 @@ from dynamax_lm.core.stack import Chunk
 from tests.builders import STACKS, Shape, prompts, random_model, shapes
 from tests.core.test_laws import _Ignore, ask, draw_policy, rows_that_enter
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 def remembered(state: Any) -> list[torch.Tensor]:

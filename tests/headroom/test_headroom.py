@@ -15,24 +15,17 @@ from PIL import Image
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.headroom.__main__ import main
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
-from tests.checkpoints import save_checkpoint
-from tests.quick import only_toys_alone
+from tests.checkpoints import save_checkpoints
+
+pytestmark = pytest.mark.usefixtures("toys_alone")
 
 TOYS = str(Path(__file__).parent / "toys")
 TASKS = ["toy_letter", "toy_first"]
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Toys only, and no look at the machine."""
-    only_toys_alone(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in ("mistral", "mamba2")
-    }
+    return save_checkpoints(tmp_path_factory, ("mistral", "mamba2"))
 
 
 def headroom(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,11 +17,7 @@ from dynamax_lm.headroom.probe import BEYOND, DEEPEST, rank_exits
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 from tests.builders import STACKS, VOCAB, Shape, never, prompts, random_model, shallow, shapes
 
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def last_logits(model: Any, prompt: tuple[int, ...], answer: list[int]) -> torch.Tensor:

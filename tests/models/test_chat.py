@@ -11,7 +11,9 @@ from lm_eval._cli import HarnessCLI
 
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import byte_tokenizer, save_checkpoint
-from tests.quick import only_toys_alone
+from tests.quick import results_in
+
+pytestmark = pytest.mark.usefixtures("toys_alone")
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
 MODELS = {"mistral": "dynamax-mistral", "mamba2": "dynamax-mamba"}
@@ -33,12 +35,6 @@ CHATS: dict[str, tuple[str, ...]] = {
     ),
     "system-alone": ("--system_instruction", "Be brief."),
 }
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Toys only, and no look at the machine."""
-    only_toys_alone(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +69,6 @@ def lm_eval(
     parser.execute(parser.parse_args())
     (folder,) = output.iterdir()
     return folder
-
-
-def results_in(folder: Path) -> dict[str, Any]:
-    (file,) = folder.glob("results_*.json")
-    return dict(json.loads(file.read_text()))
 
 
 def samples_in(folder: Path, task: str) -> list[dict[str, Any]]:

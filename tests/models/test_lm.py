@@ -18,7 +18,7 @@ from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu import product_choice as choice
 from dynamax_lm.decoders.cpu import products
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import save_checkpoint, save_checkpoints
 
 KINDS = ["mistral", "llama", "mamba2"]
 PROMPTS = [
@@ -39,7 +39,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+    return save_checkpoints(tmp_path_factory, KINDS)
 
 
 def ours(kind: str, folder: Path, **options: Any) -> DynamaxLM:

@@ -24,6 +24,8 @@ from dynamax_lm.core.ledger import AttentionCosts, Ledger
 from dynamax_lm.core.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord
 from dynamax_lm.harness.results_config import CONVENTION
+from dynamax_lm.report.load import load
+from dynamax_lm.report.verify import Verification, verify
 
 COSTS = AttentionCosts(
     n_layers=8,
@@ -313,3 +315,8 @@ def _table(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         several = len(numbers) > 1
         table[f"{name}_stderr,none"] = math.sqrt(spread / len(numbers)) if several else "N/A"
     return table
+
+
+def verified(made: Made) -> Verification:
+    """What verification finds in one run."""
+    return verify(load([made.results]))

@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lm_eval.tasks import TaskManager
 
     import dynamax_lm
+    from dynamax_lm.harness.manifests import save_run
     from dynamax_lm.harness.plugin.hook import force
 
     force()
@@ -47,9 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     assert results is not None
     samples = results.pop("samples")
-    tracker.save_results_aggregated(results=results, samples=samples)
-    for task in TASKS:
-        tracker.save_results_samples(task_name=task, samples=samples[task])
+    save_run(tracker, results, samples)
     return folder
 
 

@@ -12,19 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import GENERATION, SCORING, Made, Plan, write_run
+from synthetic import GENERATION, SCORING, Plan, verified, write_run
 
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.report.checks.likelihoods import check_likelihoods
-from dynamax_lm.report.load import load
 from dynamax_lm.report.runs import Sample
-from dynamax_lm.report.verify import Verification, verify
+from dynamax_lm.report.verify import Verification
 
 Change = Callable[[dict[str, Any]], None]
-
-
-def _verified(made: Made) -> Verification:
-    return verify(load([made.results]))
 
 
 def _change_lines(path: Path, change: Change) -> None:
@@ -39,7 +34,7 @@ def test_a_token_leaves_exactly_where_its_confidence_reaches_the_threshold(
     tmp_path: Path, threshold: float
 ) -> None:
     made = write_run(tmp_path, Plan(threshold=threshold, documents=3))
-    assert not _verified(made).mismatches
+    assert not verified(made).mismatches
     trace = made.traces / "trace_gen.jsonl"
     rows = [json.loads(line) for line in trace.read_text().splitlines()]
     at = float(np.float32(threshold))
@@ -48,13 +43,13 @@ def test_a_token_leaves_exactly_where_its_confidence_reaches_the_threshold(
             at if row["layers_used"] < 8 else float(np.nextafter(np.float32(at), np.float32(0)))
         )
     trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert not _verified(made).mismatches
+    assert not verified(made).mismatches
     for row in rows:
         row["confidence"] = (
             at if row["layers_used"] == 8 else float(np.nextafter(np.float32(at), np.float32(0)))
         )
     trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    wrong = [line for line in _verified(made).mismatches if "under threshold" in line]
+    wrong = [line for line in verified(made).mismatches if "under threshold" in line]
     assert len(wrong) == len(rows)
 
 
@@ -65,7 +60,7 @@ def test_threshold_1_never_leaves_and_0_always_does(tmp_path: Path) -> None:
         block = data["config"]["early_exit"]
         block["settings"]["threshold"] = block["identity"]["settings"]["threshold"] = threshold
         made.change(data)
-        assert [line for line in _verified(made).mismatches if word in line]
+        assert [line for line in verified(made).mismatches if word in line]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,7 @@ def test_what_no_row_can_have_is_named(tmp_path: Path, name: str, value: Any) ->
     trace = made.traces / "trace_gen.jsonl"
     first, *others = trace.read_text().splitlines()
     trace.write_text("\n".join([json.dumps(json.loads(first) | {name: value}), *others]))
-    assert [line for line in _verified(made).mismatches if "document 0" in line]
+    assert [line for line in verified(made).mismatches if "document 0" in line]
 
 
 def _sure(line: dict[str, Any]) -> None:
@@ -87,9 +82,9 @@ def _sure(line: dict[str, Any]) -> None:
 
 def test_log_likelihoods_beyond_the_exits_probabilities_are_named(tmp_path: Path) -> None:
     made = write_run(tmp_path, Plan(tasks={"mc": SCORING}, documents=20))
-    assert not _verified(made).mismatches
+    assert not verified(made).mismatches
     _change_lines(made.samples["mc"], _sure)
-    assert [line for line in _verified(made).mismatches if "confidences allow" in line]
+    assert [line for line in verified(made).mismatches if "confidences allow" in line]
 
 
 @given(
@@ -138,9 +133,9 @@ def test_accuracy_follows_from_log_likelihoods_without_the_tasks_code(tmp_path: 
         _accuracy(line)
 
     _change_lines(made.samples["mc"], asked)
-    assert not [line for line in _verified(made).mismatches if line.endswith("acc")]
+    assert not [line for line in verified(made).mismatches if line.endswith("acc")]
     _change_lines(made.samples["mc"], lambda line: line.update(acc=1.0 - line["acc"]))
-    wrong = [line for line in _verified(made).mismatches if " acc: published" in line]
+    wrong = [line for line in verified(made).mismatches if " acc: published" in line]
     assert len(wrong) == 5
 
 
@@ -148,7 +143,7 @@ def test_accuracy_follows_from_log_likelihoods_without_the_tasks_code(tmp_path: 
 def test_hashes_bind_documents_prompts_and_targets(tmp_path: Path, name: str) -> None:
     made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
     _change_lines(made.samples["gen"], lambda line: line.update({name: "another"}))
-    wrong = [line for line in _verified(made).mismatches if "_hash" in line]
+    wrong = [line for line in verified(made).mismatches if "_hash" in line]
     assert len(wrong) >= 5
 
 
@@ -175,7 +170,7 @@ def test_the_settings_are_those_of_the_fingerprint(tmp_path: Path, change: Chang
     data = made.data()
     change(data["config"]["early_exit"])
     made.change(data)
-    assert _verified(made).mismatches
+    assert verified(made).mismatches
 
 
 def test_a_setting_is_what_the_arguments_asked_for(tmp_path: Path) -> None:
@@ -184,9 +179,9 @@ def test_a_setting_is_what_the_arguments_asked_for(tmp_path: Path) -> None:
     data = made.data()
     data["config"]["model_args"] |= asked
     made.change(data)
-    mismatches = _verified(made).mismatches
+    mismatches = verified(made).mismatches
     assert not mismatches
     for name, value in {"threshold": 0.6, "exit_layers": "3", "confidence": "margin"}.items():
         data["config"]["model_args"] |= asked | {name: value}
         made.change(data)
-        assert [line for line in _verified(made).mismatches if f"settings {name}" in line]
+        assert [line for line in verified(made).mismatches if f"settings {name}" in line]

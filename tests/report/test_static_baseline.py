@@ -26,12 +26,18 @@ from dynamax_lm.report.static_baseline import (
     Account,
     Gain,
     StaticBaseline,
-    equal_cost_depth,
+    _bill,
     judged,
     static_baselines,
 )
 
 ONE = {"gen": GENERATION}
+
+
+def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
+    """The depth at which always leaving costs what the row did; above L it costs more than L."""
+    bill = _bill(row, account)
+    return None if bill is None else max(1.0, bill.depth(bill.spent))
 
 
 def _arena(folder: Path) -> list[Row]:

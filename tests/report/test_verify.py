@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import GENERATION, Made, Plan, write_run
+from synthetic import GENERATION, Made, Plan, verified, write_run
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report.load import load
-from dynamax_lm.report.verify import Verification, verify
+from dynamax_lm.report.verify import verify
 
 Keys = tuple[str, ...]
 
@@ -36,14 +36,10 @@ _LEFT = (
 """What no made-up run has."""
 
 
-def _verified(made: Made) -> Verification:
-    return verify(load([made.results]))
-
-
 def _refused(made: Made) -> list[str]:
     """What is named, where a change may also leave nothing that can be read."""
     try:
-        return _verified(made).mismatches
+        return verified(made).mismatches
     except SettingError as error:
         return [str(error)]
 
@@ -79,7 +75,7 @@ def test_what_was_computed_from_the_records_matches(
 ) -> None:
     plan = Plan(seed=seed, documents=documents, silent=silent)
     made = write_run(tmp_path_factory.mktemp("run"), plan)
-    found = _verified(made)
+    found = verified(made)
     assert found.mismatches == []
     assert all(any(why in line for why in _LEFT) for line in found.unchecked)
     assert found.checked > 100
@@ -100,7 +96,7 @@ def test_every_tampered_number_of_the_results_is_named(made: Made) -> None:
                 assert any(named.partition(",")[0] in line for line in mismatches), path
     finally:
         made.change(data)
-    assert not _verified(made).mismatches
+    assert not verified(made).mismatches
 
 
 def test_every_tampered_number_of_a_sample_is_named(made: Made) -> None:
@@ -113,7 +109,7 @@ def test_every_tampered_number_of_a_sample_is_named(made: Made) -> None:
                 changed = {**sample, name: sample[name] * 1.01 + 0.001}
                 lines[number] = json.dumps(changed)
                 path.write_text("\n".join(lines))
-                mismatches = _verified(made).mismatches
+                mismatches = verified(made).mismatches
                 assert any(f"{task} " in m and name in m for m in mismatches), (task, name)
             lines[number] = line
         path.write_text(text)
@@ -130,7 +126,7 @@ def test_a_tampered_trace_is_named(made: Made, name: str) -> None:
         other = 3 if row["layers_used"] != 3 else 5
         row[name] = other if name == "layers_used" else (row[name] or 0) + 70
         path.write_text("\n".join([json.dumps(row), *lines[1:]]))
-        assert _verified(made).mismatches
+        assert verified(made).mismatches
         path.write_text(text)
 
 
@@ -145,7 +141,7 @@ def test_a_token_of_full_depth_cannot_disagree_with_full_depth(made: Made) -> No
             value = own[name]
             own[name] = own["emitted"] + 70 if value == own["emitted"] else own["emitted"]
             path.write_text("\n".join(map(json.dumps, rows)))
-            named = _verified(made).mismatches
+            named = verified(made).mismatches
             word = {"full_depth": "full depth would not emit", "reference_pass": "agreement_noise"}
             assert any(word[name] in line for line in named)
             own[name] = value
@@ -161,7 +157,7 @@ def test_a_tampered_prompt_length_is_named(made: Made) -> None:
     first, *others = (json.loads(line) for line in text.splitlines())
     changed = [{**first, "prompt_tokens": first["prompt_tokens"] + 1}, *others]
     path.write_text("\n".join(map(json.dumps, changed)))
-    assert any("prompt" in line for line in _verified(made).mismatches)
+    assert any("prompt" in line for line in verified(made).mismatches)
     path.write_text(text)
 
 
@@ -169,7 +165,7 @@ def test_a_deleted_row_is_named(made: Made) -> None:
     path = made.traces / "trace_mc.jsonl"
     text = path.read_text()
     path.write_text("".join(text.splitlines(keepends=True)[1:]))
-    assert _verified(made).mismatches
+    assert verified(made).mismatches
     path.write_text(text)
 
 
@@ -178,7 +174,7 @@ def test_the_logged_answers_belong_to_the_trace(made: Made) -> None:
     text = path.read_text()
     flipped = text.replace('"True"', '"maybe"').replace('"False"', '"True"')
     path.write_text(flipped.replace('"maybe"', '"False"'))
-    mismatches = _verified(made).mismatches
+    mismatches = verified(made).mismatches
     assert any("is_greedy" in line for line in mismatches)
     path.write_text(text)
 
@@ -187,7 +183,7 @@ def test_what_the_files_do_not_determine_is_said(tmp_path: Path) -> None:
     made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}))
     for path in (*made.samples.values(), *made.traces.iterdir()):
         path.unlink()
-    found = _verified(made)
+    found = verified(made)
     assert not found.mismatches
     assert [line for line in found.unchecked if "no samples" in line]
     assert [line for line in found.unchecked if "no trace" in line]
@@ -200,7 +196,7 @@ def test_the_totals_own_arithmetic_is_checked_without_a_trace(tmp_path: Path) ->
     data = made.data()
     data["config"]["early_exit"]["tasks"]["gen"]["flops_saved"] += 0.01
     made.change(data)
-    assert [line for line in _verified(made).mismatches if "flops_saved" in line]
+    assert [line for line in verified(made).mismatches if "flops_saved" in line]
 
 
 def test_bills_that_depths_do_not_determine_are_left(tmp_path: Path) -> None:
@@ -208,7 +204,7 @@ def test_bills_that_depths_do_not_determine_are_left(tmp_path: Path) -> None:
     data = made.data()
     data["config"]["early_exit"]["settings"]["heads"] = "some/heads"
     made.change(data)
-    found = _verified(made)
+    found = verified(made)
     assert not [line for line in found.mismatches if "flops" in line]
     assert [line for line in found.unchecked if "FLOPs" in line]
 
@@ -221,12 +217,12 @@ def test_bills_of_heads_are_checked_by_the_costs_that_the_run_wrote_down(tmp_pat
     extra = {"classifier": 0, "translator": 0}
     block["costs"]["exit_extras"] = [extra for _ in block["settings"]["exit_layers"]]
     made.change(data)
-    found = _verified(made)
+    found = verified(made)
     assert not [line for line in found.mismatches if "flops" in line]
     assert not [line for line in found.unchecked if "FLOPs" in line]
     extra["translator"] = 2
     made.change(data)
-    assert [line for line in _verified(made).mismatches if "flops_saved" in line]
+    assert [line for line in verified(made).mismatches if "flops_saved" in line]
 
 
 def test_a_metric_that_is_not_in_closed_form_is_left(tmp_path: Path) -> None:
@@ -235,7 +231,7 @@ def test_a_metric_that_is_not_in_closed_form_is_left(tmp_path: Path) -> None:
     data["configs"]["gen"]["metric_list"][0]["aggregation"] = "bleu"
     data["results"]["gen"]["em,none"] = 7.0
     made.change(data)
-    found = _verified(made)
+    found = verified(made)
     assert not found.mismatches
     assert [line for line in found.unchecked if "bleu" in line]
 
@@ -251,10 +247,10 @@ def test_groups_are_averages_of_their_tasks(tmp_path: Path) -> None:
         errors = [key for key in data["results"][task] if "_stderr," in key]
         data["results"][task] |= dict.fromkeys(errors, "N/A")
     made.change(data)
-    assert not _verified(made).mismatches
+    assert not verified(made).mismatches
     data["results"]["both"]["layers_used,none"] += 0.01
     made.change(data)
-    assert [line for line in _verified(made).mismatches if "group both layers_used" in line]
+    assert [line for line in verified(made).mismatches if "group both layers_used" in line]
 
 
 def test_what_takes_the_model_is_counted(tmp_path: Path) -> None:
@@ -263,7 +259,7 @@ def test_what_takes_the_model_is_counted(tmp_path: Path) -> None:
     samples = [json.loads(line) for line in made.samples["gen"].read_text().splitlines()]
     implied = sum(sample["agreement_with_stop"] == 1.0 for sample in samples)
     assert 0 < implied < 20
-    (line,) = (one for one in _verified(made).unchecked if "takes the model" in one)
+    (line,) = (one for one in verified(made).unchecked if "takes the model" in one)
     assert f"gen ({20 - implied} documents): consistency" in line
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +19,9 @@ from dynamax_lm.sweep.reuse_cache import tensor_bytes
 from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 THRESHOLDS = [0.2, 1.0, 0.0]
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 class Counting:

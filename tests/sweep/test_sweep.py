@@ -16,24 +16,18 @@ from dynamax_lm.models.lm import DynamaxLM
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import verify
 from dynamax_lm.sweep.__main__ import main
-from tests.checkpoints import save_checkpoint
-from tests.quick import only_toys_alone
+from tests.checkpoints import save_checkpoint, save_checkpoints
+from tests.quick import results_in
+
+pytestmark = pytest.mark.usefixtures("toys_alone")
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
 TASKS = ["toy_gen", "toy_mc", "toy_rolling"]
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Toys only, and no look at the machine."""
-    only_toys_alone(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        kind: save_checkpoint(tmp_path_factory.mktemp(kind), kind) for kind in ("mistral", "mamba2")
-    }
+    return save_checkpoints(tmp_path_factory, ("mistral", "mamba2"))
 
 
 def sweep(checkpoint: Path, output: Path, *more: str, kind: str = "mistral") -> None:
@@ -46,11 +40,6 @@ def sweep(checkpoint: Path, output: Path, *more: str, kind: str = "mistral") -> 
             *("--output_path", str(output), *more),
         ]
     )
-
-
-def results_in(folder: Path) -> dict[str, Any]:
-    (file,) = folder.glob("results_*.json")
-    return dict(json.loads(file.read_text()))
 
 
 def samples_in(folder: Path) -> dict[str, str]:

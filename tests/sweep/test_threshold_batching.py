@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,19 +15,15 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import ThresholdBatcher
-from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
 from tests.core.test_laws import Tally
 from tests.heads.builders import CLASSIFIERS, heads_of
 from tests.sweep.test_reuse_cache import Counting
 from tests.sweep.test_threshold_replay import THRESHOLDS, draw_exits, draw_scores
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 NEAR = {"abs": 1e-3, "rel": 1e-3}
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 def draw_skipped(data: st.DataObject, stack: Any) -> str:
@@ -128,12 +123,7 @@ def test_every_classifier_keeps_its_rows_apart(kind: str, classifier: str) -> No
     model = random_model(kind, 6, seed=3)
     stack = STACKS[kind](model)
     heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
-    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
-    asked = [
-        GenerateRequest(row, new, never, key=str(row))
-        for row, new in zip(rows, (12, 4, 9, 1), strict=True)
-    ]
-    scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
+    asked, scored = uneven_requests()
     runner, depths, grid = ReuseRunner(), set(), (0.3, 0.5, 0.7)
     for number, threshold in enumerate(grid, start=1):
         options: dict[str, Any] = {"policy": ExitPolicy((1, 3, 4, 5), "head", threshold)}

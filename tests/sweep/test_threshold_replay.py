@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core import exit_view
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
-from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
 from tests.core.test_laws import Tally
 from tests.heads.builders import CLASSIFIERS, heads_of, kinds
 from tests.sweep.test_reuse_cache import Counting
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0]
 MEASURES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head", "head"]
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def _narrow_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tokens at a time, so that slices cut rows in two."""
-    monkeypatch.setattr(exit_view, "LOGITS_AT_ONCE", 3 * 61)
 
 
 def options_of(policy: ExitPolicy, heads: Any, reference: bool = True) -> dict[str, Any]:
@@ -122,7 +109,7 @@ def test_answers_follow_up_to_the_first_disagreement(
         tally.check()
 
 
-@pytest.mark.usefixtures("_narrow_slices")
+@pytest.mark.usefixtures("narrow_slices")
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_every_classifier_follows(kind: str, classifier: str) -> None:
@@ -130,12 +117,7 @@ def test_every_classifier_follows(kind: str, classifier: str) -> None:
     model = random_model(kind, 6, seed=3)
     stack = STACKS[kind](model)
     heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
-    rows = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
-    asked = [
-        GenerateRequest(row, new, never, key=str(row))
-        for row, new in zip(rows, (12, 4, 9, 1), strict=True)
-    ]
-    scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
+    asked, scored = uneven_requests()
     runner, depths = ReuseRunner(), set()
     for threshold in (0.3, 0.5, 0.7):
         options = options_of(ExitPolicy((1, 3, 4, 5), "head", threshold), heads)

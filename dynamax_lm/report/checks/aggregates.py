@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dynamax_lm.report.runs import is_number
+from dynamax_lm.common.validation import is_finite
 
 
 def mean(values: Sequence[float]) -> float:
@@ -54,7 +54,7 @@ def aggregate(kind: str, values: Sequence[Any]) -> float | None:
     """
     if not values:
         return None
-    if kind in _OF_NUMBERS and all(isinstance(v, bool) or is_number(v) for v in values):
+    if kind in _OF_NUMBERS and all(isinstance(v, bool) or is_finite(v) for v in values):
         return _OF_NUMBERS[kind]([float(v) for v in values])
     if kind in _OF_PAIRS and all(_is_pair(v) for v in values):
         return _OF_PAIRS[kind]([(float(a), float(b)) for a, b in values])
@@ -62,4 +62,4 @@ def aggregate(kind: str, values: Sequence[Any]) -> float | None:
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_finite, value))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dynamax_lm.report.runs import is_number
+from dynamax_lm.common.validation import is_finite
 
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 _SHOWN = 120
@@ -88,7 +88,7 @@ def same(published: Any, again: Any) -> bool:
     """Whether two values are one: numbers but for rounding, sequences item by item."""
     if isinstance(published, bool) != isinstance(again, bool):
         return False
-    if is_number(published) and is_number(again):
+    if is_finite(published) and is_finite(again):
         if isinstance(published, int) and isinstance(again, int):
             return published == again
         return math.isclose(published, again, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
-from dynamax_lm.report.runs import MetricKey, Run, is_number
+from dynamax_lm.report.runs import MetricKey, Run
 
 _BY_TASK = ("configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -61,14 +62,14 @@ def _check_task(run: Run, task: str, found: Verification) -> None:
     if isinstance(counted, Mapping):
         original, limit = counted.get("original"), run.config.get("limit")
         found.compare(f"{where} sample_len", numbers.get("sample_len"), counted.get("effective"))
-        if is_number(original):
+        if is_finite(original):
             again = original if limit is None else _limited(original, limit)
             found.compare(f"{where} n-samples", counted.get("effective"), again)
 
 
 def _limited(original: float, limit: Any) -> int:
     """How many documents a limit leaves: a share of them below 1, a number above."""
-    if not is_number(limit):
+    if not is_finite(limit):
         return -1
     most = math.ceil(original * limit) if limit < 1 else int(limit)
     return min(int(original), most)
