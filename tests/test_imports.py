@@ -75,7 +75,7 @@ TABLE: dict[str, Row] = {
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
-    "decoders": row("core.stack core.pending", LM_EVAL),
+    "decoders": row("core.catchup core.ledger core.pending core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
@@ -91,7 +91,7 @@ TABLE: dict[str, Row] = {
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors common.extensions core.measures core.thresholds",
+        "common.errors common.extensions core.catchup core.ledger core.measures core.thresholds",
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),

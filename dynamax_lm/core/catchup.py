@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+RECOMPUTE = "recompute"
+"""The one skipped-state policy that is not a layer's own: an exited token runs further later."""
+
 MOST_WAITING = 64
 """More waiting tokens in a row than this, and all are run to full depth before its next token."""
 

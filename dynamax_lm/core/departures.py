@@ -75,7 +75,7 @@ class CatchUp:
         self._run, self._waiting = run, waiting
         chunk, cells = run.chunk, run.cells
         self._all, device = cells, cells.device
-        known = torch.tensor(chunk.known or (0,) * len(chunk.rows), device=device)
+        known = torch.tensor(chunk.already_known, device=device)
         new = cells % chunk.width >= known[cells // chunk.width]
         ends = torch.tensor(chunk.lengths, device=device) - 1
         starts = torch.arange(len(chunk.rows), device=device) * chunk.width

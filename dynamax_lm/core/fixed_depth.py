@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dynamax_lm.core.ledger import LayerCosts, norm_flops, unembed_flops
+from dynamax_lm.core.ledger import DecoderCosts, norm_flops, unembed_flops
 
 
 class FixedDepths(NamedTuple):
@@ -27,7 +27,7 @@ class FixedDepths(NamedTuple):
     tokens: int
 
     @classmethod
-    def of(cls, costs: LayerCosts, layer: float, tokens: int) -> FixedDepths:
+    def of(cls, costs: DecoderCosts, layer: float, tokens: int) -> FixedDepths:
         """The depths of an architecture.
 
         Args:

@@ -13,11 +13,11 @@ cosine (6 per element: three dot products). Looking up an embedding costs 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from dynamax_lm.core.catchup import reached
+from dynamax_lm.core.catchup import RECOMPUTE, reached
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
 from dynamax_lm.core.trace import Bill
 
@@ -35,8 +35,8 @@ _ADVANCE_OPS = 3
 _READ_OUT_OPS = 2
 
 
-class LayerCosts(Protocol):
-    """FLOPs of one architecture's parts, for one token, batch independent."""
+class DecoderCosts(Protocol):
+    """FLOPs of a decoder's parts, for one token, whatever else is in the batch."""
 
     @property
     def n_layers(self) -> int:
@@ -53,35 +53,146 @@ class LayerCosts(Protocol):
         """V, rows of the vocabulary projection."""
         ...
 
-    def layer(self, position: int) -> int:
-        """One layer for the token at ``position``, counted from 0 in its whole sequence."""
+    def layers(self, position: int, first: int, last: int) -> int:
+        """Layers ``first``..``last - 1``, from 0, for the token at ``position``, from 0."""
         ...
 
     def prompt(self, tokens: int) -> int:
         """All layers for positions 0..tokens-1, without a final norm or projection."""
         ...
 
-    def skipped(self, skipped_state: str) -> int:
-        """The state of one skipped layer for one token.
+    def states(self, skipped_state: str, first: int) -> int:
+        """The state of the skipped layers ``first``..L-1 for one token.
 
         Raises:
-            ValueError: this architecture has no such ``skipped_state``.
+            ValueError: one of these layers has no such ``skipped_state``.
         """
         ...
 
 
-def norm_flops(costs: LayerCosts) -> int:
+class LayerCosts:
+    """FLOPs of one kind of layer, and of a decoder whose layers are all of this kind.
+
+    A subclass is a frozen dataclass of a configuration's numbers. It gives ``layer``,
+    ``prompt_layer`` and ``SKIPPED``; the sums over layers follow.
+
+    Attributes:
+        KIND: the kind's name in error messages.
+        SKIPPED: by name of a skipped-state policy, what the state of one skipped layer costs for
+            one token. Settings and decoders take the names that a kind of layer has from here.
+        n_layers: L, at least 1.
+        width: D.
+        vocabulary: V.
+    """
+
+    __slots__ = ()
+    KIND: ClassVar[str]
+    SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]]
+    n_layers: int
+    width: int
+    vocabulary: int
+
+    def layer(self, position: int) -> int:
+        """One layer for the token at ``position``, counted from 0 in its whole sequence."""
+        raise NotImplementedError
+
+    def prompt_layer(self, tokens: int) -> int:
+        """One layer for positions 0..tokens-1."""
+        raise NotImplementedError
+
+    def skipped(self, skipped_state: str) -> int:
+        """The state of one skipped layer for one token.
+
+        ``recompute`` costs nothing here: whole layers are billed when a pending token runs them.
+
+        Raises:
+            ValueError: this kind of layer has no such ``skipped_state``.
+        """
+        if skipped_state == RECOMPUTE:
+            return 0
+        if skipped_state not in self.SKIPPED:
+            raise ValueError(f"{self.KIND} has no skipped_state {skipped_state!r}")
+        return self.SKIPPED[skipped_state](self)
+
+    def layers(self, position: int, first: int, last: int) -> int:
+        """Layers ``first``..``last - 1`` for the token at ``position``."""
+        return (last - first) * self.layer(position)
+
+    def prompt(self, tokens: int) -> int:
+        """All layers for positions 0..tokens-1, each at its real context."""
+        return self.n_layers * self.prompt_layer(tokens)
+
+    def states(self, skipped_state: str, first: int) -> int:
+        """The state of layers ``first``..L-1 for one token."""
+        return (self.n_layers - first) * self.skipped(skipped_state)
+
+
+@dataclass(frozen=True, slots=True)
+class HybridCosts:
+    """A decoder whose layers are of several kinds.
+
+    Attributes:
+        kinds: of each layer, the costs of its kind, all of one width and vocabulary; the
+            ``n_layers`` of a kind is not read.
+    """
+
+    kinds: tuple[LayerCosts, ...]
+
+    def __post_init__(self) -> None:
+        if len({(kind.width, kind.vocabulary) for kind in self.kinds}) != 1:
+            raise ValueError("the layers of a decoder have one width and one vocabulary")
+
+    @property
+    def n_layers(self) -> int:
+        """L."""
+        return len(self.kinds)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.kinds[0].width
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.kinds[0].vocabulary
+
+    def layers(self, position: int, first: int, last: int) -> int:
+        """Layers ``first``..``last - 1`` for the token at ``position``, each by its kind."""
+        return sum(kind.layer(position) for kind in self.kinds[first:last])
+
+    def prompt(self, tokens: int) -> int:
+        """All layers for positions 0..tokens-1."""
+        return sum(kind.prompt_layer(tokens) for kind in self.kinds)
+
+    def states(self, skipped_state: str, first: int) -> int:
+        """The state of layers ``first``..L-1 for one token.
+
+        Raises:
+            ValueError: one of these layers has no such ``skipped_state``.
+        """
+        return sum(kind.skipped(skipped_state) for kind in self.kinds[first:])
+
+
+def skipped_states(*kinds: type[LayerCosts]) -> tuple[str, ...]:
+    """Names of the skipped-state policies that layers of all ``kinds`` have; one kind or more."""
+    first, *others = kinds
+    shared = [name for name in first.SKIPPED if all(name in kind.SKIPPED for kind in others)]
+    return (*shared, RECOMPUTE)
+
+
+def norm_flops(costs: DecoderCosts) -> int:
     """One norm over the residual stream."""
     return _NORM_OPS * costs.width
 
 
-def unembed_flops(costs: LayerCosts) -> int:
+def unembed_flops(costs: DecoderCosts) -> int:
     """One vocabulary projection, without its norm."""
     return 2 * costs.width * costs.vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionCosts:
+class AttentionCosts(LayerCosts):
     """A decoder of grouped-query attention and a gated feed-forward block (Mistral, Llama).
 
     Attributes:
@@ -94,6 +205,12 @@ class AttentionCosts:
         vocabulary: V.
         window: keys a token sees at most, itself included; ``None`` without a sliding window.
     """
+
+    KIND: ClassVar[str] = "attention"
+    SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
+        "propagate": lambda costs: costs.kv_projections,
+        "copy_kv": lambda costs: 0,  # nothing but bytes
+    }
 
     n_layers: int
     width: int
@@ -145,29 +262,15 @@ class AttentionCosts:
         """One layer for the token at ``position``, counted from 0."""
         return self.projections + self.context_per_key * self.keys(position)
 
-    def prompt(self, tokens: int) -> int:
-        """All layers for positions 0..tokens-1, each at its real context."""
+    def prompt_layer(self, tokens: int) -> int:
+        """One layer for positions 0..tokens-1, each at its real context."""
         growing = tokens if self.window is None else min(tokens, self.window)
         keys = growing * (growing + 1) // 2 + (tokens - growing) * (self.window or 0)
-        return self.n_layers * (tokens * self.projections + self.context_per_key * keys)
-
-    def skipped(self, skipped_state: str) -> int:
-        """``propagate``: the K and V projections; ``copy_kv``: nothing but bytes.
-
-        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
-
-        Raises:
-            ValueError: another ``skipped_state``.
-        """
-        if skipped_state == "propagate":
-            return self.kv_projections
-        if skipped_state in {"copy_kv", "recompute"}:
-            return 0
-        raise ValueError(f"attention has no skipped_state {skipped_state!r}")
+        return tokens * self.projections + self.context_per_key * keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mamba2Costs:
+class Mamba2Costs(LayerCosts):
     """A decoder of Mamba-2 blocks, counted in their recurrent form.
 
     A parallel scan spends more for speed; like the reference it is billed as the recurrence, so
@@ -183,6 +286,13 @@ class Mamba2Costs:
         kernel: width of the convolution.
         vocabulary: V.
     """
+
+    KIND: ClassVar[str] = "Mamba-2"
+    SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
+        # the convolution is billed whole: its window must hold C as well
+        "propagate": lambda costs: costs.state_projection + costs.convolution + costs.advance,
+        "freeze": lambda costs: 0,
+    }
 
     n_layers: int
     width: int
@@ -253,25 +363,9 @@ class Mamba2Costs:
             + self.out_projection
         )
 
-    def prompt(self, tokens: int) -> int:
-        """All layers for ``tokens`` positions, in recurrent form."""
-        return self.n_layers * tokens * self.layer(0)
-
-    def skipped(self, skipped_state: str) -> int:
-        """``propagate``: x, B, C, dt, convolution and state step; ``freeze``: nothing.
-
-        ``recompute``: nothing; whole layers are billed when a waiting token runs them.
-
-        The convolution is billed whole: its window must hold C as well.
-
-        Raises:
-            ValueError: another ``skipped_state``.
-        """
-        if skipped_state == "propagate":
-            return self.state_projection + self.convolution + self.advance
-        if skipped_state in {"freeze", "recompute"}:
-            return 0
-        raise ValueError(f"Mamba-2 has no skipped_state {skipped_state!r}")
+    def prompt_layer(self, tokens: int) -> int:
+        """One layer for ``tokens`` positions, in recurrent form."""
+        return tokens * self.layer(0)
 
 
 class ExitExtras(NamedTuple):
@@ -312,7 +406,7 @@ class Ledger:
 
     def __init__(
         self,
-        costs: LayerCosts,
+        costs: DecoderCosts,
         *,
         exit_layers: Sequence[int] = (),
         confidence: str | MeasureFacts = "top_prob",
@@ -325,7 +419,7 @@ class Ledger:
         if len(exit_extras) not in {0, len(exits)}:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         self._costs = costs
-        self._recompute = bool(exits) and skipped_state == "recompute"
+        self._recompute = bool(exits) and skipped_state == RECOMPUTE
         self._depths = self._tariff(exits, facts_of(confidence), skipped_state, exit_extras)
 
     def _tariff(
@@ -338,7 +432,6 @@ class Ledger:
         costs = self._costs
         emission = norm_flops(costs) + unembed_flops(costs)
         reads_logits = measure.reads == "logits"
-        per_skipped = costs.skipped(skipped_state) if exits else 0
         depths: dict[int, _Depth] = {}
         checks = 0
         for asked, layer in enumerate(exits):
@@ -348,7 +441,7 @@ class Ledger:
                 checks += emission + extra.translator
             elif measure.reads == "heads":
                 checks += extra.classifier
-            state = (costs.n_layers - layer) * per_skipped
+            state = costs.states(skipped_state, layer)
             projection = 0 if reads_logits else emission + extra.translator
             depths[layer] = _Depth(checks, projection, state)
         depths[costs.n_layers] = _Depth(checks, emission, 0)
@@ -375,13 +468,12 @@ class Ledger:
             depth = self._depths.get(used)
             if depth is None:
                 raise ValueError(f"a token leaves at {sorted(self._depths)}, not at layer {used}")
-            layer = costs.layer(position)
-            layers += used * layer
-            full_depth += costs.n_layers * layer
+            layers += costs.layers(position, 0, used)
+            full_depth += costs.layers(position, 0, costs.n_layers)
             checks += depth.checks
             projection += depth.projection
             propagation += depth.propagation
-            recomputation += (final - used) * layer
+            recomputation += costs.layers(position, used, final)
         full_depth += len(layers_used) * self._depths[costs.n_layers].projection
         return Bill(
             prompt=costs.prompt(prompt_tokens),

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.departures import CatchUp, Departures, Gone
 from dynamax_lm.core.exit_view import View, slices
 from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import Chunk, DecoderState, LayerStack
 
 
 class Emitter(Protocol):
@@ -60,7 +61,7 @@ class Depths:
 
 def run_chunk(
     stack: LayerStack,
-    state: Any,
+    state: DecoderState,
     chunk: Chunk,
     emitter: Emitter | None,
     *,
@@ -83,9 +84,9 @@ def run_chunk(
         targets: (N,) full-depth tokens, for the oracle.
         advice: trained heads and what they remember of the batch, whose rows are the chunk's.
     """
-    recompute = skipped_state == "recompute"
+    recompute = skipped_state == RECOMPUTE
     if recompute:
-        chunk = state.waiting.widen(chunk)
+        chunk = chunk.prepend([state.waiting.count(row) for row in chunk.rows])
     run = stack.begin(state, chunk, skipped_state)
     cells: Departures = CatchUp(run, state.waiting) if recompute else Gone(run)
     hidden = stack.embed(run)
@@ -137,10 +138,10 @@ def run_chunk(
     return Depths(layers_used, confidence)
 
 
-def catch_up(stack: LayerStack, state: Any, rows: Sequence[int]) -> None:
-    """Run all that wait in ``rows`` of ``state`` through the layers that they skipped."""
+def catch_up(stack: LayerStack, state: DecoderState, rows: Sequence[int]) -> None:
+    """Run the pending tokens of ``rows`` of ``state`` through the layers that they skipped."""
     rows = [row for row in rows if state.waiting.count(row)]
     if rows:
         none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
         chunk = Chunk(none, (0,) * len(rows), tuple(rows))
-        run_chunk(stack, state, chunk, None, skipped_state="recompute")
+        run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)

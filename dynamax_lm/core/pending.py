@@ -1,22 +1,20 @@
-"""Tokens that left early and wait to be run through the layers that they skipped.
+"""Pending tokens: those that exited early under ``recompute`` and have layers left to run.
 
-Owns what a state must remember of them. It does not know why they left, nor when they go on.
+Owns what a state records of them: by row, how many layers each has run and its hidden state there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.stack import Chunk
-
 
 class Sleepers(NamedTuple):
-    """The last tokens of a row, oldest first.
+    """The pending tokens of one row, its last ones, oldest first.
 
     Attributes:
         depths: layers run for each.
@@ -29,20 +27,20 @@ class Sleepers(NamedTuple):
 
 @dataclass
 class Waiting:
-    """Who waits in each row of a state.
+    """The pending tokens of every row of a state.
 
     Attributes:
-        rows: by row of the state; rows in which nobody waits are left out.
+        rows: by row of the state; a row without pending tokens has no entry.
     """
 
     rows: dict[int, Sleepers] = field(default_factory=dict)
 
     def count(self, row: int) -> int:
-        """How many tokens of ``row`` wait."""
+        """How many tokens of ``row`` are pending."""
         return len(self.depths(row))
 
     def depths(self, row: int) -> list[int]:
-        """Layers run for each token of ``row`` that waits."""
+        """Layers run for each pending token of ``row``."""
         return self.rows[row].depths if row in self.rows else []
 
     def missing(self, row: int, layer: int) -> int:
@@ -50,31 +48,20 @@ class Waiting:
         return sum(depth <= layer for depth in self.depths(row))
 
     def copy(self) -> Waiting:
-        """The same, independent; what is stored is never changed in place."""
+        """An independent copy; the stored tensors are never changed in place."""
         return Waiting(dict(self.rows))
 
     def take(self, rows: Sequence[int]) -> Waiting:
         """Those of ``rows``, which may repeat, under new numbers."""
         return Waiting({new: self.rows[old] for new, old in enumerate(rows) if old in self.rows})
 
-    def widen(self, chunk: Chunk) -> Chunk:
-        """``chunk`` with those that wait in front of each row's new tokens."""
-        known = tuple(self.count(row) for row in chunk.rows)
-        if not any(known):
-            return chunk
-        lengths = tuple(a + b for a, b in zip(known, chunk.lengths, strict=True))
-        wide = chunk.ids.new_zeros(len(known), max(lengths))
-        for place, (before, length) in enumerate(zip(known, chunk.lengths, strict=True)):
-            wide[place, before : before + length] = chunk.ids[place, :length]
-        return replace(chunk, ids=wide, lengths=lengths, known=known)
-
     def keep(self, row: int, depths: Sequence[int], hidden: Tensor) -> None:
-        """From now on the last tokens of ``row`` wait like this, and no others."""
+        """Replace the pending tokens of ``row``: layers run for each, and (W, D) hidden states."""
         if depths:
             self.rows[row] = Sleepers(list(depths), hidden)
         else:
             self.rows.pop(row, None)
 
     def hidden(self, rows: Sequence[int], device: torch.device) -> Tensor:
-        """(W, D) of all that wait in ``rows``, one row after the other."""
+        """(W, D) hidden states of the pending tokens of ``rows``, row after row."""
         return torch.cat([self.rows[row].hidden.to(device) for row in rows if row in self.rows])

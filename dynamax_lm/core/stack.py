@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dynamax_lm.core.pending import Waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -27,7 +29,7 @@ class Chunk:
         lengths: real tokens of each row, 1..T; 0 only in a prefill, and where a row catches up.
         rows: the state's row of each row of the chunk.
         prefill: pads stand on the left and the state is empty; otherwise pads stand on the right.
-        known: how many of each row's first tokens the state has begun to see, and which wait in it;
+        known: how many of each row's first tokens are pending in the state, which has counted them;
             empty for none.
     """
 
@@ -61,6 +63,21 @@ class Chunk:
         """The same tokens for so many copies of a state whose rows are the chunk's."""
         rows = tuple(range(len(self.rows) * times))
         return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
+
+    def prepend(self, known: Sequence[int]) -> Chunk:
+        """Room for so many pending tokens of each row in front of its new tokens."""
+        if not any(known):
+            return self
+        lengths = tuple(old + new for old, new in zip(known, self.lengths, strict=True))
+        ids = self.ids.new_zeros(len(lengths), max(lengths))
+        for place, (old, new) in enumerate(zip(known, self.lengths, strict=True)):
+            ids[place, old : old + new] = self.ids[place, :new]
+        return replace(self, ids=ids, lengths=lengths, known=tuple(known))
+
+    @property
+    def already_known(self) -> tuple[int, ...]:
+        """Of each row, how many of its first tokens are pending ones; 0 for none."""
+        return self.known or (0,) * len(self.rows)
 
     @property
     def width(self) -> int:
@@ -134,24 +151,48 @@ class Run:
         """Called whenever ``cells`` change; adapters drop what they derived from them."""
 
 
-class LayerStack(Protocol):
-    """A decoder that can be run layer by layer over a state that it alone understands."""
+class DecoderState(Protocol):
+    """The part of a decoder's state that this package reads; the rest is the decoder's own.
 
-    n_layers: int
-    vocab_size: int
-    skipped_states: frozenset[str]
+    Attributes:
+        waiting: pending tokens of every row, which not every layer has seen.
+    """
+
+    waiting: Waiting
+
+
+class LayerStack(Protocol):
+    """A decoder that is run layer by layer.
+
+    The state passed to its methods is one that ``new_state`` or ``take`` of the same decoder made.
+    """
+
+    @property
+    def n_layers(self) -> int:
+        """L, at least 1."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        ...
+
+    @property
+    def skipped_states(self) -> frozenset[str]:
+        """Names of the skipped-state policies that every layer has."""
+        ...
 
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
         ...
 
-    def new_state(self, batch: int) -> Any:
+    def new_state(self, batch: int) -> DecoderState:
         """An empty state of ``batch`` rows."""
         ...
 
     def begin(self, state: Any, chunk: Chunk, skipped_state: str) -> Run:
-        """Start a pass; ``skipped_state`` is what skipped layers remember of cells that leave."""
+        """Start a pass; ``skipped_state`` names the policy for the layers that a cell skips."""
         ...
 
     def embed(self, run: Run) -> Tensor:
@@ -187,6 +228,6 @@ class LayerStack(Protocol):
         """Put ``state`` back to where ``mark`` was taken."""
         ...
 
-    def take(self, state: Any, rows: Sequence[int]) -> Any:
+    def take(self, state: Any, rows: Sequence[int]) -> DecoderState:
         """A new, independent state made of ``rows`` of ``state``; rows may repeat."""
         ...

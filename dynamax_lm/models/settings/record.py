@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Mamba2Costs, skipped_states
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
 from dynamax_lm.models.settings.exits import ExitRule, Listed, read_exit_rule
@@ -43,16 +45,21 @@ Plain = str | float | bool | list[int] | list[float] | dict[str, float] | None
 """A setting as JSON has it."""
 
 _MODES = ("exit", "full")
-_SKIPPED_STATES = ("propagate", "copy_kv", "freeze", "recompute")
+_LAYERS: dict[Architecture, type[LayerCosts]] = {
+    "attention": AttentionCosts,
+    "mamba2": Mamba2Costs,
+}
+_SKIPPED_STATES = tuple(dict.fromkeys(name for one in _LAYERS.values() for name in one.SKIPPED))
 _NOT_YET = {
     ("mode", "lossless"): "not available yet; use exit or full",
 }
 _IMPOSSIBLE = {
     ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
-    "cache; use propagate, copy_kv or recompute",
-    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy; use propagate, "
-    "freeze or recompute",
+    "cache",
+    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy",
 }
+"""Why a kind of layer lacks a policy, where there is a reason to give."""
+
 _DEFAULT_SKIPPED_STATE = "propagate"
 
 
@@ -171,8 +178,11 @@ class RawSettings:
                 layers cannot have, a measure that needs more exits, or what these heads lack.
         """
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
-        if why := _IMPOSSIBLE.get((architecture, skipped_state)):
-            raise refusal("skipped_state", skipped_state, why)
+        *others, last = had = skipped_states(_LAYERS[architecture])
+        if skipped_state not in had:
+            why = _IMPOSSIBLE.get((architecture, skipped_state), "these layers do not have it")
+            choice = f"{', '.join(others)} or {last}"
+            raise refusal("skipped_state", skipped_state, f"{why}; use {choice}")
         rule = find_rule(self.exit_rule or PLAIN)
         confidence = self._confidence(rule, heads)
         exits: tuple[int, ...] = ()
@@ -243,7 +253,9 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
         threshold=read_threshold(raw.get("threshold")),
-        skipped_state=read_name("skipped_state", raw.get("skipped_state"), _SKIPPED_STATES),
+        skipped_state=read_name(
+            "skipped_state", raw.get("skipped_state"), (*_SKIPPED_STATES, RECOMPUTE)
+        ),
         mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
