@@ -1,45 +1,83 @@
-"""What attention remembers, and where the tokens of a pass stand in it.
+"""What attention keeps of tokens, and where the tokens of a pass stand in it.
 
 Owns slots, positions, masks and the layout of queries. Rows are laid out by slots: a row's prompt
-ends at the same slot as its neighbours' (pads on the left), and position = slot - pad. It does not
-know how keys and values are made.
+ends at the same slot as its neighbours' (pads on the left), and position = slot - pad; a slot is a
+column of the row. It does not know how keys and values are made.
 
 Glossary: H query heads, G key/value heads, P head width, S slots.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.pending import Waiting
-from dynamax_lm.core.stack import Chunk, Run
+from dynamax_lm.core.stack import Run
+from dynamax_lm.decoders.rows import RowLengths
+
+_BLOCK = 64
+"""Slots are allocated in steps of this many."""
 
 
 @dataclass
-class AttentionState:
-    """Keys and values of every layer.
+class KeyValues:
+    """Keys and values of one layer.
 
     Attributes:
-        pads: pads to the left of each row.
-        lengths: slots used by each row, pads included.
-        keys: per layer (B, G, S, P).
-        values: per layer (B, G, S, P).
-        waiting: tokens that have a slot, but no key and value in every layer yet.
+        keys: (B, G, S, P).
+        values: (B, G, S, P).
     """
 
-    pads: list[int]
-    lengths: list[int]
-    keys: list[Tensor]
-    values: list[Tensor]
-    waiting: Waiting = field(default_factory=Waiting)
+    keys: Tensor
+    values: Tensor
 
-    def seen(self, layer: int) -> list[int]:
-        """Tokens that ``layer`` has seen, per row: all but those that wait below it."""
-        pairs = enumerate(zip(self.lengths, self.pads, strict=True))
-        return [length - pad - self.waiting.missing(row, layer) for row, (length, pad) in pairs]
+    def seen(self, given: list[int]) -> list[int]:
+        """All tokens given: attention leaves no holes."""
+        return given
+
+    def mark(self) -> None:
+        """Nothing: slots beyond a row's length are masked until they are written again."""
+
+    def rewind(self, mark: None) -> None:
+        """Nothing; see ``mark``."""
+
+    def take(self, rows: Tensor) -> KeyValues:
+        """An independent state of ``rows`` (B',), which may repeat."""
+        return KeyValues(
+            self.keys[rows.to(self.keys.device)], self.values[rows.to(self.values.device)]
+        )
+
+    def reserve(self, slots: int) -> None:
+        """Make room for ``slots`` tokens a row."""
+        if slots > self.keys.shape[2]:
+            rounded = -(-slots // _BLOCK) * _BLOCK
+            self.keys, self.values = _grown(self.keys, rounded), _grown(self.values, rounded)
+
+    def write(self, rows: Tensor, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store (N, G, P) keys and values at ``slots`` (N,) of ``rows`` (N,)."""
+        rows, slots = rows.to(self.keys.device), slots.to(self.keys.device)
+        self.keys[rows, :, slots] = key.to(self.keys.dtype)
+        self.values[rows, :, slots] = value.to(self.values.dtype)
+
+    def write_block(self, slots: slice, key: Tensor, value: Tensor) -> None:
+        """Store (B, T, G, P) keys and values at the same ``slots`` of every row."""
+        self.keys[:, :, slots] = key.transpose(1, 2)
+        self.values[:, :, slots] = value.transpose(1, 2)
+
+    def copy_from(self, other: KeyValues, rows: Tensor, slots: Tensor) -> None:
+        """Store what ``other`` has at ``slots`` (N,) of ``rows`` (N,)."""
+        for to, source in ((self.keys, other.keys), (self.values, other.values)):
+            copied = source[rows.to(source.device), :, slots.to(source.device)]
+            to[rows.to(to.device), :, slots.to(to.device)] = copied.to(to.device)
+
+
+def _grown(old: Tensor, slots: int) -> Tensor:
+    # Zeros, not empty: a masked slot is multiplied by zero, and 0 * NaN is NaN.
+    grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
+    grown[:, :, : old.shape[2]] = old
+    return grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,103 +97,111 @@ class _Queries:
     mask: Tensor | None
 
 
-class AttentionRun(Run):
-    """A pass with slots, rotary angles and the layout of the queries.
+class AttentionContext:
+    """Slots, rotary angles and the layout of the queries, for all layers of a pass.
+
+    Args:
+        run: the pass.
+        rows: where the rows stand.
+        window: keys that a token sees at most; ``None`` for all.
 
     Attributes:
         slots: (B * T,) the slot of every cell.
         state_rows: (B * T,) the state's row of every cell.
-        cos: (B * T, P) rotary cosines; ``sin`` likewise.
+        cos: (B * T, P) rotary cosines; ``sin`` likewise. Set by the kind, from ``positions``.
         used: slots that any row uses once the chunk is in.
         block: whether the chunk's cells are the same slots of every row of the state.
     """
 
-    def __init__(self, chunk: Chunk, state: AttentionState, skipped_state: str) -> None:
-        super().__init__(chunk)
-        device = chunk.ids.device
-        width = chunk.width
-        self.state = state
-        self.skipped_state = skipped_state
-        if chunk.prefill:
-            pads = [width - length for length in chunk.lengths]
-            for row, pad in zip(chunk.rows, pads, strict=True):
-                state.pads[row], state.lengths[row] = pad, 0
-        known = chunk.known or (0,) * len(chunk.rows)
-        starts = [state.lengths[row] - old for row, old in zip(chunk.rows, known, strict=True)]
-        self.starts = torch.tensor(starts, device=device)
-        self.pads = torch.tensor([state.pads[row] for row in chunk.rows], device=device)
-        columns = torch.arange(width, device=device)
-        self.slots = (self.starts[:, None] + columns).flatten()
-        self.state_rows = torch.tensor(chunk.rows, device=device).repeat_interleave(width)
-        self.used = max(starts) + width
-        self.no_pads = not any(state.pads[row] for row in chunk.rows)
-        self.level = min(starts) == max(starts) and chunk.even
-        self.all_rows = chunk.rows == tuple(range(len(state.lengths)))
-        self.cos: Tensor
-        self.sin: Tensor
-        self.block = self.level and self.all_rows
-        self._single: bool | None = None
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, run: Run, rows: RowLengths, window: int | None) -> None:
+        self.run = run
+        self._rows, self._window = rows, window
+        chunk, device = run.chunk, run.chunk.ids.device
+        starts = rows.starts(chunk)
+        columns = torch.arange(chunk.width, device=device)
+        self.slots = (torch.tensor(starts, device=device)[:, None] + columns).flatten()
+        self.state_rows = torch.tensor(chunk.rows, device=device).repeat_interleave(chunk.width)
+        self.used = max(starts) + chunk.width
+        self.no_pads = not any(rows.pads[row] for row in chunk.rows)
+        self._pads = torch.tensor([rows.pads[row] for row in chunk.rows], device=device)
+        self._level = min(starts) == max(starts) and chunk.even
+        self._all_rows = rows.covers(chunk)
+        self.block = self._level and self._all_rows
         self.changed()
-
-    @property
-    def one_token(self) -> bool:
-        """Whether each row that runs has one cell that does, as in a decoding step."""
-        if self._single is None:
-            single = not self.chunk.prefill
-            if single and self.chunk.width > 1:
-                rows = self.cells // self.chunk.width
-                single = not bool((rows[1:] == rows[:-1]).any())
-            self._single = single
-        return self._single
-
-    def positions(self) -> Tensor:
-        """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
-        shape = self.chunk.ids.shape
-        return (self.slots.view(shape) - self.pads[:, None]).clamp(min=0)
 
     def changed(self) -> None:
         """Drop what was derived from the running cells."""
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
-        self._single = None
+        self._single: bool | None = None
+
+    @property
+    def one_token(self) -> bool:
+        """Whether each row that runs has one cell that does, as in a decoding step."""
+        if self._single is None:
+            single = not self.run.chunk.prefill
+            if single and self.run.chunk.width > 1:
+                rows = self.run.cells // self.run.chunk.width
+                single = not bool((rows[1:] == rows[:-1]).any())
+            self._single = single
+        return self._single
+
+    def positions(self) -> Tensor:
+        """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
+        shape = self.run.chunk.ids.shape
+        return (self.slots.view(shape) - self._pads[:, None]).clamp(min=0)
+
+    def store(self, state: KeyValues, key: Tensor, value: Tensor) -> None:
+        """Write (N, G, P) keys and values of the running cells."""
+        run, shape = self.run, self.run.chunk.ids.shape
+        if run.whole and self.block:
+            new = slice(self.used - shape[1], self.used)
+            state.write_block(new, key.unflatten(0, shape), value.unflatten(0, shape))
+        else:
+            state.write(self.state_rows[run.cells], self.slots[run.cells], key, value)
 
     def angles(self) -> tuple[Tensor, Tensor]:
         """(N, P) rotary cosines and sines of the running cells."""
         if self._angles is None:
-            whole = self.whole
+            whole = self.run.whole
             self._angles = (
-                (self.cos, self.sin) if whole else (self.cos[self.cells], self.sin[self.cells])
+                (self.cos, self.sin)
+                if whole
+                else (self.cos[self.run.cells], self.sin[self.run.cells])
             )
         return self._angles
 
-    def spans(self, window: int | None) -> list[tuple[int, int, int]]:
+    def spans(self) -> list[tuple[int, int, int]]:
         """Where one token a row runs: the row of each running cell, and the slots it sees."""
         if self._spans is None:
             self._spans = []
-            rows = self.state_rows[self.cells].tolist()
-            for row, slot in zip(rows, self.slots[self.cells].tolist(), strict=True):
+            rows = self.state_rows[self.run.cells].tolist()
+            for row, slot in zip(rows, self.slots[self.run.cells].tolist(), strict=True):
                 end = slot + 1
-                start = self.state.pads[row]
-                if window is not None:
-                    start = max(start, end - window)
+                start = self._rows.pads[row]
+                if self._window is not None:
+                    start = max(start, end - self._window)
                 self._spans.append((row, start, end))
         return self._spans
 
-    def queries(self, window: int | None, *, additive: torch.dtype | None) -> _Queries:
+    def queries(self, *, additive: torch.dtype | None) -> _Queries:
         """The layout of the running cells; ``additive`` asks for a mask of that float type."""
         if self._queries is None:
-            self._queries = self._lay_out(window, additive)
+            self._queries = self._lay_out(additive)
         return self._queries
 
-    def _lay_out(self, window: int | None, additive: torch.dtype | None) -> _Queries:
-        batch, width = self.chunk.ids.shape
-        if self.whole:
+    def _lay_out(self, additive: torch.dtype | None) -> _Queries:
+        batch, width = self.run.chunk.ids.shape
+        if self.run.whole:
             rows, place, shape = None, None, (batch, width)
             chunk_rows = torch.arange(batch, device=self.slots.device)
             slots = self.slots.view(batch, width)
         else:
-            row_of = self.cells // width
+            row_of = self.run.cells // width
             chunk_rows, index, counts = torch.unique_consecutive(
                 row_of, return_inverse=True, return_counts=True
             )
@@ -164,26 +210,27 @@ class AttentionRun(Run):
             shape = (chunk_rows.shape[0], int(counts.max()))
             place = index * shape[1] + rank
             slots = self.slots.new_zeros(shape).flatten()
-            slots[place] = self.slots[self.cells]
+            slots[place] = self.slots[self.run.cells]
             slots = slots.view(shape)
             rows = chunk_rows
             if shape[0] * shape[1] == place.shape[0]:
                 place = None
-        if not (rows is None and self.all_rows):
+        if not (rows is None and self._all_rows):
             rows = self.state_rows.view(batch, width)[chunk_rows, 0]
-        return _Queries(rows, place, shape, self._mask(slots, chunk_rows, window, additive))
+        return _Queries(rows, place, shape, self._mask(slots, chunk_rows, additive))
 
     def _mask(
-        self, slots: Tensor, chunk_rows: Tensor, window: int | None, additive: torch.dtype | None
+        self, slots: Tensor, chunk_rows: Tensor, additive: torch.dtype | None
     ) -> Tensor | None:
+        window = self._window
         inside = window is None or self.used < window
-        from_empty = self.chunk.prefill and self.whole and additive is None
-        one_token = self.chunk.width == 1
-        if self.no_pads and self.level and inside and (from_empty or one_token):
+        from_empty = self.run.chunk.prefill and self.run.whole and additive is None
+        one_token = self.run.chunk.width == 1
+        if self.no_pads and self._level and inside and (from_empty or one_token):
             return None  # the kernel's own causal rule says the same, and may be faster
         keys = torch.arange(self.used, device=slots.device)
         queries = slots[:, :, None]
-        visible = (keys <= queries) & (keys >= self.pads[chunk_rows][:, None, None])
+        visible = (keys <= queries) & (keys >= self._pads[chunk_rows][:, None, None])
         if window is not None:
             visible &= queries - keys < window
         visible |= keys == queries  # a pad sees itself: a row without any key would be NaN

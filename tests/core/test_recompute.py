@@ -18,6 +18,7 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import Chunk
+from dynamax_lm.decoders.attention_state import KeyValues
 from tests.builders import STACKS, Shape, prompts, random_model, shapes
 from tests.core.test_laws import _Ignore, ask, draw_policy, rows_that_enter
 
@@ -28,10 +29,13 @@ STEPS = 6
 
 def remembered(state: Any) -> list[torch.Tensor]:
     """All that a state remembers, without slots that were never used."""
-    if hasattr(state, "ssm"):
-        return [*state.conv, *state.ssm]
-    used = max(state.lengths)
-    return [cache[:, :, :used] for cache in (*state.keys, *state.values)]
+    used, kept = max(state.rows.columns), []
+    for layer in state.layers:
+        if isinstance(layer, KeyValues):
+            kept += [layer.keys[:, :, :used], layer.values[:, :, :used]]
+        else:
+            kept += [layer.conv, layer.ssm]
+    return kept
 
 
 @settings(max_examples=40)

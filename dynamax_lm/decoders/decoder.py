@@ -1,0 +1,204 @@
+"""A decoder as a list of layers, each behind its adapter.
+
+Owns the order of the layers, the state of all of them, and what comes before and after them. It
+does not know any kind of layer.
+
+Glossary: B rows of a state, N running cells, D width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.ledger import DecoderCosts, HybridCosts
+from dynamax_lm.core.pending import Waiting
+from dynamax_lm.core.stack import Chunk, Run
+from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerState, PassContext
+from dynamax_lm.decoders.arithmetic import Arithmetic
+from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
+from dynamax_lm.decoders.rows import RowLengths
+
+
+@dataclass
+class LayerStates:
+    """The state of a decoder.
+
+    Attributes:
+        layers: of each layer, its own.
+        rows: where the rows stand, the same for every layer.
+        waiting: pending tokens, which are counted in ``rows`` and which not every layer has seen.
+    """
+
+    layers: list[LayerState]
+    rows: RowLengths
+    waiting: Waiting = field(default_factory=Waiting)
+
+    def seen(self, layer: int) -> list[int]:
+        """Tokens that ``layer``, from 0, has seen, per row."""
+        batch = range(len(self.rows.columns))
+        given = [self.rows.tokens(row) - self.waiting.missing(row, layer) for row in batch]
+        return self.layers[layer].seen(given)
+
+
+class Mark(NamedTuple):
+    """Where a state stood."""
+
+    layers: list[Any]
+    rows: RowLengths
+    waiting: Waiting
+
+
+class DecoderRun(Run):
+    """A pass through all layers.
+
+    Attributes:
+        state: of the decoder.
+        skipped_state: name of the policy for frozen cells.
+        contexts: of each kind of layer, what its layers share.
+    """
+
+    def __init__(
+        self, chunk: Chunk, state: LayerStates, skipped_state: str, kinds: Sequence[LayerKind]
+    ) -> None:
+        super().__init__(chunk)
+        self.state = state
+        self.skipped_state = skipped_state
+        state.rows.begin(chunk)
+        self.contexts: list[PassContext] = [
+            kind.begin(self, state.rows, skipped_state) for kind in kinds
+        ]
+
+    def changed(self) -> None:
+        for context in self.contexts:
+            context.changed()
+
+
+class Decoder:
+    """Layers of any kinds between an embedding and a vocabulary head.
+
+    Args:
+        layers: bottom to top, at least one.
+        embedding: of token ids; they go to its device.
+        norm: the final norm.
+        head: where the vocabulary projection sits.
+        vocab_size: V.
+        arithmetic: the operations of all parts.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerAdapter],
+        *,
+        embedding: nn.Module,
+        norm: nn.Module,
+        head: Slot,
+        vocab_size: int,
+        arithmetic: Arithmetic,
+    ) -> None:
+        self.layers = list(layers)
+        self.arithmetic = arithmetic
+        self.n_layers = len(self.layers)
+        self._embedding: Any = embedding
+        self._norm: Any = norm
+        self._head = head
+        self.vocab_size = vocab_size
+        self._kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
+        places = {id(kind): place for place, kind in enumerate(self._kinds)}
+        self._kind_of = [places[id(layer.kind)] for layer in self.layers]
+        shared = set.intersection(*(set(layer.skipped) for layer in self.layers))
+        self.skipped_states = frozenset(shared | {RECOMPUTE})
+
+    @property
+    def costs(self) -> DecoderCosts:
+        """FLOPs of all layers."""
+        costs = [layer.kind.costs for layer in self.layers]
+        if len(self._kinds) == 1:
+            return replace(costs[0], n_layers=self.n_layers)  # type: ignore[type-var]
+        return HybridCosts(tuple(costs))
+
+    @property
+    def products(self) -> ChosenProducts:
+        """Which products were chosen by ``choose_products``."""
+        return self.arithmetic.products
+
+    @property
+    def lm_head(self) -> Any:
+        """The vocabulary projection."""
+        return self._head.linear
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        device: torch.device = self._embedding.weight.device
+        return device
+
+    def choose_products(self, **options: Any) -> None:
+        """Measure which products are fastest here, and arrange the weights for them, for good.
+
+        The model stays usable. Trusted operations stay as they are.
+
+        Args:
+            **options: see ``chosen_products.choose_products``.
+        """
+        linears = [slot for layer in self.layers for slot in layer.linears()]
+        tied = self.lm_head.weight is self._embedding.weight
+        self.arithmetic.choose([*linears, self._head._replace(stays=tied)], **options)
+
+    def new_state(self, batch: int) -> LayerStates:
+        """An empty state of ``batch`` rows."""
+        states = [layer.new_state(batch) for layer in self.layers]
+        return LayerStates(states, RowLengths.empty(batch))
+
+    def begin(self, state: LayerStates, chunk: Chunk, skipped_state: str) -> DecoderRun:
+        """Start a pass; ``skipped_state`` names the policy for frozen cells."""
+        return DecoderRun(chunk, state, skipped_state, self._kinds)
+
+    def embed(self, run: Run) -> Tensor:
+        """(N, D) the residual stream below the first layer."""
+        embedded: Tensor = self._embedding(run.chunk.ids.flatten()[run.cells])
+        return embedded
+
+    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
+        """(N, D) of the running cells (N, D) after layer ``index``; frozen ones get their state."""
+        assert isinstance(run, DecoderRun)
+        layer, states = self.layers[index], run.state.layers
+        context = run.contexts[self._kind_of[index]]
+        skipped = None
+        if run.frozen_hidden is not None:
+            below = states[index - 1] if index else None
+            skipped = layer.skipped[run.skipped_state](layer, states[index], below, context)
+        return layer.run(hidden, states[index], context, skipped)
+
+    def end(self, state: LayerStates, run: Run) -> None:
+        """Close a pass: the state has now seen its tokens."""
+        state.rows.end(run.chunk)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """(N, V) logits of ``hidden`` (N, D)."""
+        return self.arithmetic.project(self.lm_head, self._normed(hidden))
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        return self.arithmetic.normalise(self._norm, hidden.to(self._norm.weight.device))
+
+    def mark(self, state: LayerStates) -> Mark:
+        """Remember where ``state`` stands."""
+        marks = [layer.mark() for layer in state.layers]
+        return Mark(marks, state.rows.copy(), state.waiting.copy())
+
+    def rewind(self, state: LayerStates, mark: Mark) -> None:
+        """Put ``state`` back to where ``mark`` was taken."""
+        for layer, layer_mark in zip(state.layers, mark.layers, strict=True):
+            layer.rewind(layer_mark)
+        state.rows, state.waiting = mark.rows.copy(), mark.waiting.copy()
+
+    def take(self, state: LayerStates, rows: Sequence[int]) -> LayerStates:
+        """An independent state made of ``rows`` of ``state``; rows may repeat."""
+        index = torch.tensor(rows, dtype=torch.long)
+        layers = [layer.take(index) for layer in state.layers]
+        return LayerStates(layers, state.rows.take(rows), state.waiting.take(rows))

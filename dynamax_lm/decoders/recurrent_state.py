@@ -1,0 +1,142 @@
+"""What Mamba-2 layers keep of tokens, and where the tokens of a pass stand in it.
+
+Owns token counts, and the places of the running cells in what a layer sees. It does not know how a
+window or a state advances.
+
+Glossary: B rows, T tokens of the longest, N running cells, C channels of the convolution (x, B and
+C together), K its width, H heads, P head width, S SSM state size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.stack import Run
+from dynamax_lm.decoders.rows import RowLengths
+
+
+@dataclass
+class Recurrence:
+    """Convolution window and SSM state of one layer.
+
+    Attributes:
+        tokens: that the layer has seen, per row.
+        conv: (B, K, C), the convolution's last inputs, oldest first.
+        ssm: (B, H, P, S), float32.
+    """
+
+    tokens: list[int]
+    conv: Tensor
+    ssm: Tensor
+
+    def seen(self, given: list[int]) -> list[int]:
+        """Tokens that the layer has seen, per row: under ``freeze`` fewer than were given."""
+        del given
+        return list(self.tokens)
+
+    def mark(self) -> Recurrence:
+        """A copy: both tensors are written in place."""
+        return Recurrence(list(self.tokens), self.conv.clone(), self.ssm.clone())
+
+    def rewind(self, mark: Recurrence) -> None:
+        """Go back to ``mark``, which stays usable."""
+        copy = mark.mark()
+        self.tokens, self.conv, self.ssm = copy.tokens, copy.conv, copy.ssm
+
+    def take(self, rows: Tensor) -> Recurrence:
+        """An independent state of ``rows`` (B',), which may repeat."""
+        tokens = [self.tokens[row] for row in rows.tolist()]
+        return Recurrence(
+            tokens, self.conv[rows.to(self.conv.device)], self.ssm[rows.to(self.ssm.device)]
+        )
+
+
+class RecurrentContext:
+    """Where the cells of a pass stand, for all layers of a decoder.
+
+    Args:
+        run: the pass.
+        rows: where the rows stand.
+        shorter: whether a layer sees only the tokens that reach it: under ``freeze`` and
+            ``recompute``, for good or so far.
+
+    Attributes:
+        all_rows: whether the chunk has every row of the state, in order.
+        state_rows: (B,) the state's rows.
+        mask: (B, T, 1), 0 at the pads of a prefill, or ``None`` without pads.
+    """
+
+    def __init__(self, run: Run, rows: RowLengths, *, shorter: bool) -> None:
+        self.run = run
+        self._shorter = shorter
+        chunk, device = run.chunk, run.chunk.ids.device
+        self.all_rows = rows.covers(chunk)
+        self.state_rows = torch.tensor(chunk.rows, device=device)
+        self._lengths = torch.tensor(chunk.lengths, device=device)
+        self.mask: Tensor | None = None
+        if chunk.prefill and not chunk.even:
+            columns = torch.arange(chunk.width, device=device)
+            self.mask = (columns >= chunk.width - self._lengths[:, None])[:, :, None]
+        self.changed()
+
+    def changed(self) -> None:
+        """Drop what was derived from the running cells."""
+        self._places: tuple[Tensor, Tensor, int] | None = None
+        self._reached: list[int] | None = None
+        self._step_rows: tuple[list[int] | None, list[int]] | None = None
+
+    def masked(self, flat: Tensor) -> Tensor:
+        """(B * T, E) ``flat`` with zeros at the pads of a prefill."""
+        if self.mask is None:
+            return flat
+        masked: Tensor = flat.unflatten(0, self.run.chunk.ids.shape) * self.mask.to(flat.device)
+        return masked.to(flat.dtype).flatten(0, 1)
+
+    def reached(self) -> list[int]:
+        """Tokens of each row of the chunk that reach a layer now."""
+        if self._reached is None:
+            if self.run.left and self._shorter:
+                self._reached = self._counts(self.run.cells).tolist()
+            else:
+                self._reached = list(self.run.chunk.lengths)
+        return self._reached
+
+    def step_rows(self) -> tuple[list[int] | None, list[int]]:
+        """Where a layer sees one token a row: the state's rows that run, and those that left.
+
+        ``None`` stands for all rows, in order.
+        """
+        if self._step_rows is None:
+            rows, width = self.run.chunk.rows, self.run.chunk.width
+            running = None
+            if not (self.run.whole and self.all_rows):
+                running = [rows[cell // width] for cell in self.run.cells.tolist()]
+            self._step_rows = running, [rows[cell // width] for cell in self.run.frozen.tolist()]
+        return self._step_rows
+
+    def places(self) -> tuple[Tensor, Tensor, int]:
+        """Where the running cells stand in what a layer sees.
+
+        Returns:
+            (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` and
+            ``recompute`` a layer sees the sequence of the tokens that reached it, for good or so
+            far; else the whole chunk.
+        """
+        if self._places is None:
+            width = self.run.chunk.width
+            self._places = self.run.cells, self._lengths, width
+            if self.run.left and self._shorter:
+                counts = self._counts(self.run.cells)
+                first = counts.cumsum(0) - counts
+                row = self.run.cells // width
+                rank = torch.arange(self.run.cells.shape[0], device=row.device) - first[row]
+                shorter = int(counts.max())
+                self._places = row * shorter + rank, counts, shorter
+        return self._places
+
+    def _counts(self, cells: Tensor) -> Tensor:
+        """(B,) how many of ``cells`` each row has."""
+        return torch.bincount(cells // self.run.chunk.width, minlength=len(self.run.chunk.rows))

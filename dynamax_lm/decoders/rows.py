@@ -1,0 +1,61 @@
+"""Where the tokens of each row stand: pads, and the columns that a decoder has been given.
+
+Owns these two counts. It does not know what a layer keeps of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynamax_lm.core.stack import Chunk
+
+
+@dataclass
+class RowLengths:
+    """The rows of a state.
+
+    Attributes:
+        pads: pads to the left of each row.
+        columns: of each row, pads included.
+    """
+
+    pads: list[int]
+    columns: list[int]
+
+    @classmethod
+    def empty(cls, batch: int) -> RowLengths:
+        """``batch`` rows without tokens."""
+        return cls([0] * batch, [0] * batch)
+
+    def begin(self, chunk: Chunk) -> None:
+        """A prefill starts its rows anew, with pads on the left."""
+        if chunk.prefill:
+            for row, length in zip(chunk.rows, chunk.lengths, strict=True):
+                self.pads[row], self.columns[row] = chunk.width - length, 0
+
+    def end(self, chunk: Chunk) -> None:
+        """Count the tokens of ``chunk``; its pending ones have been counted before."""
+        for row, length, old in zip(chunk.rows, chunk.lengths, chunk.already_known, strict=True):
+            self.columns[row] += chunk.width if chunk.prefill else length - old
+
+    def starts(self, chunk: Chunk) -> list[int]:
+        """The column of the first token, or pad, of each row of ``chunk``."""
+        pairs = zip(chunk.rows, chunk.already_known, strict=True)
+        return [self.columns[row] - old for row, old in pairs]
+
+    def covers(self, chunk: Chunk) -> bool:
+        """Whether ``chunk`` has every row, in order."""
+        return chunk.rows == tuple(range(len(self.columns)))
+
+    def tokens(self, row: int) -> int:
+        """Tokens of ``row``, without pads."""
+        return self.columns[row] - self.pads[row]
+
+    def take(self, rows: Sequence[int]) -> RowLengths:
+        """An independent copy of ``rows``, which may repeat."""
+        return RowLengths([self.pads[row] for row in rows], [self.columns[row] for row in rows])
+
+    def copy(self) -> RowLengths:
+        """An independent copy."""
+        return RowLengths(list(self.pads), list(self.columns))
