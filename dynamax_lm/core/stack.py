@@ -1,11 +1,11 @@
-"""What the engine may ask of a decoder: the protocol, a chunk of tokens, and a run through it.
+"""What a decoder offers: the protocol, a batch of tokens, and a pass of it through the layers.
 
-Owns the vocabulary between the engine and the adapters. It does not know any architecture, nor why
-a token stops running.
+Owns the interface between the loop and the decoders. It does not know any architecture, nor why a
+token stops running.
 
-Glossary: B rows of a chunk, T tokens of its longest row, D width, V vocabulary, L layers. A *cell*
-is one place of the (B, T) rectangle, counted row by row; hidden states are kept flat, one row per
-cell that still runs, so that a token that left takes no further part in any product.
+Glossary: B rows of a batch, T tokens of its longest row, D width, V vocabulary, L layers. A *cell*
+is one token slot of the (B, T) rectangle, counted row by row. Hidden states are kept flat, one row
+per running cell, so that an exited token takes no further part in any product; it is *frozen*.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Chunk:
 
     Attributes:
         ids: (B, T) token ids; cells outside ``lengths`` hold any valid id.
-        lengths: real tokens of each row, 1..T; 0 only in a prefill, and where a row catches up.
+        lengths: real tokens of each row, 1..T; 0 only in a prefill, and in rows without new tokens.
         rows: the state's row of each row of the chunk.
         prefill: pads stand on the left and the state is empty; otherwise pads stand on the right.
         known: how many of each row's first tokens are pending in the state, which has counted them;
@@ -103,14 +103,14 @@ class Chunk:
 
 
 class Run:
-    """One pass of a chunk through the layers: which cells still run, and which left.
+    """One pass of a chunk through the layers: running and frozen cells.
 
     Attributes:
         chunk: the tokens.
-        cells: (N,) cells that still run, ascending.
-        frozen: (M,) cells that left, in the order they left.
-        frozen_hidden: (M, D) their hidden states at the exit.
-        left: whether any cell has left.
+        cells: (N,) the running cells, ascending.
+        frozen: (M,) the frozen cells, in the order of their exits.
+        frozen_hidden: (M, D) their hidden states at the exit; ``None`` before the first exit.
+        left: whether any cell has stopped running, frozen or deferred.
     """
 
     def __init__(self, chunk: Chunk) -> None:
@@ -127,10 +127,10 @@ class Run:
 
     def leave(self, leaving: Tensor, hidden: Tensor) -> None:
         """Stop running the cells where ``leaving`` (N,) holds; ``hidden`` (N, D) is frozen."""
-        gone = hidden[leaving.to(hidden.device)]
+        frozen = hidden[leaving.to(hidden.device)]
         if self.frozen_hidden is not None:
-            gone = torch.cat([self.frozen_hidden.to(gone.device), gone])
-        self.frozen_hidden = gone
+            frozen = torch.cat([self.frozen_hidden.to(frozen.device), frozen])
+        self.frozen_hidden = frozen
         leaving = leaving.to(self.cells.device)
         self.frozen = torch.cat([self.frozen, self.cells[leaving]])
         self.cells = self.cells[~leaving]

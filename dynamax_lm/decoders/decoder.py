@@ -170,7 +170,7 @@ class Decoder:
         layer, states = self.layers[index], run.state.layers
         context = run.contexts[self._kind_of[index]]
         skipped = None
-        if run.frozen_hidden is not None:
+        if run.frozen_hidden is not None and run.skipped_state != RECOMPUTE:
             below = states[index - 1] if index else None
             skipped = layer.skipped[run.skipped_state](layer, states[index], below, context)
         return layer.run(hidden, states[index], context, skipped)
