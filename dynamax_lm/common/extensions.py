@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, error_line
 
 _DIGITS = 12
 _FILE = re.compile(rf"(?P<path>.+\.py):(?P<name>\w+)(?:@(?P<digest>[0-9a-f]{{{_DIGITS}}}))?")
@@ -129,7 +129,7 @@ def _from_file(where: str, path: str, name: str) -> tuple[Any, str]:
     try:
         module = _run(str(file.resolve()), source)
     except Exception as error:  # whatever somebody's file may raise
-        raise SettingError(f"{where}: the file fails ({_one_line(error)})") from error
+        raise SettingError(f"{where}: the file fails ({error_line(error, 160)})") from error
     if not hasattr(module, name):
         classes = [one for one, value in vars(module).items() if _is_own(value, module)]
         raise SettingError(
@@ -156,7 +156,9 @@ def _from_package(where: str, name: str, group: str) -> tuple[Any, str]:
     try:
         made = installed(group)[name].load()
     except Exception as error:  # whatever somebody's package may raise
-        raise SettingError(f"{where}: entry point {group} fails ({_one_line(error)})") from error
+        raise SettingError(
+            f"{where}: entry point {group} fails ({error_line(error, 160)})"
+        ) from error
     try:
         source = inspect.getsourcefile(sys.modules[installed(group)[name].module])
     except (KeyError, TypeError):
@@ -172,7 +174,3 @@ def _is_own(value: object, module: ModuleType) -> bool:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
