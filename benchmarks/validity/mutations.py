@@ -43,6 +43,7 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
     Returns:
         The results file.
     """
+    from lm_eval import models as _  # noqa: F401 - left out where some model is registered
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager

@@ -155,6 +155,7 @@ def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> 
         **options: ``batch_size``, ``max_batch_size`` and ``device`` of ``lm_eval run``.
     """
     force()
+    import lm_eval.models  # noqa: F401 - get_model leaves it out where some model is registered
     from lm_eval.api.registry import get_model
     from lm_eval.utils import simple_parse_args_string
 
