@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +27,8 @@ from dynamax_lm.core.thresholds import (
 from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, never, random_model
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 EXITS = (1, 3, 4)
 ROWS = [(1, 5, 9, 2, 2, 7), (2,), (8, 8, 3, 1), (11, 4)]
 RULES: list[ThresholdRule] = [
@@ -38,12 +38,6 @@ RULES: list[ThresholdRule] = [
 ]
 MARGIN = 1e-4
 shares = st.floats(0, 1)
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 def ask(new: int = 10) -> list[GenerateRequest]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,13 +34,9 @@ from tests.core.test_recompute import remembered
 from tests.decoders.hybrid import Hybrid, build_hybrid
 from tests.models.test_stacks import Keep
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 LAYERS = 5
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 seeds = st.integers(0, 1000)
