@@ -19,7 +19,7 @@ import torch
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord, record_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name, unreachable
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
@@ -218,7 +218,7 @@ class ExitModel:
         confidences = ConfidenceGrid(measure, len(ids), len(layers))
         predicted = TokenGrid(len(ids), len(layers))
         with torch.inference_mode():
-            chunk = Chunk.of([ids], [0], stack.device)
+            chunk = TokenBatch.of([ids], [0], stack.device)
             observers: list[ExitObserver] = [confidences, predicted]
             probe_exits(stack, stack.new_state(1), chunk, layers, observers, heads=heads)
         return ExitGrid(

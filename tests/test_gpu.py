@@ -22,7 +22,7 @@ from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.builders import SKIPPED, STACKS, never, random_model
 from tests.checkpoints import save_checkpoint
@@ -60,7 +60,7 @@ def test_the_forward_is_transformers_own(kind: str) -> None:
         ids = torch.tensor([row], device=DEVICE)
         expected = model(ids, use_cache=False).logits[0, -1].float()
         state = stack.new_state(1)
-        run = stack.begin(state, Chunk.of([row], [0], stack.device, prefill=True), "propagate")
+        run = stack.begin(state, TokenBatch.of([row], [0], stack.device, prefill=True), "propagate")
         hidden = stack.embed(run)
         for layer in range(stack.n_layers):
             hidden = stack.layer(layer, hidden, run)
@@ -103,7 +103,7 @@ def test_recompute_flushed_is_the_full_depth_state(kind: str) -> None:
     exact, state = prefill(stack, ROWS), prefill(stack, ROWS)
     everyone = list(range(len(ROWS)))
     for step in range(6):
-        chunk = Chunk.of([[step + 3]] * len(ROWS), everyone, stack.device)
+        chunk = TokenBatch.of([[step + 3]] * len(ROWS), everyone, stack.device)
         run_chunk(stack, exact, chunk, None)
         run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state="recompute")
     catch_up(stack, state, everyone)

@@ -22,7 +22,7 @@ from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.heads import ExitHeads
 
 
@@ -93,7 +93,7 @@ def engine_agreement(
 def _run(
     stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
 ) -> list[int]:
-    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
     emitted = _Emitted(sum(chunk.lengths))
     run_chunk(
         stack,

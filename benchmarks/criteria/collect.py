@@ -21,7 +21,7 @@ from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
 
 _PIECE = 32
@@ -121,7 +121,7 @@ def _read(
     *further: ExitObserver,
 ) -> list[list[Tensor]]:
     """(T, D) of each row's tokens, at every exit and after the last layer."""
-    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
     count = sum(chunk.lengths)
     seen = HiddenStates(torch.arange(count), count, len(exits))
     probe_exits(stack, state, chunk, exits, [seen, *further])

@@ -16,7 +16,7 @@ from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 
 
 def endless(answer: Any) -> bool:
@@ -124,7 +124,7 @@ def _steps_after(subject: Subject, length: int, steps: int) -> Contestant:
     stack = subject.stack
     state = prefill(stack, subject.prompts(1, length))
     mark = stack.mark(state)
-    chunk = Chunk.of([[5]], [0], stack.device)
+    chunk = TokenBatch.of([[5]], [0], stack.device)
 
     def run() -> None:
         stack.rewind(state, mark)

@@ -19,7 +19,7 @@ from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, medians, per_step, samples, seconds
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _layer_time(subject: Subject, batch: int, alive: int) -> float:
     stack = subject.stack
     prompts = subject.prompts(batch, 33)
     state = prefill(stack, prompts)
-    chunk = Chunk.of([[5]] * batch, range(batch), stack.device)
+    chunk = TokenBatch.of([[5]] * batch, range(batch), stack.device)
     mark = stack.mark(state)
     times: list[float] = []
     for _ in range(max(5, subject.rounds)):

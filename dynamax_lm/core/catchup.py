@@ -13,13 +13,13 @@ from collections.abc import Sequence
 RECOMPUTE = "recompute"
 """The one skipped-state policy that is not a layer's own: an exited token runs further later."""
 
-MOST_WAITING = 64
+MOST_PENDING = 64
 """More waiting tokens in a row than this, and all are run to full depth before its next token."""
 
 
-def crowded(waiting: int) -> bool:
+def crowded(pending: int) -> bool:
     """Whether ``waiting`` tokens of a row are too many."""
-    return waiting > MOST_WAITING
+    return pending > MOST_PENDING
 
 
 def reached(layers_used: Sequence[int], n_layers: int) -> list[int]:

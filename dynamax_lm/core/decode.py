@@ -18,7 +18,7 @@ from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reading
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 class Chooser(Protocol):
@@ -119,7 +119,7 @@ def decode(
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
-        chunk = Chunk.of([[token] for token in last], active, stack.device)
+        chunk = TokenBatch.of([[token] for token in last], active, stack.device)
         owners = [requests[row] for row in active]
         prefixes = [rows[row].tokens for row in active]
         targets: Tensor | None = None
@@ -156,4 +156,4 @@ def decode(
             rows[row].layers_used.append(used)
             rows[row].confidence.append(None if sure != sure else sure)
         active = [row for row in active if not requests[row].finished(rows[row].tokens)]
-        catch_up(stack, state, [row for row in active if crowded(state.waiting.count(row))])
+        catch_up(stack, state, [row for row in active if crowded(state.pending.count(row))])

@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.pending import Waiting
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.pending import PendingTokens
+from dynamax_lm.core.stack import ForwardPass
 
 
 class Departures(Protocol):
@@ -37,10 +37,10 @@ class Departures(Protocol):
         ...
 
 
-class Gone:
+class DropExited:
     """An exited token runs no further; the decoder gives the layers it skips their state."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ForwardPass) -> None:
         self._run = run
 
     def arrive(self, layer: int, hidden: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Gone:
         """No token is pending."""
 
 
-class CatchUp:
+class DeferExited:
     """``recompute`` (EE-LLM): an exited token runs further beside a later, deeper one of its row.
 
     A layer then reads its weights once for both, and its state is exact. A cell runs while an
@@ -68,11 +68,11 @@ class CatchUp:
 
     Args:
         run: the pass, just begun; pending tokens stand in front of each row's new ones.
-        waiting: pending tokens of the state; brought up to date by ``close``.
+        pending: pending tokens of the state; brought up to date by ``close``.
     """
 
-    def __init__(self, run: Run, waiting: Waiting) -> None:
-        self._run, self._waiting = run, waiting
+    def __init__(self, run: ForwardPass, pending: PendingTokens) -> None:
+        self._run, self._pending = run, pending
         chunk, cells = run.chunk, run.cells
         self._all, device = cells, cells.device
         known = torch.tensor(chunk.already_known, device=device)
@@ -84,8 +84,8 @@ class CatchUp:
         self._hidden: Tensor | None = None  # (B * T, D)
         self._deferred_at: set[int] = set()
         if not bool(new.all()):
-            depths = [d for row in chunk.rows for d in waiting.depths(row)]
-            self._defer(cells[~new], torch.tensor(depths), waiting.hidden(chunk.rows, device))
+            depths = [d for row in chunk.rows for d in pending.depths(row)]
+            self._defer(cells[~new], torch.tensor(depths), pending.hidden(chunk.rows, device))
             run.keep(new)
         self._open = torch.ones_like(run.cells, dtype=torch.bool)
 
@@ -128,10 +128,10 @@ class CatchUp:
             depths = self._depth[place * chunk.width : place * chunk.width + length]
             deferred = (depths >= 0).nonzero().flatten()
             if not deferred.shape[0] or self._hidden is None:
-                self._waiting.keep(row, [], self._all)
+                self._pending.keep(row, [], self._all)
                 continue
             cells = (deferred + place * chunk.width).to(self._hidden.device)
-            self._waiting.keep(row, depths[deferred].tolist(), self._hidden[cells])
+            self._pending.keep(row, depths[deferred].tolist(), self._hidden[cells])
 
     def _defer(self, cells: Tensor, depths: Tensor, hidden: Tensor) -> None:
         """Defer ``cells``, which have run ``depths`` layers, with ``hidden``."""

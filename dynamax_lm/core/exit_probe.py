@@ -18,7 +18,7 @@ from torch import Tensor
 from dynamax_lm.core.confidence import Confidence, ExitView, make_confidence
 from dynamax_lm.core.exit_view import View, slices
 from dynamax_lm.core.head_session import Advice, TrainedHeads
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 Unembed = Callable[[Tensor], Tensor]
 """(n, D) to (n, V) logits: final norm and vocabulary projection."""
@@ -45,7 +45,7 @@ class ExitObserver(Protocol):
 def probe_exits(
     stack: LayerStack,
     state: Any,
-    chunk: Chunk,
+    chunk: TokenBatch,
     exit_layers: Sequence[int],
     observers: Sequence[ExitObserver],
     *,

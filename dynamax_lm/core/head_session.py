@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 
 
 class TrainedHeads(Protocol):
@@ -68,7 +68,7 @@ class Advice:
         """Heads at the beginning of a batch, or ``None`` without heads."""
         return None if heads is None else cls(heads, rows)
 
-    def begin(self, chunk: Chunk, cells: Tensor) -> None:
+    def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
         """A pass over ``cells`` (N,) of ``chunk`` begins, whose rows are the batch's."""
         rows = torch.tensor(chunk.rows, device=cells.device)
         self._rows = rows[cells // chunk.width]

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.departures import CatchUp, Departures, Gone
+from dynamax_lm.core.departures import DeferExited, Departures, DropExited
 from dynamax_lm.core.exit_view import View, slices
 from dynamax_lm.core.head_session import Advice
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import Chunk, DecoderState, LayerStack
+from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
 class Emitter(Protocol):
@@ -62,7 +62,7 @@ class Depths:
 def run_chunk(
     stack: LayerStack,
     state: DecoderState,
-    chunk: Chunk,
+    chunk: TokenBatch,
     emitter: Emitter | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
@@ -86,9 +86,9 @@ def run_chunk(
     """
     recompute = skipped_state == RECOMPUTE
     if recompute:
-        chunk = chunk.prepend([state.waiting.count(row) for row in chunk.rows])
+        chunk = chunk.prepend([state.pending.count(row) for row in chunk.rows])
     run = stack.begin(state, chunk, skipped_state)
-    cells: Departures = CatchUp(run, state.waiting) if recompute else Gone(run)
+    cells: Departures = DeferExited(run, state.pending) if recompute else DropExited(run)
     hidden = stack.embed(run)
     count = run.cells.shape[0]
     device = run.cells.device
@@ -140,8 +140,8 @@ def run_chunk(
 
 def catch_up(stack: LayerStack, state: DecoderState, rows: Sequence[int]) -> None:
     """Run the pending tokens of ``rows`` of ``state`` through the layers that they skipped."""
-    rows = [row for row in rows if state.waiting.count(row)]
+    rows = [row for row in rows if state.pending.count(row)]
     if rows:
         none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
-        chunk = Chunk(none, (0,) * len(rows), tuple(rows))
+        chunk = TokenBatch(none, (0,) * len(rows), tuple(rows))
         run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)

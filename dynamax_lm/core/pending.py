@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-class Sleepers(NamedTuple):
+class PendingRow(NamedTuple):
     """The pending tokens of one row, its last ones, oldest first.
 
     Attributes:
@@ -26,14 +26,14 @@ class Sleepers(NamedTuple):
 
 
 @dataclass
-class Waiting:
+class PendingTokens:
     """The pending tokens of every row of a state.
 
     Attributes:
         rows: by row of the state; a row without pending tokens has no entry.
     """
 
-    rows: dict[int, Sleepers] = field(default_factory=dict)
+    rows: dict[int, PendingRow] = field(default_factory=dict)
 
     def count(self, row: int) -> int:
         """How many tokens of ``row`` are pending."""
@@ -47,18 +47,20 @@ class Waiting:
         """How many tokens of ``row`` have not been through ``layer``, from 0, yet."""
         return sum(depth <= layer for depth in self.depths(row))
 
-    def copy(self) -> Waiting:
+    def copy(self) -> PendingTokens:
         """An independent copy; the stored tensors are never changed in place."""
-        return Waiting(dict(self.rows))
+        return PendingTokens(dict(self.rows))
 
-    def take(self, rows: Sequence[int]) -> Waiting:
+    def take(self, rows: Sequence[int]) -> PendingTokens:
         """Those of ``rows``, which may repeat, under new numbers."""
-        return Waiting({new: self.rows[old] for new, old in enumerate(rows) if old in self.rows})
+        return PendingTokens(
+            {new: self.rows[old] for new, old in enumerate(rows) if old in self.rows}
+        )
 
     def keep(self, row: int, depths: Sequence[int], hidden: Tensor) -> None:
         """Replace the pending tokens of ``row``: layers run for each, and (W, D) hidden states."""
         if depths:
-            self.rows[row] = Sleepers(list(depths), hidden)
+            self.rows[row] = PendingRow(list(depths), hidden)
         else:
             self.rows.pop(row, None)
 

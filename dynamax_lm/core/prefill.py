@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
@@ -27,6 +27,6 @@ def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
     state = stack.new_state(len(prompts))
     bodies = [list(prompt[:-1]) for prompt in prompts]
     if any(bodies):
-        chunk = Chunk.of(bodies, range(len(bodies)), stack.device, prefill=True)
+        chunk = TokenBatch.of(bodies, range(len(bodies)), stack.device, prefill=True)
         run_chunk(stack, state, chunk, None)
     return state

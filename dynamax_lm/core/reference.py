@@ -19,7 +19,7 @@ from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_input
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 class Comparison(NamedTuple):
@@ -152,7 +152,7 @@ def _parallel(
         rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
     ]
     chosen = Next(owners, prefixes)
-    run_chunk(stack, state, Chunk.of(inputs, numbers, stack.device), chosen)
+    run_chunk(stack, state, TokenBatch.of(inputs, numbers, stack.device), chosen)
     tokens = iter(chosen.tokens.tolist())
     return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
 
@@ -218,7 +218,7 @@ def _continue(
         answer_inputs(requests[number], begun[number], len(begun[number])) for number in numbers
     ]
     forked = stack.take(state, numbers)
-    chunk = Chunk.of(inputs, range(len(numbers)), stack.device)
+    chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
     run_chunk(stack, forked, chunk, None)
     progress = [Progress(tokens=list(begun[number])) for number in numbers]
     some = [requests[number] for number in numbers]

@@ -21,7 +21,7 @@ from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.reading import Reading
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
 
 
@@ -150,10 +150,10 @@ class ScoreBatch:
         """(N,) how many tokens of its continuation come before each token."""
         return [step for one in self._passes for step in range(len(one.inputs))]
 
-    def chunk(self, stack: LayerStack) -> Chunk:
+    def chunk(self, stack: LayerStack) -> TokenBatch:
         """The tokens of the pass."""
         inputs = [one.inputs for one in self._passes]
-        return Chunk.of(inputs, range(len(inputs)), stack.device)
+        return TokenBatch.of(inputs, range(len(inputs)), stack.device)
 
     def reader(self, stack: LayerStack, copies: int = 1) -> TargetReader:
         """Reads the continuations' tokens, in so many copies of the pass."""

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.pending import Waiting
+from dynamax_lm.core.pending import PendingTokens
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class TokenBatch:
     """New tokens for some rows of a state.
 
     Attributes:
@@ -47,7 +47,7 @@ class Chunk:
         device: torch.device,
         *,
         prefill: bool = False,
-    ) -> Chunk:
+    ) -> TokenBatch:
         """Pad ``tokens`` to a rectangle: on the left for a prefill, else on the right."""
         lengths = tuple(len(row) for row in tokens)
         width = max(lengths)
@@ -59,12 +59,12 @@ class Chunk:
         ]
         return cls(torch.tensor(padded, device=device), lengths, tuple(rows), prefill)
 
-    def repeat(self, times: int) -> Chunk:
+    def repeat(self, times: int) -> TokenBatch:
         """The same tokens for so many copies of a state whose rows are the chunk's."""
         rows = tuple(range(len(self.rows) * times))
         return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
 
-    def prepend(self, known: Sequence[int]) -> Chunk:
+    def prepend(self, known: Sequence[int]) -> TokenBatch:
         """Room for so many pending tokens of each row in front of its new tokens."""
         if not any(known):
             return self
@@ -102,7 +102,7 @@ class Chunk:
         return every[every % width < lengths[every // width]]
 
 
-class Run:
+class ForwardPass:
     """One pass of a chunk through the layers: running and frozen cells.
 
     Attributes:
@@ -113,7 +113,7 @@ class Run:
         left: whether any cell has stopped running, frozen or deferred.
     """
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, chunk: TokenBatch) -> None:
         self.chunk = chunk
         self.cells = chunk.cells()
         self.frozen: Tensor = self.cells[:0]
@@ -155,10 +155,10 @@ class DecoderState(Protocol):
     """The part of a decoder's state that this package reads; the rest is the decoder's own.
 
     Attributes:
-        waiting: pending tokens of every row, which not every layer has seen.
+        pending: pending tokens of every row, which not every layer has seen.
     """
 
-    waiting: Waiting
+    pending: PendingTokens
 
 
 class LayerStack(Protocol):
@@ -191,15 +191,15 @@ class LayerStack(Protocol):
         """An empty state of ``batch`` rows."""
         ...
 
-    def begin(self, state: Any, chunk: Chunk, skipped_state: str) -> Run:
+    def begin(self, state: Any, chunk: TokenBatch, skipped_state: str) -> ForwardPass:
         """Start a pass; ``skipped_state`` names the policy for the layers that a cell skips."""
         ...
 
-    def embed(self, run: Run) -> Tensor:
+    def embed(self, run: ForwardPass) -> Tensor:
         """(N, D) the residual stream below the first layer."""
         ...
 
-    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
         """Run layer ``index`` on the running cells and give the frozen ones their state.
 
         Args:
@@ -212,7 +212,7 @@ class LayerStack(Protocol):
         """
         ...
 
-    def end(self, state: Any, run: Run) -> None:
+    def end(self, state: Any, run: ForwardPass) -> None:
         """Close a pass: the state has now seen the chunk."""
         ...
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from dynamax_lm.core.ledger import LayerCosts
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.rows import RowLengths
 
@@ -64,7 +64,7 @@ class LayerKind(Protocol):
         """FLOPs of a layer; its ``n_layers`` is that of the checkpoint's configuration."""
         ...
 
-    def begin(self, run: Run, rows: RowLengths, skipped_state: str) -> PassContext:
+    def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> PassContext:
         """Start a pass.
 
         Args:

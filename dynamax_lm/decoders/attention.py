@@ -23,7 +23,7 @@ from transformers.models.mistral.modeling_mistral import (
 )
 
 from dynamax_lm.core.ledger import AttentionCosts
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
@@ -57,7 +57,7 @@ class AttentionKind:
         """FLOPs of a layer."""
         return AttentionCosts.from_config(self.config)
 
-    def begin(self, run: Run, rows: RowLengths, skipped_state: str) -> AttentionContext:
+    def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> AttentionContext:
         """Start a pass: slots and rotary angles of its cells."""
         del skipped_state
         probe: Any = self._embedding.weight[:1]  # type: ignore[index]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.rows import RowLengths
 
 _BLOCK = 64
@@ -116,7 +116,7 @@ class AttentionContext:
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, run: Run, rows: RowLengths, window: int | None) -> None:
+    def __init__(self, run: ForwardPass, rows: RowLengths, window: int | None) -> None:
         self.run = run
         self._rows, self._window = rows, window
         chunk, device = run.chunk, run.chunk.ids.device

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.ledger import DecoderCosts, HybridCosts
-from dynamax_lm.core.pending import Waiting
-from dynamax_lm.core.stack import Chunk, Run
+from dynamax_lm.core.pending import PendingTokens
+from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerState, PassContext
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
@@ -32,17 +32,17 @@ class LayerStates:
     Attributes:
         layers: of each layer, its own.
         rows: where the rows stand, the same for every layer.
-        waiting: pending tokens, which are counted in ``rows`` and which not every layer has seen.
+        pending: pending tokens, which are counted in ``rows`` and which not every layer has seen.
     """
 
     layers: list[LayerState]
     rows: RowLengths
-    waiting: Waiting = field(default_factory=Waiting)
+    pending: PendingTokens = field(default_factory=PendingTokens)
 
     def seen(self, layer: int) -> list[int]:
         """Tokens that ``layer``, from 0, has seen, per row."""
         batch = range(len(self.rows.columns))
-        given = [self.rows.tokens(row) - self.waiting.missing(row, layer) for row in batch]
+        given = [self.rows.tokens(row) - self.pending.missing(row, layer) for row in batch]
         return self.layers[layer].seen(given)
 
 
@@ -51,10 +51,10 @@ class Mark(NamedTuple):
 
     layers: list[Any]
     rows: RowLengths
-    waiting: Waiting
+    pending: PendingTokens
 
 
-class DecoderRun(Run):
+class DecoderPass(ForwardPass):
     """A pass through all layers.
 
     Attributes:
@@ -64,7 +64,7 @@ class DecoderRun(Run):
     """
 
     def __init__(
-        self, chunk: Chunk, state: LayerStates, skipped_state: str, kinds: Sequence[LayerKind]
+        self, chunk: TokenBatch, state: LayerStates, skipped_state: str, kinds: Sequence[LayerKind]
     ) -> None:
         super().__init__(chunk)
         self.state = state
@@ -155,18 +155,18 @@ class Decoder:
         states = [layer.new_state(batch) for layer in self.layers]
         return LayerStates(states, RowLengths.empty(batch))
 
-    def begin(self, state: LayerStates, chunk: Chunk, skipped_state: str) -> DecoderRun:
+    def begin(self, state: LayerStates, chunk: TokenBatch, skipped_state: str) -> DecoderPass:
         """Start a pass; ``skipped_state`` names the policy for frozen cells."""
-        return DecoderRun(chunk, state, skipped_state, self._kinds)
+        return DecoderPass(chunk, state, skipped_state, self._kinds)
 
-    def embed(self, run: Run) -> Tensor:
+    def embed(self, run: ForwardPass) -> Tensor:
         """(N, D) the residual stream below the first layer."""
         embedded: Tensor = self._embedding(run.chunk.ids.flatten()[run.cells])
         return embedded
 
-    def layer(self, index: int, hidden: Tensor, run: Run) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
         """(N, D) of the running cells (N, D) after layer ``index``; frozen ones get their state."""
-        assert isinstance(run, DecoderRun)
+        assert isinstance(run, DecoderPass)
         layer, states = self.layers[index], run.state.layers
         context = run.contexts[self._kind_of[index]]
         skipped = None
@@ -175,7 +175,7 @@ class Decoder:
             skipped = layer.skipped[run.skipped_state](layer, states[index], below, context)
         return layer.run(hidden, states[index], context, skipped)
 
-    def end(self, state: LayerStates, run: Run) -> None:
+    def end(self, state: LayerStates, run: ForwardPass) -> None:
         """Close a pass: the state has now seen its tokens."""
         state.rows.end(run.chunk)
 
@@ -189,16 +189,16 @@ class Decoder:
     def mark(self, state: LayerStates) -> Mark:
         """Remember where ``state`` stands."""
         marks = [layer.mark() for layer in state.layers]
-        return Mark(marks, state.rows.copy(), state.waiting.copy())
+        return Mark(marks, state.rows.copy(), state.pending.copy())
 
     def rewind(self, state: LayerStates, mark: Mark) -> None:
         """Put ``state`` back to where ``mark`` was taken."""
         for layer, layer_mark in zip(state.layers, mark.layers, strict=True):
             layer.rewind(layer_mark)
-        state.rows, state.waiting = mark.rows.copy(), mark.waiting.copy()
+        state.rows, state.pending = mark.rows.copy(), mark.pending.copy()
 
     def take(self, state: LayerStates, rows: Sequence[int]) -> LayerStates:
         """An independent state made of ``rows`` of ``state``; rows may repeat."""
         index = torch.tensor(rows, dtype=torch.long)
         layers = [layer.take(index) for layer in state.layers]
-        return LayerStates(layers, state.rows.take(rows), state.waiting.take(rows))
+        return LayerStates(layers, state.rows.take(rows), state.pending.take(rows))

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.ledger import Mamba2Costs
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import Slot
@@ -56,7 +56,7 @@ class Mamba2Kind:
         """FLOPs of a layer."""
         return Mamba2Costs.from_config(self._config)
 
-    def begin(self, run: Run, rows: RowLengths, skipped_state: str) -> RecurrentContext:
+    def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> RecurrentContext:
         """Start a pass."""
         return RecurrentContext(run, rows, shorter=skipped_state in {FREEZE, RECOMPUTE})
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.stack import Run
+from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.rows import RowLengths
 
 
@@ -69,7 +69,7 @@ class RecurrentContext:
         mask: (B, T, 1), 0 at the pads of a prefill, or ``None`` without pads.
     """
 
-    def __init__(self, run: Run, rows: RowLengths, *, shorter: bool) -> None:
+    def __init__(self, run: ForwardPass, rows: RowLengths, *, shorter: bool) -> None:
         self.run = run
         self._shorter = shorter
         chunk, device = run.chunk, run.chunk.ids.device

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 
 
 @dataclass
@@ -28,23 +28,23 @@ class RowLengths:
         """``batch`` rows without tokens."""
         return cls([0] * batch, [0] * batch)
 
-    def begin(self, chunk: Chunk) -> None:
+    def begin(self, chunk: TokenBatch) -> None:
         """A prefill starts its rows anew, with pads on the left."""
         if chunk.prefill:
             for row, length in zip(chunk.rows, chunk.lengths, strict=True):
                 self.pads[row], self.columns[row] = chunk.width - length, 0
 
-    def end(self, chunk: Chunk) -> None:
+    def end(self, chunk: TokenBatch) -> None:
         """Count the tokens of ``chunk``; its pending ones have been counted before."""
         for row, length, old in zip(chunk.rows, chunk.lengths, chunk.already_known, strict=True):
             self.columns[row] += chunk.width if chunk.prefill else length - old
 
-    def starts(self, chunk: Chunk) -> list[int]:
+    def starts(self, chunk: TokenBatch) -> list[int]:
         """The column of the first token, or pad, of each row of ``chunk``."""
         pairs = zip(chunk.rows, chunk.already_known, strict=True)
         return [self.columns[row] - old for row, old in pairs]
 
-    def covers(self, chunk: Chunk) -> bool:
+    def covers(self, chunk: TokenBatch) -> bool:
         """Whether ``chunk`` has every row, in order."""
         return chunk.rows == tuple(range(len(self.columns)))
 

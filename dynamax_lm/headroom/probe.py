@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import probe_exits
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 
 BEYOND = 0
@@ -83,5 +83,7 @@ def rank_exits(
     inputs = [[prompt[-1], *answer[:-1]] for prompt, answer in pairs]
     lengths = [len(row) for row in inputs]
     grid = RankGrid(sum(lengths), len(exits))
-    probe_exits(stack, state, Chunk.of(inputs, range(len(inputs)), stack.device), exits, [grid])
+    probe_exits(
+        stack, state, TokenBatch.of(inputs, range(len(inputs)), stack.device), exits, [grid]
+    )
     return [part.numpy() for part in grid.ranks.split(lengths)]

@@ -19,7 +19,7 @@ from dynamax_lm.core.head_session import Advice, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 from dynamax_lm.sweep.origins import Origins
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay, replay_thresholds
@@ -104,7 +104,7 @@ def _replay(
     owners = [one for one, answer in zip(requests, answers, strict=True) for _ in answer]
     prefixes = [answer[:step] for answer in answers for step in range(len(answer))]
     readers = [Next(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
-    chunk = Chunk.of(inputs, range(len(inputs)), stack.device)
+    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
     copy = stack.take(state, range(len(inputs)))
     return replay_thresholds(stack, copy, chunk, readers, policy=policy, heads=heads)
 
@@ -174,7 +174,7 @@ def _go_on(
         for request, row in zip(some, begun, strict=True)
     ]
     forked = stack.take(state, numbers)
-    chunk = Chunk.of(inputs, range(len(numbers)), stack.device)
+    chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
     advice = Advice.of(heads, len(numbers))
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
         # Each classifier must have seen those of these tokens that reached its exit.

@@ -26,7 +26,7 @@ from dynamax_lm.core.loop import Depths
 from dynamax_lm.core.measures import ORACLE, facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reader, Reading
-from dynamax_lm.core.stack import Chunk, LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ThresholdReplay:
         hidden: (N, D) at each exit, where the measure must be asked again; else empty.
     """
 
-    chunk: Chunk
+    chunk: TokenBatch
     n_layers: int
     readings: tuple[Reading, ...]
     confidence: Tensor
@@ -127,7 +127,7 @@ def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
 def replay_thresholds(
     stack: LayerStack,
     state: Any,
-    chunk: Chunk,
+    chunk: TokenBatch,
     readers: Sequence[Reader],
     *,
     policy: ExitPolicy,

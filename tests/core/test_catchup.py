@@ -26,5 +26,5 @@ def test_a_crowd_is_run_to_the_end(used: list[int], most: int) -> None:
             depths = [6] * len(depths)
         depths = [max(depth, one) for depth in depths] + [one]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catchup, "MOST_WAITING", most)
+        patch.setattr(catchup, "MOST_PENDING", most)
         assert reached(used, 6) == depths

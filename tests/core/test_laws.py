@@ -18,7 +18,7 @@ from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
 from tests.builders import (
     CONFIDENCES,
@@ -242,7 +242,7 @@ def test_every_layer_has_seen_every_token(
     state = prefill(stack, rows)
     above = [0] * len(rows)
     for step in range(4):
-        chunk = Chunk.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
+        chunk = TokenBatch.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
         depths = run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state=skipped)
         reached = depths.layers_used.tolist()
         above = [seen + (used == shape.layers) for seen, used in zip(above, reached, strict=True)]
@@ -250,7 +250,7 @@ def test_every_layer_has_seen_every_token(
         last = [len(row) - 1 + seen for row, seen in zip(rows, above, strict=True)]
         for layer in range(shape.layers):
             if skipped == "recompute":
-                waits = [state.waiting.missing(row, layer) for row in range(len(rows))]
+                waits = [state.pending.missing(row, layer) for row in range(len(rows))]
                 seen = zip(state.seen(layer), waits, strict=True)
                 assert [tokens + waiting for tokens, waiting in seen] == everything
             elif skipped != "freeze":

@@ -17,7 +17,7 @@ from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention_state import KeyValues
 from tests.builders import STACKS, Shape, prompts, random_model, shapes
 from tests.core.test_laws import _Ignore, ask, draw_policy, rows_that_enter
@@ -53,10 +53,10 @@ def test_flushed_it_is_the_full_depth_state(
     waited = False
     for step in range(STEPS):
         tokens = [[step + 3] * data.draw(st.integers(1, 3)) for _ in active]
-        chunk = Chunk.of(tokens, active, stack.device)
+        chunk = TokenBatch.of(tokens, active, stack.device)
         run_chunk(stack, exact, chunk, None)
         run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state="recompute")
-        waited |= any(state.waiting.count(row) for row in active)
+        waited |= any(state.pending.count(row) for row in active)
         active = [row for row in active if data.draw(st.integers(0, 5))] or active
     if policy.threshold == 0.0:
         assert waited
@@ -101,7 +101,7 @@ def test_the_bill_is_what_enters_the_layers(
     kind: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 8, with and without a crowd that is run to the end; nothing is run after the last."""
-    monkeypatch.setattr(catchup, "MOST_WAITING", most)
+    monkeypatch.setattr(catchup, "MOST_PENDING", most)
     model = random_model(kind, 6, seed=3)
     stack = STACKS[kind](model)
     exits = (1, 3, 4, 5)

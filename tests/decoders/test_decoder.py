@@ -23,7 +23,7 @@ from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import AttentionLayer
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.decoder import Decoder
@@ -69,7 +69,7 @@ def test_the_layers_of_a_hybrid_are_transformers_own(seed: int, row: list[tuple[
     hybrid = build_hybrid(LAYERS, seed=seed, trusted=True)
     stack = hybrid.stack
     kept = Keep(len(row[0]))
-    chunk = Chunk.of(row, [0], stack.device, prefill=True)
+    chunk = TokenBatch.of(row, [0], stack.device, prefill=True)
     run_chunk(stack, stack.new_state(1), chunk, kept)
     assert torch.equal(kept.logits, forward(hybrid, row[0]))
 
@@ -119,7 +119,7 @@ def test_propagate_gives_each_layer_what_its_own_kind_would(
     state = prefill(stack, rows)
     before = stack.take(state, range(len(rows)))
     tokens = [data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3)) for _ in rows]
-    chunk = Chunk.of(tokens, range(len(rows)), stack.device)
+    chunk = TokenBatch.of(tokens, range(len(rows)), stack.device)
     run = stack.begin(state, chunk, "propagate")
     hidden = stack.embed(run)
     for index in range(LAYERS):
@@ -165,11 +165,11 @@ def test_a_hybrid_state_is_marked_rewound_taken_and_flushed(
     everyone = range(len(rows))
     policy = ExitPolicy((data.draw(st.integers(1, LAYERS - 1)),), "top_prob", 0.0)
     exact, state = prefill(stack, rows), prefill(stack, rows)
-    chunk = Chunk.of([(3, 4)] * len(rows), everyone, stack.device)
+    chunk = TokenBatch.of([(3, 4)] * len(rows), everyone, stack.device)
     options: Any = {"policy": policy, "skipped_state": "recompute"}
     run_chunk(stack, exact, chunk, None)
     run_chunk(stack, state, chunk, Keep(2 * len(rows)), **options)
-    assert all(state.waiting.count(row) for row in everyone)
+    assert all(state.pending.count(row) for row in everyone)
     mark, seen = stack.mark(state), [state.seen(layer) for layer in range(LAYERS)]
     first, again = Keep(2 * len(rows)), Keep(2 * len(rows))
     run_chunk(stack, state, chunk, first)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, Architecture
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
@@ -106,7 +106,7 @@ class Backbone:
         wanted, place = slots.unique(return_inverse=True)  # a shorter row repeats its last slot
         seen = HiddenStates(wanted, rows * width, len(exit_layers))
         # No mask: pads stand on the right of causal models, behind everything that is read.
-        whole = Chunk(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
+        whole = TokenBatch(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
         probe_exits(self._exact, self._exact.new_state(rows), whole, exit_layers, [seen])
         *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
         decoder = self.model.base_model

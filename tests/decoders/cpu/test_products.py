@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.core.stack import Chunk
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Kind, Slot, choose_products
 from dynamax_lm.decoders.cpu.product_choice import PACKED, TRUSTED, UNPACKED, Choice
@@ -128,8 +128,8 @@ def steps(
     state = known.new_state(len(rows))  # type: ignore[attr-defined]
     logits = []
     for chunk in (
-        Chunk.of(rows, range(len(rows)), torch.device("cpu"), prefill=True),
-        Chunk.of([[3]] * len(rows), range(len(rows)), torch.device("cpu")),
+        TokenBatch.of(rows, range(len(rows)), torch.device("cpu"), prefill=True),
+        TokenBatch.of([[3]] * len(rows), range(len(rows)), torch.device("cpu")),
     ):
         run = known.begin(state, chunk, skipped)  # type: ignore[attr-defined]
         hidden = known.embed(run)  # type: ignore[attr-defined]
