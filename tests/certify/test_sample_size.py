@@ -13,8 +13,8 @@ from dynamax_lm.common.risk_tests import (
     betting,
     betting_on_differences,
     binomial,
-    hoeffding_bentkus,
 )
+from tests.hoeffding import hoeffding_bentkus
 
 TESTS = [binomial, hoeffding_bentkus, betting, betting_on_differences]
 

@@ -558,7 +558,7 @@ def test_trained_parts_are_paid_at_every_exit_asked() -> None:
         ({"exit_layers": (4,)}, "exits ascend within"),
         ({"exit_layers": (2, 1)}, "exits ascend within"),
         ({"exit_layers": (1, 1)}, "exits ascend within"),
-        ({"confidence": "luck"}, "no measure"),
+        ({"confidence": "luck"}, "is none of"),
         ({"exit_layers": (1,), "skipped_state": "freeze"}, "no skipped_state"),
         ({"exit_layers": (1,), "exit_extras": (ExitExtras(), ExitExtras())}, "exit_extras"),
     ],

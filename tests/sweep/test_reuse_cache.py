@@ -138,6 +138,6 @@ def test_what_is_kept_cannot_be_changed_by_its_users(kind: str) -> None:
 def test_a_state_weighs_what_its_tensors_weigh(kind: str) -> None:
     stack = STACKS[kind](random_model(kind))
     state = prefill(stack, [(1, 2, 3)])
-    caches = [value for value in vars(state).values() if isinstance(value, list)]
-    tensors = [one for cache in caches for one in cache if isinstance(one, torch.Tensor)]
+    kept = [value for layer in state.layers for value in vars(layer).values()]  # type: ignore[attr-defined]
+    tensors = [value for value in kept if isinstance(value, torch.Tensor)]
     assert tensor_bytes(state) == sum(one.numel() * one.element_size() for one in tensors) > 0
