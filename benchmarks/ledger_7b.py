@@ -109,12 +109,12 @@ def parts() -> Iterator[Row]:
 
 def magnitudes() -> Iterator[Row]:
     """The quantities that decide what an exit can save."""
-    yield "one token, at position 0 unless said", *MODELS
+    yield "one token, at position 0 unless stated", *MODELS
     models = tuple(MODELS.values())
     layers = [linear_layer(costs) for costs in models]
     emissions = [unembed_flops(costs) for costs in models]
     yield "one layer, no context", *map(amount, layers)
-    yield "attention, per key seen and layer", amount(MISTRAL.context_per_key), "0"
+    yield "attention, per visible key and layer", amount(MISTRAL.context_per_key), "0"
     for context in CONTEXTS:
         term = context * MISTRAL.context_per_key
         relative = f"{amount(term)}, {share(term, layers[0])} of a layer"
@@ -159,12 +159,12 @@ def _in_layers(flops: int, layer: int) -> str:
 
 
 def savings() -> Iterator[Row]:
-    """Net saving of an answer that leaves at each of the default exits, and of none that leaves."""
+    """Net saving of an answer that exits at each of the default exits, and of one that never exits."""
     yield (
         "model, skipped state, context",
         "exits",
-        *(f"leaves at exit {place}" for place in (1, 2, 3, 4)),
-        "never leaves",
+        *(f"at exit {place}" for place in (1, 2, 3, 4)),
+        "no exit",
     )
     for costs, state in STATES:
         exits = default_exits(costs)
@@ -181,9 +181,9 @@ def default_exits(costs: LayerCosts) -> tuple[int, ...]:
 
 
 def illustrations() -> Iterator[Row]:
-    """Tokens that leave at three quarters of the depth, with trained classifiers."""
-    yield "exits over the latter half, classifier", "asked", "model, skipped state", "net saving"
-    for exits, asked, classifier in (
+    """Tokens that exit at three quarters of the depth, with trained classifiers."""
+    yield "exits over the latter half, classifier", "evaluated", "model, skipped state", "net saving"
+    for exits, evaluated, classifier in (
         (4, 2, "Mamba-2 block, full width"),
         (16, 8, "SwiGLU block, 14336 wide"),
     ):
@@ -201,7 +201,7 @@ def illustrations() -> Iterator[Row]:
             )
             saved = ledger.answer(0, [3 * costs.n_layers // 4]).flops_saved
             name = f"{NAMES[id(costs)]}, `{state}`"
-            yield f"{exits}, {classifier}", str(asked), name, f"{100 * saved:+.1f} %"
+            yield f"{exits}, {classifier}", str(evaluated), name, f"{100 * saved:+.1f} %"
 
 
 def table(rows: Iterator[Row]) -> str:
