@@ -1,4 +1,4 @@
-"""Whose fault an error is: the judge's, or that of the state its tokens left behind.
+"""Attributes an error to the exit rule or to the state of skipped layers.
 
 Owns the engine's runs over the same answers. The teacher-forced agreement of a rule is what its
 judgement costs; the same rule over the same tokens in the engine, where skipped layers remember

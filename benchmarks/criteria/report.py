@@ -72,17 +72,17 @@ def _lines(results: Row) -> Iterator[str]:
         yield from ("", f"#### {_TITLES[name].capitalize()}", "")
         yield from _table([one for one in results["lines"] if one["translators"] == name])
     if results["pairs"]:
-        yield from ("", "#### Narrow Mamba heads against the others", "")
+        yield from ("", "#### Narrow Mamba heads compared with the others", "")
         yield from _pairs(results["pairs"])
     if results["attribution"]:
-        yield from ("", "#### Whose error", "")
+        yield from ("", "#### Error of the rule and of the state", "")
         yield from _attribution(results["attribution"])
 
 
 def _empty(results: Row) -> str:
     if not results["empty"]:
         return "no answer is empty"
-    return f"empty answers, left out: {_tasks(results['empty'])}"
+    return f"empty answers, excluded: {_tasks(results['empty'])}"
 
 
 def _table(lines: Sequence[Row]) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _table(lines: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield (
         "| rule | saved at 0.90 | saved at 0.95 | stop counted | agreement measured | layers | of "
-        "the oracle's | fixed depths of equal cost | rule less these, points | verdict | saved at "
+        "the oracle's | fixed depths of equal cost | difference in agreement, points | verdict | saved at "
         "0.99 |"
     )
     yield f"|{'---|' * 11}"
@@ -137,7 +137,7 @@ def _pairs(rows: Sequence[Row]) -> Iterator[str]:
 def _attribution(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         "| translators | rule | skipped state | agreement, exact state | in the engine | error of "
-        "the judge | error of the state | 95 % interval |"
+        "the rule | error of the state | 95 % interval |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for one in rows:

@@ -39,7 +39,7 @@ TARGETS = (0.90, 0.95, 0.99)
 MIDDLE = 0.95
 STEP = 0.2
 
-Verdict = Literal["beats", "loses", "not told apart"]
+Verdict = Literal["beats", "loses", "not distinguishable"]
 
 
 def thresholds(step: float = STEP) -> tuple[float, ...]:
@@ -251,7 +251,7 @@ def verdict(gap: Floats, rules: int) -> Verdict:
         rules: of the table.
     """
     low, high = interval(gap, 1 - (1 - LEVEL) / max(1, rules))
-    return "beats" if low > 0 else "loses" if high < 0 else "not told apart"
+    return "beats" if low > 0 else "loses" if high < 0 else "not distinguishable"
 
 
 def compare(
