@@ -182,7 +182,12 @@ def default_exits(costs: LayerCosts) -> tuple[int, ...]:
 
 def illustrations() -> Iterator[Row]:
     """Tokens that exit at three quarters of the depth, with trained classifiers."""
-    yield "exits over the latter half, classifier", "evaluated", "model, skipped state", "net saving"
+    yield (
+        "exits over the latter half, classifier",
+        "evaluated",
+        "model, skipped state",
+        "net saving",
+    )
     for exits, evaluated, classifier in (
         (4, 2, "Mamba-2 block, full width"),
         (16, 8, "SwiGLU block, 14336 wide"),

@@ -94,8 +94,8 @@ def _table(lines: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield (
         "| rule | saved at 0.90 | saved at 0.95 | stop counted | agreement measured | layers | of "
-        "the oracle's | fixed depths of equal cost | difference in agreement, points | verdict | saved at "
-        "0.99 |"
+        "the oracle's | fixed depths of equal cost | difference in agreement, points | verdict | "
+        "saved at 0.99 |"
     )
     yield f"|{'---|' * 11}"
     rules = list(dict.fromkeys(one["rule"] for one in lines if one["rule"] != "oracle"))
