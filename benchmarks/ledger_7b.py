@@ -159,7 +159,7 @@ def _in_layers(flops: int, layer: int) -> str:
 
 
 def savings() -> Iterator[Row]:
-    """Net saving of an answer that exits at each of the default exits, and of one that never exits."""
+    """Net saving of an answer that exits at each default exit, and of one that never exits."""
     yield (
         "model, skipped state, context",
         "exits",
