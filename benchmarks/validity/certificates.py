@@ -36,7 +36,7 @@ class Passages:
         passages: how many.
         questions: of each.
         risk: the true one.
-        likeness: correlation of the rates within a passage, in (0, 1): the beta distribution's
+        correlation: correlation of the rates within a passage, in (0, 1): the beta distribution's
             variance as a share of the largest that its mean allows.
         tokens: of an answer, each lost at the passage's rate; 1 makes losses 0 or 1.
     """
@@ -44,12 +44,12 @@ class Passages:
     passages: int
     questions: int
     risk: float
-    likeness: float
+    correlation: float
     tokens: int
 
     def losses(self, rng: np.random.Generator) -> Losses:
         """(passages * questions,), passage after passage."""
-        strength = 1 / self.likeness - 1
+        strength = 1 / self.correlation - 1
         rate = rng.beta(self.risk * strength, (1 - self.risk) * strength, self.passages)
         each = np.repeat(rate, self.questions)
         return rng.binomial(self.tokens, each) / self.tokens
@@ -111,21 +111,21 @@ def sorted_file(draws: int, seed: int = 0, *, total: int = 2000, limit: int = 40
 
 
 POPULATIONS: tuple[Passages, ...] = (
-    *(Passages(15, 20, 0.055, likeness, 1) for likeness in (0.02, 0.05, 0.1, 0.3)),
-    *(Passages(15, 20, 0.055, likeness, 8) for likeness in (0.02, 0.05, 0.1, 0.3)),
-    *(Passages(300, 20, 0.055, likeness, 8) for likeness in (0.05, 0.3)),
-    *(Passages(300, 20, 0.02, likeness, 8) for likeness in (0.05, 0.3)),
+    *(Passages(15, 20, 0.055, correlation, 1) for correlation in (0.02, 0.05, 0.1, 0.3)),
+    *(Passages(15, 20, 0.055, correlation, 8) for correlation in (0.02, 0.05, 0.1, 0.3)),
+    *(Passages(300, 20, 0.055, correlation, 8) for correlation in (0.05, 0.3)),
+    *(Passages(300, 20, 0.02, correlation, 8) for correlation in (0.05, 0.3)),
     Passages(300, 1, 0.055, 0.1, 8),
 )
 
 
 def table(draws: int) -> Iterator[str]:
     """The rows of a Markdown table."""
-    yield "| population | true risk | certified before | after | units, were few enough |"
+    yield "| population | true risk | certified before | after | units, without the minimum of 300 |"
     yield "|---|---:|---:|---:|---:|"
     for one in POPULATIONS:
         kind = "0 or 1" if one.tokens == 1 else f"of {one.tokens} tokens"
-        name = f"{one.passages} x {one.questions}, likeness {one.likeness:g}, losses {kind}"
+        name = f"{one.passages} x {one.questions}, correlation {one.correlation:g}, losses {kind}"
         yield _row(name, one.risk, clustered(one, draws))
     yield _row("2,000 sorted by difficulty, limit 400", 0.055, sorted_file(draws))
 
