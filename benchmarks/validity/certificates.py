@@ -36,7 +36,7 @@ class Passages:
         passages: how many.
         questions: of each.
         risk: the true one.
-        correlation: correlation of the rates within a passage, in (0, 1): the beta distribution's
+        correlation: of the rates within a passage, in (0, 1): the beta distribution's
             variance as a share of the largest that its mean allows.
         tokens: of an answer, each lost at the passage's rate; 1 makes losses 0 or 1.
     """
@@ -121,7 +121,7 @@ POPULATIONS: tuple[Passages, ...] = (
 
 def table(draws: int) -> Iterator[str]:
     """The rows of a Markdown table."""
-    yield "| population | true risk | certified before | after | units, without the minimum of 300 |"
+    yield "| population | true risk | certified before | after | units, no minimum of 300 |"
     yield "|---|---:|---:|---:|---:|"
     for one in POPULATIONS:
         kind = "0 or 1" if one.tokens == 1 else f"of {one.tokens} tokens"
