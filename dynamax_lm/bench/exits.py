@@ -61,7 +61,7 @@ def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
     """Every token leaves at half depth."""
     half = subject.layers // 2
     policy = ExitPolicy((half,), "top_prob", 0.0)
-    yield _against_ideal(subject, batch, policy, {half: batch}, "all leave at half depth", 0.95)
+    yield _against_ideal(subject, batch, policy, {half: batch}, "all exit at half depth", 0.95)
 
 
 def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
@@ -224,7 +224,7 @@ def multiple_choice(subject: Subject) -> Iterator[Row]:
     yield Row(
         "Scoring",
         subject.name,
-        f"{batch} answers of {tokens} tokens, all leave after {cut} of {subject.layers} layers",
+        f"{batch} answers of {tokens} tokens, all exit after {cut} of {subject.layers} layers",
         "time in proportion to layers / ours (answers' share)",
         expected / answer_exits,
         0.9,

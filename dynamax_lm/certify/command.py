@@ -110,20 +110,22 @@ def _thresholds(text: str) -> tuple[float, ...]:
 def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The model's arguments, less what certification decides itself."""
     certain = {
-        "threshold": "certification decides it; --thresholds says what is tested",
-        "exit_rule": "a certificate is of one threshold at every exit; leave it out",
-        "trace_dir": "every threshold would write over the one before; leave it out",
+        "threshold": "certification determines it; --thresholds gives the values to test",
+        "exit_rule": "a certificate is for one threshold at every exit; omit it",
+        "trace_dir": "every threshold would overwrite the one before; omit it",
     }
     for name, why in certain.items():
         if not is_missing(given.get(name)):
             raise SettingError(f"{name}={given[name]}: {why}")
     if str(given.get("reference", "true")).lower() not in {"true", "1", "none"}:
-        raise SettingError("reference=false: a risk is measured against full depth; leave it out")
+        raise SettingError("reference=false: a risk is measured against full depth; omit it")
     if str(given.get("mode", "exit")).lower() not in {"exit", "none"}:
-        raise SettingError(f"mode={given['mode']}: nothing leaves there; leave it out")
+        raise SettingError(f"mode={given['mode']}: no token exits there; omit it")
     measure = read_confidence(given.get("confidence"))
     if measure is not None and find_measure(measure).needs_target:
-        raise SettingError(f"confidence={measure}: it looks at full depth itself, and is no result")
+        raise SettingError(
+            f"confidence={measure}: it uses the full-depth token: an upper bound, not a result"
+        )
     own = ("threshold", "trace_dir", "reference")
     return {name: value for name, value in given.items() if name not in own}
 
@@ -167,8 +169,8 @@ def _trained_on(heads: Path | None) -> frozenset[str]:
     told = training_contents(name)
     if told is None:
         print(
-            f"These heads were trained on {name}, whose records do not lie here: that none of "
-            "these documents is among them is for you to know."
+            f"These heads were trained on {name}, whose records are not on this machine: "
+            "check yourself that none of these documents is among them."
         )
     return told or frozenset()
 
@@ -252,7 +254,7 @@ def _verdict(certificate: Certificate) -> str:
         failed = certificate.grid[0]
         return (
             f"Nothing certifies: the safest threshold tested, {failed.threshold:g}, already failed "
-            f"(p {failed.p_value:.2g} > delta {certificate.delta:g}). Ask for a higher risk, give "
+            f"(p {failed.p_value:.2g} > delta {certificate.delta:g}). Use a higher risk, give "
             "more documents, or train better heads."
         )
     best = next(p for p in certificate.grid if p.threshold == certificate.threshold)

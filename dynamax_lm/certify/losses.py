@@ -64,7 +64,7 @@ class Loss:
         if value is None:
             raise SettingError(
                 f"metric={self.metric}: {where} has no {key}: the task has none, or the reference "
-                "was left out; choose another metric"
+                "was omitted; choose another metric"
             )
         single = isinstance(value, (Real, np.bool_)) or (
             isinstance(value, np.ndarray) and value.ndim == 0
@@ -129,7 +129,7 @@ def refuse_empty(task: str, samples: Sequence[Mapping[str, Any]]) -> None:
     if texts.mostly_empty:
         raise SettingError(
             f"tasks={task}: {texts.empty} of {texts.answers} full-depth answers are empty, and "
-            f"likeness to them says nothing; ask so that the model answers, as with --num_fewshot"
+            f"agreement with them is meaningless; change the prompts, for example by --num_fewshot"
         )
 
 

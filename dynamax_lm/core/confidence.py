@@ -217,7 +217,7 @@ class _HiddenOnly:
 
     @property
     def logits(self) -> Tensor:
-        raise ValueError(f"confidence={self._name} reads logits; say reads='logits' in its facts")
+        raise ValueError(f"confidence={self._name} reads logits; state reads='logits' in its facts")
 
     emission = trained = logits
 
@@ -239,10 +239,14 @@ class _Checked:
         said = self._measure.ask(_HiddenOnly(view, name) if only_hidden else view)
         if not isinstance(said, Tensor) or said.shape != (count,):
             shape = tuple(getattr(said, "shape", ())) or type(said).__name__
-            raise ValueError(f"confidence={name} says {shape} of {count} tokens; give ({count},)")
+            raise ValueError(
+                f"confidence={name} returns shape {shape} for {count} tokens; return ({count},)"
+            )
         sure = said.float()
         if not bool(((sure >= 0.0) & (sure <= 1.0)).all()):
-            raise ValueError(f"confidence={name} says {sure.tolist()[:4]}; stay within [0, 1]")
+            raise ValueError(
+                f"confidence={name} returns {sure.tolist()[:4]}; return values in [0, 1]"
+            )
         return sure
 
 

@@ -3,7 +3,7 @@
 Owns the count. It does not know weights, tensors, tokens or thresholds, and imports no torch.
 
 Convention, written into every result as ``CONVENTION``: 2 per multiply-add. Counted are the matrix
-products, attention's two products over the keys a token really sees, the depthwise convolution, and
+products, attention's two products over the visible keys, the depthwise convolution, and
 the SSM step. The last is 5 per state element: decay, outer product and sum advance the state (3),
 product and sum read it out (2). Elementwise work (rotary embedding, softmax, activations, gates,
 biases, residual sums, the layers' own norms, the argmax of an exit) is not counted, except what an
@@ -467,7 +467,7 @@ class Ledger:
         for position, (used, final) in enumerate(pairs, start=prompt_tokens):
             depth = self._depths.get(used)
             if depth is None:
-                raise ValueError(f"a token leaves at {sorted(self._depths)}, not at layer {used}")
+                raise ValueError(f"a token exits at {sorted(self._depths)}, not at layer {used}")
             layers += costs.layers(position, 0, used)
             full_depth += costs.layers(position, 0, costs.n_layers)
             checks += depth.checks

@@ -100,7 +100,7 @@ class MeasureFacts:
         def flops(check: Check) -> int:
             if check.exit >= len(known):
                 raise ValueError(
-                    f"the record has {len(known)} exits, and {check.exit + 1} are asked"
+                    f"the record has {len(known)} exits, and {check.exit + 1} are evaluated"
                 )
             return known[check.exit]
 

@@ -114,7 +114,7 @@ def check_attention(implementation: object) -> None:
     """
     if implementation not in {None, "sdpa", "eager"}:
         raise SettingError(
-            f"attn_implementation={implementation!r} cannot run rows that left at different "
+            f"attn_implementation={implementation!r} cannot run rows that exited at different "
             f"layers; use sdpa (default) or eager"
         )
 

@@ -54,7 +54,7 @@ def _is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
         return True
     if normalize_gen_kwargs(dict(gen_kwargs)).get("do_sample", False):
         raise SettingError(
-            f"use_cache: temperature={gen_kwargs.get('temperature')} draws answers, and drawn "
+            f"use_cache: temperature={gen_kwargs.get('temperature')} samples answers, and sampled "
             f"answers are not to be kept: write do_sample=true beside it, or leave out use_cache"
         )
     return False

@@ -17,8 +17,8 @@ def main(arguments: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="python -m dynamax_lm.headroom",
-        description="How early could this model leave its layers at best? Agreement with full "
-        "depth by layer, a perfect judge's net saving, the balance of labels, and a verdict.",
+        description="How much could this model save with early exits, at best? Agreement with full "
+        "depth by layer, the net saving of an oracle policy, the balance of labels, and a verdict.",
     )
     parser.add_argument(
         "--worthwhile",

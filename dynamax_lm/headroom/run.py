@@ -77,8 +77,8 @@ def run(command: Command, worthwhile: float) -> Report:
     parse_settings({"exit_layers": asked})
     if not is_missing(given.get("heads")):
         raise SettingError(
-            f"heads={given['heads']}: headroom asks untrained exits, before there are heads; what "
-            f"these could reach at best is a run with them and confidence=oracle"
+            f"heads={given['heads']}: headroom asks untrained exits; for the upper bound of "
+            f"trained heads, run lm_eval with them and confidence=oracle"
         )
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
@@ -100,7 +100,9 @@ def run(command: Command, worthwhile: float) -> Report:
             f"(--num_fewshot) or --apply_chat_template"
         )
     if not documents:
-        raise SettingError("--tasks: these tasks ask for no answers; name others")
+        raise SettingError(
+            "--tasks: these tasks have no requests that generate or score; name others"
+        )
     texts = {
         name: TaskTotals.from_json(task).texts
         for name, task in results["config"]["early_exit"]["tasks"].items()

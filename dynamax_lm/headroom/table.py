@@ -36,8 +36,8 @@ def render(
         *_texts(found),
         *(f"`{name}`: undecided, all answers are empty." for name in textless),
         f"Vocabulary checks are at {_list(pool.checked.exits)} (chosen for all tasks together) or "
-        f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % intervals "
-        f"from resampled documents.",
+        f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % betting "
+        f"intervals.",
         f"## {pool.name[0].upper()}{pool.name[1:]}, exit by exit",
         _layers(pool),
         "Agreement is per document; `k = …` is the share of tokens whose label is positive: the "

@@ -46,46 +46,46 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
     """
     free, checked = found.free.saved, found.checked.saved
     bar = f"{worthwhile:.0%}"
-    perfect = (
-        f"a perfect judge of these exits whose checks cost nothing saves {free.as_percent()} net"
-    )
+    perfect = f"an oracle policy with free confidence checks saves {free.as_percent()} net"
     exits = ", ".join(map(str, found.checked.exits))
     looks = (
         f"with a vocabulary check at each of the exits {exits} it saves {checked.as_percent()}"
         if exits
         else "no exit saves what a vocabulary check at it costs"
     )
-    under = f", under the bar of {bar}" if exits else ""
+    under = f", below the bar of {bar}" if exits else ""
     if found.texts.mostly_empty:
         level: Level = "undecided"
         reason = (
-            f"{found.texts.empty} of {found.texts.answers} answers are empty: nothing follows from "
-            f"the others; give examples (--num_fewshot) or --apply_chat_template"
+            f"{found.texts.empty} of {found.texts.answers} answers are empty: too few "
+            f"remain; give examples (--num_fewshot) or --apply_chat_template"
         )
     elif None in (free.low, free.high):
         level = "undecided"
         few = f"{found.documents} document" + ("s are" if found.documents > 1 else " is")
         reason = f"{perfect}, but {few} too few for an interval; give at least {FEWEST}"
     elif _below(free, worthwhile):
-        level, reason = "not worth it", f"even {perfect}, under the bar of {bar}"
+        level, reason = "not worth it", f"even {perfect}, below the bar of {bar}"
     elif _reaches(free, worthwhile) and _below(checked, worthwhile):
         level = "only with cheap checks"
         reason = (
             f"{perfect}, but {looks}{under}: a trained classifier that reads the "
-            f"hidden state may pay, a look at the vocabulary cannot"
+            f"hidden state may pay, a vocabulary check cannot"
         )
     elif _reaches(checked, worthwhile):
-        level, reason = "worth trying", f"{perfect}, and {looks}, over the bar of {bar}"
+        level, reason = "worth trying", f"{perfect}, and {looks}, above the bar of {bar}"
     else:
         level = "undecided"
-        reason = f"{perfect}, and {looks}: an interval holds the bar of {bar}; give more documents"
+        reason = (
+            f"{perfect}, and {looks}: an interval contains the bar of {bar}; give more documents"
+        )
     return Verdict(level, reason, labels_advice(found.layers), _LIMITS)
 
 
 _LIMITS = (
-    "A ceiling for untrained exits (the model's own norm and vocabulary at every layer) and exact "
-    "states: real judges err, skipped state drifts, and only a translator trained for an exit can "
-    "lift it."
+    "An upper bound for untrained exits (the model's own norm and vocabulary at every layer) and "
+    "exact states: real policies err, skipped layers' state is approximate, and only a translator "
+    "trained for an exit can raise it."
 )
 
 

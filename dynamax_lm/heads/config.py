@@ -143,7 +143,7 @@ class HeadsConfig:
             if set(pair) != {"scale", "bias"}:
                 raise _bad("calibration", pair, 'each exit has {"scale": a, "bias": b}')
             if pair["scale"] <= 0:
-                why = "above 0, or a surer classifier would count as less sure"
+                why = "above 0, so that confidence rises with the classifier's logit"
                 raise _bad(f"calibration {layer} scale", pair["scale"], why)
 
     @property

@@ -121,7 +121,7 @@ def _check_packing(pretrained: Any, given: Mapping[str, Any]) -> None:
     elif not can_pack(torch.empty(0)):
         why = "this build of torch lacks oneDNN's operators"
     if why:
-        raise SettingError(f"products=packed: {why}; leave it out")
+        raise SettingError(f"products=packed: {why}; omit it")
 
 
 class DynamaxLM(Processes):
@@ -388,8 +388,8 @@ class DynamaxLM(Processes):
         seconds = {name: round(value, 3) for name, value in asdict(self.timer).items()}
         if self.timer.reference:
             _log.info(
-                "the full-depth reference took %.1f s beside %.1f s for the prompts and %.1f s for "
-                "the answers; reference=false leaves it out",
+                "the full-depth reference took %.1f s, the prompts %.1f s and the answers %.1f s; "
+                "reference=false omits the reference",
                 self.timer.reference,
                 self.timer.prompt,
                 self.timer.answer,

@@ -102,7 +102,7 @@ def choose_heads(
     if fault is not None and raw.threshold is None:
         _log.warning("heads=%s: no threshold is taken from its certificate: %s", name, fault)
     if not raw.heads_chosen and not _fits(raw, config.num_hidden_layers, facts):
-        _log.info("exit_layers are not those of %s, which is left aside: no heads", name)
+        _log.info("exit_layers are not those of %s, which is ignored: no heads", name)
         return None
     return ChosenHeads(folder, heads, facts)
 

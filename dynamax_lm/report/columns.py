@@ -125,7 +125,7 @@ BASELINES: dict[Account, str] = {
 """What the static baseline's columns are called."""
 _PREFIXES: dict[Account, str] = {"answer": "static", "total": "static_total"}
 _HELP: dict[Account, str] = {
-    "answer": "always leaving at the depth whose answers cost the same",
+    "answer": "the fixed depth whose answers cost the same",
     "total": "the same with prompts: k layers prefill k layers",
 }
 
@@ -194,7 +194,7 @@ COLUMNS: tuple[Column, ...] = (
         "setting",
         lambda e: e.row.setting,
         title="setting",
-        help="how and where tokens leave",
+        help="how and where tokens exit",
         text=setting_text,
         markdown=4,
         page=4,
@@ -266,7 +266,7 @@ COLUMNS: tuple[Column, ...] = (
     _metric(
         "agreement",
         title="agreement",
-        help="share of the text's tokens equal to full depth's; noise: what rounding alone parts",
+        help="share of the text's tokens equal to full depth's; noise: by rounding alone",
         text=agreement_text,
         sweep="Agreement",
         markdown=9,

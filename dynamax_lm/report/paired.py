@@ -303,9 +303,9 @@ def _bounded(first: Sequence[float], second: Sequence[float], metric: str) -> Di
 def _comparison(row: Row, metric: str, against: str, gap: Difference) -> Comparison:
     reason = ""
     if bounds_of(metric) is None:
-        reason = f"not bounded: no interval, no verdict; nobody says how large {metric} can be"
+        reason = f"not bounded: no interval, no verdict; the range of {metric} is unknown"
     elif not gap.tested:
-        reason = f"fewer than {FEWEST} documents decide nothing"
+        reason = f"fewer than {FEWEST} documents give no verdict"
     return Comparison(row, metric, against, gap, reason)
 
 

@@ -277,8 +277,8 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     return _picture(
         name,
         f"Reliability of confidence: {title}",
-        "Only tokens that left early; 95 % Wilson intervals, as if tokens were independent, which "
-        "those of one document are not; on the dashed line a confidence is the chance to agree.",
+        "Only tokens that exited early; 95 % Wilson intervals, as if tokens were independent, "
+        "which those of one document are not; on the dashed line a confidence equals agreement.",
         figure,
     )
 

@@ -83,7 +83,7 @@ def to_markdown(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
     body = [[column.shown(entry) for column in told] for entry in board.entries]
     text = _markdown(head, body)
     if board.apart:
-        text += "\nNot compared, since they were not asked the same:\n\n"
+        text += "\nNot compared, since their prompts or settings of the task differ:\n\n"
         text += _markdown(("task", "checkpoint", "settings", "reason"), board.apart)
     if board.comparisons:
         names = ("task", "metric", "checkpoint", "setting", "against", "difference", "shown")

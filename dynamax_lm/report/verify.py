@@ -45,8 +45,8 @@ _TAKES_THE_MODEL = (
     "consistency and full_depth metrics, where agreement does not imply them: that takes the model"
 )
 _REPLACED = (
-    "tokens, depths and FLOPs: its trace is gone, {} ran later with the same trace_dir; give each "
-    "run one of its own"
+    "tokens, depths and FLOPs: its trace was replaced: {} ran later with the same trace_dir; give "
+    "each run its own"
 )
 _OTHER_DEPTHS = (
     "has other depths than the results: one of the two was changed, or another run with the same "

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dynamax_lm.sweep",
         description="Evaluate many settings of one loaded model; each point is an ordinary lm-eval "
-        "results file. An interrupted sweep goes on where it was.",
+        "results file. An interrupted sweep resumes.",
     )
     parser.add_argument(
         "--thresholds",

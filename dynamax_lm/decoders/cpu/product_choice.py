@@ -278,7 +278,7 @@ def decide(measured: Sequence[AtRows], width: int) -> Choice:
             why = f"{mine:.2f} of the time of {TRUSTED}"
             return replace(plain, one_row=packed, more_rows=packed, width=width, why=why)
     if plain.name != TRUSTED:
-        return replace(plain, why="faster beyond noise, and the weight can stay as it lies")
+        return replace(plain, why="faster beyond noise, and the weight stays unpacked")
     return replace(plain, why=_why_not(measured))
 
 

@@ -88,7 +88,7 @@ def _unescaped(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dynamax_lm.heads.train",
-        description="Train exit heads for a frozen model; started again, it goes on.",
+        description="Train exit heads for a frozen model; an interrupted run resumes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument_group("model").add_argument
@@ -100,13 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("heads").add_argument
     add("--head", choices=CLASSIFIERS, default="mamba", help="kind of classifier")
     add("--width", default="narrow", help="of the classifier: narrow (D/16, 32 at least), full, N")
-    add("--ffn_width", type=int, help="inner width of ffn; 4 times its width if left out")
+    add("--ffn_width", type=int, help="inner width of ffn; default: 4 times its width")
     add("--state_size", type=int, default=16, help="of the Mamba kinds, as the next three")
     add("--head_dim", type=int, default=8)
     add("--expand", type=int, default=2)
     add("--conv_kernel", type=int, default=4)
     add("--translator", choices=TRANSLATORS, default="low_rank")
-    add("--rank", type=int, help="of the low_rank translator; D/8 if left out")
+    add("--rank", type=int, help="of the low_rank translator; default: D/8")
     add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
     add("--label", default="top1", help="top1, or topK as DYNAMAX relaxes it")
 
@@ -135,7 +135,7 @@ the records, or the frozen model to their prompts, as at run time",
     add(
         "--cache",
         action="store_true",
-        help="keep hidden states of asked tokens on disk while the \
+        help="keep hidden states of evaluated tokens on disk while the \
 run lasts: the backbone reads every window once; (exits + 1) x D numbers a token",
     )
     add("--window", type=int, default=512, help="tokens of a window")
@@ -154,14 +154,19 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
 
     add = parser.add_argument_group("training").add_argument
     add("--max_steps", type=int, default=2000)
-    add("--translator_steps", type=int, help="first steps, for translators alone; half if left out")
+    add("--translator_steps", type=int, help="first steps, for translators alone; default: half")
     add("--joint", action="store_true", help="train both at every step instead")
     add("--batch_size", type=int, default=16, help="windows in a step, per process")
     add("--lr", type=float, default=2e-3, help="highest learning rate of classifiers")
     add("--translator_lr", type=float, default=2e-3, help="and of translators")
     add("--loss", choices=sorted(CLASSIFIER_LOSSES), default="balanced", help="of classifiers")
     add("--decay", type=float, default=0.0, help="fall of the weights along the exits")
-    add("--thin", action=argparse.BooleanOptionalAction, default=True, help="let tokens leave")
+    add(
+        "--thin",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="thin out tokens as exits do",
+    )
     add("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
     add("--seed", type=int, default=0)
     add("--save_every", type=int, default=200, help="steps between checkpoints")

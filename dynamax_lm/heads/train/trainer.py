@@ -259,7 +259,7 @@ class Trainer:
         except Exception as error:  # a cut zip, a foreign file: many kinds
             raise SettingError(
                 f"{path} is no checkpoint of a run: {first_line(error, 120)}; "
-                f"remove it to start anew"
+                f"remove it to start again"
             ) from error
         differ = sorted(k for k in saved | self._settings if saved.get(k) != self._settings.get(k))
         if differ:

@@ -228,7 +228,7 @@ class RawSettings:
 
     def _exits(self, n_layers: int, confidence: str, heads: HeadsFacts | None) -> tuple[int, ...]:
         if n_layers < 2:
-            why = "there is no earlier layer to leave at; use mode=full"
+            why = "there is no earlier layer at which to exit; use mode=full"
             raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
         exits = place_exits(self.exit_layers, n_layers, heads)
         check_exits(facts_of(confidence), exits)

@@ -88,11 +88,13 @@ class _Rule:
             return None if confidence is None else f"confidence {confidence} without an exit"
         if self.measure is NOTHING:
             wrong = (
-                None if confidence is None else f"confidence {confidence}, although none is asked"
+                None
+                if confidence is None
+                else f"confidence {confidence}, although none is evaluated"
             )
             return wrong or self._depth_fault(depth, math.nan, line.position)
         if confidence is None:
-            return "no confidence, although an exit was asked"
+            return "no confidence, although an exit was evaluated"
         wrong = self._confidence_fault(confidence)
         return wrong or self._depth_fault(depth, confidence, line.position)
 
@@ -125,7 +127,7 @@ class _Rule:
         always = bars[last] == -math.inf
         if (always or bool(np.float32(confidence) >= np.float32(bars[last]))) == early:
             return None
-        what = f"left at layer {depth}" if early else "ran every layer"
+        what = f"exited at layer {depth}" if early else "ran every layer"
         return f"{what} with confidence {confidence} under threshold {thresholds[last]}"
 
     def _threshold(self, exit: int, step: int) -> float:

@@ -131,7 +131,7 @@ def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[i
                 raise ValueError(f"document {doc_id} lacks rows, or has some twice")
             ends = {line.text_tokens for line in answer}
             if len(ends) > 1 or any(not 0 <= (end or 0) <= len(answer) for end in ends):
-                raise ValueError(f"document {doc_id} does not say where its text ends")
+                raise ValueError(f"document {doc_id} does not state where its text ends")
             if ledger is not None and bill is not None and text_bill is not None:
                 prompt = answer[0].prompt_tokens
                 bill += ledger.answer(prompt, [line.layers_used for line in answer])

@@ -28,7 +28,7 @@ class OnlyARerun(NamedTuple):
 
 _CIRCUMSTANCES = "circumstances of the run, which no number depends on here"
 _SECONDS = "seconds"
-_MODEL_FACTS = "what the checkpoint said of itself"
+_MODEL_FACTS = "what the checkpoint's files stated"
 _TASK_TEXT = "a task's configuration, where its file is not installed here in the same release"
 _RENDERING = "how requests were rendered, for a task that is not certified in any case"
 _VALUE = "which value on its side of the threshold"
@@ -85,7 +85,7 @@ LIST: tuple[OnlyARerun, ...] = (
     OnlyARerun("trace", "confidence", _VALUE),
     OnlyARerun("trace", "emitted", _TOKENS),
     OnlyARerun("trace", "full_depth", _TOKENS),
-    OnlyARerun("trace", "reference_pass", "whether it is null or left out, which says the same"),
+    OnlyARerun("trace", "reference_pass", "whether it is null or omitted, which is equivalent"),
 )
 """Every such field. What stands in several files is found unless all of them are changed."""
 

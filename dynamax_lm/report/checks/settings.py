@@ -35,7 +35,7 @@ _SETTINGS = frozenset(
     }
 )
 _ADDED = frozenset({"applies", "setups"})
-_NOT_RUN = "what it says of tokens: code from outside the package is not run to verify"
+_NOT_RUN = "the confidences it computes: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
@@ -214,7 +214,9 @@ def _check_certificate(
         return
     setups = certificate.get("setups")
     if not isinstance(setups, Mapping):
-        found.leave(where, "how its tasks asked is not written down: where the certificate applies")
+        found.leave(
+            where, "how its tasks rendered requests is not recorded: where the certificate applies"
+        )
         return
     try:
         read = {task: TaskSetup.from_json(setup) for task, setup in setups.items()}
