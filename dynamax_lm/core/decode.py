@@ -19,6 +19,7 @@ from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.trace import DraftRound
 
 
 class Chooser(Protocol):
@@ -61,12 +62,14 @@ class Progress:
         layers_used: layers run for each, 1..L.
         confidence: of each, where it left or was asked last.
         exact: what an exact, separate full-depth state emits at each, where one is run beside.
+        rounds: drafts, where it is made losslessly.
     """
 
     tokens: list[int] = field(default_factory=list)
     layers_used: list[int] = field(default_factory=list)
     confidence: list[float | None] = field(default_factory=list)
     exact: list[int] = field(default_factory=list)
+    rounds: list[DraftRound] = field(default_factory=list)
 
 
 class Next:

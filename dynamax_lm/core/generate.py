@@ -12,6 +12,7 @@ from typing import Any
 
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
 from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
@@ -45,6 +46,7 @@ def generate(
     reference: bool = False,
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
+    draft_length: int | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy says.
 
@@ -56,6 +58,8 @@ def generate(
         reference: whether to find the full-depth model's answers as well.
         heads: trained classifiers and translators of the exits, if any.
         timer: where to add the seconds spent.
+        draft_length: generate losslessly (``core.lossless``): most tokens of a draft, at least 1,
+            or ``lossless.AUTO``; ``skipped_state`` is then unused.
     """
     timer = timer or PhaseTimer()
     with timer.measure("prompt"):
@@ -64,7 +68,10 @@ def generate(
     rows = [Progress() for _ in requests]
     with timer.measure("answer"):
         advice = Advice.of(heads, len(rows))
-        decode(stack, state, requests, rows, policy, skipped_state, advice)
+        if draft_length is None:
+            decode(stack, state, requests, rows, policy, skipped_state, advice)
+        else:
+            decode_lossless(stack, state, requests, rows, policy, advice, draft_length)
     if not reference:
         return answers(requests, rows)
     if mark is None:
@@ -95,5 +102,6 @@ def _answer(request: GenerateRequest, row: Progress, compared: Comparison) -> Ge
         confidence=tuple(row.confidence),
         full_depth=None if full is None else tuple(full),
         reference_pass=None if again is None else tuple(again),
+        rounds=tuple(row.rounds) if row.rounds else None,
     )
     return GeneratedAnswer(trace, None if answer is None else tuple(answer))

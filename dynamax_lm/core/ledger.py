@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from dynamax_lm.core.catchup import RECOMPUTE, reached
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
-from dynamax_lm.core.trace import Bill
+from dynamax_lm.core.trace import Bill, DraftRound
 
 CONVENTION = (
     "FLOPs, 2 per multiply-add: matrix products, attention over the keys a token really sees "
@@ -483,4 +483,38 @@ class Ledger:
             propagation=propagation,
             recomputation=recomputation,
             full_depth=full_depth,
+        )
+
+    def lossless(self, prompt_tokens: int, rounds: Sequence[DraftRound], tokens: int) -> Bill:
+        """The bill of a lossless answer, as if it were alone: rejected tokens are paid for.
+
+        Args:
+            prompt_tokens: as for :meth:`answer`.
+            rounds: its drafts.
+            tokens: that the answer has.
+        """
+        costs, top = self._costs, self._depths[self._costs.n_layers]
+        layers = checks = projection = verification = 0
+        for one in rounds:
+            position = prompt_tokens + one.start
+            for used in one.depths:
+                depth = self._depths[used]
+                layers += costs.layers(position, 0, used)
+                checks += depth.checks
+                projection += depth.projection
+                verification += costs.layers(position, used, costs.n_layers) + top.projection
+                position += 1
+            if one.inputs > len(one.depths):  # the last input was not drafted after
+                layers += costs.layers(position, 0, costs.n_layers)
+                checks += top.checks if one.checked else 0
+                projection += top.projection
+        positions = range(prompt_tokens, prompt_tokens + tokens)
+        full_depth = sum(costs.layers(position, 0, costs.n_layers) for position in positions)
+        return Bill(
+            prompt=costs.prompt(prompt_tokens),
+            layers=layers,
+            checks=checks,
+            projection=projection,
+            verification=verification,
+            full_depth=full_depth + tokens * top.projection,
         )

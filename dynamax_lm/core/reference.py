@@ -77,6 +77,8 @@ def compare(
 ) -> list[Comparison]:
     """Hold every row's answer against full depth.
 
+    A lossless answer claims to be full depth's: it is held against the pass, token by token.
+
     Args:
         stack: the decoder.
         state: of the rows; what it has seen after ``mark`` is forgotten.
@@ -87,7 +89,10 @@ def compare(
         known: what is known of full depth already; it then knows what was found here.
     """
     passes = _passes(stack, state, mark, requests, rows, known)
-    certain = [_certain(row, stack.n_layers, skipped_state) for row in rows]
+    certain = [
+        [None] * len(row.tokens) if row.rounds else _certain(row, stack.n_layers, skipped_state)
+        for row in rows
+    ]
     full_depth = [
         [other if own is None else own for own, other in zip(owns, others, strict=True)]
         for owns, others in zip(certain, passes, strict=True)

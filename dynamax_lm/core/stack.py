@@ -10,7 +10,7 @@ per running cell, so that an exited token takes no further part in any product; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -57,7 +57,8 @@ class TokenBatch:
             else list(row) + [0] * (width - len(row))
             for row in tokens
         ]
-        return cls(torch.tensor(padded, device=device), lengths, tuple(rows), prefill)
+        ids = torch.tensor(padded, dtype=torch.long, device=device)
+        return cls(ids, lengths, tuple(rows), prefill)
 
     def repeat(self, times: int) -> TokenBatch:
         """The same tokens for so many copies of a state whose rows are the chunk's."""
@@ -226,6 +227,20 @@ class LayerStack(Protocol):
 
     def rewind(self, state: Any, mark: Any) -> None:
         """Put ``state`` back to where ``mark`` was taken."""
+        ...
+
+    def begin_draft(self, state: Any, rows: Sequence[int]) -> None:
+        """From now on the tokens that ``rows`` are given may be withdrawn; none is pending."""
+        ...
+
+    def withdraw(self, state: Any, kept: Mapping[int, int], given: Mapping[int, int]) -> None:
+        """Forget tokens that some rows were given since ``begin_draft``, but for their first ones.
+
+        Args:
+            state: of the decoder; no token of these rows is pending.
+            kept: by row, how many tokens stay, at least 1 and fewer than were given.
+            given: by row, how many it was given.
+        """
         ...
 
     def take(self, state: Any, rows: Sequence[int]) -> DecoderState:

@@ -43,6 +43,9 @@ HIGHER_IS_BETTER: Mapping[str, bool | None] = {
     "consistency": True,
     "agreement_noise": False,
     "stop_share": None,
+    "acceptance_rate": True,
+    "accepted_length": True,
+    "passes_per_token": False,
 }
 """Every per-document key, and which way is better; ``None`` where neither is."""
 
@@ -90,6 +93,10 @@ class DocumentSummary:
         flops_saved_with_stop: over all generated tokens.
         agreement_with_stop: over all generated tokens.
         stop_share: share of the generated tokens that make the stop and no text, in [0, 1].
+        acceptance_rate: of a lossless document, the share of drafted tokens that are accepted.
+        accepted_length: of a lossless document, mean tokens accepted of a draft.
+        passes_per_token: of a lossless document, how often all layers were run for each token of
+            its answers: 1 if no token is rejected.
     """
 
     layers_used: float | None
@@ -102,6 +109,9 @@ class DocumentSummary:
     flops_saved_with_stop: float | None = None
     agreement_with_stop: float | None = None
     stop_share: float | None = None
+    acceptance_rate: float | None = None
+    accepted_length: float | None = None
+    passes_per_token: float | None = None
 
     def values(self) -> dict[str, float]:
         """The values there are, by key."""
@@ -160,6 +170,65 @@ def text_keys(requests: Iterable[Request]) -> list[str]:
         if request.kind == GENERATION
         for answer in request.answers
     ]
+
+
+class Drafts(NamedTuple):
+    """What became of drafted tokens; zeros where none were drafted.
+
+    Attributes:
+        rounds: drafts verified.
+        drafted: tokens that exits emitted.
+        accepted: those that are full depth's.
+        inputs: tokens that ran all layers.
+        tokens: of the answers.
+    """
+
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    inputs: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, traces: Iterable[AnswerTrace]) -> Drafts:
+        """The counts of all lossless answers among ``traces``."""
+        lossless = [(trace, trace.rounds) for trace in traces if trace.rounds is not None]
+        rounds = [one for _, some in lossless for one in some]
+        return cls(
+            rounds=len(rounds),
+            drafted=sum(len(one.drafted) for one in rounds),
+            accepted=sum(one.accepted for one in rounds),
+            inputs=sum(one.inputs for one in rounds),
+            tokens=sum(len(trace) for trace, _ in lossless),
+        )
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that are accepted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    @property
+    def accepted_length(self) -> float | None:
+        """Mean number of tokens accepted of a draft."""
+        return self.accepted / self.rounds if self.rounds else None
+
+    @property
+    def passes_per_token(self) -> float | None:
+        """How often all layers were run for each token of the answers, rejected ones included."""
+        return self.inputs / self.tokens if self.tokens else None
+
+    def pooled(self, other: Drafts) -> Drafts:
+        """Both counts."""
+        return Drafts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and rates, as JSON values."""
+        return {
+            **self._asdict(),
+            "acceptance_rate": self.acceptance_rate,
+            "accepted_length": self.accepted_length,
+            "passes_per_token": self.passes_per_token,
+        }
 
 
 @dataclass(frozen=True)
@@ -244,7 +313,7 @@ class TokenTotals:
         )
 
 
-_POOLED = ("texts", "noise")
+_POOLED = ("texts", "noise", "drafts")
 """What of `TaskTotals` is no number: named tuples, which ``+`` would join end to end."""
 
 
@@ -261,6 +330,7 @@ class TaskTotals:
         text: over the tokens of texts and scored continuations.
         with_stop: over all emitted tokens.
         noise: tokens that are full depth's by definition, held against the reference's pass.
+        drafts: of lossless answers, their stops included.
     """
 
     documents: int = 0
@@ -271,6 +341,7 @@ class TaskTotals:
     text: TokenTotals = field(default_factory=TokenTotals)
     with_stop: TokenTotals = field(default_factory=TokenTotals)
     noise: Noise = field(default_factory=Noise)
+    drafts: Drafts = field(default_factory=Drafts)
 
     @property
     def stop_share(self) -> float | None:
@@ -287,6 +358,7 @@ class TaskTotals:
 
     def to_json(self) -> dict[str, Any]:
         """Counts, then the values over texts, then those ``with_stop``, as JSON values."""
+        drafts = {"drafts": self.drafts.to_json()} if self.drafts.rounds else {}
         return {
             "documents": self.documents,
             "answers": self.answers,
@@ -299,6 +371,7 @@ class TaskTotals:
             NOISE: {**self.noise._asdict(), "rate": self.noise.rate},
             **self.text.to_json(),
             "with_stop": self.with_stop.to_json(),
+            **drafts,
         }
 
     @classmethod
@@ -313,6 +386,7 @@ class TaskTotals:
             text=TokenTotals.from_json(data),
             with_stop=TokenTotals.from_json(data["with_stop"]),
             noise=Noise(**{name: data[NOISE][name] for name in Noise._fields}),
+            drafts=Drafts(*(data.get("drafts", {}).get(name, 0) for name in Drafts._fields)),
         )
 
 
@@ -374,6 +448,9 @@ def summarise(requests: Sequence[Request]) -> DocumentSummary:
         flops_saved_with_stop=whole.flops_saved,
         agreement_with_stop=whole.agreement if whole.compared == whole.tokens else None,
         stop_share=totals.stop_share,
+        acceptance_rate=totals.drafts.acceptance_rate,
+        accepted_length=totals.drafts.accepted_length,
+        passes_per_token=totals.drafts.passes_per_token,
     )
 
 
@@ -407,6 +484,7 @@ def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
         ),
         with_stop=TokenTotals.of(traces, sum((record.bill for record in records), Bill())),
         noise=reduce(Noise.pooled, (trace.noise for trace in traces), Noise()),
+        drafts=Drafts.of(traces),
     )
 
 

@@ -44,6 +44,26 @@ class TokenRow(NamedTuple):
     reference_pass: int | None = None
 
 
+class DraftRound(NamedTuple):
+    """One draft of a lossless answer, and what full depth made of it.
+
+    Attributes:
+        start: tokens of the answer before it.
+        inputs: tokens that ran all layers for it: as many as full depth's logits were read.
+        drafted: token ids that exits emitted, in order.
+        depths: layers run before each of these exited, 1..L-1.
+        accepted: how many of them, from the first, are full depth's.
+        checked: whether the last input passed exits whose confidence was computed, and ran on.
+    """
+
+    start: int
+    inputs: int
+    drafted: tuple[int, ...]
+    depths: tuple[int, ...]
+    accepted: int
+    checked: bool = False
+
+
 class Noise(NamedTuple):
     """Tokens known to be full depth's, held against a second full-depth pass over them.
 
@@ -89,6 +109,7 @@ class AnswerTrace:
         text_tokens: how many tokens, from the first, give at least one character to the text before
             the stop, white space at its end aside; 0 where there is no other. ``None`` for scored
             continuations, which have no stop: all of their tokens are text.
+        rounds: of a lossless answer, its drafts in order; ``None`` where none were made.
     """
 
     prompt_tokens: int
@@ -99,6 +120,7 @@ class AnswerTrace:
     full_depth: tuple[int, ...] | None = None
     reference_pass: tuple[int | None, ...] | None = None
     text_tokens: int | None = None
+    rounds: tuple[DraftRound, ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.tokens), len(self.emitted), len(self.layers_used), len(self.confidence)}
@@ -135,6 +157,9 @@ class AnswerTrace:
             confidence=self.confidence[:end],
             full_depth=None if self.full_depth is None else self.full_depth[:end],
             reference_pass=None if self.reference_pass is None else self.reference_pass[:end],
+            rounds=None
+            if self.rounds is None
+            else tuple(one for one in self.rounds if one.start < end),
         )
 
     @property

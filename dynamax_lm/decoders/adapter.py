@@ -12,7 +12,7 @@ Glossary: B rows of a state, N running cells, M frozen cells (those that exited 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -45,6 +45,10 @@ class LayerState(Protocol):
 
     def take(self, rows: Tensor) -> Any:
         """An independent state of ``rows`` (B',), which may repeat."""
+        ...
+
+    def begin_draft(self, rows: Sequence[int]) -> None:
+        """From now on the tokens of ``rows`` may be withdrawn, by ``withdraw`` of the adapter."""
         ...
 
 
@@ -112,6 +116,15 @@ class LayerAdapter(Protocol):
 
         Returns:
             (N, D).
+        """
+        ...
+
+    def withdraw(self, state: Any, kept: Mapping[int, int]) -> None:
+        """Forget the tokens of some rows since ``begin_draft``, but for their first ones.
+
+        Args:
+            state: this layer's.
+            kept: by row of the state, how many tokens stay, at least 1.
         """
         ...
 

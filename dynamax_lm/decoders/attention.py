@@ -110,6 +110,9 @@ class AttentionLayer:
         )
         return mixed
 
+    def withdraw(self, state: KeyValues, kept: Mapping[int, int]) -> None:
+        """Nothing: slots beyond a row's length are masked until they are written again."""
+
     def propagate(
         self, state: KeyValues, below: KeyValues | None, context: AttentionContext
     ) -> None:

@@ -9,6 +9,7 @@ Glossary: H query heads, G key/value heads, P head width, S slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,9 @@ class KeyValues:
         return KeyValues(
             self.keys[rows.to(self.keys.device)], self.values[rows.to(self.values.device)]
         )
+
+    def begin_draft(self, rows: Sequence[int]) -> None:
+        """Nothing; see ``mark``."""
 
     def reserve(self, slots: int) -> None:
         """Make room for ``slots`` tokens a row."""

@@ -8,7 +8,7 @@ Glossary: B rows of a state, N running cells, D width, V vocabulary, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -196,6 +196,26 @@ class Decoder:
         for layer, layer_mark in zip(state.layers, mark.layers, strict=True):
             layer.rewind(layer_mark)
         state.rows, state.pending = mark.rows.copy(), mark.pending.copy()
+
+    def begin_draft(self, state: LayerStates, rows: Sequence[int]) -> None:
+        """From now on the tokens that ``rows`` are given may be withdrawn; none is pending."""
+        for layer in state.layers:
+            layer.begin_draft(rows)
+
+    def withdraw(
+        self, state: LayerStates, kept: Mapping[int, int], given: Mapping[int, int]
+    ) -> None:
+        """Forget tokens that some rows were given since ``begin_draft``, but for their first ones.
+
+        Args:
+            state: of the decoder; no token of these rows is pending.
+            kept: by row, how many tokens stay, at least 1 and fewer than were given.
+            given: by row, how many it was given.
+        """
+        for adapter, layer in zip(self.layers, state.layers, strict=True):
+            adapter.withdraw(layer, kept)
+        for row, count in kept.items():
+            state.rows.columns[row] -= given[row] - count
 
     def take(self, state: LayerStates, rows: Sequence[int]) -> LayerStates:
         """An independent state made of ``rows`` of ``state``; rows may repeat."""

@@ -31,6 +31,9 @@ from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 
 FREEZE = "freeze"
 
+_FEW = 8
+"""Drafted tokens up to which the recurrence, token by token, is quicker than the chunked form."""
+
 
 class Inputs(NamedTuple):
     """What the state reads of some tokens: ``xbc`` (N, C) and ``dt`` (N, H), both raw."""
@@ -112,6 +115,8 @@ class Mamba2Layer:
         running = self._inputs(inputs)
         if mixer.in_proj.bias is not None:  # it would leak from the pads into the convolution
             running = running._replace(xbc=context.masked(running.xbc))
+        if state.draft is not None and not context.run.chunk.prefill:
+            state.draft.add(context.cell_rows(), running.xbc, running.dt)
         one_token = not context.run.chunk.prefill and context.places()[2] == 1
         scanned = (self._step if one_token else self._scan)(running, skipped, state, context)
         if not hidden.shape[0]:
@@ -121,6 +126,31 @@ class Mamba2Layer:
             mixer.out_proj, mixer.norm(scanned, gate).to(normed.dtype)
         )
         return mixed
+
+    def withdraw(self, state: Recurrence, kept: Mapping[int, int]) -> None:
+        """The state before the draft, advanced over the recorded inputs of the tokens that stay."""
+        draft, rows = state.draft, list(kept)
+        assert draft is not None, "begin_draft comes first"
+        for row, count in kept.items():
+            state.tokens[row] -= len(draft.inputs[row]) - count
+        width = max(kept.values())
+        logs = [draft.inputs[row][:count] for row, count in kept.items()]
+        some_xbc, some_dt = logs[0][0]
+        xbc = some_xbc.new_zeros(len(rows), width, *some_xbc.shape)
+        dt = some_dt.new_full((len(rows), width, *some_dt.shape), -torch.inf)  # no token: no step
+        for place, log in enumerate(logs):
+            xbc[place, : len(log)] = torch.stack([one for one, _ in log])
+            dt[place, : len(log)] = torch.stack([one for _, one in log])
+        lengths = torch.tensor(list(kept.values()), device=xbc.device)
+        convolved, window = self._slide(draft.conv[rows], xbc, lengths)
+        state.conv[rows] = window.to(state.conv.dtype)
+        x, b, c = self._split(convolved)
+        if width <= _FEW:
+            state.ssm[rows] = draft.ssm[rows]
+            self._recur(state.ssm, rows, x, dt, b, None)
+            return
+        _, final = self.kind.kernels.scan(self._space, x, dt, b, c, draft.ssm[rows])
+        state.ssm[rows] = final.to(state.ssm.dtype)
 
     def propagate(
         self, state: Recurrence, below: Recurrence | None, context: RecurrentContext
@@ -198,18 +228,46 @@ class Mamba2Layer:
         convolved = self._convolve(xbc.unflatten(0, (batch, width)), lengths, state, context)
         x, b, c = self._split(convolved)
         rows = None if context.all_rows else context.state_rows.to(device)
+        dt = dt.unflatten(0, (batch, width))
+        if state.draft is not None and width <= _FEW:
+            some = None if rows is None else list(run.chunk.rows)
+            output = self._recur(state.ssm, some, x, dt, b, c)
+            flat = output.flatten(0, 1).flatten(1)
+            return flat if run.whole else flat[places]
         initial = None
         if not run.chunk.prefill:
             initial = state.ssm if rows is None else state.ssm[rows]
-        output, final = self.kind.kernels.scan(
-            self._space, x, dt.unflatten(0, (batch, width)), b, c, initial
-        )
+        output, final = self.kind.kernels.scan(self._space, x, dt, b, c, initial)
         if rows is None:
             state.ssm = final.to(state.ssm.dtype)
         else:
             state.ssm[rows] = final.to(state.ssm.dtype)
-        flat: Tensor = output.reshape(batch * width, -1)
+        flat = output.reshape(batch * width, -1)
         return flat if run.whole else flat[places]
+
+    def _recur(
+        self,
+        ssm: Tensor,
+        rows: list[int] | None,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+    ) -> Tensor:
+        """(B, T, H, P) the recurrence over a few tokens of ``rows``; without ``c`` no output."""
+        outputs = [
+            self.kind.kernels.step(
+                self._space,
+                ssm,
+                rows,
+                x[:, token],
+                dt[:, token],
+                b[:, token],
+                None if c is None else c[:, token],
+            )
+            for token in range(x.shape[1])
+        ]
+        return x if c is None else torch.stack(outputs, dim=1)
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., C) into x (..., H, P), B and C (..., G, S)."""
@@ -230,20 +288,25 @@ class Mamba2Layer:
         ``lengths`` (B,): real tokens of each row, at the left of a row (at its right in a prefill).
         """
         window = state.conv
-        width, kernel = xbc.shape[1], window.shape[1]
         rows = context.state_rows.to(xbc.device)
         if context.run.chunk.prefill:
-            seen = xbc
+            width, kernel = xbc.shape[1], window.shape[1]
             last = F.pad(xbc, (0, 0, max(kernel - width, 0), 0))[:, -kernel:]
+            convolved = self.kind.kernels.convolve(self._space, xbc, width)
         else:
-            seen = torch.cat([window[rows].to(xbc.dtype), xbc], dim=1)
-            ends = lengths.to(xbc.device)[:, None] + torch.arange(kernel, device=xbc.device)
-            last = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))  # (B, K, C)
+            convolved, last = self._slide(window[rows], xbc, lengths)
         window[rows] = last.to(window.dtype)
-        convolved = self.kind.kernels.convolve(self._space, seen, width)
         if context.mask is not None:
             convolved = (convolved * context.mask.to(convolved.device)).to(convolved.dtype)
         return convolved
+
+    def _slide(self, window: Tensor, xbc: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, C) the convolution after ``window`` (B, K, C), and the (B, K, C) window then."""
+        width, kernel = xbc.shape[1], window.shape[1]
+        seen = torch.cat([window.to(xbc.dtype), xbc], dim=1)
+        ends = lengths.to(xbc.device)[:, None] + torch.arange(kernel, device=xbc.device)
+        last = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))
+        return self.kind.kernels.convolve(self._space, seen, width), last
 
 
 class Mamba2Stack(Decoder):

@@ -9,13 +9,39 @@ C together), K its width, H heads, P head width, S SSM state size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.rows import RowLengths
+
+
+@dataclass
+class DraftLog:
+    """What a layer needs to go back to some token of a draft.
+
+    The state before the draft is kept once, and of every token since then what the state reads of
+    it: going back replays the tokens that stay, without their projections. A copy of the state for
+    every token would be many times larger.
+
+    Attributes:
+        conv: (B, K, C) windows before the draft, of the rows that draft.
+        ssm: (B, H, P, S) states before it.
+        inputs: by row, ``xbc`` (C,) and ``dt`` (H,) of each token since then, both raw.
+    """
+
+    conv: Tensor
+    ssm: Tensor
+    inputs: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[int], xbc: Tensor, dt: Tensor) -> None:
+        """Record (N, C) and (N, H) inputs, one for each entry of ``rows``."""
+        for place, row in enumerate(rows):
+            if row in self.inputs:
+                self.inputs[row].append((xbc[place], dt[place]))
 
 
 @dataclass
@@ -26,11 +52,13 @@ class Recurrence:
         tokens: that the layer has seen, per row.
         conv: (B, K, C), the convolution's last inputs, oldest first.
         ssm: (B, H, P, S), float32.
+        draft: since when tokens may be withdrawn; ``None`` where none may.
     """
 
     tokens: list[int]
     conv: Tensor
     ssm: Tensor
+    draft: DraftLog | None = None
 
     def seen(self, given: list[int]) -> list[int]:
         """Tokens that the layer has seen, per row: under ``freeze`` fewer than were given."""
@@ -45,6 +73,19 @@ class Recurrence:
         """Go back to ``mark``, which stays usable."""
         copy = mark.mark()
         self.tokens, self.conv, self.ssm = copy.tokens, copy.conv, copy.ssm
+
+    def begin_draft(self, rows: Sequence[int]) -> None:
+        """Keep the state of ``rows``, and from now on the inputs of their tokens."""
+        if self.draft is None:
+            self.draft = DraftLog(self.conv.clone(), self.ssm.clone())
+        elif len(rows) == len(self.tokens):
+            self.draft.conv.copy_(self.conv)
+            self.draft.ssm.copy_(self.ssm)
+        else:
+            index = list(rows)
+            self.draft.conv[index] = self.conv[index]
+            self.draft.ssm[index] = self.ssm[index]
+        self.draft.inputs.update((row, []) for row in rows)
 
     def take(self, rows: Tensor) -> Recurrence:
         """An independent state of ``rows`` (B',), which may repeat."""
@@ -87,6 +128,7 @@ class RecurrentContext:
         self._places: tuple[Tensor, Tensor, int] | None = None
         self._reached: list[int] | None = None
         self._step_rows: tuple[list[int] | None, list[int]] | None = None
+        self._cell_rows: list[int] | None = None
 
     def masked(self, flat: Tensor) -> Tensor:
         """(B * T, E) ``flat`` with zeros at the pads of a prefill."""
@@ -116,6 +158,13 @@ class RecurrentContext:
                 running = [rows[cell // width] for cell in self.run.cells.tolist()]
             self._step_rows = running, [rows[cell // width] for cell in self.run.frozen.tolist()]
         return self._step_rows
+
+    def cell_rows(self) -> list[int]:
+        """The state's row of each running cell."""
+        if self._cell_rows is None:
+            rows, width = self.run.chunk.rows, self.run.chunk.width
+            self._cell_rows = [rows[cell // width] for cell in self.run.cells.tolist()]
+        return self._cell_rows
 
     def places(self) -> tuple[Tensor, Tensor, int]:
         """Where the running cells stand in what a layer sees.

@@ -1,0 +1,274 @@
+"""Self-speculative decoding: an exit drafts tokens, and the layers above it verify them.
+
+Owns the draft, its length, and what is accepted. A draft pass runs the layers below the exit, and
+the exit's most likely token is drafted as long as its confidence reaches the threshold. A
+verification pass runs the layers above over all drafted tokens of a row at once, from their hidden
+states at the exit, so that no layer runs twice for a token. Its logits say what full depth emits
+after each of them: tokens are accepted up to the first difference, where full depth's own takes the
+place of the drafted one, and the state forgets the rest. Rows accept different numbers of tokens.
+
+What is emitted is what full depth emits, up to the rounding of sums in another order. A token that
+is drawn at random is drawn with the same random numbers at the exit and at full depth, so that the
+text is the one that full depth draws, and its distribution full depth's.
+
+Sources: LayerSkip (arXiv 2404.16710) and Draft & Verify (arXiv 2309.08168) for Transformers; for
+recurrent states, the state before a draft is kept and the accepted inputs are replayed.
+
+Glossary: n rows of a pass, m tokens of a draft that a row has not verified yet, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.confidence import make_confidence
+from dynamax_lm.core.decode import GenerateRequest, Next, Progress
+from dynamax_lm.core.exit_view import View
+from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
+from dynamax_lm.core.trace import DraftRound
+
+AUTO = 0
+"""A draft length that adapts to what was accepted."""
+
+_FIRST, _MOST = 4, 32
+_READY = 0.5
+"""Share of the rows whose drafts must be complete for a verification pass: it reads the weights of
+the layers above once for all of them."""
+
+
+@dataclass
+class DraftLength:
+    """How many tokens a row drafts before they are verified.
+
+    ``AUTO`` grows by two where a whole draft was accepted and shrinks by one where it was not, as
+    transformers' assisted generation does.
+
+    Args:
+        asked: at least 1, or ``AUTO``.
+    """
+
+    asked: int = AUTO
+    now: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.now = self.asked or _FIRST
+
+    def verified(self, drafted: int, accepted: int) -> None:
+        """Learn from one draft."""
+        if self.asked:
+            return
+        if accepted < drafted:
+            self.now = max(1, self.now - 1)
+        elif drafted >= self.now:
+            self.now = min(_MOST, self.now + 2)
+
+
+@dataclass
+class _Row:
+    """One row: its answer, verified so far, and its draft.
+
+    Attributes:
+        hidden: (D,) at the exit, of each token that has not run the layers above.
+        drafted: what the exit emitted after all of these, or all but the last.
+        confidence: of the exit in each.
+        checked: whether the exit was asked about the last token that was not drafted after.
+    """
+
+    number: int
+    request: GenerateRequest
+    progress: Progress
+    length: DraftLength
+    hidden: list[Tensor] = field(default_factory=list)
+    drafted: list[int] = field(default_factory=list)
+    confidence: list[float | None] = field(default_factory=list)
+    checked: bool = False
+
+    @property
+    def said(self) -> list[int]:
+        """The answer, its draft included."""
+        return self.progress.tokens + self.drafted
+
+    @property
+    def last(self) -> int:
+        """The token to run next."""
+        return (self.said or self.request.prompt)[-1]
+
+    @property
+    def may_draft(self) -> bool:
+        """Whether the exit may emit the next token: not in a full draft, nor the last of all."""
+        return len(self.drafted) < self.length.now and len(self.said) + 1 < self.request.max_new
+
+    @property
+    def complete(self) -> bool:
+        """Whether the draft is to be verified."""
+        if not self.hidden:
+            return False
+        return len(self.hidden) > len(self.drafted) or self.request.finished(self.said)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing may follow the verified answer."""
+        return bool(self.progress.tokens) and self.request.finished(self.progress.tokens)
+
+    def accept(self, full_depth: Sequence[int], depth: int, n_layers: int) -> int:
+        """Take what full depth says after each of the m tokens, as far as the draft agrees.
+
+        Returns:
+            How many of the m tokens stay in the state.
+        """
+        pairs = enumerate(zip(self.drafted, full_depth, strict=False))
+        differs = (step for step, (ours, full) in pairs if ours != full)
+        accepted = next(differs, min(len(self.drafted), len(full_depth)))
+        stays = min(accepted + 1, len(full_depth))
+        progress, start = self.progress, len(self.progress.tokens)
+        for token, confidence in zip(full_depth[:stays], self.confidence, strict=False):
+            progress.tokens.append(token)
+            progress.layers_used.append(n_layers)
+            progress.confidence.append(confidence)
+            if self.request.finished(progress.tokens):
+                break
+        drafted = tuple(self.drafted)
+        progress.rounds.append(
+            DraftRound(
+                start=start,
+                inputs=len(full_depth),
+                drafted=drafted,
+                depths=(depth,) * len(drafted),
+                accepted=accepted,
+                checked=self.checked,
+            )
+        )
+        self.length.verified(len(drafted), accepted)
+        self.hidden, self.drafted, self.confidence = [], [], []
+        return stays
+
+
+def decode_lossless(
+    stack: LayerStack,
+    state: DecoderState,
+    requests: Sequence[GenerateRequest],
+    rows: Sequence[Progress],
+    policy: ExitPolicy,
+    advice: Advice | None,
+    draft_length: int = AUTO,
+) -> None:
+    """Generate what full depth generates, until every row has finished.
+
+    Args:
+        stack: the decoder.
+        state: of the prompts; no token is pending.
+        requests: what to continue.
+        rows: the answers, which grow.
+        policy: its one exit drafts, as long as the confidence reaches the threshold.
+        advice: trained heads, if any.
+        draft_length: most tokens that a row drafts, at least 1, or ``AUTO``.
+
+    Raises:
+        ValueError: several exits, or none.
+    """
+    if len(policy.exit_layers) != 1:
+        raise ValueError(f"one exit drafts, not {len(policy.exit_layers)}")
+    active = [
+        _Row(number, request, progress, DraftLength(draft_length))
+        for number, (request, progress) in enumerate(zip(requests, rows, strict=True))
+    ]
+    while active:
+        drafting = [row for row in active if not row.complete]
+        if drafting:
+            _draft(stack, state, drafting, policy, advice)
+        complete = [row for row in active if row.complete]
+        if len(complete) >= max(1, _READY * len(active)):
+            _verify(stack, state, complete, policy.exit_layers[0])
+            active = [row for row in active if not row.finished]
+
+
+def _draft(
+    stack: LayerStack,
+    state: DecoderState,
+    rows: Sequence[_Row],
+    policy: ExitPolicy,
+    advice: Advice | None,
+) -> None:
+    """Run one token of each row through the layers below the exit, and ask the exit."""
+    stack.begin_draft(state, [row.number for row in rows if not row.hidden])
+    (depth,) = policy.exit_layers
+    ids = torch.tensor([[row.last] for row in rows], device=stack.device)
+    numbers = tuple(row.number for row in rows)
+    batch = TokenBatch(ids, (1,) * len(rows), numbers)
+    run = stack.begin(state, batch, RECOMPUTE)
+    hidden = stack.embed(run)
+    for layer in range(depth):
+        hidden = stack.layer(layer, hidden, run)
+    stack.end(state, run)
+    if advice is not None and policy.confidence == "head":
+        advice.begin(batch, run.cells)
+    may = [row.may_draft for row in rows]
+    for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
+        row.hidden.append(state_at_exit)
+        row.checked = False
+    asked = [place for place, one in enumerate(may) if one]
+    if not asked:
+        for row in rows:
+            row.confidence.append(None)
+        return
+    index = torch.tensor(asked, device=hidden.device)
+    some = hidden if len(asked) == len(rows) else hidden[index]
+    choice = Next([row.request for row in rows], [row.said for row in rows])
+    view = View(stack.unembed, 0, depth, index, some, advice, choose=choice.choose)
+    confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
+    goes_on = policy.leaves(confidence, _bars(policy, [len(rows[one].said) for one in asked]))
+    tokens = choice.choose(index, view.logits) if bool(goes_on.any()) else index
+    found = dict(
+        zip(
+            asked,
+            zip(confidence.tolist(), goes_on.tolist(), tokens.tolist(), strict=True),
+            strict=True,
+        )
+    )
+    for place, row in enumerate(rows):
+        sure, drafts, token = found.get(place, (math.nan, False, -1))
+        row.confidence.append(None if math.isnan(sure) else sure)
+        row.checked = place in found
+        if drafts:
+            row.drafted.append(token)
+
+
+def _bars(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
+    """(n,) what each token's confidence is compared with; ``steps`` come before it."""
+    bars = policy.bars_at(steps)
+    return policy.bars([policy.threshold]) if bars is None else bars[:, 0]
+
+
+def _verify(stack: LayerStack, state: DecoderState, rows: Sequence[_Row], depth: int) -> None:
+    """Run the drafts of ``rows`` through the layers above the exit, and keep what is accepted."""
+    counts = tuple(len(row.hidden) for row in rows)
+    numbers = tuple(row.number for row in rows)
+    ids = torch.zeros(len(rows), max(counts), dtype=torch.long, device=stack.device)
+    run = stack.begin(state, TokenBatch(ids, counts, numbers, known=counts), RECOMPUTE)
+    hidden = torch.stack([one for row in rows for one in row.hidden])
+    for layer in range(depth, stack.n_layers):
+        hidden = stack.layer(layer, hidden, run)
+    stack.end(state, run)
+    owners = [row.request for row in rows for _ in row.hidden]
+    prefixes = [
+        row.progress.tokens + row.drafted[:step] for row in rows for step in range(len(row.hidden))
+    ]
+    choice = Next(owners, prefixes)
+    logits = stack.unembed(hidden)
+    tokens = iter(choice.choose(torch.arange(len(owners)), logits).tolist())
+    kept: dict[int, int] = {}
+    given: dict[int, int] = {}
+    for row, count in zip(rows, counts, strict=True):
+        stays = row.accept([next(tokens) for _ in range(count)], depth, stack.n_layers)
+        if stays < count and not row.finished:
+            kept[row.number], given[row.number] = stays, count
+    if kept:
+        stack.withdraw(state, kept, given)

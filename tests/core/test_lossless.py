@@ -1,0 +1,295 @@
+"""Lossless generation gives full depth's text whatever is drafted, and full depth's state."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core.decode import GenerateRequest, Progress, decode
+from dynamax_lm.core.generate import GeneratedAnswer, generate
+from dynamax_lm.core.ledger import AttentionCosts, Ledger
+from dynamax_lm.core.lossless import AUTO, DraftLength, decode_lossless
+from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.trace import DraftRound
+from tests.builders import STACKS, never, prompts, random_model
+from tests.heads.builders import CLASSIFIERS, heads_of
+
+KINDS = ["mistral", "llama", "mamba2"]
+MEASURES = ["top_prob", "margin", "entropy"]
+LAYERS = 4
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
+
+def stops_on(divisor: int) -> Any:
+    return lambda answer: answer[-1] % divisor == 0
+
+
+def draw_requests(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
+    stop = data.draw(st.sampled_from([never, stops_on(5), stops_on(11)]))
+    return [GenerateRequest(row, data.draw(st.integers(1, 12)), stop) for row in rows]
+
+
+def check_rounds(answer: GeneratedAnswer) -> None:
+    """Rounds account for every token: what is accepted, and one of full depth's own."""
+    rounds, trace = answer.trace.rounds, answer.trace
+    assert rounds
+    for one, after in zip(rounds, [*(r.start for r in rounds[1:]), len(trace)], strict=True):
+        assert 0 <= one.accepted <= len(one.drafted) == len(one.depths)
+        assert one.inputs in {len(one.drafted), len(one.drafted) + 1}
+        assert (
+            trace.tokens[one.start : one.start + one.accepted][: after - one.start]
+            == (one.drafted[: one.accepted][: after - one.start])
+        )
+        assert 1 <= after - one.start <= min(one.accepted + 1, one.inputs)
+        if one.accepted < len(one.drafted) and one.start + one.accepted < after:
+            assert trace.tokens[one.start + one.accepted] != one.drafted[one.accepted]
+
+
+@settings(max_examples=40)
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=prompts(),
+    threshold=st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.9, 1.0]),
+    measure=st.sampled_from(MEASURES),
+    exit_layer=st.integers(1, LAYERS - 1),
+    draft_length=st.sampled_from([AUTO, 1, 2, 5, 40]),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_the_text_is_full_depths(
+    kind: str,
+    rows: list[tuple[int, ...]],
+    threshold: float,
+    measure: str,
+    exit_layer: int,
+    draft_length: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    stack = STACKS[kind](random_model(kind, LAYERS, seed=seed))
+    asked = draw_requests(data, rows)
+    policy = ExitPolicy((exit_layer,), measure, threshold)
+    ours = generate(stack, asked, policy=policy, reference=True, draft_length=draft_length)
+    full = generate(stack, asked)
+    for answer, theirs in zip(ours, full, strict=True):
+        assert answer.trace.tokens == theirs.trace.tokens
+        assert answer.reference == answer.trace.full_depth == answer.trace.tokens
+        assert set(answer.trace.layers_used) == {LAYERS}
+        check_rounds(answer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drafts_are_accepted_and_rejected_here(kind: str) -> None:
+    """Else the law above would prove little."""
+    accepted = rejected = 0
+    for seed in range(4):
+        stack = STACKS[kind](random_model(kind, LAYERS, seed=seed))
+        asked = [GenerateRequest((1, 2, 3), 24, never), GenerateRequest((7,), 24, never)]
+        policy = ExitPolicy((3,), "top_prob", 0.0)
+        for answer in generate(stack, asked, policy=policy, draft_length=4):
+            accepted += sum(one.accepted for one in answer.trace.rounds or ())
+            rejected += sum(len(one.drafted) - one.accepted for one in answer.trace.rounds or ())
+    assert accepted > 10
+    assert rejected > 10
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_trained_heads_draft(kind: str, classifier: str) -> None:
+    model = random_model(kind, LAYERS, seed=3)
+    stack = STACKS[kind](model)
+    heads = heads_of(model, (2,), 1, classifier=classifier, translator="low_rank")
+    asked = [GenerateRequest(row, 9, never) for row in ((1, 5, 9, 2), (2,), (8, 8, 3))]
+    for threshold in (0.0, 0.5):
+        policy = ExitPolicy((2,), "head", threshold)
+        ours = generate(stack, asked, policy=policy, heads=heads, draft_length=AUTO)
+        for answer, full in zip(ours, generate(stack, asked), strict=True):
+            assert answer.trace.tokens == full.trace.tokens
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(KINDS), prompts(), st.sampled_from([0.0, 0.1, 0.4]), st.integers(0, 99))
+def test_neighbours_change_neither_drafts_nor_rounds(
+    kind: str, rows: list[tuple[int, ...]], threshold: float, seed: int
+) -> None:
+    stack = STACKS[kind](random_model(kind, LAYERS, seed=seed))
+    policy = ExitPolicy((2,), "top_prob", threshold)
+    asked = [GenerateRequest(row, 8, never) for row in rows]
+    together = generate(stack, asked, policy=policy, draft_length=AUTO)
+    alone = [generate(stack, [one], policy=policy, draft_length=AUTO)[0] for one in asked]
+    same = [a.trace.rounds == b.trace.rounds for a, b in zip(together, alone, strict=True)]
+    assert [one.trace.tokens for one in together] == [one.trace.tokens for one in alone]
+    assert sum(same) >= len(same) - 1, "a confidence within rounding of the threshold is rare"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("exit_layer", [1, 3])
+def test_a_withdrawn_draft_leaves_full_depths_state(kind: str, exit_layer: int) -> None:
+    """After rejections, every layer has seen the accepted tokens and goes on as full depth does."""
+    stack = STACKS[kind](random_model(kind, LAYERS, seed=5))
+    asked = [GenerateRequest((1, 2, 3, 4), 14, never), GenerateRequest((5, 6), 14, never)]
+    prompts_ = [one.prompt for one in asked]
+    ours, theirs = prefill(stack, prompts_), prefill(stack, prompts_)
+    first, second = [Progress(), Progress()], [Progress(), Progress()]
+    policy = ExitPolicy((exit_layer,), "top_prob", 0.0)
+    decode_lossless(stack, ours, asked, first, policy, None, 6)
+    decode(stack, theirs, asked, second, FULL_DEPTH, "propagate", None)
+    assert any(r.accepted < len(r.drafted) for row in first for r in row.rounds)
+    longer = [GenerateRequest(one.prompt, 20, never) for one in asked]
+    behind = [len(row.tokens) for row in second]
+    assert [row.tokens for row in first] == [row.tokens for row in second]
+    for layer in range(LAYERS):
+        given_ = [len(one.prompt) - 1 + count for one, count in zip(asked, behind, strict=True)]
+        assert theirs.seen(layer) == given_  # type: ignore[attr-defined]
+        slack = [a - b for a, b in zip(ours.seen(layer), given_, strict=True)]  # type: ignore[attr-defined]
+        assert all(one >= 0 for one in slack), "only what follows the end may be left over"
+    if all(a == b for a, b in zip(ours.seen(0), theirs.seen(0), strict=True)):  # type: ignore[attr-defined]
+        for state, rows in ((ours, first), (theirs, second)):
+            decode(stack, state, longer, rows, FULL_DEPTH, "propagate", None)
+        assert [row.tokens for row in first] == [row.tokens for row in second]
+
+
+def test_drawn_tokens_are_full_depths_draws() -> None:
+    """The same random numbers at the exit and at full depth: the same text as full depth draws."""
+
+    def chooser(seed: int) -> Any:
+        def choose(answer: Any, logits: torch.Tensor) -> int:
+            rng = random.Random(f"{seed} {list(answer)}")
+            weights = logits[0].double().softmax(-1).tolist()
+            return rng.choices(range(len(weights)), weights)[0]
+
+        return choose
+
+    for kind in ("mistral", "mamba2"):
+        stack = STACKS[kind](random_model(kind, LAYERS, seed=2))
+        asked = [GenerateRequest((1, 2), 10, never, chooser=chooser(seed)) for seed in range(6)]
+        policy = ExitPolicy((3,), "top_prob", 0.0)
+        ours = generate(stack, asked, policy=policy, draft_length=4)
+        full = generate(stack, asked)
+        assert [one.trace.tokens for one in ours] == [one.trace.tokens for one in full]
+        assert len({one.trace.tokens for one in ours}) > 3
+        assert sum(r.accepted for one in ours for r in one.trace.rounds or ()) > 0
+
+
+def test_a_draw_has_full_depths_distribution() -> None:
+    """One token after one prompt, over many seeds, against its exact probabilities."""
+    stack = STACKS["mistral"](random_model("mistral", 2, seed=1, vocab_size=5))
+    state = prefill(stack, [(1, 2)])
+    logits: list[torch.Tensor] = []
+
+    def spy(answer: Any, some: torch.Tensor) -> int:
+        logits.append(some)
+        return 0
+
+    decode(
+        stack,
+        state,
+        [GenerateRequest((1, 2), 1, never, spy)],
+        [Progress()],
+        FULL_DEPTH,
+        "propagate",
+        None,
+    )
+    exact = logits[0][0].double().softmax(-1)
+
+    def chooser(seed: int) -> Any:
+        def choose(answer: Any, some: torch.Tensor) -> int:
+            point = random.Random(seed * 1000 + len(answer)).random()
+            total = some[0].double().softmax(-1).cumsum(0)
+            return int((total < point).sum().clamp(max=4))
+
+        return choose
+
+    draws = 2000
+    asked = [GenerateRequest((1, 2), 2, never, chooser(seed)) for seed in range(draws)]
+    policy = ExitPolicy((1,), "top_prob", 0.0)
+    first = [one.trace.tokens[0] for one in generate(stack, asked, policy=policy, draft_length=2)]
+    shares = torch.bincount(torch.tensor(first), minlength=5) / draws
+    assert (shares - exact).abs().max() < 4 * 0.5 / draws**0.5
+
+
+def test_an_adapting_draft_grows_and_shrinks() -> None:
+    length = DraftLength()
+    first = length.now
+    length.verified(first, first)
+    assert length.now == first + 2
+    length.verified(length.now, 1)
+    assert length.now == first + 1
+    for _ in range(50):
+        length.verified(length.now, 0)
+    assert length.now == 1
+    fixed = DraftLength(3)
+    fixed.verified(3, 0)
+    assert fixed.now == 3
+
+
+def test_several_exits_are_refused() -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    with pytest.raises(ValueError, match="one exit drafts"):
+        generate(
+            stack,
+            [GenerateRequest((1,), 2, never)],
+            policy=ExitPolicy((1, 2), "top_prob", 0.5),
+            draft_length=1,
+        )
+
+
+COSTS = AttentionCosts(
+    n_layers=8, width=16, feedforward=32, query_heads=4, kv_heads=2, head_dim=4, vocabulary=50
+)
+
+
+def test_a_perfect_draft_costs_full_depth_and_its_checks() -> None:
+    ledger = Ledger(COSTS, exit_layers=(3,), confidence="top_prob", skipped_state="recompute")
+    full = Ledger(COSTS).answer(10, (8,) * 4)
+    one = DraftRound(0, 4, (1, 2, 3), (3, 3, 3), 3, checked=False)
+    bill = ledger.lossless(10, [one], 4)
+    check = ledger.answer(10, (3,)).checks
+    assert bill.full_depth == full.full_depth
+    assert bill.spent == full.spent + 3 * check
+    assert bill.verification == sum(
+        COSTS.layers(position, 3, 8) + full.projection // 4 for position in (10, 11, 12)
+    )
+
+
+def test_rejected_tokens_are_paid_for() -> None:
+    ledger = Ledger(COSTS, exit_layers=(3,), confidence="top_prob", skipped_state="recompute")
+    accepted = ledger.lossless(0, [DraftRound(0, 3, (1, 2), (3, 3), 2)], 3)
+    rejected = ledger.lossless(
+        0, [DraftRound(0, 3, (1, 2), (3, 3), 0), DraftRound(1, 2, (4,), (3,), 1)], 3
+    )
+    assert rejected.full_depth == accepted.full_depth
+    assert rejected.spent > accepted.spent
+    assert accepted.flops_saved > rejected.flops_saved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_thousands_of_prompts(kind: str) -> None:
+    rng = random.Random(11)
+    done = 0
+    while done < 2500:
+        layers = rng.choice([2, 4, 6])
+        stack = STACKS[kind](random_model(kind, layers, seed=rng.randrange(10**6)))
+        asked = [
+            GenerateRequest(
+                tuple(rng.randrange(61) for _ in range(rng.randint(1, 12))),
+                rng.randint(1, 24),
+                rng.choice([never, stops_on(7)]),
+            )
+            for _ in range(rng.randint(1, 8))
+        ]
+        policy = ExitPolicy(
+            (rng.randint(1, layers - 1),), rng.choice(MEASURES), rng.choice([0.0, 0.1, 0.3, 0.6])
+        )
+        ours = generate(stack, asked, policy=policy, draft_length=rng.choice([AUTO, 1, 3, 8]))
+        full = generate(stack, asked)
+        assert [one.trace.tokens for one in ours] == [one.trace.tokens for one in full]
+        done += len(asked)
