@@ -96,6 +96,7 @@ TABLE: dict[str, Row] = {
     ),
     "models.runner": row("core"),
     "models.pretrained": row("common.errors decoders.checkpoint models.settings", LM_EVAL),
+    "models.speed_check": row("core"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors core"),
     "models.requests": row("common.errors common.identity core models.stops models.sampling"),

@@ -127,8 +127,11 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         return classifier
 
     def translate(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the unembedding reads at an exit: (n, D) to (n, D), in the dtype of ``hidden``."""
-        if self.config.translator == "identity":
+        """What the unembedding reads after a layer: (n, D) to (n, D), in the dtype of ``hidden``.
+
+        Where no translator was trained, the hidden state itself (the logit lens).
+        """
+        if self.config.translator == "identity" or str(layer) not in self.translators:
             return hidden
         translator = self.translators[str(layer)]
         wide = hidden.to(next(translator.parameters()).device, torch.float32)

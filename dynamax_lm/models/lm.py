@@ -24,7 +24,14 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
-from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
+from dynamax_lm.core.ledger import (
+    AttentionCosts,
+    ExitExtras,
+    Ledger,
+    Mamba2Costs,
+    norm_flops,
+    unembed_flops,
+)
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
@@ -32,6 +39,7 @@ from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import (
     RECORDS,
+    AnswerTrace,
     Bill,
     ExitRecord,
     TracedScore,
@@ -70,6 +78,7 @@ from dynamax_lm.models.settings import (
     refuse_pickled_weights,
     refuse_unknown,
 )
+from dynamax_lm.models.speed_check import SpeedCheck
 from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
@@ -267,11 +276,13 @@ class DynamaxLM(Processes):
             skipped_state=settings.skipped_state,
             exit_extras=extras,
         )
+        self._full_depth_ledger = Ledger(costs)
         self._policy = FULL_DEPTH
         if settings.exit_layers:
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, own, settings.rule)
         self.timer = PhaseTimer()
+        self.speed = SpeedCheck()
         identity = self._identity()
         self.fingerprint = fingerprint_of(identity)
         self._announce(costs, extras, identity)
@@ -364,7 +375,7 @@ class DynamaxLM(Processes):
                 | {"heads_fingerprint": self.settings.heads_fingerprint},
                 layers=costs.n_layers,
                 trace_dir=None if folder is None else Path(folder),
-                certificate=None if chosen is None else chosen.config.certificate,
+                certificate=None if chosen is None or self._lossless else chosen.config.certificate,
                 costs={
                     "architecture": self.ARCHITECTURE.name,
                     **asdict(costs),
@@ -397,7 +408,26 @@ class DynamaxLM(Processes):
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
+        if self._lossless:
+            block["speed"] = self.speed.to_json()
+            self._tell_speed(block)
         return info | {"early_exit": block}
+
+    def _tell_speed(self, block: Mapping[str, Any]) -> None:
+        """One line on whether the run paid, and why it did not."""
+        speedup, drafts = self.speed.speedup, block.get("drafts")
+        if speedup is None or drafts is None:
+            return
+        costs = type(self).COSTS.from_config(self.config)
+        look = (norm_flops(costs) + unembed_flops(costs)) / costs.layer(0)
+        text = (
+            "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
+            "drafted tokens were accepted, a vocabulary check costs as much as %.1f layers, batch "
+            "size %s"
+        )
+        told = _log.info if speedup >= 1 else _log.warning
+        rate = 100 * (drafts["acceptance_rate"] or 0.0)
+        told(text, self.speed.documents, speedup, rate, look, self.batch_size)
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -479,15 +509,20 @@ class DynamaxLM(Processes):
 
     def _generate(self, some: list[TextRequest]) -> list[TracedText]:
         with self._context():
+            requests, before = [one.request for one in some], self.timer.answer
             answers = self._runner.generate(
                 self._stack,
-                [one.request for one in some],
+                requests,
                 policy=self._policy,
                 skipped_state=self.settings.skipped_state,
                 reference=self.settings.reference,
                 heads=self._heads,
                 timer=self.timer,
+                draft_length=self.settings.draft_length,
             )
+            if self._lossless and self.speed.wanted:
+                took = self.timer.answer - before
+                answers = self.speed.check(self._stack, requests, answers, took)
             traces = [
                 replace(
                     answer.trace,
@@ -503,13 +538,22 @@ class DynamaxLM(Processes):
             record = ExitRecord(
                 self.fingerprint,
                 (trace,),
-                self._ledger.answer(trace.prompt_tokens, trace.layers_used),
+                self._bill(trace),
                 reference,
-                self._ledger.answer(trace.prompt_tokens, trace.text.layers_used),
+                self._bill(trace.text),
                 (answer.attached,),
             )
             texts.append(TracedText(answer_text(self, trace.tokens, one.until), record))
         return texts
+
+    @property
+    def _lossless(self) -> bool:
+        return self.settings.draft_length is not None
+
+    def _bill(self, trace: AnswerTrace) -> Bill:
+        if trace.rounds is None:
+            return self._ledger.answer(trace.prompt_tokens, trace.layers_used)
+        return self._ledger.lossless(trace.prompt_tokens, trace.rounds, len(trace))
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
         """Score in batches, longest first; requests that share a prompt stand together."""
@@ -521,6 +565,8 @@ class DynamaxLM(Processes):
                 requests[n].continuation,
             ),
         )
+        if self._lossless:
+            _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar:
             for numbers in self._batches(order):
@@ -528,7 +574,7 @@ class DynamaxLM(Processes):
                     scored = self._runner.score(
                         self._stack,
                         [requests[number] for number in numbers],
-                        policy=self._policy,
+                        policy=FULL_DEPTH if self._lossless else self._policy,
                         skipped_state=self.settings.skipped_state,
                         reference=self.settings.reference,
                         heads=self._heads,
@@ -541,8 +587,9 @@ class DynamaxLM(Processes):
 
     def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
         bill = Bill()
+        ledger = self._full_depth_ledger if self._lossless else self._ledger
         for answer in answers:
-            bill += self._ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
+            bill += ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
         return ExitRecord(
             self.fingerprint,
             tuple(answer.trace for answer in answers),

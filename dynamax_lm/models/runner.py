@@ -49,6 +49,7 @@ class Runner(Protocol):
         reference: bool,
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
+        draft_length: int | None,
     ) -> list[GeneratedAnswer]:
         """See ``core.generate.generate``."""
         ...

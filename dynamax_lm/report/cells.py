@@ -5,9 +5,12 @@ Owns how numbers and verdicts are written. It does not know columns, nor which o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.leaderboard import Entry
+from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline
 
@@ -99,3 +102,10 @@ def date_of(seconds: float) -> str:
     if not seconds:
         return ""
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def speedup_of(row: Row) -> float | None:
+    """Decoding speed over full depth's, where the run measured it."""
+    speed = (row.run.early_exit or {}).get("speed")
+    value = speed.get("speedup") if isinstance(speed, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and is_finite(value) else None

@@ -26,6 +26,7 @@ from dynamax_lm.report.cells import (
     percent,
     setting_text,
     shown,
+    speedup_of,
 )
 from dynamax_lm.report.leaderboard import Entry
 from dynamax_lm.report.runs import Value
@@ -304,6 +305,18 @@ COLUMNS: tuple[Column, ...] = (
         help="share of generated tokens that make the stop and no text",
         markdown=11,
         page=16,
+    ),
+    _metric("acceptance_rate"),
+    _metric("accepted_length", shown),
+    _metric("passes_per_token", shown),
+    _fact(
+        "speedup",
+        lambda e: speedup_of(e.row),
+        title="speed",
+        help="mode=lossless: decoding speed over full depth's, on some documents of the run",
+        text=lambda e: "" if (one := speedup_of(e.row)) is None else f"{one:.2f}x",
+        number=True,
+        page=19,
     ),
     _fact("layers", lambda e: e.row.run.layers),
     _fact(

@@ -51,6 +51,9 @@ class Row:
         consistency: share of documents whose answer is full depth's, in [0, 1].
         agreement_noise: share of tokens on which rounding alone parts the reference's pass from
             full depth, in [0, 1]; ``None`` where it is 0.
+        acceptance_rate: of a lossless run, share of drafted tokens that are accepted.
+        accepted_length: of a lossless run, mean tokens accepted of a draft.
+        passes_per_token: of a lossless run, how often all layers were run for each token.
         certificate: what is certified of the threshold, in words; empty for nothing.
     """
 
@@ -74,6 +77,9 @@ class Row:
     stop_share: Value | None
     consistency: Value | None
     agreement_noise: Value | None
+    acceptance_rate: Value | None
+    accepted_length: Value | None
+    passes_per_token: Value | None
     certificate: str
 
     @property
@@ -172,7 +178,7 @@ def setting_of(run: Run) -> str:
     else:
         parts.insert(0, f"{settings.get('confidence')} ≥ {threshold_text(settings)}")
     if kind == "lossless":
-        parts.insert(0, "lossless")
+        parts.insert(0, f"lossless, drafts of {settings.get('draft_length', 'auto')}")
     if settings.get("heads"):
         which = str(settings.get("heads_fingerprint") or "")[:4]
         name = Path(str(settings["heads"])).name

@@ -15,7 +15,7 @@ import torch
 
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
-from dynamax_lm.core.generate import GeneratedAnswer, answers
+from dynamax_lm.core.generate import GeneratedAnswer, answers, generate
 from dynamax_lm.core.head_session import Advice, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -147,9 +147,21 @@ class ReuseRunner:
         reference: bool = False,
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
+        draft_length: int | None = None,
     ) -> list[GeneratedAnswer]:
-        """What ``core.generate.generate`` gives."""
+        """What ``core.generate.generate`` gives; a lossless run is timed, and so really run."""
         timer = timer or PhaseTimer()
+        if draft_length is not None:
+            self.origins.ran(len(requests), 1)
+            return generate(
+                stack,
+                requests,
+                policy=policy,
+                reference=reference,
+                heads=heads,
+                timer=timer,
+                draft_length=draft_length,
+            )
         keyed = bool(policy.exit_layers) and all(one.key for one in requests)
         follow = keyed and self._derives and decisions_follow(policy, skipped_state)
         question: Hashable = None

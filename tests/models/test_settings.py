@@ -344,7 +344,6 @@ def test_names_unknown(name: str, value: object) -> None:
         ("heads", ""),
         ("confidence", "head"),
         ("threshold", "certified"),
-        ("mode", "lossless"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(name: str, value: object) -> None:

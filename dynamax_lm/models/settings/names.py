@@ -21,6 +21,7 @@ OUR_NAMES = frozenset(
         "heads",
         "skipped_state",
         "mode",
+        "draft_length",
         "reference",
         "trace_dir",
         "products",

@@ -14,13 +14,22 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Mamba2Costs, skipped_states
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
-from dynamax_lm.models.settings.exits import ExitRule, Listed, read_exit_rule
+from dynamax_lm.models.settings.exits import ExitRule, Listed, Spread, read_exit_rule
 from dynamax_lm.models.settings.heads import (
     CERTIFIED,
     HeadsFacts,
     choose_confidence,
     choose_threshold,
     place_exits,
+)
+from dynamax_lm.models.settings.lossless import (
+    AUTO,
+    LOSSLESS,
+    check_lossless,
+    lossless_exit,
+    lossless_state,
+    lossless_threshold,
+    read_draft_length,
 )
 from dynamax_lm.models.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.models.settings.products import read_products
@@ -44,15 +53,12 @@ Architecture = Literal["attention", "mamba2"]
 Plain = str | float | bool | list[int] | list[float] | dict[str, float] | None
 """A setting as JSON has it."""
 
-_MODES = ("exit", "full")
+_MODES = ("exit", "full", LOSSLESS)
 _LAYERS: dict[Architecture, type[LayerCosts]] = {
     "attention": AttentionCosts,
     "mamba2": Mamba2Costs,
 }
 _SKIPPED_STATES = tuple(dict.fromkeys(name for one in _LAYERS.values() for name in one.SKIPPED))
-_NOT_YET = {
-    ("mode", "lossless"): "not available yet; use exit or full",
-}
 _IMPOSSIBLE = {
     ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
     "cache",
@@ -72,13 +78,14 @@ class ExitSettings:
         confidence: name of the measure, with the digest of its source where it is from outside.
         threshold: in [0, 1], or one for each exit.
         skipped_state: what skipped layers remember.
-        mode: ``exit`` or ``full``.
+        mode: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         heads: folder, hub id or shipped name of trained heads, or ``None``.
         trace_dir: folder for one JSONL row a token, or ``None``.
         heads_fingerprint: identifies whatever of the heads can change a number.
         exit_rule: name of the rule, with the digest of its source where it is from outside.
         exit_rule_args: of the rule, by name.
+        draft_length: most tokens of a draft, 0 for a length that adapts; ``None`` unless lossless.
     """
 
     exit_layers: tuple[int, ...]
@@ -92,6 +99,7 @@ class ExitSettings:
     heads_fingerprint: str | None = None
     exit_rule: str = PLAIN
     exit_rule_args: tuple[tuple[str, float], ...] = ()
+    draft_length: int | None = None
 
     @property
     def rule(self) -> ThresholdRule | None:
@@ -104,6 +112,9 @@ class ExitSettings:
         rule: dict[str, Plain] = {}
         if self.exit_rule != PLAIN:
             rule = {"exit_rule": self.exit_rule, "exit_rule_args": dict(self.exit_rule_args)}
+        drafts: dict[str, Plain] = {}
+        if self.draft_length is not None:
+            drafts = {"draft_length": self.draft_length or AUTO}
         return {
             "exit_layers": list(self.exit_layers),
             "confidence": self.confidence,
@@ -114,6 +125,7 @@ class ExitSettings:
             "heads": self.heads,
             "trace_dir": self.trace_dir,
             **rule,
+            **drafts,
         }
 
     def fingerprint_fields(self) -> dict[str, Plain]:
@@ -135,7 +147,7 @@ class RawSettings:
         confidence: as written, not loaded yet, or ``None`` where none was given.
         threshold: in [0, 1], one for each exit, ``certified``, or ``None`` where none was given.
         skipped_state: name, or ``None`` where none was given.
-        mode: ``exit`` or ``full``.
+        mode: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         trace_dir: folder, or ``None``.
         heads: folder or hub id, or ``None`` for none.
@@ -145,6 +157,7 @@ class RawSettings:
             last bits.
         exit_rule: as written, not loaded yet, or ``None`` where none was given.
         exit_rule_args: of the rule, by name.
+        draft_length: most tokens of a draft, 0 for a length that adapts; ``None`` unless lossless.
     """
 
     exit_layers: ExitRule
@@ -159,6 +172,7 @@ class RawSettings:
     products: str = "auto"
     exit_rule: str | None = None
     exit_rule_args: tuple[tuple[str, float], ...] = ()
+    draft_length: int | None = None
 
     def resolve(
         self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
@@ -178,6 +192,8 @@ class RawSettings:
                 layers cannot have, a measure that needs more exits, or what these heads lack.
         """
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
+        if self.mode == LOSSLESS:
+            skipped_state = lossless_state(self.skipped_state)
         *others, last = had = skipped_states(_LAYERS[architecture])
         if skipped_state not in had:
             why = _IMPOSSIBLE.get((architecture, skipped_state), "these layers do not have it")
@@ -191,6 +207,8 @@ class RawSettings:
         elif isinstance(self.exit_layers, Listed):
             self.exit_layers.place(n_layers)
         threshold = self._threshold(rule, confidence, heads)
+        if self.mode == LOSSLESS:
+            check_lossless(confidence)
         check_rule(rule, threshold, self.exit_rule_args, exits)
         return ExitSettings(
             exit_layers=exits,
@@ -204,6 +222,7 @@ class RawSettings:
             heads_fingerprint=None if heads is None else heads.fingerprint,
             exit_rule=rule,
             exit_rule_args=self.exit_rule_args,
+            draft_length=self.draft_length,
         )
 
     def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
@@ -215,6 +234,8 @@ class RawSettings:
         return NOTHING.name
 
     def _threshold(self, rule: str, confidence: str, heads: HeadsFacts | None) -> Threshold:
+        if self.mode == LOSSLESS and self.threshold in {None, CERTIFIED}:
+            return lossless_threshold(rule, self.threshold)
         if rule == PLAIN:
             return choose_threshold(self.threshold, confidence, heads)
         if self.threshold == CERTIFIED:
@@ -231,6 +252,8 @@ class RawSettings:
             why = "there is no earlier layer at which to exit; use mode=full"
             raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
         exits = place_exits(self.exit_layers, n_layers, heads)
+        if self.mode == LOSSLESS:
+            exits = lossless_exit(exits, chosen=not isinstance(self.exit_layers, Spread))
         check_exits(facts_of(confidence), exits)
         return exits
 
@@ -245,10 +268,8 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     Raises:
         SettingError: a value that no checkpoint could make right.
     """
-    for (name, value), why in _NOT_YET.items():
-        given = raw.get(name)
-        if isinstance(given, str) and given.strip() == value:
-            raise refusal(name, given, why)
+    mode = read_name("mode", raw.get("mode"), _MODES) or "exit"
+    draft_length = read_draft_length(raw.get("draft_length"), mode)
     return RawSettings(
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
@@ -256,7 +277,8 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         skipped_state=read_name(
             "skipped_state", raw.get("skipped_state"), (*_SKIPPED_STATES, RECOMPUTE)
         ),
-        mode=read_name("mode", raw.get("mode"), _MODES) or "exit",
+        mode=mode,
+        draft_length=draft_length,
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),

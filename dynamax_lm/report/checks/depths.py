@@ -67,6 +67,7 @@ class _Rule:
         self.measure = measure_of(run)
         self.steps = 0 if self.measure is None else self.measure.steps(len(self.exits))
         self.known = is_known(settings)
+        self.lossless = settings.get("mode") == "lossless"
         self.rule = rule_of(settings) if self.known else None
         self.threshold = number_of(settings)
         self.reference = bool(settings.get("reference"))
@@ -86,6 +87,10 @@ class _Rule:
             return f"full_depth is {line.full_depth} under reference={self.reference}"
         if not self.exits:
             return None if confidence is None else f"confidence {confidence} without an exit"
+        if self.lossless:  # every token ran all layers, whatever exits drafted
+            if depth != self.layers:
+                return f"{depth} layers under mode=lossless"
+            return None if confidence is None else self._confidence_fault(confidence)
         if self.measure is NOTHING:
             wrong = (
                 None

@@ -172,6 +172,7 @@ def totals_again(
         text=_totals([line for line in lines if line.is_text], text_bill),
         with_stop=_totals(lines, bill),
         noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
+        drafts=published.drafts,
     )
 
 

@@ -1,0 +1,81 @@
+"""What ``mode=lossless`` takes: its own default threshold, a draft length, and what it refuses.
+
+Owns these rules. It does not know how a draft is made.
+"""
+
+from __future__ import annotations
+
+from dynamax_lm.core.measures import facts_of
+from dynamax_lm.core.thresholds import PLAIN, rule_class
+from dynamax_lm.models.settings.values import as_integer, is_missing, refusal
+
+LOSSLESS = "lossless"
+AUTO = "auto"
+THRESHOLD = 0.4
+"""Below this confidence a draft ends, as in transformers' assisted generation. Exactness does not
+depend on it."""
+
+
+def read_draft_length(value: object, mode: str) -> int | None:
+    """Most tokens of a draft: a number, or 0 for ``auto``; ``None`` in another mode.
+
+    Raises:
+        SettingError: neither ``auto`` nor a whole number of at least 1, or another mode.
+    """
+    if is_missing(value):
+        return 0 if mode == LOSSLESS else None
+    if mode != LOSSLESS:
+        raise refusal("draft_length", value, "drafts are made in mode=lossless only; leave it out")
+    if isinstance(value, str) and value.strip() == AUTO:
+        return 0
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise refusal("draft_length", value, "give auto, or a whole number of at least 1")
+    return number
+
+
+def lossless_state(given: str | None) -> str:
+    """What skipped layers remember: nothing, until a draft is verified.
+
+    Raises:
+        SettingError: the user asked for something.
+    """
+    if given is not None and given != "recompute":
+        why = "in mode=lossless skipped layers run when a draft is verified; leave it out"
+        raise refusal("skipped_state", given, why)
+    return "recompute"
+
+
+def check_lossless(confidence: str) -> None:
+    """Refuse a measure that compares with full depth's token, which a draft does not know.
+
+    Raises:
+        SettingError: it does.
+    """
+    if facts_of(confidence).needs_target:
+        why = "a draft does not know full depth's tokens; name another measure for mode=lossless"
+        raise refusal("confidence", confidence, why)
+
+
+def lossless_threshold(rule: str, given: str | None) -> float:
+    """The threshold where none was given.
+
+    Raises:
+        SettingError: ``certified``, since a lossless run needs no certificate.
+    """
+    if given is not None:
+        why = "mode=lossless gives full depth's answers at any threshold; give a number"
+        raise refusal("threshold", given, why)
+    return THRESHOLD if rule == PLAIN or rule_class(rule).takes_threshold else 0.0
+
+
+def lossless_exit(exits: tuple[int, ...], *, chosen: bool) -> tuple[int, ...]:
+    """The one exit that drafts: the first, where the user chose none.
+
+    Raises:
+        SettingError: the user chose several.
+    """
+    if chosen and len(exits) > 1:
+        why = f"in mode=lossless one exit drafts; choose one, such as exit_layers={exits[0]}"
+        raise refusal("exit_layers", list(exits), why)
+    return exits[:1]

@@ -1,0 +1,87 @@
+"""Does a lossless run pay? Some documents are decoded at full depth as well, and timed.
+
+Owns the seconds of both, and whether the texts are the same. It does not know drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.generate import GeneratedAnswer, generate
+from dynamax_lm.core.phase_timer import PhaseTimer
+from dynamax_lm.core.stack import LayerStack
+
+DOCUMENTS = 16
+"""So many documents, at least, are decoded at full depth too, if there are as many."""
+
+
+@dataclass
+class SpeedCheck:
+    """Seconds of the same answers, made losslessly and at full depth, in the same process.
+
+    Attributes:
+        documents: decoded both ways.
+        tokens: of their answers.
+        differing: documents whose tokens are not the same: near-ties that round to another token.
+        lossless: seconds, without prompts.
+        full_depth: seconds, without prompts.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    differing: int = 0
+    lossless: float = 0.0
+    full_depth: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether further documents are to be decoded both ways."""
+        return self.documents < DOCUMENTS
+
+    @property
+    def speedup(self) -> float | None:
+        """Full depth's seconds over the lossless ones; ``None`` before any document."""
+        return self.full_depth / self.lossless if self.lossless else None
+
+    def check(
+        self,
+        stack: LayerStack,
+        requests: Sequence[GenerateRequest],
+        answers: Sequence[GeneratedAnswer],
+        seconds: float,
+    ) -> list[GeneratedAnswer]:
+        """Decode ``requests`` at full depth too; their answers are the references.
+
+        Args:
+            stack: the decoder.
+            requests: a batch.
+            answers: lossless ones.
+            seconds: that these took.
+        """
+        timer = PhaseTimer()
+        full = generate(stack, requests, timer=timer)
+        self.documents += len(requests)
+        self.lossless += seconds
+        self.full_depth += timer.answer
+        checked: list[GeneratedAnswer] = []
+        for ours, theirs in zip(answers, full, strict=True):
+            self.tokens += len(ours.trace)
+            self.differing += ours.trace.tokens != theirs.trace.tokens
+            known = theirs.trace.tokens if ours.reference is not None else None
+            checked.append(replace(ours, reference=known))
+        return checked
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, seconds and their ratio, as JSON values."""
+        ratio = self.speedup
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "differing_documents": self.differing,
+            "seconds": round(self.lossless, 3),
+            "seconds_full_depth": round(self.full_depth, 3),
+            "speedup": None if ratio is None else round(ratio, 3),
+        }
