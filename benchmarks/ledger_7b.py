@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from dynamax_lm.core.ledger import (
     AttentionCosts,
-    ExitExtras,
+    HeadCosts,
     LayerCosts,
     Ledger,
     Mamba2Costs,
@@ -202,7 +202,7 @@ def illustrations() -> Iterator[Row]:
                 exit_layers=tuple(layers),
                 confidence="head",
                 skipped_state=state,
-                exit_extras=[ExitExtras(classifiers(costs)[classifier])] * len(layers),
+                exit_extras=[HeadCosts(classifiers(costs)[classifier])] * len(layers),
             )
             saved = ledger.answer(0, [3 * costs.n_layers // 4]).flops_saved
             name = f"{NAMES[id(costs)]}, `{state}`"

@@ -23,7 +23,7 @@ from dynamax_lm.common.commandline import Command, add_lm_eval_options
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.lossless import AUTO, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
@@ -85,9 +85,9 @@ def _lossless(
     seconds, answers = 0.0, []
     for batch, state in zip(batches, states, strict=True):
         own, rows = lm.stack.take(state, range(len(batch))), [Progress() for _ in batch]
-        advice = Advice.of(lm.exit_heads, len(batch))
+        session = HeadSession.of(lm.exit_heads, len(batch))
         start = perf_counter()
-        decode_lossless(lm.stack, own, batch, rows, policy, advice, draft_length)
+        decode_lossless(lm.stack, own, batch, rows, policy, session, draft_length)
         seconds += perf_counter() - start
         answers += rows
     return seconds, answers

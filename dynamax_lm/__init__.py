@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dynamax_lm.core.policy import ExitPolicy
     from dynamax_lm.core.score import score
     from dynamax_lm.core.thresholds import ThresholdRule
-    from dynamax_lm.core.trace import AnswerTrace, Bill, TokenRow, record_of
+    from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
     from dynamax_lm.heads import ExitHeads
     from dynamax_lm.report.columns import Column
     from dynamax_lm.report.leaderboard import Entry
@@ -37,7 +37,7 @@ _HOMES = {
     "Answer": "api",
     "AnswerTrace": "core.trace",
     "AttentionCosts": "core.ledger",
-    "Bill": "core.trace",
+    "FlopsBreakdown": "core.trace",
     "Column": "report.columns",
     "Entry": "report.leaderboard",
     "ExitGrid": "api",
@@ -64,7 +64,7 @@ __all__ = [
     "Answer",
     "AnswerTrace",
     "AttentionCosts",
-    "Bill",
+    "FlopsBreakdown",
     "Column",
     "Entry",
     "ExitGrid",

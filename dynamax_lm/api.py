@@ -20,7 +20,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord, record_of
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name, unreachable
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.models.settings import ExitSettings
@@ -43,7 +43,7 @@ class Answer:
 
     text: str
     trace: AnswerTrace
-    flops: Bill
+    flops: FlopsBreakdown
     reference: str | None
     pieces: tuple[str, ...]
 
@@ -85,7 +85,7 @@ class Score:
     log_likelihood: float
     greedy: bool
     trace: AnswerTrace
-    flops: Bill
+    flops: FlopsBreakdown
     reference: tuple[float, bool] | None
 
 

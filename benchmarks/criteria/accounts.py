@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.criteria.states import States
 from dynamax_lm.core.fixed_depth import FixedDepths
-from dynamax_lm.core.ledger import ExitExtras, LayerCosts, Ledger
+from dynamax_lm.core.ledger import HeadCosts, LayerCosts, Ledger
 
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-12
@@ -91,7 +91,7 @@ class Tariff:
         costs: LayerCosts,
         confidence: str,
         skipped_state: str,
-        extras: Sequence[ExitExtras],
+        extras: Sequence[HeadCosts],
         counted: NDArray[np.bool_] | None = None,
     ) -> Tariff:
         """Ask the ledger for every position and depth that occurs; all tokens count if not said."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.criteria.states import States
 from dynamax_lm.core.exit_probe import ConfidenceGrid, TokenGrid
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.measures import BUILT_IN, facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.heads import ExitHeads
@@ -89,10 +89,10 @@ def read_exits(
             if exits >= facts_of(name).least_exits
         }
         most_likely = TokenGrid(length, exits)
-        advice = Advice.of(translators, 1)
+        session = HeadSession.of(translators, 1)
         for number, layer in enumerate(states.exits):
             hidden = states.at(number, part)
-            view = View(unembed, number, layer, torch.arange(length), hidden, advice)
+            view = View(unembed, number, layer, torch.arange(length), hidden, session)
             for observer in (*grids.values(), most_likely):
                 observer.on_exit(view)
         for name, grid in grids.items():

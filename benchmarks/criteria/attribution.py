@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
@@ -94,7 +94,7 @@ def _run(
     stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
 ) -> list[int]:
     chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
-    emitted = _Emitted(sum(chunk.lengths))
+    emitted = _MostLikely(sum(chunk.lengths))
     run_chunk(
         stack,
         state,
@@ -102,7 +102,7 @@ def _run(
         emitted,
         policy=ExitPolicy(trial.exits, trial.confidence, threshold),
         skipped_state=trial.skipped_state,
-        advice=Advice.of(trial.heads, len(inputs)),
+        session=HeadSession.of(trial.heads, len(inputs)),
     )
     tokens: list[int] = emitted.tokens.tolist()
     return tokens
@@ -123,7 +123,7 @@ def _groups(
         yield group
 
 
-class _Emitted:
+class _MostLikely:
     """Keeps the most likely token of each cell (``dynamax_lm.core.loop.Emitter``)."""
 
     def __init__(self, count: int) -> None:

@@ -32,7 +32,7 @@ from benchmarks.criteria.choice import (
     judge,
 )
 from benchmarks.criteria.states import States
-from dynamax_lm.core.ledger import ExitExtras, LayerCosts
+from dynamax_lm.core.ledger import HeadCosts, LayerCosts
 from dynamax_lm.heads import ExitHeads
 
 TARGETS = (0.90, 0.95, 0.99)
@@ -282,7 +282,7 @@ def compare(
 
     def tariff(confidence: str, heads: ExitHeads | None, counted: Any) -> Tariff:
         extras = [
-            ExitExtras(0 if heads is None else heads.classifier_flops(layer), flops)
+            HeadCosts(0 if heads is None else heads.classifier_flops(layer), flops)
             for layer, flops in zip(states.exits, extra, strict=True)
         ]
         return Tariff.of(states, costs, confidence, skipped_state, extras, counted)

@@ -106,7 +106,7 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
     from benchmarks.criteria import states as stored
     from benchmarks.criteria.accounts import Tariff
     from benchmarks.criteria.asking import Fixed
-    from dynamax_lm.core.ledger import AttentionCosts, ExitExtras
+    from dynamax_lm.core.ledger import AttentionCosts, HeadCosts
     from dynamax_lm.heads import ExitHeads
 
     states = stored.read(folder / "test")
@@ -122,7 +122,7 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
         with np.load(folder / f"test_{translators}.npz") as kept:
             right, sure = kept["right"], kept["by_top_prob"]
         extras = [
-            ExitExtras(0, bank.translator_flops(layer) if translators == "affine" else 0)
+            HeadCosts(0, bank.translator_flops(layer) if translators == "affine" else 0)
             for layer in states.exits
         ]
         tariff = Tariff.of(states, costs, "top_prob", "propagate", extras)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import crowded
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reading
@@ -110,7 +110,7 @@ def decode(
     rows: Sequence[Progress],
     policy: ExitPolicy,
     skipped_state: str,
-    advice: Advice | None,
+    session: HeadSession | None,
     thresholds: Sequence[float] | None = None,
 ) -> None:
     """Generate until every row has finished; a finished row is no longer run.
@@ -145,7 +145,7 @@ def decode(
             bars=None if own is None else own.to(stack.device),
             skipped_state=skipped_state,
             targets=targets,
-            advice=advice,
+            session=session,
         )
         steps = zip(
             active,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dynamax_lm.core.confidence import Confidence, ExitView, make_confidence
 from dynamax_lm.core.exit_view import View, slices
-from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 Unembed = Callable[[Tensor], Tensor]
@@ -62,9 +62,9 @@ def probe_exits(
         heads: trained classifiers and translators of the exits, if any.
     """
     run = stack.begin(state, chunk, "propagate")
-    advice = Advice.of(heads, len(chunk.rows))
-    if advice is not None:
-        advice.begin(chunk, run.cells)
+    session = HeadSession.of(heads, len(chunk.rows))
+    if session is not None:
+        session.begin(chunk, run.cells)
     every = torch.arange(run.cells.shape[0], device=run.cells.device)
     exits = {layers: number for number, layers in enumerate(exit_layers)}
     hidden = stack.embed(run)
@@ -74,7 +74,7 @@ def probe_exits(
             continue
         for part in slices(stack, every.shape[0]):
             view = View(
-                stack.unembed, exits[layer + 1], layer + 1, every[part], hidden[part], advice
+                stack.unembed, exits[layer + 1], layer + 1, every[part], hidden[part], session
             )
             for observer in observers:
                 observer.on_exit(view)

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.stack import LayerStack
 
 LOGITS_AT_ONCE = 1 << 25
@@ -34,7 +34,7 @@ class View:
         layer: layers run before it, 1..L-1.
         index: (n,) which of the pass's tokens these are.
         hidden: (n, D) their hidden states.
-        advice: trained heads, if any.
+        session: trained heads, if any.
         choose: how a token is chosen; the most likely one if left out.
         targets: (N,) full-depth tokens of the whole pass, for the oracle.
     """
@@ -44,7 +44,7 @@ class View:
     layer: int
     index: Tensor
     hidden: Tensor
-    advice: Advice | None
+    session: HeadSession | None
     choose: Choose | None = None
     targets: Tensor | None = None
     _chosen: Tensor | None = field(default=None, init=False)
@@ -55,8 +55,8 @@ class View:
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of ``hidden`` (n, D) at this exit: translated, if heads bring a translator."""
-        if self.advice is not None:
-            hidden = self.advice.translate(self.layer, hidden)
+        if self.session is not None:
+            hidden = self.session.translate(self.layer, hidden)
         return self.unembed(hidden)
 
     def some_logits(self, some: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ class View:
 
     @property
     def trained(self) -> Tensor:
-        if self.advice is None:
+        if self.session is None:
             raise ValueError("confidence 'head' needs trained heads")
-        return self.advice.ask(self.layer, self.hidden, self.index)
+        return self.session.ask(self.layer, self.hidden, self.index)
 
 
 def slices(stack: LayerStack, count: int) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
-from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
@@ -67,11 +67,11 @@ def generate(
     mark = stack.mark(state) if reference and policy.exit_layers else None
     rows = [Progress() for _ in requests]
     with timer.measure("answer"):
-        advice = Advice.of(heads, len(rows))
+        session = HeadSession.of(heads, len(rows))
         if draft_length is None:
-            decode(stack, state, requests, rows, policy, skipped_state, advice)
+            decode(stack, state, requests, rows, policy, skipped_state, session)
         else:
-            decode_lossless(stack, state, requests, rows, policy, advice, draft_length)
+            decode_lossless(stack, state, requests, rows, policy, session, draft_length)
     if not reference:
         return answers(requests, rows)
     if mark is None:

@@ -50,7 +50,7 @@ class TrainedHeads(Protocol):
         ...
 
 
-class Advice:
+class HeadSession:
     """Heads, what they remember of one batch, and which row each token of a pass belongs to.
 
     Args:
@@ -64,7 +64,7 @@ class Advice:
         self._rows: Tensor | None = None
 
     @classmethod
-    def of(cls, heads: TrainedHeads | None, rows: int) -> Advice | None:
+    def of(cls, heads: TrainedHeads | None, rows: int) -> HeadSession | None:
         """Heads at the beginning of a batch, or ``None`` without heads."""
         return None if heads is None else cls(heads, rows)
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from dynamax_lm.core.catchup import RECOMPUTE, reached
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
-from dynamax_lm.core.trace import Bill, DraftRound
+from dynamax_lm.core.trace import DraftRound, FlopsBreakdown
 
 CONVENTION = (
     "FLOPs, 2 per multiply-add: matrix products, attention over the keys a token really sees "
@@ -368,7 +368,7 @@ class Mamba2Costs(LayerCosts):
         return tokens * self.layer(0)
 
 
-class ExitExtras(NamedTuple):
+class HeadCosts(NamedTuple):
     """FLOPs of what is trained for one exit, for one token.
 
     Attributes:
@@ -411,7 +411,7 @@ class Ledger:
         exit_layers: Sequence[int] = (),
         confidence: str | MeasureFacts = "top_prob",
         skipped_state: str = "propagate",
-        exit_extras: Sequence[ExitExtras] = (),
+        exit_extras: Sequence[HeadCosts] = (),
     ) -> None:
         exits = tuple(exit_layers)
         if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
@@ -427,7 +427,7 @@ class Ledger:
         exits: tuple[int, ...],
         measure: MeasureFacts,
         skipped_state: str,
-        extras: Sequence[ExitExtras],
+        extras: Sequence[HeadCosts],
     ) -> dict[int, _Depth]:
         costs = self._costs
         emission = norm_flops(costs) + unembed_flops(costs)
@@ -435,7 +435,7 @@ class Ledger:
         depths: dict[int, _Depth] = {}
         checks = 0
         for asked, layer in enumerate(exits):
-            extra = extras[asked] if extras else ExitExtras()
+            extra = extras[asked] if extras else HeadCosts()
             checks += measure.flops(Check(asked, costs.width, costs.vocabulary))
             if reads_logits:
                 checks += emission + extra.translator
@@ -447,7 +447,7 @@ class Ledger:
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths
 
-    def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> Bill:
+    def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> FlopsBreakdown:
         """The bill of one answer, as if it were alone.
 
         Args:
@@ -475,7 +475,7 @@ class Ledger:
             propagation += depth.propagation
             recomputation += costs.layers(position, used, final)
         full_depth += len(layers_used) * self._depths[costs.n_layers].projection
-        return Bill(
+        return FlopsBreakdown(
             prompt=costs.prompt(prompt_tokens),
             layers=layers,
             checks=checks,
@@ -485,7 +485,9 @@ class Ledger:
             full_depth=full_depth,
         )
 
-    def lossless(self, prompt_tokens: int, rounds: Sequence[DraftRound], tokens: int) -> Bill:
+    def lossless(
+        self, prompt_tokens: int, rounds: Sequence[DraftRound], tokens: int
+    ) -> FlopsBreakdown:
         """The bill of a lossless answer, as if it were alone: rejected tokens are paid for.
 
         Args:
@@ -510,7 +512,7 @@ class Ledger:
                 projection += top.projection
         positions = range(prompt_tokens, prompt_tokens + tokens)
         full_depth = sum(costs.layers(position, 0, costs.n_layers) for position in positions)
-        return Bill(
+        return FlopsBreakdown(
             prompt=costs.prompt(prompt_tokens),
             layers=layers,
             checks=checks,

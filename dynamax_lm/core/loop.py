@@ -19,12 +19,12 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.departures import DeferExited, Departures, DropExited
 from dynamax_lm.core.exit_view import View, slices
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
-class Emitter(Protocol):
+class LogitsSink(Protocol):
     """Takes the logits of tokens that leave."""
 
     def choose(self, index: Tensor, logits: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Emitter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Depths:
+class ExitDecisions:
     """How far each token went.
 
     Attributes:
@@ -53,36 +53,36 @@ class Depths:
     layers_used: Tensor
     confidence: Tensor
 
-    def split(self, parts: int) -> list[Depths]:
+    def split(self, parts: int) -> list[ExitDecisions]:
         """The same, cut into equal parts."""
         both = zip(self.layers_used.chunk(parts), self.confidence.chunk(parts), strict=True)
-        return [Depths(used, confidence) for used, confidence in both]
+        return [ExitDecisions(used, confidence) for used, confidence in both]
 
 
 def run_chunk(
     stack: LayerStack,
     state: DecoderState,
     chunk: TokenBatch,
-    emitter: Emitter | None,
+    sink: LogitsSink | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
     bars: Tensor | None = None,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
-    advice: Advice | None = None,
-) -> Depths:
+    session: HeadSession | None = None,
+) -> ExitDecisions:
     """Run ``chunk`` through the layers; each token leaves where the policy says.
 
     Args:
         stack: the decoder.
         state: its state; afterwards it has seen the chunk.
         chunk: the new tokens. In a prefill no token may leave.
-        emitter: takes each token's logits once, at its exit; ``None`` makes no projection.
+        sink: takes each token's logits once, at its exit; ``None`` makes no projection.
         policy: when to leave.
         bars: (N,) of each token, or (N, E) also of each exit, in place of the policy's threshold.
         skipped_state: what skipped layers remember of a token that left.
         targets: (N,) full-depth tokens, for the oracle.
-        advice: trained heads and what they remember of the batch, whose rows are the chunk's.
+        session: trained heads and what they remember of the batch, whose rows are the chunk's.
     """
     recompute = skipped_state == RECOMPUTE
     if recompute:
@@ -97,11 +97,11 @@ def run_chunk(
     confidence = torch.full((count,), torch.nan, device=device)
     exits = {layers: number for number, layers in enumerate(policy.exit_layers)}
     measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
-    if advice is not None and policy.confidence == "head":
-        advice.begin(chunk, run.cells)
+    if session is not None and policy.confidence == "head":
+        session.begin(chunk, run.cells)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, cells.arrive(layer, hidden), run)
-        if layer + 1 not in exits or emitter is None or not running.shape[0]:
+        if layer + 1 not in exits or sink is None or not running.shape[0]:
             continue
         undecided = cells.undecided(hidden)
         leaving = torch.zeros_like(running, dtype=torch.bool)
@@ -112,8 +112,8 @@ def run_chunk(
                 layer=layer + 1,
                 index=running[part],
                 hidden=undecided[part],
-                advice=advice,
-                choose=emitter.choose,
+                session=session,
+                choose=sink.choose,
                 targets=targets,
             )
             sure = measure.ask(view).to(device)
@@ -124,18 +124,18 @@ def run_chunk(
             )
             leaving[part] = going
             if going.any():
-                emitter.emit(view.index[going], view.some_logits(going))
+                sink.emit(view.index[going], view.some_logits(going))
         if leaving.any():
             layers_used[running[leaving]] = layer + 1
             hidden = cells.leave(leaving, hidden, layer + 1)
             running = running[~leaving]
-    if emitter is not None and running.shape[0]:
+    if sink is not None and running.shape[0]:
         undecided = cells.undecided(hidden)
         for part in slices(stack, running.shape[0]):
-            emitter.emit(running[part], stack.unembed(undecided[part]))
+            sink.emit(running[part], stack.unembed(undecided[part]))
     stack.end(state, run)
     cells.close()
-    return Depths(layers_used, confidence)
+    return ExitDecisions(layers_used, confidence)
 
 
 def catch_up(stack: LayerStack, state: DecoderState, rows: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.decode import GenerateRequest, Next, Progress
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import Advice
+from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 from dynamax_lm.core.trace import DraftRound
@@ -157,7 +157,7 @@ def decode_lossless(
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
     policy: ExitPolicy,
-    advice: Advice | None,
+    session: HeadSession | None,
     draft_length: int = AUTO,
 ) -> None:
     """Generate what full depth generates, until every row has finished.
@@ -168,7 +168,7 @@ def decode_lossless(
         requests: what to continue.
         rows: the answers, which grow.
         policy: its one exit drafts, as long as the confidence reaches the threshold.
-        advice: trained heads, if any.
+        session: trained heads, if any.
         draft_length: most tokens that a row drafts, at least 1, or ``AUTO``.
 
     Raises:
@@ -183,7 +183,7 @@ def decode_lossless(
     while active:
         drafting = [row for row in active if not row.complete]
         if drafting:
-            _draft(stack, state, drafting, policy, advice)
+            _draft(stack, state, drafting, policy, session)
         complete = [row for row in active if row.complete]
         if len(complete) >= max(1, _READY * len(active)):
             _verify(stack, state, complete, policy.exit_layers[0])
@@ -195,7 +195,7 @@ def _draft(
     state: DecoderState,
     rows: Sequence[_Row],
     policy: ExitPolicy,
-    advice: Advice | None,
+    session: HeadSession | None,
 ) -> None:
     """Run one token of each row through the layers below the exit, and ask the exit."""
     stack.begin_draft(state, [row.number for row in rows if not row.hidden])
@@ -208,8 +208,8 @@ def _draft(
     for layer in range(depth):
         hidden = stack.layer(layer, hidden, run)
     stack.end(state, run)
-    if advice is not None and policy.confidence == "head":
-        advice.begin(batch, run.cells)
+    if session is not None and policy.confidence == "head":
+        session.begin(batch, run.cells)
     may = [row.may_draft for row in rows]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.hidden.append(state_at_exit)
@@ -222,7 +222,7 @@ def _draft(
     index = torch.tensor(asked, device=hidden.device)
     some = hidden if len(asked) == len(rows) else hidden[index]
     choice = Next([row.request for row in rows], [row.said for row in rows])
-    view = View(stack.unembed, 0, depth, index, some, advice, choose=choice.choose)
+    view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
     goes_on = policy.leaves(confidence, _bars(policy, [len(rows[one].said) for one in asked]))
     tokens = choice.choose(index, view.logits) if bool(goes_on.any()) else index

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dynamax_lm.core.loop import Emitter
+from dynamax_lm.core.loop import LogitsSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Reading:
         return [Reading(scores, emitted) for scores, emitted in both]
 
 
-class Reader(Emitter, Protocol):
+class Reader(LogitsSink, Protocol):
     """Takes logits, and can be read when the pass is over."""
 
     def read(self) -> Reading:

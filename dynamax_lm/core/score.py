@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.full_depth import by_definition
-from dynamax_lm.core.head_session import Advice, TrainedHeads
-from dynamax_lm.core.loop import Depths, run_chunk
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
+from dynamax_lm.core.loop import ExitDecisions, run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
@@ -167,7 +167,7 @@ class ScoreBatch:
         stack.rewind(state, mark)
         return reader.read()
 
-    def by_definition(self, depths: Depths, n_layers: int, skipped_state: str) -> Tensor:
+    def by_definition(self, depths: ExitDecisions, n_layers: int, skipped_state: str) -> Tensor:
         """(N,) bool: which tokens are full depth's by definition (``core.full_depth``)."""
         used = iter(depths.layers_used.tolist())
         rows = [[next(used) for _ in one.inputs] for one in self._passes]
@@ -176,7 +176,7 @@ class ScoreBatch:
         )
 
     def answers(
-        self, ours: Reading, depths: Depths, full: Reading | None, own: Tensor | None
+        self, ours: Reading, depths: ExitDecisions, full: Reading | None, own: Tensor | None
     ) -> list[ScoredAnswer]:
         """The answers, in the order of the requests.
 
@@ -275,7 +275,7 @@ def score(
             bars=None if bars is None else bars.to(stack.device),
             skipped_state=skipped_state,
             targets=None if full is None else full.emitted.to(stack.device),
-            advice=Advice.of(heads, len(batch.prompt_rows)),
+            session=HeadSession.of(heads, len(batch.prompt_rows)),
         )
     ours = reader.read()
     own = None

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
 
-from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord, Noise
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, Noise
 
 NOISE = "agreement_noise"
 """The key of the noise floor; tasks report it where it is not 0."""
@@ -247,10 +247,10 @@ class TokenTotals:
     depths: Counter[int] = field(default_factory=Counter)
     compared: int = 0
     agreeing: int = 0
-    bill: Bill = field(default_factory=Bill)
+    bill: FlopsBreakdown = field(default_factory=FlopsBreakdown)
 
     @classmethod
-    def of(cls, traces: Sequence[AnswerTrace], bill: Bill) -> TokenTotals:
+    def of(cls, traces: Sequence[AnswerTrace], bill: FlopsBreakdown) -> TokenTotals:
         """The totals of all tokens of ``traces``."""
         compared = [trace for trace in traces if trace.full_depth is not None]
         return cls(
@@ -309,7 +309,7 @@ class TokenTotals:
             depths=Counter({int(k): v for k, v in data["depth_histogram"].items()}),
             compared=data["compared_tokens"],
             agreeing=data["agreeing_tokens"],
-            bill=Bill(**{f.name: flops[f.name] for f in fields(Bill)}),
+            bill=FlopsBreakdown(**{f.name: flops[f.name] for f in fields(FlopsBreakdown)}),
         )
 
 
@@ -480,9 +480,11 @@ def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
         texts=Texts.of(text_keys(requests)),
         text=TokenTotals.of(
             [trace.text for trace in traces],
-            sum((record.billed_text for record in records), Bill()),
+            sum((record.billed_text for record in records), FlopsBreakdown()),
         ),
-        with_stop=TokenTotals.of(traces, sum((record.bill for record in records), Bill())),
+        with_stop=TokenTotals.of(
+            traces, sum((record.bill for record in records), FlopsBreakdown())
+        ),
         noise=reduce(Noise.pooled, (trace.noise for trace in traces), Noise()),
         drafts=Drafts.of(traces),
     )
@@ -517,13 +519,13 @@ def consistency(requests: Sequence[Request]) -> float | None:
     return sum(same) / repeats
 
 
-def ledger(bill: Bill) -> dict[str, Any]:
+def ledger(bill: FlopsBreakdown) -> dict[str, Any]:
     """A bill item by item, in FLOPs and as shares.
 
     Shares of answer items are of the same tokens at full depth, so that they sum to
     ``1 - flops_saved``; the prompt's share is of prompt and answers at full depth.
     """
-    flops = {f.name: getattr(bill, f.name) for f in fields(Bill)}
+    flops = {f.name: getattr(bill, f.name) for f in fields(FlopsBreakdown)}
     items = [name for name in flops if name not in ("prompt", "full_depth")]
     whole = bill.prompt + bill.full_depth
     shares = {name: flops[name] / bill.full_depth for name in items} if bill.full_depth else {}

@@ -176,7 +176,7 @@ class AnswerTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class FlopsBreakdown:
     """FLOPs of one or several answers, by item, 2 per multiply-add.
 
     Attributes:
@@ -222,8 +222,10 @@ class Bill:
         whole = self.prompt + self.full_depth
         return 1.0 - (self.prompt + self.spent) / whole if whole else 0.0
 
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Bill)))
+    def __add__(self, other: FlopsBreakdown) -> FlopsBreakdown:
+        return FlopsBreakdown(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(FlopsBreakdown))
+        )
 
 
 Reference = str | tuple[float, bool] | float
@@ -245,13 +247,13 @@ class ExitRecord:
 
     fingerprint: str
     traces: tuple[AnswerTrace, ...]
-    bill: Bill
+    bill: FlopsBreakdown
     reference: Reference | None = None
-    text_bill: Bill | None = None
+    text_bill: FlopsBreakdown | None = None
     attached: tuple[Any, ...] = ()
 
     @property
-    def billed_text(self) -> Bill:
+    def billed_text(self) -> FlopsBreakdown:
         """FLOPs without the tokens that only make a stop."""
         return self.bill if self.text_bill is None else self.text_bill
 

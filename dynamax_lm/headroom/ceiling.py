@@ -16,7 +16,7 @@ from dynamax_lm.common.intervals import Bounds
 from dynamax_lm.core.ledger import LayerCosts, Ledger
 from dynamax_lm.headroom.probe import Ranks
 
-Depths = npt.NDArray[np.int64]
+ExitDecisions = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
@@ -47,11 +47,11 @@ class Tokens:
         sums = self.per_document(values)
         return sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
 
-    def oracle_depths(self, exits: Sequence[int], layers: int) -> Depths:
+    def oracle_depths(self, exits: Sequence[int], layers: int) -> ExitDecisions:
         """(N,) the first of ``exits`` that has full depth's token, or ``layers``."""
         columns = [self.candidates.index(layer) for layer in exits]
         agrees = np.column_stack([self.ranks[:, columns] == 1, np.ones(len(self.owners), bool)])
-        depths: Depths = np.array([*exits, layers])[agrees.argmax(axis=1)].astype(np.int64)
+        depths: ExitDecisions = np.array([*exits, layers])[agrees.argmax(axis=1)].astype(np.int64)
         return depths
 
 
@@ -94,7 +94,7 @@ class Prices:
         shares = np.concatenate([first, last])
         return Bounds(float(shares.min()), float(shares.max()))
 
-    def saved(self, tokens: Tokens, depths: Depths) -> Floats:
+    def saved(self, tokens: Tokens, depths: ExitDecisions) -> Floats:
         """(documents,) net share of each document's full-depth FLOPs."""
         seen, place = np.unique(tokens.positions, return_inverse=True)
         layer = np.asarray([float(self._costs.layer(int(position))) for position in seen])[place]

@@ -26,7 +26,7 @@ from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
 from dynamax_lm.core.ledger import (
     AttentionCosts,
-    ExitExtras,
+    HeadCosts,
     Ledger,
     Mamba2Costs,
     norm_flops,
@@ -40,8 +40,8 @@ from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import (
     RECORDS,
     AnswerTrace,
-    Bill,
     ExitRecord,
+    FlopsBreakdown,
     TracedScore,
     TracedText,
     TracedTotal,
@@ -350,7 +350,7 @@ class DynamaxLM(Processes):
     def _announce(
         self,
         costs: AttentionCosts | Mamba2Costs,
-        extras: Sequence[ExitExtras],
+        extras: Sequence[HeadCosts],
         identity: Mapping[str, Any],
     ) -> None:
         folder, chosen = self.settings.trace_dir, self._chosen_heads
@@ -550,7 +550,7 @@ class DynamaxLM(Processes):
     def _lossless(self) -> bool:
         return self.settings.draft_length is not None
 
-    def _bill(self, trace: AnswerTrace) -> Bill:
+    def _bill(self, trace: AnswerTrace) -> FlopsBreakdown:
         if trace.rounds is None:
             return self._ledger.answer(trace.prompt_tokens, trace.layers_used)
         return self._ledger.lossless(trace.prompt_tokens, trace.rounds, len(trace))
@@ -586,7 +586,7 @@ class DynamaxLM(Processes):
         return [answers[number] for number in range(len(requests))]
 
     def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
-        bill = Bill()
+        bill = FlopsBreakdown()
         ledger = self._full_depth_ledger if self._lossless else self._ledger
         for answer in answers:
             bill += ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dynamax_lm.common.certificate import Certificate, CertificateError
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.ledger import ExitExtras
+from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
 from dynamax_lm.heads.shipped import shipped_folder
@@ -144,11 +144,11 @@ def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
     return heads.to(unembedding.device)
 
 
-def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[ExitExtras]:
+def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[HeadCosts]:
     """What the ledger bills for heads at each exit."""
     if heads is None:
         return []
     return [
-        ExitExtras(heads.classifier_flops(layer), heads.translator_flops(layer))
+        HeadCosts(heads.classifier_flops(layer), heads.translator_flops(layer))
         for layer in exit_layers
     ]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, LayerCosts, Mamba2Costs
+from dynamax_lm.core.ledger import AttentionCosts, HeadCosts, LayerCosts, Mamba2Costs
 from dynamax_lm.core.measures import MeasureFacts, facts_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.report.runs import Run
@@ -49,13 +49,13 @@ def measure_of(run: Run) -> MeasureFacts | None:
     return known if known.name == run.settings.get("confidence") else None
 
 
-def exit_extras_of(run: Run) -> list[ExitExtras] | None:
+def exit_extras_of(run: Run) -> list[HeadCosts] | None:
     """What is trained for each exit of the run, none without heads; ``None`` if nobody says."""
     extras = _written(run).get("exit_extras")
     if extras is None:
         return None if run.settings.get("heads") else []
     try:
-        found = [ExitExtras(**extra) for extra in extras]
+        found = [HeadCosts(**extra) for extra in extras]
     except TypeError:
         return None
     return found if all(type(count) is int for extra in found for count in extra) else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
-from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
@@ -175,7 +175,7 @@ def _go_on(
     ]
     forked = stack.take(state, numbers)
     chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
-    advice = Advice.of(heads, len(numbers))
+    session = HeadSession.of(heads, len(numbers))
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
         # Each classifier must have seen those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
@@ -189,8 +189,8 @@ def _go_on(
             policy=policy,
             bars=None if bars is None else bars.to(stack.device),
             skipped_state="recompute",
-            advice=advice,
+            session=session,
         )
     else:
         run_chunk(stack, forked, chunk, None)
-    decode(stack, forked, some, begun, policy, "recompute", advice)
+    decode(stack, forked, some, begun, policy, "recompute", session)

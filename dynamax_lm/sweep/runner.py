@@ -16,7 +16,7 @@ import torch
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.decode import GenerateRequest, Progress, decode
 from dynamax_lm.core.generate import GeneratedAnswer, answers, generate
-from dynamax_lm.core.head_session import Advice, TrainedHeads
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
@@ -127,7 +127,7 @@ class ReuseRunner:
                 targets=None
                 if full_pass is None
                 else full_pass.emitted.repeat(count).to(stack.device),
-                advice=Advice.of(heads, rows * count),
+                session=HeadSession.of(heads, rows * count),
             )
         scored: list[ScoredAnswer] = []
         for ours, where in zip(reader.read().split(count), depths.split(count), strict=True):
@@ -196,8 +196,8 @@ class ReuseRunner:
                 own = None
                 if policy.rule is None:
                     own = [threshold for threshold in thresholds for _ in requests]
-                advice = Advice.of(heads, len(rows))
-                decode(stack, state, asked, rows, policy, skipped_state, advice, own)
+                session = HeadSession.of(heads, len(rows))
+                decode(stack, state, asked, rows, policy, skipped_state, session, own)
             self.origins.ran(len(requests), len(thresholds))
         compared: list[Comparison] | None = None
         if reference and mark is None:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
-from dynamax_lm.core.head_session import Advice, TrainedHeads
-from dynamax_lm.core.loop import Depths
+from dynamax_lm.core.head_session import HeadSession, TrainedHeads
+from dynamax_lm.core.loop import ExitDecisions
 from dynamax_lm.core.measures import ORACLE, facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.reading import Reader, Reading
@@ -52,7 +52,9 @@ class ThresholdReplay:
         """What full depth emits."""
         return self.readings[-1]
 
-    def decide(self, policy: ExitPolicy, heads: TrainedHeads | None) -> tuple[Reading, Depths]:
+    def decide(
+        self, policy: ExitPolicy, heads: TrainedHeads | None
+    ) -> tuple[Reading, ExitDecisions]:
         """Where each token exits under a policy that differs in its threshold alone.
 
         Args:
@@ -74,7 +76,7 @@ class ThresholdReplay:
         emitted = torch.stack([one.emitted for one in self.readings])
         return (
             Reading(scores[place, every], emitted[place, every]),
-            Depths(depths, confidence[every, last]),
+            ExitDecisions(depths, confidence[every, last]),
         )
 
     def _bars(self, policy: ExitPolicy) -> Tensor | None:
@@ -84,9 +86,9 @@ class ThresholdReplay:
     def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
         """(N, E), NaN where a token had exited: each exit sees only the tokens that reach it."""
         confidence = torch.full_like(self.confidence, torch.nan)
-        advice = Advice(heads, len(self.chunk.rows))
+        session = HeadSession(heads, len(self.chunk.rows))
         cells = self.chunk.cells()
-        advice.begin(self.chunk, cells)
+        session.begin(self.chunk, cells)
         bars = self._bars(policy)
         running = torch.arange(cells.shape[0], device=cells.device)
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
@@ -95,7 +97,7 @@ class ThresholdReplay:
             if running.shape[0] == cells.shape[0]:
                 sure = self.confidence[:, exit]  # all are asked, as they were in the pass
             else:
-                asked = advice.ask(layer, hidden[running.to(hidden.device)], running)
+                asked = session.ask(layer, hidden[running.to(hidden.device)], running)
                 sure = asked.float().clamp(0.0, 1.0).cpu()
             confidence[running.cpu(), exit] = sure
             own = None if bars is None else bars[running.cpu(), exit]

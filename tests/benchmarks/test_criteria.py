@@ -28,7 +28,7 @@ from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import KINDS, Recipe, fit_classifier, fit_translators
 from benchmarks.criteria.states import States
 from dynamax_lm.core.decode import GenerateRequest
-from dynamax_lm.core.ledger import AttentionCosts, ExitExtras, Ledger, Mamba2Costs
+from dynamax_lm.core.ledger import AttentionCosts, HeadCosts, Ledger, Mamba2Costs
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 
 EXITS = (1, 2, 3)
@@ -189,7 +189,7 @@ def _one_step(
 
 def test_a_document_costs_what_the_ledger_bills(backbone: Backbone) -> None:
     states = backbone.states
-    extras = [ExitExtras(11 * layer, 7) for layer in EXITS]
+    extras = [HeadCosts(11 * layer, 7) for layer in EXITS]
     right = np.random.default_rng(0).random((3, len(states.token))) < 0.5
     leave = np.random.default_rng(1).integers(0, 4, len(states.token))
     for confidence in ("top_prob", "head", "saturation", "oracle"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.certify.losses import choose_loss, losses_of, refuse_empty
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.trace import Bill, ExitRecord, TracedText
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, TracedText
 
 DIRECTIONS = {"f1": True, "error": False, "odd": None}
 share = st.floats(0, 1)
@@ -83,7 +83,7 @@ def test_an_answer_without_text_is_right_only_where_full_depth_stops_so_too(stop
 
 def answered(*references: str) -> list[dict[str, Any]]:
     return [
-        {"resps": [[TracedText("run's own", ExitRecord("f", (), Bill(), reference))]]}
+        {"resps": [[TracedText("run's own", ExitRecord("f", (), FlopsBreakdown(), reference))]]}
         for reference in references
     ]
 

@@ -16,7 +16,7 @@ from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.core.summary import Answer, Request, summarise
-from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
@@ -145,7 +145,7 @@ def test_up_to_the_first_exit_a_scored_token_is_full_depths(kind: str, skipped: 
 
 
 def request_of(one: ScoredAnswer) -> Request:
-    record = ExitRecord("f", (one.trace,), Bill(), one.full_depth_score)
+    record = ExitRecord("f", (one.trace,), FlopsBreakdown(), one.full_depth_score)
     return Request("loglikelihood", (Answer(one.score, record),))
 
 

@@ -28,7 +28,7 @@ from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import (
     AttentionCosts,
-    ExitExtras,
+    HeadCosts,
     LayerCosts,
     Ledger,
     Mamba2Costs,
@@ -36,7 +36,7 @@ from dynamax_lm.core.ledger import (
     unembed_flops,
 )
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.trace import Bill
+from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
@@ -280,7 +280,7 @@ def cosines_billed(exits: tuple[int, ...], confidence: str, layers_used: tuple[i
 
 def run_with_exits(
     stack: Any, costs: LayerCosts, data: st.DataObject, states: tuple[str, ...]
-) -> tuple[Seen, Bill, tuple[int, ...], str, tuple[int, ...]]:
+) -> tuple[Seen, FlopsBreakdown, tuple[int, ...], str, tuple[int, ...]]:
     """What the counter saw of one generated answer, and its bill without norms and cosines."""
     layers = st.sets(st.integers(1, costs.n_layers - 1), min_size=2)
     exits = tuple(sorted(data.draw(layers)))
@@ -419,7 +419,7 @@ class Case:
     exits: tuple[int, ...]
     confidence: str
     skipped_state: str
-    extras: tuple[ExitExtras, ...]
+    extras: tuple[HeadCosts, ...]
     ledger: Ledger
     prompt_tokens: int
     layers_used: tuple[int, ...]
@@ -432,7 +432,7 @@ def cases(draw: st.DrawFn) -> Case:
     confidence = draw(st.sampled_from([*MEASURES, "head"]))
     other = "copy_kv" if isinstance(costs, AttentionCosts) else "freeze"
     skipped_state = draw(st.sampled_from(["propagate", other]))
-    trained = tuple(ExitExtras(7 * number, 1000 * number) for number in range(1, len(exits) + 1))
+    trained = tuple(HeadCosts(7 * number, 1000 * number) for number in range(1, len(exits) + 1))
     extras = draw(st.sampled_from([(), trained]))
     ledger = Ledger(
         costs,
@@ -447,7 +447,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(costs, exits, confidence, skipped_state, extras, ledger, prompt_tokens, used)
 
 
-def items(bill: Bill) -> tuple[int, ...]:
+def items(bill: FlopsBreakdown) -> tuple[int, ...]:
     return (bill.prompt, bill.layers, bill.checks, bill.projection, bill.propagation)
 
 
@@ -463,7 +463,7 @@ def test_items_are_whole_and_not_negative_and_savings_at_most_one(case: Case) ->
 @given(cases())
 def test_a_bill_adds_up_over_tokens(case: Case) -> None:
     whole = case.ledger.answer(case.prompt_tokens, case.layers_used)
-    total = Bill(prompt=whole.prompt)
+    total = FlopsBreakdown(prompt=whole.prompt)
     for position, used in enumerate(case.layers_used, start=case.prompt_tokens):
         total += replace(case.ledger.answer(position, [used]), prompt=0)
     assert total == whole
@@ -546,7 +546,7 @@ def test_trained_parts_are_paid_at_every_exit_asked() -> None:
         costs,
         exit_layers=(1, 2, 3),
         confidence="head",
-        exit_extras=[ExitExtras(10), ExitExtras(200), ExitExtras(3000)],
+        exit_extras=[HeadCosts(10), HeadCosts(200), HeadCosts(3000)],
     )
     assert [ledger.answer(0, [used]).checks for used in (1, 2, 3, 4)] == [10, 210, 3210, 3210]
 
@@ -560,7 +560,7 @@ def test_trained_parts_are_paid_at_every_exit_asked() -> None:
         ({"exit_layers": (1, 1)}, "exits ascend within"),
         ({"confidence": "luck"}, "is none of"),
         ({"exit_layers": (1,), "skipped_state": "freeze"}, "no skipped_state"),
-        ({"exit_layers": (1,), "exit_extras": (ExitExtras(), ExitExtras())}, "exit_extras"),
+        ({"exit_layers": (1,), "exit_extras": (HeadCosts(), HeadCosts())}, "exit_extras"),
     ],
 )
 def test_impossible_ledgers_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from dynamax_lm.core.summary import (
     pool,
     summarise,
 )
-from dynamax_lm.core.trace import AnswerTrace, Bill, ExitRecord, Noise, Reference
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, Noise, Reference
 
 
 def trace(depths: tuple[int, ...], full: tuple[int, ...] | None = None) -> AnswerTrace:
@@ -31,10 +31,10 @@ def trace(depths: tuple[int, ...], full: tuple[int, ...] | None = None) -> Answe
 def answer(
     response: object,
     reference: Reference | None = None,
-    bill: Bill | None = None,
+    bill: FlopsBreakdown | None = None,
     *traces: AnswerTrace,
 ) -> Answer:
-    record = ExitRecord("f", traces or (trace((4,), (0,)),), bill or Bill(), reference)
+    record = ExitRecord("f", traces or (trace((4,), (0,)),), bill or FlopsBreakdown(), reference)
     return Answer(response, record)
 
 
@@ -70,14 +70,19 @@ def test_noise_is_a_share_of_the_tokens_that_were_measured() -> None:
 
 
 def test_savings_come_from_the_summed_bill() -> None:
-    bills = Bill(prompt=100, layers=30, full_depth=100), Bill(prompt=10, checks=5, full_depth=10)
+    bills = (
+        FlopsBreakdown(prompt=100, layers=30, full_depth=100),
+        FlopsBreakdown(prompt=10, checks=5, full_depth=10),
+    )
     summary = summarise([Request("generate_until", tuple(answer("", "", b) for b in bills))])
     assert summary.flops_saved == pytest.approx(1 - 35 / 110)
     assert summary.flops_saved_total == pytest.approx(1 - 145 / 220)
 
 
 def test_savings_may_be_negative() -> None:
-    request = Request("generate_until", (answer("", "", Bill(layers=10, checks=2, full_depth=10)),))
+    request = Request(
+        "generate_until", (answer("", "", FlopsBreakdown(layers=10, checks=2, full_depth=10)),)
+    )
     assert summarise([request]).flops_saved == pytest.approx(-0.2)
 
 
@@ -88,7 +93,7 @@ def test_without_tokens_there_is_nothing_to_average() -> None:
 
 def test_without_text_only_what_its_stop_did_is_told() -> None:
     stop = replace(trace((4, 8), (0, 9)), text_tokens=0)
-    record = ExitRecord("f", (stop,), Bill(9, 1, full_depth=2), "", Bill(9))
+    record = ExitRecord("f", (stop,), FlopsBreakdown(9, 1, full_depth=2), "", FlopsBreakdown(9))
     summary = summarise([Request("generate_until", (Answer("", record),))])
     assert summary.values() == {
         "consistency": 1.0,
@@ -144,7 +149,7 @@ def documents(draw: st.DrawFn) -> list[Request]:
         used = draw(depths)
         full = draw(st.none() | st.tuples(*[st.integers(0, 6)] * len(used)))
         again = draw(st.none() | st.tuples(*[st.none() | st.integers(0, 6)] * len(used)))
-        bill = Bill(*(draw(flops) for _ in range(8)))
+        bill = FlopsBreakdown(*(draw(flops) for _ in range(8)))
         made = replace(trace(used, full), reference_pass=again)
         return answer("a", draw(st.sampled_from(["a", "b"])), bill, made)
 
@@ -182,7 +187,7 @@ def test_values_of_the_text_are_those_of_an_answer_that_ends_with_it(
         for one in request.answers:
             (whole,) = one.record.traces
             cut = replace(whole, text_tokens=data.draw(st.integers(0, len(whole))))
-            bill = Bill(*(data.draw(flops) for _ in range(8)))
+            bill = FlopsBreakdown(*(data.draw(flops) for _ in range(8)))
             kept = replace(one.record, traces=(cut,), text_bill=bill)
             ended = replace(one.record, traces=(cut.text,), bill=bill)
             pairs.append((Answer(one.response, kept), Answer(one.response, ended)))
@@ -233,7 +238,7 @@ def test_pooled_values_weigh_tokens() -> None:
 
 
 def test_shares_of_the_ledger_sum_to_what_was_not_saved() -> None:
-    bill = Bill(60, 10, 2, 3, 4, 5, 6, 40)
+    bill = FlopsBreakdown(60, 10, 2, 3, 4, 5, 6, 40)
     itemised = ledger(bill)
     assert sum(itemised["share_of_full_depth"].values()) == pytest.approx(1 - bill.flops_saved)
     assert itemised["prompt_share_of_total"] == 0.6

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.trace import (
     AnswerTrace,
-    Bill,
     ExitRecord,
+    FlopsBreakdown,
     Noise,
     TracedScore,
     TracedText,
@@ -22,7 +22,9 @@ from dynamax_lm.core.trace import (
 )
 
 TRACE = AnswerTrace(4, (7, 8), (7, 9), (2, 3), (0.5, None), (7, 8), None, 1)
-RECORD = ExitRecord("print", (TRACE,), Bill(layers=5, full_depth=10), "text", Bill(layers=2))
+RECORD = ExitRecord(
+    "print", (TRACE,), FlopsBreakdown(layers=5, full_depth=10), "text", FlopsBreakdown(layers=2)
+)
 
 
 @pytest.mark.parametrize(
@@ -66,22 +68,26 @@ def test_a_ragged_trace_is_refused() -> None:
         AnswerTrace(0, (1, 2), (1, 2), (3,), (None, None))
 
 
-bills = st.builds(Bill, **{field.name: st.integers(0, 10**15) for field in fields(Bill)})
+bills = st.builds(
+    FlopsBreakdown, **{field.name: st.integers(0, 10**15) for field in fields(FlopsBreakdown)}
+)
 
 
 @given(bills, bills)
-def test_bills_add_item_by_item(a: Bill, b: Bill) -> None:
+def test_bills_add_item_by_item(a: FlopsBreakdown, b: FlopsBreakdown) -> None:
     both = a + b
     assert both.spent == a.spent + b.spent
     assert both.full_depth == a.full_depth + b.full_depth
-    assert a + Bill() == a
+    assert a + FlopsBreakdown() == a
 
 
 def test_savings_are_net_and_may_be_negative() -> None:
-    bill = Bill(prompt=100, layers=50, checks=70, projection=10, propagation=20, full_depth=100)
+    bill = FlopsBreakdown(
+        prompt=100, layers=50, checks=70, projection=10, propagation=20, full_depth=100
+    )
     assert bill.flops_saved == pytest.approx(-0.5)
     assert bill.flops_saved_total == pytest.approx(1 - 250 / 200)
-    assert Bill().flops_saved == 0.0
+    assert FlopsBreakdown().flops_saved == 0.0
 
 
 def test_an_answers_text_is_the_answer_cut_before_its_stop() -> None:
@@ -89,6 +95,8 @@ def test_an_answers_text_is_the_answer_cut_before_its_stop() -> None:
     assert TRACE.text.agreeing == 1
     scored = AnswerTrace(0, (1, 2), (1, 2), (2, 3), (None, None))
     assert scored.text is scored
-    assert ExitRecord("print", (scored,), Bill(layers=5)).billed_text == Bill(layers=5)
+    assert ExitRecord("print", (scored,), FlopsBreakdown(layers=5)).billed_text == FlopsBreakdown(
+        layers=5
+    )
     with pytest.raises(ValueError, match="3 text tokens of 2"):
         AnswerTrace(0, (1, 2), (1, 2), (2, 3), (None, None), None, None, 3)

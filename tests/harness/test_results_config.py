@@ -12,7 +12,7 @@ import pytest
 from toy_model import ToyExits
 
 from dynamax_lm.core.summary import RunTotals
-from dynamax_lm.core.trace import Bill, ExitRecord, TracedText
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, TracedText
 from dynamax_lm.harness.results_config import early_exit_block
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -139,7 +139,7 @@ class Stopping(ToyExits):
 
 def _without_text(record: ExitRecord) -> ExitRecord:
     traces = tuple(replace(trace, text_tokens=0) for trace in record.traces)
-    return replace(record, traces=traces, text_bill=Bill(prompt=record.bill.prompt))
+    return replace(record, traces=traces, text_bill=FlopsBreakdown(prompt=record.bill.prompt))
 
 
 def test_documents_without_text_are_left_out_of_the_means_of_texts(evaluate: Evaluate) -> None:

@@ -17,8 +17,8 @@ from lm_eval.api.registry import register_model
 
 from dynamax_lm.core.trace import (
     AnswerTrace,
-    Bill,
     ExitRecord,
+    FlopsBreakdown,
     Reference,
     TracedScore,
     TracedText,
@@ -178,10 +178,10 @@ class ToyExits(LM):
             torch.distributed.barrier()
 
 
-def _bill(traces: Sequence[AnswerTrace], check: int) -> Bill:
+def _bill(traces: Sequence[AnswerTrace], check: int) -> FlopsBreakdown:
     depth = sum(layers for trace in traces for layers in trace.layers_used)
     tokens = sum(map(len, traces))
-    return Bill(
+    return FlopsBreakdown(
         prompt=100 * LAYERS * sum(trace.prompt_tokens for trace in traces),
         layers=100 * depth,
         checks=check * tokens,

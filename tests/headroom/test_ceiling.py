@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
-from dynamax_lm.core.trace import Bill
+from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
 from tests.builders import make_config
 
@@ -67,7 +67,7 @@ def test_a_ceiling_is_what_the_ledger_bills(
     depths = tokens.oracle_depths(exits, LAYERS)
     expected = []
     for document in range(tokens.owners[-1] + 1):
-        bill = Bill()
+        bill = FlopsBreakdown()
         for number in np.flatnonzero(tokens.owners == document):
             bill += ledger.answer(int(tokens.positions[number]), [int(depths[number])])
         expected.append(bill.flops_saved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynamax_lm.core.ledger import ExitExtras
+from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.runs import Run
@@ -23,7 +23,7 @@ def check_costs(run: Run, found: Verification) -> None:
     if written:
         right = costs is not None and "architecture" in written and extras is not None
         each = written.get("exit_extras") or ()
-        right = right and all(set(extra) == set(ExitExtras._fields) for extra in each)
+        right = right and all(set(extra) == set(HeadCosts._fields) for extra in each)
         found.require(right, f"{where} costs: not the widths of a model")
     found.require(
         measure_of(run) is not None,

@@ -14,7 +14,7 @@ from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.summary import NOISE, TaskTotals, Texts, TokenTotals
-from dynamax_lm.core.trace import Bill, Noise
+from dynamax_lm.core.trace import FlopsBreakdown, Noise
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.runs import Run
 
@@ -32,8 +32,8 @@ class DocumentAgain:
     """
 
     lines: Sequence[TraceLine]
-    bill: Bill | None
-    text_bill: Bill | None
+    bill: FlopsBreakdown | None
+    text_bill: FlopsBreakdown | None
 
     @property
     def text(self) -> list[TraceLine]:
@@ -61,7 +61,7 @@ class DocumentAgain:
 
     def values(self) -> dict[str, float]:
         """The per-document keys that a trace determines."""
-        text = _totals(self.text, self.text_bill or Bill())
+        text = _totals(self.text, self.text_bill or FlopsBreakdown())
         values = {"layers_used": text.layers_used}
         if text.compared == text.tokens:
             values["agreement"] = text.agreement
@@ -71,7 +71,7 @@ class DocumentAgain:
         if self.noise.rate is not None:
             values[NOISE] = self.noise.rate
         if any(line.text_tokens is not None for line in self.lines):
-            whole = _totals(self.lines, self.bill or Bill())
+            whole = _totals(self.lines, self.bill or FlopsBreakdown())
             values["layers_used_with_stop"] = whole.layers_used
             values["stop_share"] = 1 - text.tokens / whole.tokens
             if whole.compared == whole.tokens:
@@ -125,7 +125,7 @@ def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[i
     documents = {}
     for doc_id, rows in by_document.items():
         rows.sort(key=lambda r: (r.request, r.repeat, r.window, r.position))
-        bill = text_bill = Bill() if ledger else None
+        bill = text_bill = FlopsBreakdown() if ledger else None
         for answer in _answers(rows):
             if [line.position for line in answer] != list(range(len(answer))):
                 raise ValueError(f"document {doc_id} lacks rows, or has some twice")
@@ -159,8 +159,10 @@ def totals_again(
     lines = [line for document in again for line in document.lines]
     bill, text_bill = published.with_stop.bill, published.text.bill
     if all(document.bill is not None for document in again):
-        bill = sum((document.bill or Bill() for document in again), Bill())
-        text_bill = sum((document.text_bill or Bill() for document in again), Bill())
+        bill = sum((document.bill or FlopsBreakdown() for document in again), FlopsBreakdown())
+        text_bill = sum(
+            (document.text_bill or FlopsBreakdown() for document in again), FlopsBreakdown()
+        )
     return TaskTotals(
         documents=len(again),
         answers=published.answers if answers is None else answers,
@@ -176,7 +178,7 @@ def totals_again(
     )
 
 
-def _totals(lines: Sequence[TraceLine], bill: Bill) -> TokenTotals:
+def _totals(lines: Sequence[TraceLine], bill: FlopsBreakdown) -> TokenTotals:
     compared = [line for line in lines if line.full_depth is not None]
     return TokenTotals(
         tokens=len(lines),
