@@ -11,7 +11,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.summary import GENERATION, ROLLING, SCORING
-from dynamax_lm.harness.run_registry import LiveModel, check_cached, run_of
+from dynamax_lm.harness.run_registry import LiveModel, check_cached, outdated, run_of
 
 
 def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str) -> Any:
@@ -39,7 +39,19 @@ def _check_hits(db: Any, kind: str, requests: Iterable[Any], live: LiveModel) ->
             continue  # lm-eval neither stores nor reads sampled answers
         key = hash_args(kind, request.args)
         if key in db:
-            check_cached(db[key], live)
+            check_cached(_read(db, key), live)
+
+
+def _read(db: Any, key: str) -> Any:
+    """A cached response.
+
+    Raises:
+        SettingError: it was pickled by a version whose records lay in other modules.
+    """
+    try:
+        return db[key]
+    except (ImportError, AttributeError) as error:
+        raise outdated() from error
 
 
 def _is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:

@@ -167,6 +167,14 @@ def stale() -> SettingError:
     )
 
 
+def outdated() -> SettingError:
+    """The error for responses of an earlier version of the package."""
+    return SettingError(
+        "use_cache: the response cache was filled by another version of dynamax_lm; give "
+        "--use_cache another path, or delete its .db file"
+    )
+
+
 def recordless() -> SettingError:
     """The error for responses of another model."""
     return SettingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,4 +80,22 @@ def test_answers_that_a_temperature_draws_are_not_kept(evaluate: Evaluate, tmp_p
             gen_kwargs={"temperature": 0.7},
             use_cache=str(tmp_path / "c"),
         )
+    assert model.answered == 0
+
+
+def test_a_cache_of_an_earlier_version_is_refused(evaluate: Evaluate, tmp_path: Path) -> None:
+    """Its records are pickled under modules that have moved since."""
+    evaluate("toy_mc", use_cache=str(tmp_path / "c"))
+    (path,) = tmp_path.glob("*.db")
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT key, value FROM unnamed").fetchall()
+        assert all(b"dynamax_lm.core.trace" in value for _, value in rows)
+        moved = [
+            (value.replace(b"dynamax_lm.core.trace", b"dynamax_lm.gone.trace"), key)
+            for key, value in rows
+        ]
+        db.executemany("UPDATE unnamed SET value = ? WHERE key = ?", moved)
+    model = ToyExits()
+    with pytest.raises(SettingError, match=r"another version.*delete its \.db file"):
+        evaluate("toy_mc", model=model, use_cache=str(tmp_path / "c"))
     assert model.answered == 0
