@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import replacing
 from dynamax_lm.common.validation import is_finite
-from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.core.trace import AnswerTrace, DraftRound
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +46,8 @@ class TraceLine(NamedTuple):
             without it.
         text_tokens: how many of the answer's tokens make its text, as in `AnswerTrace`; ``None``
             for scored continuations.
+        draft: of a lossless answer's first token of a round, the round as `DraftRound.to_json` has
+            it; ``None`` elsewhere, and then left out of the file.
     """
 
     task: str
@@ -62,6 +64,7 @@ class TraceLine(NamedTuple):
     prompt_tokens: int
     reference_pass: int | None = None
     text_tokens: int | None = None
+    draft: list[Any] | None = None
 
     @property
     def is_text(self) -> bool:
@@ -97,6 +100,8 @@ def _fits(name: str, value: object, may_be_null: bool) -> bool:
         return value is None and may_be_null
     if name == "task":
         return isinstance(value, str)
+    if name == "draft":
+        return DraftRound.is_json(value)
     if name == "confidence":
         return is_finite(value)
     return isinstance(value, int) and value >= 0
@@ -130,14 +135,19 @@ class TraceWriter:
     ) -> None:
         """Writes the rows of one answer, window by window."""
         for window, trace in enumerate(traces):
+            drafts = {one.start: one.to_json() for one in trace.rounds or ()}
             for row in trace.rows():
                 line = TraceLine(
                     *(self.task, doc_id, request, repeat, window),
                     **row._asdict(),
                     prompt_tokens=trace.prompt_tokens,
                     text_tokens=trace.text_tokens,
+                    draft=drafts.get(row.position),
                 )
-                self._file.write(json.dumps(line._asdict(), separators=(",", ":")) + "\n")
+                fields = line._asdict()
+                if line.draft is None:
+                    del fields["draft"]
+                self._file.write(json.dumps(fields, separators=(",", ":")) + "\n")
 
     def __exit__(
         self,

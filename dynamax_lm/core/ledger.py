@@ -485,6 +485,24 @@ class Ledger:
             full_depth=full_depth,
         )
 
+    def at_full_depth(self, prompt_tokens: int, tokens: int) -> FlopsBreakdown:
+        """The bill of an answer whose tokens run all layers and pass no exit.
+
+        Args:
+            prompt_tokens: as for :meth:`answer`.
+            tokens: that the answer has.
+        """
+        costs = self._costs
+        positions = range(prompt_tokens, prompt_tokens + tokens)
+        layers = sum(costs.layers(position, 0, costs.n_layers) for position in positions)
+        projection = tokens * self._depths[costs.n_layers].projection
+        return FlopsBreakdown(
+            prompt=costs.prompt(prompt_tokens),
+            layers=layers,
+            projection=projection,
+            full_depth=layers + projection,
+        )
+
     def lossless(
         self, prompt_tokens: int, rounds: Sequence[DraftRound], tokens: int
     ) -> FlopsBreakdown:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
 
-from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, Noise
+from dynamax_lm.core.trace import AnswerTrace, DraftRound, ExitRecord, FlopsBreakdown, Noise
 
 NOISE = "agreement_noise"
 """The key of the noise floor; tasks report it where it is not 0."""
@@ -192,14 +192,20 @@ class Drafts(NamedTuple):
     @classmethod
     def of(cls, traces: Iterable[AnswerTrace]) -> Drafts:
         """The counts of all lossless answers among ``traces``."""
-        lossless = [(trace, trace.rounds) for trace in traces if trace.rounds is not None]
-        rounds = [one for _, some in lossless for one in some]
+        lossless = [trace for trace in traces if trace.rounds is not None]
+        return cls.counted((len(trace), trace.rounds or ()) for trace in lossless)
+
+    @classmethod
+    def counted(cls, answers: Iterable[tuple[int, Sequence[DraftRound]]]) -> Drafts:
+        """The counts of answers, each given as its tokens and its rounds."""
+        pairs = list(answers)
+        rounds = [one for _, some in pairs for one in some]
         return cls(
             rounds=len(rounds),
             drafted=sum(len(one.drafted) for one in rounds),
             accepted=sum(one.accepted for one in rounds),
             inputs=sum(one.inputs for one in rounds),
-            tokens=sum(len(trace) for trace, _ in lossless),
+            tokens=sum(tokens for tokens, _ in pairs),
         )
 
     @property

@@ -11,7 +11,7 @@ would otherwise stand for the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -62,6 +62,31 @@ class DraftRound(NamedTuple):
     depths: tuple[int, ...]
     accepted: int
     checked: bool = False
+
+    def to_json(self) -> list[Any]:
+        """All but ``start``, as JSON values."""
+        drafted, depths = list(self.drafted), list(self.depths)
+        return [self.inputs, self.accepted, self.checked, drafted, depths]
+
+    @staticmethod
+    def is_json(value: object) -> bool:
+        """Whether `to_json` may have given ``value``."""
+        if not isinstance(value, list) or len(value) != 5 or not isinstance(value[2], bool):
+            return False
+        inputs, accepted, _, drafted, depths = value
+        if not isinstance(drafted, list) or not isinstance(depths, list):
+            return False
+        counts = [inputs, accepted, *drafted, *depths]
+        if not all(type(one) is int and one >= 0 for one in counts):
+            return False
+        whole = len(drafted) == len(depths) and inputs - len(drafted) in {0, 1}
+        return whole and accepted <= len(drafted) and inputs > 0
+
+    @classmethod
+    def from_json(cls, start: int, value: Sequence[Any]) -> DraftRound:
+        """The round that `to_json` wrote."""
+        inputs, accepted, checked, drafted, depths = value
+        return cls(start, inputs, tuple(drafted), tuple(depths), accepted, checked)
 
 
 class Noise(NamedTuple):

@@ -276,7 +276,6 @@ class DynamaxLM(Processes):
             skipped_state=settings.skipped_state,
             exit_extras=extras,
         )
-        self._full_depth_ledger = Ledger(costs)
         self._policy = FULL_DEPTH
         if settings.exit_layers:
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
@@ -587,9 +586,12 @@ class DynamaxLM(Processes):
 
     def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
         bill = FlopsBreakdown()
-        ledger = self._full_depth_ledger if self._lossless else self._ledger
         for answer in answers:
-            bill += ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
+            trace = answer.trace
+            if self._lossless:
+                bill += self._ledger.at_full_depth(trace.prompt_tokens, len(trace))
+            else:
+                bill += self._ledger.answer(trace.prompt_tokens, trace.layers_used)
         return ExitRecord(
             self.fingerprint,
             tuple(answer.trace for answer in answers),

@@ -113,6 +113,7 @@ def tokens_page(page: TokenPage) -> str:
         layers=page.layers,
         texts=page.texts,
         scored=page.scored,
+        lossless=page.run.settings.get("mode") == "lossless",
         documents=page.documents,
         shades=[
             {"layer": layer, "paper": shade.paper, "ink": shade.ink}

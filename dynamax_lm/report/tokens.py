@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.report.checks.recompute import rounds_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import first_filter
 from dynamax_lm.report.runs import Run, Sample
@@ -90,6 +91,7 @@ def _document(
             {
                 "label": _label(key, sample, several=len(answers) > 1),
                 "tokens": _tokens(sorted(lines, key=lambda r: r.position), decode),
+                **_drafts(lines, decode),
             }
             for key, lines in sorted(answers.items())
         ],
@@ -117,6 +119,21 @@ def _tokens(rows: Sequence[TraceLine], decode: Decode | None) -> list[list[Any]]
         ]
         for piece, row in zip(pieces, rows, strict=True)
     ]
+
+
+def _drafts(rows: Sequence[TraceLine], decode: Decode | None) -> dict[str, Any]:
+    """Of a lossless answer: which tokens were drafted, and what was rejected before a token."""
+    rounds = rounds_of(rows)
+    if not rounds:
+        return {}
+    drafted: list[int] = []
+    rejected: dict[int, str] = {}
+    for one in rounds:
+        after = one.start + one.accepted
+        drafted += range(one.start, min(after, len(rows)))
+        if one.drafted[one.accepted :]:
+            rejected[after] = "".join(split(list(one.drafted[one.accepted :]), decode))
+    return {"drafted": drafted, "rejected": rejected}
 
 
 def _disagreement(row: TraceLine, decode: Decode | None) -> list[str]:

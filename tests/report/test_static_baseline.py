@@ -15,7 +15,7 @@ from synthetic import COSTS, GENERATION, Plan, write_run
 from dynamax_lm.common.tracefile import read_trace
 from dynamax_lm.core.ledger import Ledger, norm_flops, unembed_flops
 from dynamax_lm.core.summary import TaskTotals
-from dynamax_lm.report.checks.recompute import documents_again, totals_again
+from dynamax_lm.report.checks.recompute import RunLedger, documents_again, totals_again
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static
 from dynamax_lm.report.rows import Row, arenas, rows_of
@@ -68,7 +68,8 @@ def test_the_baselines_depth_costs_what_the_row_does(
     settings = {"exit_layers": [layer], "skipped_state": state}
     made = write_run(folder, Plan(seed=seed, tasks=ONE, settings=settings))
     lines = [x._replace(layers_used=layer) for x in read_trace(made.traces / "trace_gen.jsonl")]
-    documents = documents_again(lines, Ledger(COSTS, exit_layers=[layer], skipped_state=state))
+    ledger = RunLedger(Ledger(COSTS, exit_layers=[layer], skipped_state=state), lossless=False)
+    documents = documents_again(lines, ledger)
     data = made.data()
     totals = totals_again(documents, TaskTotals(), 1).to_json()
     data["config"]["early_exit"]["tasks"]["gen"] = totals

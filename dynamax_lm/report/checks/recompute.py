@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.summary import NOISE, TaskTotals, Texts, TokenTotals
-from dynamax_lm.core.trace import FlopsBreakdown, Noise
+from dynamax_lm.core.summary import NOISE, Drafts, TaskTotals, Texts, TokenTotals
+from dynamax_lm.core.trace import DraftRound, FlopsBreakdown, Noise
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.runs import Run
 
@@ -88,31 +89,55 @@ class DocumentAgain:
         return dict(greedy)
 
 
-def ledger_of(run: Run) -> Ledger | None:
-    """The run's ledger; ``None`` where depths alone do not determine a bill.
+class RunLedger(NamedTuple):
+    """Bills the answers of a run.
 
-    Drafts that are verified cost what a trace does not say, and so do trained heads whose costs the
-    run did not write down. Waiting tokens that are recomputed follow from depths (`catchup`).
+    Attributes:
+        exits: of its exits.
+        lossless: whether answers are drafted and verified, and continuations scored at full depth.
+    """
+
+    exits: Ledger
+    lossless: bool
+
+    def answer(self, prompt_tokens: int, answer: Sequence[TraceLine]) -> FlopsBreakdown:
+        """What an answer, or the tokens of its text, cost."""
+        if not self.lossless:
+            return self.exits.answer(prompt_tokens, [line.layers_used for line in answer])
+        rounds = rounds_of(answer)
+        if rounds or any(line.text_tokens is not None for line in answer):
+            return self.exits.lossless(prompt_tokens, rounds, len(answer))
+        return self.exits.at_full_depth(prompt_tokens, len(answer))
+
+
+def ledger_of(run: Run) -> RunLedger | None:
+    """The run's ledger; ``None`` where a trace does not determine a bill.
+
+    Trained heads whose costs the run did not write down are such a case. Pending tokens that are
+    recomputed follow from depths (``core.catchup``).
     """
     settings, costs = run.settings, costs_of(run)
     by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH
-    plain = settings.get("mode") in {"exit", "full"}
+    plain = settings.get("mode") in {"exit", "full", "lossless"}
     extras, measure = exit_extras_of(run), measure_of(run)
     if costs is None or extras is None or measure is None or not by_depth or not plain:
         return None
     try:
-        return Ledger(
+        exits = Ledger(
             costs,
             exit_layers=tuple(settings["exit_layers"]),
             confidence=measure,
             skipped_state=settings["skipped_state"],
             exit_extras=extras,
         )
+        return RunLedger(exits, settings.get("mode") == "lossless")
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[int, DocumentAgain]:
+def documents_again(
+    lines: Iterable[TraceLine], ledger: RunLedger | None
+) -> dict[int, DocumentAgain]:
     """Every document of a trace.
 
     Raises:
@@ -134,11 +159,17 @@ def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[i
                 raise ValueError(f"document {doc_id} does not state where its text ends")
             if ledger is not None and bill is not None and text_bill is not None:
                 prompt = answer[0].prompt_tokens
-                bill += ledger.answer(prompt, [line.layers_used for line in answer])
-                of_text = [line.layers_used for line in answer if line.is_text]
-                text_bill += ledger.answer(prompt, of_text)
+                bill += ledger.answer(prompt, answer)
+                text_bill += ledger.answer(prompt, [line for line in answer if line.is_text])
         documents[doc_id] = DocumentAgain(rows, bill, text_bill)
     return documents
+
+
+def rounds_of(answer: Iterable[TraceLine]) -> list[DraftRound]:
+    """The drafts of a lossless answer."""
+    return [
+        DraftRound.from_json(line.position, line.draft) for line in answer if line.draft is not None
+    ]
 
 
 def totals_again(
@@ -174,8 +205,14 @@ def totals_again(
         text=_totals([line for line in lines if line.is_text], text_bill),
         with_stop=_totals(lines, bill),
         noise=Noise.of((line.full_depth, line.reference_pass) for line in lines),
-        drafts=published.drafts,
+        drafts=_drafts(again),
     )
+
+
+def _drafts(documents: Sequence[DocumentAgain]) -> Drafts:
+    answers = [answer for document in documents for answer in _answers(document.lines)]
+    lossless = [(answer, rounds) for answer in answers if (rounds := rounds_of(answer))]
+    return Drafts.counted((len(answer), rounds) for answer, rounds in lossless)
 
 
 def _totals(lines: Sequence[TraceLine], bill: FlopsBreakdown) -> TokenTotals:

@@ -29,7 +29,6 @@ class OnlyARerun(NamedTuple):
 _CIRCUMSTANCES = "circumstances of the run, which no number depends on here"
 _SECONDS = "seconds"
 _MODEL_FACTS = "what the checkpoint's files stated"
-_DRAFTS = "what was drafted and rejected under mode=lossless, and so its FLOPs"
 _TASK_TEXT = "a task's configuration, where its file is not installed here in the same release"
 _RENDERING = "how requests were rendered, for a task that is not certified in any case"
 _VALUE = "which value on its side of the threshold"
@@ -48,9 +47,6 @@ LIST: tuple[OnlyARerun, ...] = (
     ),
     OnlyARerun("results", "config.early_exit.seconds.*", _SECONDS),
     OnlyARerun("results", "config.early_exit.speed.*", _SECONDS),
-    OnlyARerun("results", "config.early_exit.*drafts.*", _DRAFTS),
-    OnlyARerun("samples", "accept*", _DRAFTS),
-    OnlyARerun("samples", "passes_per_token", _DRAFTS),
     OnlyARerun("results", "total_evaluation_time_seconds", _SECONDS),
     *(
         OnlyARerun("results", fields, _MODEL_FACTS)

@@ -22,6 +22,7 @@ from dynamax_lm.harness.certified import certificate_block
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.models.settings import OUR_NAMES, mend_split_lists, parse_settings
+from dynamax_lm.models.settings.lossless import AUTO
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
@@ -31,7 +32,7 @@ _SETTINGS = frozenset(
     {
         *("model", "pretrained", "dtype", "weights", "arguments", "heads_fingerprint"),
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
-        *("heads", "trace_dir", "exit_rule", "exit_rule_args"),
+        *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length"),
     }
 )
 _ADDED = frozenset({"applies", "setups"})
@@ -139,6 +140,9 @@ def _check_arguments(
     if settings.get("exit_rule"):
         given_args = settings.get("exit_rule_args")
         found.compare(f"{where} settings exit_rule_args", given_args, dict(raw.exit_rule_args))
+    if raw.draft_length is not None:
+        drafts = raw.draft_length or AUTO
+        found.compare(f"{where} settings draft_length", settings.get("draft_length"), drafts)
     if raw.heads_chosen:
         found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
     if "exit_layers" in given and settings.get("mode") != "full":
