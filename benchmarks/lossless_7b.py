@@ -1,0 +1,74 @@
+"""At which acceptance ``mode=lossless`` breaks even on the paper's checkpoints, by arithmetic.
+
+    python -m benchmarks.lossless_7b
+
+One row, one token at a time, is bound by memory bandwidth on a GPU and on a CPU alike: a pass costs
+the bytes of the weights that it reads, and a verification pass over the few tokens of a draft costs
+as much as over one, until products become bound by arithmetic (some tens of tokens on a GPU, a few
+on a CPU without matrix units). A drafted token reads k layers and the vocabulary projection; a
+verification reads the other layers and the projection again; full depth reads all layers and the
+projection. Nothing here was timed.
+"""
+
+from __future__ import annotations
+
+from benchmarks.ledger_7b import CODESTRAL, MISTRAL
+from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.core.ledger import AttentionCosts, Mamba2Costs, unembed_flops
+
+DRAFTS = (2, 4, 8)
+_STEPS = 60
+
+
+def layer_weights(costs: AttentionCosts | Mamba2Costs) -> float:
+    """Weights that one layer reads for one token: half of its projections' FLOPs."""
+    if isinstance(costs, AttentionCosts):
+        return costs.projections / 2
+    return (costs.state_projection + costs.gate_projection + costs.out_projection) / 2
+
+
+def break_even(costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int) -> float | None:
+    """The acceptance of each drafted token, independent of the others, at which nothing is gained.
+
+    Args:
+        costs: of the checkpoint.
+        exit_layer: k, 1..L-1.
+        draft: tokens of a draft, at least 1.
+
+    Returns:
+        In [0, 1]; ``None`` where even a perfect draft is slower.
+    """
+    layer, vocabulary = layer_weights(costs), unembed_flops(costs) / 2
+    drafting = draft * (exit_layer * layer + vocabulary) + exit_layer * layer
+    verifying = (costs.n_layers - exit_layer) * layer + vocabulary
+    full = costs.n_layers * layer + vocabulary
+    wanted = (drafting + verifying) / full  # tokens of a round
+
+    def tokens(acceptance: float) -> float:
+        return sum(acceptance**step for step in range(draft + 1))
+
+    if tokens(1.0) < wanted:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tokens(middle) < wanted else (low, middle)
+    return high
+
+
+def main() -> None:
+    """Print a table, one row for a checkpoint and an exit."""
+    rows = []
+    models = {"Mistral 7B v0.3": MISTRAL, "Codestral Mamba 7B": CODESTRAL}
+    for name, costs in models.items():
+        for quarter in (1, 2):
+            exit_layer = costs.n_layers * quarter // 4
+            found = [break_even(costs, exit_layer, draft) for draft in DRAFTS]
+            cells = ["never" if one is None else f"{one:.0%}" for one in found]
+            rows.append([name, f"{exit_layer} of {costs.n_layers}", *cells])
+    heads = [f"drafts of {draft}" for draft in DRAFTS]
+    print(markdown_table(["checkpoint", "exit", *heads], rows))
+
+
+if __name__ == "__main__":
+    main()
