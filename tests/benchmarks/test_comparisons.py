@@ -21,7 +21,7 @@ from benchmarks.validity.comparisons import (
 from benchmarks.validity.populations import populations
 
 DRAWS, FEW_DRAWS = 150, 40
-FALSE_ALARM = 1e-6
+FALSE_ALARM = 1e-3
 """Chance that one of these fails although the claims are made as seldom as they should be."""
 
 

@@ -86,6 +86,12 @@ LIST: tuple[OnlyARerun, ...] = (
     OnlyARerun("trace", "confidence", _VALUE),
     OnlyARerun("trace", "emitted", _TOKENS),
     OnlyARerun("trace", "full_depth", _TOKENS),
+    OnlyARerun(
+        "trace",
+        "all full_depth",
+        "all full-depth tokens set to the emitted ones, with agreement, consistency, full_depth_* "
+        "and every total set to match: nothing in the files contradicts it",
+    ),
     OnlyARerun("trace", "reference_pass", "whether it is null or omitted, which is equivalent"),
 )
 """Every such field. What stands in several files is found unless all of them are changed."""
