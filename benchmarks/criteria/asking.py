@@ -114,7 +114,7 @@ class Fixed:
     def leave(self, threshold: float) -> NDArray[np.int64]:
         """(N,) the number of the exit; E for full depth."""
         policy = ExitPolicy(threshold=threshold)
-        leaves = policy.leaves(torch.from_numpy(self.confidence)).numpy()
+        leaves = policy.exiting(torch.from_numpy(self.confidence)).numpy()
         found: NDArray[np.int64] = np.where(leaves.any(0), leaves.argmax(0), len(leaves))
         return found
 
@@ -178,7 +178,7 @@ class Trained:
             sure = self._heads.confidence(
                 layer, hidden, rows=rows[running], tokens=running, state=state
             )
-            going = policy.leaves(sure)
+            going = policy.exiting(sure)
             found[running[going].numpy()] = number
             running = running[~going]
         return found

@@ -171,7 +171,7 @@ def _layer_time(subject: Subject, batch: int, alive: int) -> float:
         hidden = stack.embed(run)
         if alive < batch:
             leaving = torch.arange(batch) < batch - alive
-            run.leave(leaving, hidden)
+            run.freeze(leaving, hidden)
             hidden = hidden[~leaving]
 
         def layers(hidden: Tensor = hidden, run: Any = run) -> None:

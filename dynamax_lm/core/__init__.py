@@ -1,14 +1,21 @@
-"""Early exit, from these files alone.
+"""The early-exit algorithm. It uses torch alone, and imports nothing else of the package.
 
-torch only: nothing here knows lm-eval, transformers, a file, a sweep or an architecture. Read in
-this order:
+Read in this order to follow every number of the results table from a logit to its cell:
 
-1. ``trace``: what is recorded of each emitted token, and the FLOPs of an answer by item.
-2. ``confidence`` and ``policy``: how sure an exit is, and when a token exits.
-3. ``stack``: what a decoder must offer to be run layer by layer.
-4. ``loop``: one pass through the layers with exits; ``departures``, ``pending`` and ``catchup``:
-   what happens to the layers that an exited token skipped.
-5. ``prefill``, ``decode``, ``generate`` and ``score``: generation and log-likelihood scoring.
-6. ``ledger``: the FLOPs of an answer.
-7. ``summary``: from traces to the numbers in the results table.
+1. ``trace``: the record of each emitted token and each answer, and the items of a FLOPs bill.
+2. ``measures`` and ``confidence``: the confidence measures, their costs and their computation.
+   ``thresholds`` and ``policy``: from a threshold or an exit rule to the decision that a token
+   exits.
+3. ``stack``: the protocol of a decoder that runs layer by layer.
+4. ``loop``: one pass through the layers with exits. ``exit_view`` and ``head_session`` give a
+   measure its logits, hidden states and trained heads; ``exited_tokens``, ``pending`` and
+   ``catchup`` determine which layers an exited token still runs, now or later.
+5. ``prefill``, ``decode`` and ``generate``: generation. ``score`` and ``reading``: log-likelihoods.
+   ``lossless``: self-speculative decoding. ``phase_timer``: the seconds of each part.
+6. ``full_depth`` and ``reference``: the full-depth model's tokens and answers, with which
+   agreement and consistency compare.
+7. ``ledger``: the FLOPs of an answer; ``fixed_depth``: those of a fixed-depth baseline.
+8. ``summary``: from traces and bills to the values of the results table.
+
+``exit_probe`` evaluates every exit on every token in one full-depth pass; the tools use it.
 """

@@ -1,9 +1,8 @@
-"""How deep tokens get in the end under ``skipped_state=recompute``: the rule, in plain numbers.
+"""Final depths of tokens under ``skipped_state=recompute``: the rule that the ledger bills.
 
-Owns the rule that the engine follows and the ledger bills. It does not know models or costs.
-
-A token that left early waits. When a later token of its row goes deeper, it is run through the same
-layers, in one batch with it. What still waits at the row's end is dropped.
+An exited token stays pending. When a later token of its row runs deeper, the pending token runs
+through the same layers in one batch with it. Layers of tokens still pending at the row's end are
+never run.
 """
 
 from __future__ import annotations
@@ -11,28 +10,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 RECOMPUTE = "recompute"
-"""The one skipped-state policy that is not a layer's own: an exited token runs further later."""
+"""EE-LLM's KV recomputation: exited tokens run their skipped layers later, with deeper tokens. The
+only skipped-state policy that is not a method of a layer."""
 
 MOST_PENDING = 64
-"""More waiting tokens in a row than this, and all are run to full depth before its next token."""
+"""If a row has more pending tokens, all of them run to full depth before its next token."""
 
 
-def crowded(pending: int) -> bool:
-    """Whether ``waiting`` tokens of a row are too many."""
+def too_many_pending(pending: int) -> bool:
+    """Whether a row with ``pending`` pending tokens runs them before its next token."""
     return pending > MOST_PENDING
 
 
-def reached(layers_used: Sequence[int], n_layers: int) -> list[int]:
-    """Layers run for each of a row's tokens by the row's end, its own exit included.
+def final_depths(layers_used: Sequence[int], n_layers: int) -> list[int]:
+    """Layers run for each of a row's tokens by the row's end, before and after its exit.
 
     Args:
         layers_used: layers run for each token until its own exit, in order.
         n_layers: L.
     """
     depths: list[int] = []
-    first = 0  # the first that still waits: an older token is never less deep than a newer one
+    first = 0  # the first pending token; depths of pending tokens do not increase along the row
     for used in layers_used:
-        if crowded(len(depths) - first):
+        if too_many_pending(len(depths) - first):
             depths[first:] = [n_layers] * (len(depths) - first)
             first = len(depths)
         place = len(depths)

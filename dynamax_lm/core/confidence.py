@@ -1,18 +1,17 @@
-"""How sure an exit is: numbers in [0, 1], higher is surer, read from raw logits or hidden states.
+"""Confidence measures: numbers in [0, 1], higher is more confident, from logits or hidden states.
 
-Owns the confidence measures; what is known of each without asking it is in ``core.measures``. It
-does not know thresholds, models, files, or how a token is chosen.
+This module computes the measures; ``core.measures`` has their names, costs and requirements.
 
-Glossary: n tokens asked at an exit, D width, V vocabulary. Sources:
+Glossary: n tokens checked at an exit, D width, V vocabulary. Sources:
 
 - ``top_prob``: the maximum softmax probability, as a confidence from Hendrycks and Gimpel
   (arXiv 1610.02136).
 - ``margin``: CALM's softmax response, the difference of the two largest (arXiv 2207.07061).
 - ``saturation``: after CALM's hidden-state saturation, which compares consecutive layers, while
   this compares consecutive exits. The further apart these lie, the lower it is.
-- ``entropy``: BranchyNet (arXiv 1709.01686) and DeeBERT (arXiv 2004.12993), which leave below a
-  threshold of the entropy itself; turned and scaled here, so that higher is surer.
-- ``patience``: PABEE (arXiv 2006.04152), which counts agreements; here their share.
+- ``entropy``: BranchyNet (arXiv 1709.01686) and DeeBERT (arXiv 2004.12993), which exit below a
+  threshold of the entropy itself; here one minus the normalised entropy.
+- ``patience``: PABEE (arXiv 2006.04152), which counts agreements; here their fraction.
 - ``oracle``: after the oracle of CALM's experiments.
 - ``head``: a trained classifier, as CALM's; the kinds and their sources are in ``heads``.
 """
@@ -29,7 +28,7 @@ from dynamax_lm.core.measures import MeasureFacts, class_of, facts_of, implement
 
 
 class ExitView(Protocol):
-    """What may be read at an exit. Reading ``logits`` makes a vocabulary projection."""
+    """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection."""
 
     @property
     def exit(self) -> int:
@@ -38,12 +37,12 @@ class ExitView(Protocol):
 
     @property
     def index(self) -> Tensor:
-        """(n,) which of the pass's N tokens are asked."""
+        """(n,) which of the pass's N tokens are checked."""
         ...
 
     @property
     def hidden(self) -> Tensor:
-        """(n, D) hidden states of the tokens asked."""
+        """(n, D) hidden states of the tokens checked."""
         ...
 
     @property
@@ -58,23 +57,23 @@ class ExitView(Protocol):
 
     @property
     def target(self) -> Tensor:
-        """(n,) the tokens that an exact full-depth state emits; only for the oracle."""
+        """(n,) the tokens that full depth emits from an exact state; for the oracle."""
         ...
 
     @property
     def trained(self) -> Tensor:
-        """(n,) what trained heads say of the tokens asked; only for them. Read it once."""
+        """(n,) outputs of trained classifiers for the tokens checked. Read it once per exit."""
         ...
 
 
 class Measure:
-    """A measure over the exits of one pass; it may remember a token's earlier exits.
+    """A measure over the exits of one pass; it may keep state about a token's earlier exits.
 
-    What it says of a token depends on that token alone, never on the others asked with it: rows of
-    a batch, and thresholds that share a pass, would otherwise change each other's answers.
+    The confidence of a token depends on that token alone, never on the others checked with it:
+    rows of a batch, and thresholds that share a pass, would otherwise change each other's answers.
 
     Attributes:
-        facts: what is known without asking.
+        facts: name, costs and requirements.
 
     Args:
         tokens: N, how many tokens the pass has.
@@ -87,7 +86,7 @@ class Measure:
         self.tokens, self.exits = tokens, exits
 
     def ask(self, view: ExitView) -> Tensor:
-        """(n,) float32 confidences in [0, 1], higher is surer."""
+        """(n,) float32 confidences in [0, 1], higher is more confident."""
         raise NotImplementedError
 
 
@@ -102,7 +101,7 @@ class TopProb(Measure):
 
 @implements(measures.MARGIN)
 class Margin(Measure):
-    """The largest probability less the second largest."""
+    """The largest probability minus the second largest."""
 
     def ask(self, view: ExitView) -> Tensor:
         logits = view.logits.float()
@@ -112,7 +111,7 @@ class Margin(Measure):
 
 @implements(measures.ENTROPY)
 class Entropy(Measure):
-    """One minus the entropy's share of its maximum, log V."""
+    """One minus the entropy divided by its maximum, log V."""
 
     def ask(self, view: ExitView) -> Tensor:
         logits = view.logits.float()
@@ -125,10 +124,10 @@ class Entropy(Measure):
 
 @implements(measures.SATURATION)
 class Saturation(Measure):
-    """Cosine of this exit's hidden state and the previous exit's, floored at 0; 0 at the first.
+    """Cosine of this exit's hidden state and the previous exit's, clipped at 0; 0 at the first.
 
     CALM's measure of this name compares a layer with the layer before it. With an exit after every
-    layer the two are the same, but for the first.
+    layer the two are the same, except at the first exit.
     """
 
     def __init__(self, *, tokens: int, exits: int) -> None:
@@ -168,9 +167,9 @@ class Patience(Measure):
 
 @implements(measures.ORACLE)
 class Oracle(Measure):
-    """1 where the exit's token is that of an exact, separate full-depth state, else 0.
+    """1 where the exit emits the token that full depth emits from an exact state, else 0.
 
-    A ceiling, never a result.
+    An upper bound, never a result.
     """
 
     def ask(self, view: ExitView) -> Tensor:
@@ -179,7 +178,7 @@ class Oracle(Measure):
 
 @implements(measures.HEAD)
 class Head(Measure):
-    """A trained classifier's calibrated probability that leaving is right."""
+    """A trained classifier's calibrated probability that exiting is right."""
 
     def ask(self, view: ExitView) -> Tensor:
         return view.trained.float().clamp(0.0, 1.0)
@@ -194,7 +193,7 @@ class Nothing(Measure):
 
 
 class _HiddenOnly:
-    """An exit at which no logits may be read, since no projection is billed with the check."""
+    """A view without logits, for a measure whose facts bill no vocabulary projection."""
 
     def __init__(self, view: ExitView, name: str) -> None:
         self._view, self._name = view, name
@@ -223,7 +222,7 @@ class _HiddenOnly:
 
 
 class _Checked:
-    """A measure from outside the package, whose answers are held against what they must be."""
+    """A measure from outside the package; shape and range of its output are validated."""
 
     def __init__(self, measure: Measure, facts: MeasureFacts) -> None:
         self._measure, self._facts = measure, facts
@@ -232,26 +231,26 @@ class _Checked:
         """(n,) float32 in [0, 1].
 
         Raises:
-            ValueError: it says anything else, or reads what its facts do not say.
+            ValueError: another shape or range, or logits read that its facts do not declare.
         """
         name, count = self._facts.name, view.index.shape[0]
         only_hidden = self._facts.reads == "hidden" and not self._facts.needs_target
-        said = self._measure.ask(_HiddenOnly(view, name) if only_hidden else view)
-        if not isinstance(said, Tensor) or said.shape != (count,):
-            shape = tuple(getattr(said, "shape", ())) or type(said).__name__
+        output = self._measure.ask(_HiddenOnly(view, name) if only_hidden else view)
+        if not isinstance(output, Tensor) or output.shape != (count,):
+            shape = tuple(getattr(output, "shape", ())) or type(output).__name__
             raise ValueError(
                 f"confidence={name} returns shape {shape} for {count} tokens; return ({count},)"
             )
-        sure = said.float()
-        if not bool(((sure >= 0.0) & (sure <= 1.0)).all()):
+        confidence = output.float()
+        if not bool(((confidence >= 0.0) & (confidence <= 1.0)).all()):
             raise ValueError(
-                f"confidence={name} returns {sure.tolist()[:4]}; return values in [0, 1]"
+                f"confidence={name} returns {confidence.tolist()[:4]}; return values in [0, 1]"
             )
-        return sure
+        return confidence
 
 
 class Confidence(Protocol):
-    """Whatever can be asked at the exits of one pass."""
+    """A measure as the loop calls it at the exits of one pass."""
 
     def ask(self, view: ExitView) -> Tensor:
         """(n,) float32 confidences in [0, 1]."""
@@ -259,7 +258,7 @@ class Confidence(Protocol):
 
 
 def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
-    """A fresh measure for one pass of ``tokens`` tokens over ``exits`` exits.
+    """A new measure for one pass of ``tokens`` tokens over ``exits`` exits.
 
     Raises:
         ValueError: ``name`` is none of the measures (settings refuse it earlier).

@@ -1,11 +1,11 @@
 """The decoding loop: one token of every unfinished row at a time.
 
-Owns requests, how a token is chosen, and what a row has so far. It does not know tokenizers, stop
-strings or documents, nor where a reference comes from.
+This module has generation requests, token choice from logits, and the partial answer of a row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.catchup import crowded
+from dynamax_lm.core.catchup import too_many_pending
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
@@ -36,10 +36,10 @@ class GenerateRequest:
 
     Attributes:
         prompt: token ids, at least one.
-        max_new: most tokens to generate, at least 1.
-        stops: whether an answer that ends like this is finished; its last token counts.
+        max_new: largest number of tokens to generate, at least 1.
+        stops: whether an answer ends with a stop sequence, which is part of it.
         chooser: how to choose a token; ``None`` takes the most likely one.
-        key: stands for all of the above: equal keys, equal full-depth answers; ``None`` if unknown.
+        key: identifies all of the above: equal keys, equal full-depth answers; ``None`` if unknown.
     """
 
     prompt: tuple[int, ...]
@@ -49,7 +49,7 @@ class GenerateRequest:
     key: str | None = None
 
     def finished(self, answer: Sequence[int]) -> bool:
-        """Whether nothing may follow ``answer``."""
+        """Whether ``answer`` is complete."""
         return len(answer) >= self.max_new or self.stops(answer)
 
 
@@ -60,9 +60,9 @@ class Progress:
     Attributes:
         tokens: token ids.
         layers_used: layers run for each, 1..L.
-        confidence: of each, where it left or was asked last.
-        exact: what an exact, separate full-depth state emits at each, where one is run beside.
-        rounds: drafts, where it is made losslessly.
+        confidence: of each, at the exit it took or the last one checked.
+        exact: the tokens that full depth emits from an exact state, for the oracle; else empty.
+        rounds: drafts of lossless decoding; else empty.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Progress:
     rounds: list[DraftRound] = field(default_factory=list)
 
 
-class Next:
+class TokenChoice:
     """Chooses tokens for a chunk: cell i continues ``prefixes[i]`` of request ``owners[i]``."""
 
     def __init__(
@@ -94,12 +94,12 @@ class Next:
         self.tokens[index.cpu()] = self.choose(index, logits).cpu()
 
     def read(self) -> Reading:
-        """The tokens chosen; no probability was asked for."""
+        """The chosen tokens, without target tokens (K = 0)."""
         return Reading(torch.zeros(self.tokens.shape[0], 0), self.tokens)
 
 
 def answer_inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:
-    """The tokens fed to make the first ``steps`` tokens of ``answer``."""
+    """The input tokens that produce the first ``steps`` tokens of ``answer``."""
     return [request.prompt[-1], *answer[: steps - 1]]
 
 
@@ -115,10 +115,10 @@ def decode(
 ) -> None:
     """Generate until every row has finished; a finished row is no longer run.
 
-    ``thresholds`` of each row take the place of the policy's own.
+    ``thresholds``, one for each row, replace the policy's own.
     """
     exact = stack.take(state, range(len(rows))) if policy.needs_target else None
-    bars = None if thresholds is None else policy.bars(thresholds).to(stack.device)
+    cutoffs = None if thresholds is None else policy.cutoffs(thresholds).to(stack.device)
     active = list(range(len(rows)))
     while active:
         last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
@@ -127,22 +127,22 @@ def decode(
         prefixes = [rows[row].tokens for row in active]
         targets: Tensor | None = None
         if exact is not None:
-            full = Next(owners, prefixes)
+            full = TokenChoice(owners, prefixes)
             run_chunk(stack, exact, chunk, full)
             targets = full.tokens.to(stack.device)
             for row, token in zip(active, full.tokens.tolist(), strict=True):
                 rows[row].exact.append(token)
-        chosen = Next(owners, prefixes)
-        own = policy.bars_at([len(prefix) for prefix in prefixes])
-        if bars is not None:
-            own = bars[active]
+        chosen = TokenChoice(owners, prefixes)
+        own = policy.cutoffs_at([len(prefix) for prefix in prefixes])
+        if cutoffs is not None:
+            own = cutoffs[active]
         depths = run_chunk(
             stack,
             state,
             chunk,
             chosen,
             policy=policy,
-            bars=None if own is None else own.to(stack.device),
+            cutoffs=None if own is None else own.to(stack.device),
             skipped_state=skipped_state,
             targets=targets,
             session=session,
@@ -154,9 +154,11 @@ def decode(
             depths.confidence.tolist(),
             strict=True,
         )
-        for row, token, used, sure in steps:
+        for row, token, used, confidence in steps:
             rows[row].tokens.append(token)
             rows[row].layers_used.append(used)
-            rows[row].confidence.append(None if sure != sure else sure)
+            rows[row].confidence.append(None if math.isnan(confidence) else confidence)
         active = [row for row in active if not requests[row].finished(rows[row].tokens)]
-        catch_up(stack, state, [row for row in active if crowded(state.pending.count(row))])
+        catch_up(
+            stack, state, [row for row in active if too_many_pending(state.pending.count(row))]
+        )

@@ -1,8 +1,8 @@
-"""What does every exit say of every token? One full-depth pass, observed at each exit.
+"""Evaluate every exit on every token in one full-depth pass.
 
-Owns the pass in which no token exits, and the observers that keep confidences, most likely tokens
-or hidden states of it; others bring their own. Whoever has stored hidden states shows them to the
-same observers, a ``View`` at a time. It does not know prompts, answers, thresholds or settings.
+``probe_exits`` runs the pass, in which no token exits, and calls observers at each exit; those here
+store confidences, most likely tokens or hidden states. Stored hidden states can be given to the
+same observers, one ``View`` at a time.
 
 Glossary: N tokens of the pass, n tokens of a slice, E exits, D width, V vocabulary, L layers.
 """
@@ -25,10 +25,10 @@ Unembed = Callable[[Tensor], Tensor]
 
 
 class ExitObserver(Protocol):
-    """Sees every exit of the pass, a slice of the tokens at a time, in order."""
+    """Called at every exit of the pass, for a slice of the tokens at a time, in order."""
 
     def on_exit(self, view: ExitView) -> None:
-        """Some tokens reach an exit; reading ``view.logits`` makes a vocabulary projection."""
+        """Some tokens reach an exit; reading ``view.logits`` computes a vocabulary projection."""
         ...
 
     def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
@@ -37,7 +37,7 @@ class ExitObserver(Protocol):
         Args:
             index: (n,) which of the pass's N tokens these are.
             hidden: (n, D) after the last layer.
-            logits: makes their (n, V) logits; called by several observers it makes them once.
+            logits: returns their (n, V) logits, computed at the first call.
         """
         ...
 
@@ -51,14 +51,14 @@ def probe_exits(
     *,
     heads: TrainedHeads | None = None,
 ) -> None:
-    """Run ``chunk`` at full depth and show every exit of every token to ``observers``.
+    """Run ``chunk`` at full depth and call ``observers`` at every exit of every token.
 
     Args:
         stack: the decoder.
-        state: its state, in which no token is pending; afterwards it has seen the chunk.
+        state: its state, in which no token is pending; afterwards it includes the chunk.
         chunk: the tokens.
         exit_layers: layers run before each exit, ascending, each in 1..L-1.
-        observers: who sees what.
+        observers: called in order at each exit.
         heads: trained classifiers and translators of the exits, if any.
     """
     run = stack.begin(state, chunk, "propagate")
@@ -86,7 +86,7 @@ def probe_exits(
 
 
 class _Once:
-    """Makes a projection when it is first asked for."""
+    """A projection computed at the first call."""
 
     def __init__(self, unembed: Unembed, hidden: Tensor) -> None:
         self._unembed, self._hidden = unembed, hidden
@@ -102,7 +102,7 @@ class ConfidenceGrid:
     """The confidence of every exit in every token, by one measure.
 
     Args:
-        confidence: name of the measure; not the oracle, whose target is known afterwards only.
+        confidence: name of the measure; not the oracle, whose target is known only after the pass.
         tokens: N.
         exits: E.
 
@@ -115,11 +115,11 @@ class ConfidenceGrid:
         self.confidence = torch.zeros(tokens, exits)
 
     def on_exit(self, view: ExitView) -> None:
-        asked = self._measure.ask(view)
-        self.confidence[view.index.cpu(), view.exit] = asked.float().cpu()
+        confidence = self._measure.ask(view)
+        self.confidence[view.index.cpu(), view.exit] = confidence.float().cpu()
 
     def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
-        """Nothing to see."""
+        """Full depth has no confidence."""
 
 
 class TokenGrid:
@@ -148,7 +148,7 @@ class HiddenStates:
     """The hidden states of some tokens at every exit, and after the last layer.
 
     Args:
-        wanted: (M,) which of the pass's N tokens to keep, ascending.
+        kept: (M,) which of the pass's N tokens to keep, ascending.
         tokens: N.
         exits: E.
 
@@ -156,10 +156,10 @@ class HiddenStates:
         hidden: (M, D) at each exit, then after the last layer.
     """
 
-    def __init__(self, wanted: Tensor, tokens: int, exits: int) -> None:
-        self._wanted, self._exits = wanted, exits
-        self._place = torch.full((tokens,), -1, dtype=torch.long, device=wanted.device)
-        self._place[wanted] = torch.arange(wanted.shape[0], device=wanted.device)
+    def __init__(self, kept: Tensor, tokens: int, exits: int) -> None:
+        self._kept, self._exits = kept, exits
+        self._place = torch.full((tokens,), -1, dtype=torch.long, device=kept.device)
+        self._place[kept] = torch.arange(kept.shape[0], device=kept.device)
         self.hidden: list[Tensor] = []
 
     def on_exit(self, view: ExitView) -> None:
@@ -171,7 +171,7 @@ class HiddenStates:
 
     def _keep(self, exit: int, index: Tensor, hidden: Tensor) -> None:
         if len(self.hidden) == exit:
-            self.hidden.append(hidden.new_zeros(self._wanted.shape[0], hidden.shape[1]))
+            self.hidden.append(hidden.new_zeros(self._kept.shape[0], hidden.shape[1]))
         place = self._place[index.to(self._place.device)]
         kept = place >= 0
         self.hidden[exit][place[kept].to(hidden.device)] = hidden[kept.to(hidden.device)]

@@ -1,7 +1,7 @@
-"""One exit as a confidence measure sees it: hidden states, and logits where they are asked for.
+"""The inputs of a confidence measure at one exit: hidden states, and logits computed on demand.
 
-Owns the one vocabulary projection of a check, which an emission may use again, and how many logits
-are held at a time. It does not know thresholds, nor what follows from a confidence.
+A check computes at most one vocabulary projection, which the emission reuses; ``slices`` bounds the
+number of logits in memory.
 
 Glossary: n tokens at the exit, D width, V vocabulary.
 """
@@ -18,7 +18,7 @@ from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.stack import LayerStack
 
 LOGITS_AT_ONCE = 1 << 25
-"""Most logits held at a time: 128 MiB in float32."""
+"""Largest number of logits in memory at a time: 128 MiB in float32."""
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 """From index (n,) and logits (n, V) to the (n,) tokens that would be emitted."""
@@ -35,7 +35,7 @@ class View:
         index: (n,) which of the pass's tokens these are.
         hidden: (n, D) their hidden states.
         session: trained heads, if any.
-        choose: how a token is chosen; the most likely one if left out.
+        choose: how a token is chosen; ``None`` for the most likely one.
         targets: (N,) full-depth tokens of the whole pass, for the oracle.
     """
 
@@ -54,13 +54,13 @@ class View:
         return self.project(self.hidden)
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Logits of ``hidden`` (n, D) at this exit: translated, if heads bring a translator."""
+        """Logits of ``hidden`` (n, D) at this exit: translated, if there is a translator."""
         if self.session is not None:
             hidden = self.session.translate(self.layer, hidden)
         return self.unembed(hidden)
 
     def some_logits(self, some: Tensor) -> Tensor:
-        """Logits of the tokens where ``some`` (n,) holds: those of a check, or just these now."""
+        """Logits of the tokens where ``some`` (n,) holds, reused from a check where possible."""
         if "logits" in self.__dict__:
             return self.logits[some.to(self.logits.device)]
         return self.project(self.hidden[some.to(self.hidden.device)])
@@ -83,11 +83,11 @@ class View:
     def trained(self) -> Tensor:
         if self.session is None:
             raise ValueError("confidence 'head' needs trained heads")
-        return self.session.ask(self.layer, self.hidden, self.index)
+        return self.session.confidence(self.layer, self.hidden, self.index)
 
 
 def slices(stack: LayerStack, count: int) -> Iterator[slice]:
-    """Cut ``count`` tokens so that their logits stay within the memory bound."""
+    """Cut ``count`` tokens so that the logits of a slice stay within the memory bound."""
     rows = max(1, LOGITS_AT_ONCE // stack.vocab_size)
     for start in range(0, count, rows):
         yield slice(start, min(start + rows, count))

@@ -1,8 +1,4 @@
-"""Token-by-token generation with exits, beside its full-depth reference.
-
-Owns the order: prefill, decode, compare. It does not know tokenizers, stop strings, documents or
-how a token is chosen from logits.
-"""
+"""Token-by-token generation with exits, and its full-depth reference: prefill, decode, compare."""
 
 from __future__ import annotations
 
@@ -28,8 +24,7 @@ class GeneratedAnswer:
     Attributes:
         trace: its tokens and their depths.
         reference: the full-depth model's own answer, or ``None``.
-        attached: what a runner that wraps ``generate`` wants to find beside the answer again;
-            nothing here reads it.
+        attached: an object that a runner around ``generate`` adds; not read here.
     """
 
     trace: AnswerTrace
@@ -48,18 +43,18 @@ def generate(
     timer: PhaseTimer | None = None,
     draft_length: int | None = None,
 ) -> list[GeneratedAnswer]:
-    """Continue every request, each token exiting where the policy says.
+    """Continue every request, each token exiting where the policy decides.
 
     Args:
         stack: the decoder.
         requests: what to continue, as one batch.
         policy: when a token exits.
-        skipped_state: what skipped layers remember.
-        reference: whether to find the full-depth model's answers as well.
+        skipped_state: the skipped-state policy.
+        reference: whether to compute the full-depth model's answers as well.
         heads: trained classifiers and translators of the exits, if any.
-        timer: where to add the seconds spent.
-        draft_length: generate losslessly (``core.lossless``): most tokens of a draft, at least 1,
-            or ``lossless.AUTO``; ``skipped_state`` is then unused.
+        timer: accumulates the seconds spent.
+        draft_length: generate losslessly (``core.lossless``) with at most this many tokens a draft,
+            at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
     """
     timer = timer or PhaseTimer()
     with timer.measure("prompt"):
@@ -87,7 +82,7 @@ def answers(
     rows: Sequence[Progress],
     compared: Sequence[Comparison] | None = None,
 ) -> list[GeneratedAnswer]:
-    """Rows as answers; ``compared`` says what full depth says of each, if a reference was made."""
+    """Rows as answers; ``compared`` has the full-depth comparison of each, if there is one."""
     compared = compared or [Comparison()] * len(rows)
     return [_answer(*part) for part in zip(requests, rows, compared, strict=True)]
 

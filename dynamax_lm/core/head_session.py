@@ -1,8 +1,7 @@
-"""What the engine may ask of trained heads.
+"""The protocol of trained heads, and their state over one batch.
 
-Owns the protocol and the rule of how long heads remember: as long as one batch is answered, from
-the first step that may exit, whatever rows drop out meanwhile. Prompts, the reference and the
-oracle's full-depth passes ask no exits, and leave no trace in them.
+The state spans the answering of one batch, from the first step that may exit, even as rows finish.
+Prefill, the reference and the oracle's full-depth passes check no exits and do not change it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ class TrainedHeads(Protocol):
 
     @property
     def along_tokens(self) -> bool:
-        """Whether a confidence depends on the row's earlier tokens that were asked at the exit."""
+        """Whether a confidence depends on the row's earlier tokens that reached the exit."""
         ...
 
     def new_state(self, rows: int) -> Any:
-        """An empty memory for a batch of ``rows`` rows."""
+        """An empty state for a batch of ``rows`` rows."""
         ...
 
     def begin(self, state: Any, tokens: int) -> None:
@@ -34,24 +33,24 @@ class TrainedHeads(Protocol):
     def confidence(
         self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: Any
     ) -> Tensor:
-        """(n,) in [0, 1]: how likely leaving is right; ``state`` has then seen these tokens.
+        """(n,) in [0, 1]: probability that exiting is right; ``state`` then includes these tokens.
 
         Args:
             layer: the exit.
-            hidden: (n, D) of the tokens asked.
-            rows: (n,) the batch's row of each; a row's tokens stand together, in order.
+            hidden: (n, D) of the tokens checked.
+            rows: (n,) the batch's row of each; a row's tokens are adjacent and in order.
             tokens: (n,) which of the pass's tokens these are.
             state: of the batch.
         """
         ...
 
     def translate(self, layer: int, hidden: Tensor) -> Tensor:
-        """(n, D) what the unembedding reads in place of ``hidden`` (n, D)."""
+        """(n, D) the input of the unembedding in place of ``hidden`` (n, D)."""
         ...
 
 
 class HeadSession:
-    """Heads, what they remember of one batch, and which row each token of a pass belongs to.
+    """Heads, their state for one batch, and the row of each token of a pass.
 
     Args:
         heads: the heads.
@@ -65,7 +64,7 @@ class HeadSession:
 
     @classmethod
     def of(cls, heads: TrainedHeads | None, rows: int) -> HeadSession | None:
-        """Heads at the beginning of a batch, or ``None`` without heads."""
+        """A session at the beginning of a batch; ``None`` without heads."""
         return None if heads is None else cls(heads, rows)
 
     def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
@@ -74,13 +73,13 @@ class HeadSession:
         self._rows = rows[cells // chunk.width]
         self._heads.begin(self._state, cells.shape[0])
 
-    def ask(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
-        """(n,) confidences at an exit of the pass's tokens ``index`` (n,), whose state advances."""
-        assert self._rows is not None, "begin() comes before the first question of a pass"
+    def confidence(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
+        """(n,) confidences at an exit for tokens ``index`` (n,) of the pass; advances the state."""
+        assert self._rows is not None, "begin() comes before the first check of a pass"
         return self._heads.confidence(
             layer, hidden, rows=self._rows[index], tokens=index, state=self._state
         )
 
     def translate(self, layer: int, hidden: Tensor) -> Tensor:
-        """(n, D) what the unembedding reads in place of ``hidden`` (n, D)."""
+        """(n, D) the input of the unembedding in place of ``hidden`` (n, D)."""
         return self._heads.translate(layer, hidden)

@@ -1,14 +1,12 @@
-"""What tokens cost: FLOPs in closed form, from a configuration's numbers alone.
-
-Owns the count. It does not know weights, tensors, tokens or thresholds, and imports no torch.
+"""FLOPs of tokens in closed form, from the numbers of a configuration; imports no torch.
 
 Convention, written into every result as ``CONVENTION``: 2 per multiply-add. Counted are the matrix
-products, attention's two products over the visible keys, the depthwise convolution, and
-the SSM step. The last is 5 per state element: decay, outer product and sum advance the state (3),
-product and sum read it out (2). Elementwise work (rotary embedding, softmax, activations, gates,
-biases, residual sums, the layers' own norms, the argmax of an exit) is not counted, except what an
-exit adds on its own account: its norm (4 per element: square, sum, scale, weight) and saturation's
-cosine (6 per element: three dot products). Looking up an embedding costs 0.
+products, attention's two products over the visible keys, the depthwise convolution, and the SSM
+step. The last is 5 per state element: decay, outer product and sum advance the state (3), product
+and sum read it out (2). Elementwise work (rotary embedding, softmax, activations, gates, biases,
+residual sums, the layers' own norms, the argmax of an exit) is not counted, except for work that an
+exit adds: its norm (4 per element: square, sum, scale, weight) and saturation's cosine (6 per
+element: three dot products). Looking up an embedding costs 0.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from dynamax_lm.core.catchup import RECOMPUTE, reached
+from dynamax_lm.core.catchup import RECOMPUTE, final_depths
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
 from dynamax_lm.core.trace import DraftRound, FlopsBreakdown
 
@@ -36,7 +34,7 @@ _READ_OUT_OPS = 2
 
 
 class DecoderCosts(Protocol):
-    """FLOPs of a decoder's parts, for one token, whatever else is in the batch."""
+    """FLOPs of a decoder's parts for one token, independent of the rest of the batch."""
 
     @property
     def n_layers(self) -> int:
@@ -78,8 +76,8 @@ class LayerCosts:
 
     Attributes:
         KIND: the kind's name in error messages.
-        SKIPPED: by name of a skipped-state policy, what the state of one skipped layer costs for
-            one token. Settings and decoders take the names that a kind of layer has from here.
+        SKIPPED: by name of a skipped-state policy, the FLOPs of one skipped layer's state for one
+            token. Settings and decoders read the names of a kind of layer here.
         n_layers: L, at least 1.
         width: D.
         vocabulary: V.
@@ -103,7 +101,7 @@ class LayerCosts:
     def skipped(self, skipped_state: str) -> int:
         """The state of one skipped layer for one token.
 
-        ``recompute`` costs nothing here: whole layers are billed when a pending token runs them.
+        ``recompute`` is 0 here: whole layers are billed when a pending token runs them.
 
         Raises:
             ValueError: this kind of layer has no such ``skipped_state``.
@@ -203,13 +201,14 @@ class AttentionCosts(LayerCosts):
         kv_heads: heads of K and of V.
         head_dim: width of one head.
         vocabulary: V.
-        window: keys a token sees at most, itself included; ``None`` without a sliding window.
+        window: largest number of visible keys, the token's own included; ``None`` without a sliding
+            window.
     """
 
     KIND: ClassVar[str] = "attention"
     SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
         "propagate": lambda costs: costs.kv_projections,
-        "copy_kv": lambda costs: 0,  # nothing but bytes
+        "copy_kv": lambda costs: 0,  # copies only
     }
 
     n_layers: int
@@ -245,17 +244,17 @@ class AttentionCosts(LayerCosts):
 
     @property
     def projections(self) -> int:
-        """All that does not depend on the context: Q, K, V, output, gate, up and down."""
+        """The products that do not depend on the context: Q, K, V, output, gate, up and down."""
         attention = 2 * 2 * self.width * self.query_heads * self.head_dim
         return attention + self.kv_projections + 3 * 2 * self.width * self.feedforward
 
     @property
     def context_per_key(self) -> int:
-        """Scores and weighted values, for one key that a token sees."""
+        """Scores and weighted values, for one visible key."""
         return 2 * 2 * self.query_heads * self.head_dim
 
     def keys(self, position: int) -> int:
-        """Keys that the token at ``position`` sees, itself included."""
+        """Keys visible to the token at ``position``, its own included."""
         return position + 1 if self.window is None else min(position + 1, self.window)
 
     def layer(self, position: int) -> int:
@@ -273,8 +272,8 @@ class AttentionCosts(LayerCosts):
 class Mamba2Costs(LayerCosts):
     """A decoder of Mamba-2 blocks, counted in their recurrent form.
 
-    A parallel scan spends more for speed; like the reference it is billed as the recurrence, so
-    that a number does not depend on how a prompt was cut into chunks.
+    A parallel scan computes more; it is billed as the recurrence, for exits and full depth alike,
+    so that a number does not depend on how a prompt is divided into chunks.
 
     Attributes:
         n_layers: L, at least 1.
@@ -289,7 +288,7 @@ class Mamba2Costs(LayerCosts):
 
     KIND: ClassVar[str] = "Mamba-2"
     SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
-        # the convolution is billed whole: its window must hold C as well
+        # the convolution is billed whole: its window includes C
         "propagate": lambda costs: costs.state_projection + costs.convolution + costs.advance,
         "freeze": lambda costs: 0,
     }
@@ -369,12 +368,12 @@ class Mamba2Costs(LayerCosts):
 
 
 class HeadCosts(NamedTuple):
-    """FLOPs of what is trained for one exit, for one token.
+    """FLOPs of the trained modules of one exit, for one token.
 
     Attributes:
-        classifier: its norm and classifier, paid whenever confidence ``head`` asks.
-        translator: paid whenever this exit's logits are made: at each check that reads them, else
-            at the emission.
+        classifier: its norm and classifier, billed with each check of confidence ``head``.
+        translator: billed whenever this exit's logits are computed: with each check that reads
+            them, else with the emission.
     """
 
     classifier: int = 0
@@ -382,7 +381,7 @@ class HeadCosts(NamedTuple):
 
 
 class _Depth(NamedTuple):
-    """What a token pays beside its layers when it leaves at one depth."""
+    """FLOPs of a token in addition to its layers, when it exits at one depth."""
 
     checks: int
     projection: int
@@ -390,14 +389,15 @@ class _Depth(NamedTuple):
 
 
 class Ledger:
-    """Bills answers under one exit rule.
+    """Bills answers under one exit policy.
 
     Args:
         costs: the architecture.
         exit_layers: ascending, each in 1..L-1; empty for full depth.
         confidence: the measure: its name if it is registered, or its facts.
-        skipped_state: what skipped layers remember.
-        exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
+        skipped_state: the skipped-state policy.
+        exit_extras: costs of the trained modules of each exit; as long as ``exit_layers``, or empty
+            for none.
 
     Raises:
         ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
@@ -420,23 +420,24 @@ class Ledger:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         self._costs = costs
         self._recompute = bool(exits) and skipped_state == RECOMPUTE
-        self._depths = self._tariff(exits, facts_of(confidence), skipped_state, exit_extras)
+        self._depths = self._costs_by_depth(exits, facts_of(confidence), skipped_state, exit_extras)
 
-    def _tariff(
+    def _costs_by_depth(
         self,
         exits: tuple[int, ...],
         measure: MeasureFacts,
         skipped_state: str,
         extras: Sequence[HeadCosts],
     ) -> dict[int, _Depth]:
+        """By depth, an exit's or L, the FLOPs of a token in addition to its layers."""
         costs = self._costs
         emission = norm_flops(costs) + unembed_flops(costs)
         reads_logits = measure.reads == "logits"
         depths: dict[int, _Depth] = {}
         checks = 0
-        for asked, layer in enumerate(exits):
-            extra = extras[asked] if extras else HeadCosts()
-            checks += measure.flops(Check(asked, costs.width, costs.vocabulary))
+        for exit, layer in enumerate(exits):
+            extra = extras[exit] if extras else HeadCosts()
+            checks += measure.flops(Check(exit, costs.width, costs.vocabulary))
             if reads_logits:
                 checks += emission + extra.translator
             elif measure.reads == "heads":
@@ -448,7 +449,7 @@ class Ledger:
         return depths
 
     def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> FlopsBreakdown:
-        """The bill of one answer, as if it were alone.
+        """FLOPs of one answer, independent of its batch.
 
         Args:
             prompt_tokens: tokens prefilled at full depth: the prompt without its last token. The
@@ -462,8 +463,10 @@ class Ledger:
             raise ValueError(f"prompt_tokens is at least 0, got {prompt_tokens}")
         costs = self._costs
         layers = checks = projection = propagation = recomputation = full_depth = 0
-        in_the_end = reached(layers_used, costs.n_layers) if self._recompute else layers_used
-        pairs = zip(layers_used, in_the_end, strict=True)
+        depths_at_end = (
+            final_depths(layers_used, costs.n_layers) if self._recompute else layers_used
+        )
+        pairs = zip(layers_used, depths_at_end, strict=True)
         for position, (used, final) in enumerate(pairs, start=prompt_tokens):
             depth = self._depths.get(used)
             if depth is None:
@@ -506,12 +509,12 @@ class Ledger:
     def lossless(
         self, prompt_tokens: int, rounds: Sequence[DraftRound], tokens: int
     ) -> FlopsBreakdown:
-        """The bill of a lossless answer, as if it were alone: rejected tokens are paid for.
+        """FLOPs of a lossless answer, independent of its batch; rejected tokens are billed.
 
         Args:
             prompt_tokens: as for :meth:`answer`.
             rounds: its drafts.
-            tokens: that the answer has.
+            tokens: number of tokens of the answer.
         """
         costs, top = self._costs, self._depths[self._costs.n_layers]
         layers = checks = projection = verification = 0
@@ -524,7 +527,7 @@ class Ledger:
                 projection += depth.projection
                 verification += costs.layers(position, used, costs.n_layers) + top.projection
                 position += 1
-            if one.inputs > len(one.depths):  # the last input was not drafted after
+            if one.inputs > len(one.depths):  # no token was drafted after the last input
                 layers += costs.layers(position, 0, costs.n_layers)
                 checks += top.checks if one.checked else 0
                 projection += top.projection

@@ -1,9 +1,10 @@
-"""The layer loop: one pass of a chunk through a stack, with exits.
+"""The layer loop: one pass of a chunk of tokens through a decoder, with exits.
 
-Owns when a question is asked and what happens to the tokens that leave. It does not know an
-architecture, a tokenizer, a document, or how a token is chosen from logits.
+After each exit layer the confidence of the running tokens is computed; tokens that reach the
+threshold emit there and run no further layer in this pass.
 
-Glossary: N real tokens of the chunk, n tokens asked at an exit, D width, V vocabulary, L layers.
+Glossary: N real tokens of the chunk, n tokens checked at an exit, E exits, D width, V vocabulary,
+L layers.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.departures import DeferExited, Departures, DropExited
 from dynamax_lm.core.exit_view import View, slices
+from dynamax_lm.core.exited_tokens import DeferExited, DropExited, RunningCells
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
 class LogitsSink(Protocol):
-    """Takes the logits of tokens that leave."""
+    """Receives the logits of exiting tokens."""
 
     def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        """(n,) the token each would emit; nothing is remembered.
+        """(n,) the token that each would emit; changes no state.
 
         Args:
             index: (n,) which of the chunk's N tokens these are.
@@ -37,24 +38,24 @@ class LogitsSink(Protocol):
         ...
 
     def emit(self, index: Tensor, logits: Tensor) -> None:
-        """Take the logits for good; called once per token of the chunk."""
+        """Emit from these logits; called once per token of the chunk."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExitDecisions:
-    """How far each token went.
+    """The depth of each token.
 
     Attributes:
         layers_used: (N,) decoder layers run, 1..L.
-        confidence: (N,) at the exit where it left, or at the last exit asked; NaN where none was.
+        confidence: (N,) at the exit it took, or at the last exit checked; NaN where none was.
     """
 
     layers_used: Tensor
     confidence: Tensor
 
     def split(self, parts: int) -> list[ExitDecisions]:
-        """The same, cut into equal parts."""
+        """The decisions in equal parts, along N."""
         both = zip(self.layers_used.chunk(parts), self.confidence.chunk(parts), strict=True)
         return [ExitDecisions(used, confidence) for used, confidence in both]
 
@@ -66,29 +67,30 @@ def run_chunk(
     sink: LogitsSink | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
-    bars: Tensor | None = None,
+    cutoffs: Tensor | None = None,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
     session: HeadSession | None = None,
 ) -> ExitDecisions:
-    """Run ``chunk`` through the layers; each token leaves where the policy says.
+    """Run ``chunk`` through the layers; each token exits where the policy decides.
 
     Args:
         stack: the decoder.
-        state: its state; afterwards it has seen the chunk.
-        chunk: the new tokens. In a prefill no token may leave.
-        sink: takes each token's logits once, at its exit; ``None`` makes no projection.
-        policy: when to leave.
-        bars: (N,) of each token, or (N, E) also of each exit, in place of the policy's threshold.
-        skipped_state: what skipped layers remember of a token that left.
+        state: its state; afterwards it includes the chunk.
+        chunk: the new tokens. In a prefill no token may exit.
+        sink: receives each token's logits once, at its exit; with ``None`` none are computed.
+        policy: when a token exits.
+        cutoffs: (N,) of each token, or (N, E) of each token and exit, in place of the policy's
+            threshold; see ``ExitPolicy.cutoffs``.
+        skipped_state: the skipped-state policy.
         targets: (N,) full-depth tokens, for the oracle.
-        session: trained heads and what they remember of the batch, whose rows are the chunk's.
+        session: trained heads and their state for the batch, whose rows are the chunk's.
     """
     recompute = skipped_state == RECOMPUTE
     if recompute:
         chunk = chunk.prepend([state.pending.count(row) for row in chunk.rows])
     run = stack.begin(state, chunk, skipped_state)
-    cells: Departures = DeferExited(run, state.pending) if recompute else DropExited(run)
+    cells: RunningCells = DeferExited(run, state.pending) if recompute else DropExited(run)
     hidden = stack.embed(run)
     count = run.cells.shape[0]
     device = run.cells.device
@@ -100,39 +102,39 @@ def run_chunk(
     if session is not None and policy.confidence == "head":
         session.begin(chunk, run.cells)
     for layer in range(stack.n_layers):
-        hidden = stack.layer(layer, cells.arrive(layer, hidden), run)
+        hidden = stack.layer(layer, cells.resume(layer, hidden), run)
         if layer + 1 not in exits or sink is None or not running.shape[0]:
             continue
-        undecided = cells.undecided(hidden)
-        leaving = torch.zeros_like(running, dtype=torch.bool)
+        at_exit = cells.not_exited(hidden)
+        exiting = torch.zeros_like(running, dtype=torch.bool)
         for part in slices(stack, running.shape[0]):
             view = View(
                 unembed=stack.unembed,
                 exit=exits[layer + 1],
                 layer=layer + 1,
                 index=running[part],
-                hidden=undecided[part],
+                hidden=at_exit[part],
                 session=session,
                 choose=sink.choose,
                 targets=targets,
             )
-            sure = measure.ask(view).to(device)
-            confidence[view.index] = sure
-            own = None if bars is None else bars[view.index]
-            going = policy.leaves(
-                sure, own[:, view.exit] if own is not None and own.dim() > 1 else own
+            checked = measure.ask(view).to(device)
+            confidence[view.index] = checked
+            own = None if cutoffs is None else cutoffs[view.index]
+            exits_here = policy.exiting(
+                checked, own[:, view.exit] if own is not None and own.dim() > 1 else own
             )
-            leaving[part] = going
-            if going.any():
-                sink.emit(view.index[going], view.some_logits(going))
-        if leaving.any():
-            layers_used[running[leaving]] = layer + 1
-            hidden = cells.leave(leaving, hidden, layer + 1)
-            running = running[~leaving]
+            exiting[part] = exits_here
+            if exits_here.any():
+                sink.emit(view.index[exits_here], view.some_logits(exits_here))
+        if exiting.any():
+            layers_used[running[exiting]] = layer + 1
+            hidden = cells.remove(exiting, hidden, layer + 1)
+            running = running[~exiting]
     if sink is not None and running.shape[0]:
-        undecided = cells.undecided(hidden)
+        at_exit = cells.not_exited(hidden)
         for part in slices(stack, running.shape[0]):
-            sink.emit(running[part], stack.unembed(undecided[part]))
+            sink.emit(running[part], stack.unembed(at_exit[part]))
     stack.end(state, run)
     cells.close()
     return ExitDecisions(layers_used, confidence)

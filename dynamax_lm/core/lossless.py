@@ -1,18 +1,18 @@
 """Self-speculative decoding: an exit drafts tokens, and the layers above it verify them.
 
-Owns the draft, its length, and what is accepted. A draft pass runs the layers below the exit, and
-the exit's most likely token is drafted as long as its confidence reaches the threshold. A
-verification pass runs the layers above over all drafted tokens of a row at once, from their hidden
-states at the exit, so that no layer runs twice for a token. Its logits say what full depth emits
-after each of them: tokens are accepted up to the first difference, where full depth's own takes the
-place of the drafted one, and the state forgets the rest. Rows accept different numbers of tokens.
+A draft pass runs the layers below the exit, and the exit's most likely token is drafted as long as
+its confidence reaches the threshold. A verification pass runs the layers above over all drafted
+tokens of a row at once, from their hidden states at the exit, so that no layer runs twice for a
+token. Its logits give full depth's token after each of them: tokens are accepted up to the first
+difference, where full depth's token replaces the drafted one, and the rest is removed from the
+state. Rows accept different numbers of tokens.
 
-What is emitted is what full depth emits, up to the rounding of sums in another order. A token that
-is drawn at random is drawn with the same random numbers at the exit and at full depth, so that the
-text is the one that full depth draws, and its distribution full depth's.
+The emitted tokens are full depth's, up to the rounding of sums in another order. A sampled token
+uses the same random numbers at the exit and at full depth, so that the text is the one that full
+depth samples, and its distribution full depth's.
 
 Sources: LayerSkip (arXiv 2404.16710) and Draft & Verify (arXiv 2309.08168) for Transformers; for
-recurrent states, the state before a draft is kept and the accepted inputs are replayed.
+recurrent states, the state before a draft is saved, and the accepted inputs are replayed.
 
 Glossary: n rows of a pass, m tokens of a draft that a row has not verified yet, L layers.
 """
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.decode import GenerateRequest, Next, Progress
+from dynamax_lm.core.decode import GenerateRequest, Progress, TokenChoice
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import ExitPolicy
@@ -36,12 +36,12 @@ from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 
 AUTO = 0
-"""A draft length that adapts to what was accepted."""
+"""A draft length that adapts to the number of accepted tokens."""
 
 _FIRST, _MOST = 4, 32
 _READY = 0.5
-"""Share of the rows whose drafts must be complete for a verification pass: it reads the weights of
-the layers above once for all of them."""
+"""Fraction of rows whose drafts must be complete before a verification pass, which reads the
+weights of the layers above once for all of them."""
 
 
 @dataclass
@@ -52,18 +52,18 @@ class DraftLength:
     transformers' assisted generation does.
 
     Args:
-        asked: at least 1, or ``AUTO``.
+        fixed: at least 1, or ``AUTO``.
     """
 
-    asked: int = AUTO
+    fixed: int = AUTO
     now: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.now = self.asked or _FIRST
+        self.now = self.fixed or _FIRST
 
     def verified(self, drafted: int, accepted: int) -> None:
-        """Learn from one draft."""
-        if self.asked:
+        """Adapt to one verified draft."""
+        if self.fixed:
             return
         if accepted < drafted:
             self.now = max(1, self.now - 1)
@@ -73,13 +73,13 @@ class DraftLength:
 
 @dataclass
 class _Row:
-    """One row: its answer, verified so far, and its draft.
+    """One row: its verified answer, and its draft.
 
     Attributes:
         hidden: (D,) at the exit, of each token that has not run the layers above.
-        drafted: what the exit emitted after all of these, or all but the last.
-        confidence: of the exit in each.
-        checked: whether the exit was asked about the last token that was not drafted after.
+        drafted: tokens that the exit emitted after each of these, or each but the last.
+        confidence: of the exit at each.
+        checked: whether the exit was checked for the last token, if nothing was drafted after it.
     """
 
     number: int
@@ -92,34 +92,36 @@ class _Row:
     checked: bool = False
 
     @property
-    def said(self) -> list[int]:
+    def with_draft(self) -> list[int]:
         """The answer, its draft included."""
         return self.progress.tokens + self.drafted
 
     @property
     def last(self) -> int:
         """The token to run next."""
-        return (self.said or self.request.prompt)[-1]
+        return (self.with_draft or self.request.prompt)[-1]
 
     @property
     def may_draft(self) -> bool:
-        """Whether the exit may emit the next token: not in a full draft, nor the last of all."""
-        return len(self.drafted) < self.length.now and len(self.said) + 1 < self.request.max_new
+        """Whether the exit may draft: the draft is not full, and the next token is not the last."""
+        return (
+            len(self.drafted) < self.length.now and len(self.with_draft) + 1 < self.request.max_new
+        )
 
     @property
     def complete(self) -> bool:
-        """Whether the draft is to be verified."""
+        """Whether the draft has ended and can be verified."""
         if not self.hidden:
             return False
-        return len(self.hidden) > len(self.drafted) or self.request.finished(self.said)
+        return len(self.hidden) > len(self.drafted) or self.request.finished(self.with_draft)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing may follow the verified answer."""
+        """Whether the verified answer is complete."""
         return bool(self.progress.tokens) and self.request.finished(self.progress.tokens)
 
     def accept(self, full_depth: Sequence[int], depth: int, n_layers: int) -> int:
-        """Take what full depth says after each of the m tokens, as far as the draft agrees.
+        """Append full depth's tokens up to and including the first that differs from the draft.
 
         Returns:
             How many of the m tokens stay in the state.
@@ -169,7 +171,7 @@ def decode_lossless(
         rows: the answers, which grow.
         policy: its one exit drafts, as long as the confidence reaches the threshold.
         session: trained heads, if any.
-        draft_length: most tokens that a row drafts, at least 1, or ``AUTO``.
+        draft_length: largest number of tokens in a draft, at least 1, or ``AUTO``.
 
     Raises:
         ValueError: several exits, or none.
@@ -197,7 +199,7 @@ def _draft(
     policy: ExitPolicy,
     session: HeadSession | None,
 ) -> None:
-    """Run one token of each row through the layers below the exit, and ask the exit."""
+    """Run one token of each row through the layers below the exit, and check the exit."""
     stack.begin_draft(state, [row.number for row in rows if not row.hidden])
     (depth,) = policy.exit_layers
     ids = torch.tensor([[row.last] for row in rows], device=stack.device)
@@ -214,37 +216,39 @@ def _draft(
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.hidden.append(state_at_exit)
         row.checked = False
-    asked = [place for place, one in enumerate(may) if one]
-    if not asked:
+    checked = [place for place, one in enumerate(may) if one]
+    if not checked:
         for row in rows:
             row.confidence.append(None)
         return
-    index = torch.tensor(asked, device=hidden.device)
-    some = hidden if len(asked) == len(rows) else hidden[index]
-    choice = Next([row.request for row in rows], [row.said for row in rows])
+    index = torch.tensor(checked, device=hidden.device)
+    some = hidden if len(checked) == len(rows) else hidden[index]
+    choice = TokenChoice([row.request for row in rows], [row.with_draft for row in rows])
     view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
-    goes_on = policy.leaves(confidence, _bars(policy, [len(rows[one].said) for one in asked]))
-    tokens = choice.choose(index, view.logits) if bool(goes_on.any()) else index
+    drafting = policy.exiting(
+        confidence, _cutoffs(policy, [len(rows[one].with_draft) for one in checked])
+    )
+    tokens = choice.choose(index, view.logits) if bool(drafting.any()) else index
     found = dict(
         zip(
-            asked,
-            zip(confidence.tolist(), goes_on.tolist(), tokens.tolist(), strict=True),
+            checked,
+            zip(confidence.tolist(), drafting.tolist(), tokens.tolist(), strict=True),
             strict=True,
         )
     )
     for place, row in enumerate(rows):
-        sure, drafts, token = found.get(place, (math.nan, False, -1))
-        row.confidence.append(None if math.isnan(sure) else sure)
+        value, drafts, token = found.get(place, (math.nan, False, -1))
+        row.confidence.append(None if math.isnan(value) else value)
         row.checked = place in found
         if drafts:
             row.drafted.append(token)
 
 
-def _bars(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
-    """(n,) what each token's confidence is compared with; ``steps`` come before it."""
-    bars = policy.bars_at(steps)
-    return policy.bars([policy.threshold]) if bars is None else bars[:, 0]
+def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
+    """(n,) the least confidence at which each token is drafted; ``steps`` precede it."""
+    cutoffs = policy.cutoffs_at(steps)
+    return policy.cutoffs([policy.threshold]) if cutoffs is None else cutoffs[:, 0]
 
 
 def _verify(stack: LayerStack, state: DecoderState, rows: Sequence[_Row], depth: int) -> None:
@@ -261,7 +265,7 @@ def _verify(stack: LayerStack, state: DecoderState, rows: Sequence[_Row], depth:
     prefixes = [
         row.progress.tokens + row.drafted[:step] for row in rows for step in range(len(row.hidden))
     ]
-    choice = Next(owners, prefixes)
+    choice = TokenChoice(owners, prefixes)
     logits = stack.unembed(hidden)
     tokens = iter(choice.choose(torch.arange(len(owners)), logits).tolist())
     kept: dict[int, int] = {}

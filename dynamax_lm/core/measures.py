@@ -1,7 +1,7 @@
-"""What is known of each confidence measure without asking it: facts, and the one registry.
+"""Facts of each confidence measure (name, inputs, cost, requirements), and their registry.
 
-Owns the registry that settings, ledger, thresholds and reports read. It imports no torch, and does
-not know files or how a measure is computed; ``core.confidence`` has the classes of the package.
+Settings, ledger, thresholds and reports read the registry, so it imports no torch;
+``core.confidence`` computes the measures of the package.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 Reads = Literal["logits", "hidden", "heads"]
-"""``logits``: the check makes a vocabulary projection, which the emission then uses; ``hidden``:
-hidden states alone, so that only tokens that leave are projected; ``heads``: a trained classifier
-over hidden states, whose FLOPs the heads say themselves."""
+"""``logits``: the check computes a vocabulary projection, which the emission reuses; ``hidden``:
+hidden states alone, so that only tokens that exit are projected; ``heads``: a trained classifier
+over hidden states, whose FLOPs come from the heads' configuration."""
 
 
 class Check(NamedTuple):
     """One check of one token, as far as its cost may depend on it.
 
     Attributes:
-        exit: which exit is asked, from 0.
+        exit: which exit is checked, from 0.
         width: D, elements of the residual stream.
         vocabulary: V.
     """
@@ -31,7 +31,7 @@ class Check(NamedTuple):
 
 
 def free(check: Check) -> int:
-    """No FLOPs beside those of what is read."""
+    """No FLOPs in addition to those of the inputs."""
     del check
     return 0
 
@@ -44,17 +44,17 @@ def continuous(exits: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureFacts:
-    """A measure as the ledger, the settings and a report need to know it.
+    """Facts of a measure that the ledger, the settings and reports use.
 
     Attributes:
-        name: as ``confidence`` takes it; left out by measures from outside, which are named after
-            their file or entry point.
-        reads: what a check reads; decides whether a vocabulary projection is billed with it.
-        flops: net FLOPs of one check of one token, beside those of what it reads.
-        least_exits: exits without which it says nothing.
-        needs_target: whether it compares with an exact full-depth token: a ceiling, never a result.
+        name: as ``confidence`` takes it; omitted by measures from outside the package, which are
+            named after their file or entry point.
+        reads: inputs of a check; determines whether a vocabulary projection is billed with it.
+        flops: net FLOPs of one check of one token, in addition to those of its inputs.
+        least_exits: the smallest number of exits for which it is defined.
+        needs_target: whether it compares with full depth's token: an upper bound, never a result.
         steps: by the number of exits, n where the confidence takes only the values k / n; 0 where
-            it takes any.
+            it takes any value.
         outside: whether it comes from outside the package.
     """
 
@@ -73,7 +73,7 @@ class MeasureFacts:
             raise ValueError(f"least_exits={self.least_exits!r} is at least 1")
 
     def record(self, exits: int, width: int, vocabulary: int) -> dict[str, Any]:
-        """What a results file says of a measure from outside, from which its cost follows."""
+        """The entry of a results file for a measure from outside, sufficient to bill it."""
         checks = [self.flops(Check(exit, width, vocabulary)) for exit in range(exits)]
         return {
             "name": self.name,
@@ -86,10 +86,10 @@ class MeasureFacts:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> MeasureFacts:
-        """The facts of a results file; they hold for the exits that it names.
+        """The facts from a results file; valid for the exits that it names.
 
         Raises:
-            ValueError: a value is missing, or none that :meth:`record` writes.
+            ValueError: a value is missing, or is not one that :meth:`record` writes.
         """
         checks, steps = record.get("flops"), record.get("steps")
         counts = (*checks, steps) if isinstance(checks, list) else (None,)
@@ -116,7 +116,7 @@ class MeasureFacts:
 
 
 def _cosine(check: Check) -> int:
-    """Three dot products; the first exit has nothing to compare."""
+    """Three dot products; none at the first exit, which has no previous one."""
     return 6 * check.width if check.exit else 0
 
 
@@ -131,7 +131,7 @@ ORACLE = MeasureFacts(name="oracle", reads="hidden", needs_target=True, steps=la
 HEAD = MeasureFacts(name="head", reads="heads")
 
 NOTHING = MeasureFacts(name="none", reads="hidden")
-"""No exit is asked, and none is billed: under a rule that decides without a confidence."""
+"""No exit is checked and no check is billed: for rules that decide without a confidence."""
 
 BUILT_IN = {
     facts.name: facts for facts in (TOP_PROB, MARGIN, ENTROPY, SATURATION, PATIENCE, ORACLE, HEAD)
@@ -144,7 +144,7 @@ _Class = TypeVar("_Class", bound="type[Any]")
 
 
 def register(facts: MeasureFacts, made_by: type[Any]) -> None:
-    """Make a measure known by its facts' name, which is then asked through ``made_by``.
+    """Register a measure by the name in its facts; ``made_by`` computes it.
 
     Args:
         facts: with a name that no other measure has.
@@ -159,7 +159,7 @@ def register(facts: MeasureFacts, made_by: type[Any]) -> None:
 
 
 def implements(facts: MeasureFacts) -> Callable[[_Class], _Class]:
-    """Register the decorated class under ``facts``, which it carries as its own."""
+    """Register the decorated class under ``facts``, and set them as its attribute."""
 
     def add(made_by: _Class) -> _Class:
         made_by.facts = facts
@@ -183,7 +183,7 @@ def facts_of(measure: str | MeasureFacts) -> MeasureFacts:
 
 
 def class_of(name: str) -> type[Any]:
-    """The class that a measure is asked through.
+    """The class that computes a measure.
 
     Raises:
         ValueError: no such measure is registered.

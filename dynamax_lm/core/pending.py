@@ -1,6 +1,6 @@
-"""Pending tokens: those that exited early under ``recompute`` and have layers left to run.
+"""Pending tokens: those that exited early under ``recompute`` and have layers still to run.
 
-Owns what a state records of them: by row, how many layers each has run and its hidden state there.
+A state records them by row: the layers that each has run, and its hidden state there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Where the seconds of a run go: prompts, answers, and the full-depth reference.
+"""Seconds of a run by part: prompts, answers, and the full-depth reference.
 
-Owns a stopwatch and nothing else. Readings are of one process and machine; only ratios within a
-run mean anything.
+Times depend on the machine and its load; only ratios within a run are comparable.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class PhaseTimer:
     """Seconds spent in each part of a run.
 
     Attributes:
-        prompt: prefilling prompts; the exits and the reference share it.
+        prompt: prefilling prompts, for the answers and the reference together.
         answer: generating or scoring with exits.
-        reference: finding the full-depth model's answers.
+        reference: computing the full-depth model's answers.
     """
 
     prompt: float = 0.0
@@ -33,7 +32,7 @@ class PhaseTimer:
 
     @contextmanager
     def measure(self, phase: Phase) -> Iterator[None]:
-        """Add the seconds of the block to ``phase``; waits for a GPU at both ends."""
+        """Add the seconds of the block to ``phase``; synchronises with a GPU at both ends."""
         finish_queued_work()
         start = time.perf_counter()
         try:
@@ -44,6 +43,6 @@ class PhaseTimer:
 
 
 def finish_queued_work() -> None:
-    """Wait for what a GPU still has to do."""
+    """Synchronise with a GPU, if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -1,7 +1,4 @@
-"""When to leave: exit layers, a measure and a threshold.
-
-Owns the rule. It does not know models or how a confidence is computed.
-"""
+"""The exit policy: exit layers, a confidence measure, and a threshold or exit rule."""
 
 from __future__ import annotations
 
@@ -13,20 +10,19 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.measures import facts_of
-from dynamax_lm.core.thresholds import ThresholdRule, bar_of
+from dynamax_lm.core.thresholds import ThresholdRule, cutoff_of
 
 
 @dataclass(frozen=True, slots=True)
 class ExitPolicy:
-    """A token leaves at the first exit whose confidence reaches the threshold.
+    """A token exits at the first exit whose confidence reaches the threshold.
 
     Attributes:
-        exit_layers: layers run before each question, ascending, each in 1..L-1; empty for
-            full depth.
+        exit_layers: layers run before each exit, ascending, each in 1..L-1; empty for full depth.
         confidence: name of the measure.
-        threshold: in [0, 1]; 0 always leaves at the first exit, 1 never leaves. Under
+        threshold: in [0, 1]; with 0 every token exits at the first exit, with 1 none exits. Under
             ``patience`` it may be written with two digits, see ``agreements_needed``.
-        rule: which threshold holds at each exit and step; ``None`` for ``threshold`` at all.
+        rule: the threshold at each exit and step; ``None`` for ``threshold`` everywhere.
     """
 
     exit_layers: tuple[int, ...] = ()
@@ -36,38 +32,38 @@ class ExitPolicy:
 
     @property
     def needs_target(self) -> bool:
-        """Whether the measure asks for an exact full-depth token."""
+        """Whether the measure compares with full depth's token."""
         return bool(self.exit_layers) and facts_of(self.confidence).needs_target
 
     @property
-    def question(self) -> tuple[tuple[int, ...], str, ThresholdRule | None]:
-        """What is asked, whatever the threshold."""
+    def except_threshold(self) -> tuple[tuple[int, ...], str, ThresholdRule | None]:
+        """All of the policy but its threshold: equal for policies that check the same exits."""
         return self.exit_layers, self.confidence, self.rule
 
-    def leaves(self, confidence: Tensor, bars: Tensor | None = None) -> Tensor:
-        """(n,) bool: which tokens leave. A float32 probability can reach 1.0, hence the rule for 1.
+    def exiting(self, confidence: Tensor, cutoffs: Tensor | None = None) -> Tensor:
+        """(n,) bool: which tokens exit. Threshold 1 is infinite: float32 confidences can reach 1.0.
 
         Args:
             confidence: (n,) in [0, 1].
-            bars: what each confidence is compared with, see :meth:`bars` and :meth:`bars_at`, in
-                place of the policy's own threshold; a rule needs them.
+            cutoffs: (n,) in place of the policy's own threshold, from :meth:`cutoffs` or
+                :meth:`cutoffs_at`; required under a rule.
         """
-        if bars is None:
-            assert self.rule is None, "a rule's thresholds depend on exit and step: give bars"
-            (bars,) = self.bars([self.threshold])
-        return (confidence >= bars.to(confidence)) | bars.isneginf().to(confidence.device)
+        if cutoffs is None:
+            assert self.rule is None, "a rule's thresholds depend on exit and step: give cutoffs"
+            (cutoffs,) = self.cutoffs([self.threshold])
+        return (confidence >= cutoffs.to(confidence)) | cutoffs.isneginf().to(confidence.device)
 
-    def bars(self, thresholds: Sequence[float]) -> Tensor:
-        """(n,) float32 numbers that confidences are compared with under ``thresholds``."""
+    def cutoffs(self, thresholds: Sequence[float]) -> Tensor:
+        """(n,) float32 least confidences at which a token exits, by ``thresholds``."""
         exits = len(self.exit_layers)
-        bars = [bar_of(one, self.confidence, exits) for one in thresholds]
-        return torch.tensor(bars, dtype=torch.float32)
+        cutoffs = [cutoff_of(one, self.confidence, exits) for one in thresholds]
+        return torch.tensor(cutoffs, dtype=torch.float32)
 
-    def bars_at(self, steps: Sequence[int]) -> Tensor | None:
-        """(N, E) float32 what confidences are compared with at each exit, by the policy's rule.
+    def cutoffs_at(self, steps: Sequence[int]) -> Tensor | None:
+        """(N, E) float32 least confidences at which a token exits at each exit, by the rule.
 
         Args:
-            steps: (N,) how many tokens of its answer come before each token.
+            steps: (N,) how many tokens of its answer precede each token.
 
         Returns:
             ``None`` where one threshold holds at every exit and step.
@@ -75,19 +71,19 @@ class ExitPolicy:
         if self.rule is None:
             return None
         exits = len(self.exit_layers)
-        rows = [_bars_of(self.rule, self.confidence, exits, step) for step in steps]
+        rows = [_cutoffs_of(self.rule, self.confidence, exits, step) for step in steps]
         return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), exits)
 
 
 @lru_cache(maxsize=1 << 16)
-def _bars_of(rule: ThresholdRule, confidence: str, exits: int, step: int) -> tuple[float, ...]:
-    """A rule's bars at every exit."""
+def _cutoffs_of(rule: ThresholdRule, confidence: str, exits: int, step: int) -> tuple[float, ...]:
+    """A rule's cutoffs at every exit."""
     thresholds = [rule.at(exit, step) for exit in range(exits)]
     for exit, threshold in enumerate(thresholds):
         if not 0.0 <= threshold <= 1.0:
             where = f"at exit {exit}, step {step}"
             raise ValueError(f"{rule}: threshold {threshold} {where}; stay within [0, 1]")
-    return tuple(bar_of(threshold, confidence, exits) for threshold in thresholds)
+    return tuple(cutoff_of(threshold, confidence, exits) for threshold in thresholds)
 
 
 FULL_DEPTH = ExitPolicy()

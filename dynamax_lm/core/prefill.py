@@ -1,6 +1,6 @@
-"""Prompt states: prompts without their last token, at full depth.
+"""Prefill: prompts without their last token, at full depth.
 
-Owns nothing but this rule: the last prompt token is the first step that may exit.
+The last prompt token is the first step that may exit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
-    """A state that has seen each prompt but its last token.
+    """A state of each prompt without its last token.
 
     Args:
         stack: the decoder.

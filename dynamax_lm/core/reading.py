@@ -1,9 +1,6 @@
-"""What is read of a pass where its tokens exit.
+"""Tokens and log-probabilities taken from the logits of a pass, at the exit of each token.
 
-Owns the form of a reading, and the protocol of whoever makes one. It does not know why a token
-exited.
-
-Glossary: N tokens of the pass, K tokens whose probability is wanted.
+Glossary: N tokens of the pass, K target tokens at each.
 """
 
 from __future__ import annotations
@@ -18,10 +15,10 @@ from dynamax_lm.core.loop import LogitsSink
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Tokens and log-probabilities.
+    """Emitted tokens, and log-probabilities of target tokens.
 
     Attributes:
-        log_probabilities: (N, K) of the tokens asked about, natural logarithm.
+        log_probabilities: (N, K) of the target tokens, natural logarithm.
         emitted: (N,) token ids.
     """
 
@@ -29,14 +26,14 @@ class Reading:
     emitted: Tensor
 
     def split(self, parts: int) -> list[Reading]:
-        """The same, cut into equal parts."""
+        """The reading in equal parts, along N."""
         both = zip(self.log_probabilities.chunk(parts), self.emitted.chunk(parts), strict=True)
         return [Reading(scores, emitted) for scores, emitted in both]
 
 
 class Reader(LogitsSink, Protocol):
-    """Takes logits, and can be read when the pass is over."""
+    """A sink of logits that gives a reading after the pass."""
 
     def read(self) -> Reading:
-        """What it took."""
+        """The reading of all tokens emitted."""
         ...

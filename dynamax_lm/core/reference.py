@@ -1,12 +1,12 @@
-"""What full depth would have generated, from the answers that the exits gave.
+"""The full-depth model's answers, computed from the answers that were generated with exits.
 
-Owns the reference's short cut: tokens that are full depth's by definition need no reference; one
-parallel full-depth pass over the emitted tokens says the others, and full depth generates further
-only from the first disagreement. It does not know tokenizers, stop strings or documents.
+Tokens that are full depth's by definition need no reference. One parallel full-depth pass over the
+emitted tokens gives full depth's token at each of the others, and full depth decodes further only
+from the first disagreement.
 
-In low precision the pass rounds otherwise than single steps do. How often it differs on tokens that
-need no reference is the noise of all that it says of the others; it is therefore made for every
-row, those in which no token left too.
+In low precision the pass rounds differently from single decoding steps. The rate at which it
+differs on tokens that are full depth's by definition estimates its noise on all others; the pass is
+therefore made for every row, also those in which no token exited.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.core.decode import GenerateRequest, Progress, TokenChoice, answer_inputs, decode
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
@@ -23,12 +23,12 @@ from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 
 class Comparison(NamedTuple):
-    """What full depth says of one answer; ``None`` without a reference.
+    """Full depth's tokens for one answer; ``None`` without a reference.
 
     Attributes:
-        tokens: what it emits after each prefix of the answer.
-        again: what the parallel pass emits, where ``tokens`` is known without it, else ``None``.
-        answer: its own answer.
+        tokens: full depth's token after each prefix of the answer.
+        again: tokens of the parallel pass, where ``tokens`` is known without it, else ``None``.
+        answer: full depth's own answer.
     """
 
     tokens: Sequence[int] | None = None
@@ -37,10 +37,10 @@ class Comparison(NamedTuple):
 
 
 class FullDepthAnswers:
-    """What full depth is known to answer and to emit, by the requests' keys.
+    """Full depth's answers and passes found so far, by the requests' keys.
 
-    Answers without exits do not depend on an exit rule: whoever runs the same requests under
-    several rules keeps one of these for all of them.
+    They do not depend on the exit policy, so that runs of the same requests under several policies
+    can share one object.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FullDepthAnswers:
         self._passes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
 
     def find_answer(self, key: str | None) -> tuple[int, ...] | None:
-        """Full depth's own answer to the request that ``key`` stands for."""
+        """Full depth's own answer to the request of ``key``."""
         return None if key is None else self._answers.get(key)
 
     def keep_answer(self, key: str | None, answer: Sequence[int]) -> None:
@@ -75,18 +75,18 @@ def compare(
     skipped_state: str,
     known: FullDepthAnswers,
 ) -> list[Comparison]:
-    """Hold every row's answer against full depth.
+    """Compare every row's answer with full depth.
 
-    A lossless answer claims to be full depth's: it is held against the pass, token by token.
+    Every token of a lossless answer is compared with the pass, to verify that it is full depth's.
 
     Args:
         stack: the decoder.
-        state: of the rows; what it has seen after ``mark`` is forgotten.
-        mark: where it had seen the prompts.
+        state: of the rows; tokens after ``mark`` are discarded.
+        mark: snapshot after the prompts.
         requests: of each row.
         rows: the answers.
-        skipped_state: what skipped layers remembered.
-        known: what is known of full depth already; it then knows what was found here.
+        skipped_state: the skipped-state policy of the answers.
+        known: full depth's answers found so far; those found here are added.
     """
     passes = _passes(stack, state, mark, requests, rows, known)
     certain = [
@@ -122,22 +122,22 @@ def _passes(
     rows: Sequence[Progress],
     known: FullDepthAnswers,
 ) -> list[Sequence[int]]:
-    """What a full-depth pass over each answer emits; one where rows of a request say the same."""
-    said = [(id(request), tuple(row.tokens)) for request, row in zip(requests, rows, strict=True)]
+    """Tokens of a full-depth pass over each answer; equal answers of a request share one."""
+    keys = [(id(request), tuple(row.tokens)) for request, row in zip(requests, rows, strict=True)]
     found: dict[tuple[int, tuple[int, ...]], Sequence[int]] = {}
-    for one, request in zip(said, requests, strict=True):
+    for one, request in zip(keys, requests, strict=True):
         kept = known.find_pass(request.key, one[1])
         if kept is not None:
             found[one] = kept
-    numbers = list({one: number for number, one in enumerate(said) if one not in found}.values())
+    numbers = list({one: number for number, one in enumerate(keys) if one not in found}.values())
     if numbers:
         stack.rewind(state, mark)
         for number, emitted in zip(
             numbers, _parallel(stack, state, requests, rows, numbers), strict=True
         ):
-            found[said[number]] = emitted
+            found[keys[number]] = emitted
             known.keep_pass(requests[number].key, rows[number].tokens, emitted)
-    return [found[one] for one in said]
+    return [found[one] for one in keys]
 
 
 def _parallel(
@@ -147,7 +147,7 @@ def _parallel(
     rows: Sequence[Progress],
     numbers: Sequence[int],
 ) -> list[list[int]]:
-    """What full depth emits after each prefix of the answers ``numbers``, in one pass."""
+    """Full depth's token after each prefix of the answers ``numbers``, in one pass."""
     inputs = [
         answer_inputs(requests[number], rows[number].tokens, len(rows[number].tokens))
         for number in numbers
@@ -156,7 +156,7 @@ def _parallel(
     prefixes = [
         rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
     ]
-    chosen = Next(owners, prefixes)
+    chosen = TokenChoice(owners, prefixes)
     run_chunk(stack, state, TokenBatch.of(inputs, numbers, stack.device), chosen)
     tokens = iter(chosen.tokens.tolist())
     return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
@@ -171,9 +171,9 @@ def _answers(
     full_depth: Sequence[Sequence[int]],
     known: FullDepthAnswers,
 ) -> list[list[int]]:
-    """Full depth's own answers: the emitted one, or from the first disagreement full depth's own.
+    """Full depth's own answers: the emitted one, or decoded from the first disagreement on.
 
-    Rows of one request share an answer wherever it begins as they do; in low precision it may not.
+    Rows of one request share an answer if it has the prefix of each; in low precision it may not.
     """
     begun = [_begun(row.tokens, full) for row, full in zip(rows, full_depth, strict=True)]
     found: defaultdict[int, list[list[int]]] = defaultdict(list)
@@ -190,10 +190,10 @@ def _answers(
             fitting = [one for one in found[id(request)] if one[: len(begin)] == begin]
             if whole or fitting:
                 answers[number] = begin if whole else fitting[0]
-        left = {id(requests[n]): n for n in range(len(rows)) if n not in answers}
-        if not left:
+        missing = {id(requests[n]): n for n in range(len(rows)) if n not in answers}
+        if not missing:
             break
-        numbers = list(left.values())
+        numbers = list(missing.values())
         stack.rewind(state, mark)
         for number, answer in zip(
             numbers, _continue(stack, state, requests, begun, numbers), strict=True
@@ -218,7 +218,7 @@ def _continue(
     begun: Sequence[Sequence[int]],
     numbers: Sequence[int],
 ) -> list[list[int]]:
-    """The answers ``numbers`` from where they were ``begun`` to their ends, at full depth."""
+    """Complete the answers ``numbers`` from their prefixes ``begun``, at full depth."""
     inputs = [
         answer_inputs(requests[number], begun[number], len(begun[number])) for number in numbers
     ]

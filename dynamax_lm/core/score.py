@@ -1,8 +1,8 @@
 """Log-likelihoods of given continuations, with exits, in one parallel pass.
 
-Owns how continuations share prompts and passes. It does not know documents, tasks or tokenizers.
-Each distinct prompt is prefilled once; the tokens of a continuation exit one by one, as they would
-in generation, although one pass runs all of them.
+Each distinct prompt is prefilled once, and continuations that differ at most in their last token
+share a row of the pass. Each token of a continuation exits as it would in generation, although one
+pass runs all of them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ class ScoredAnswer:
 
     Attributes:
         log_probabilities: of each continuation token at its exit, natural logarithm.
-        trace: what happened to each token.
-        reference: each token's log-probability at full depth, or ``None``; of a token that is full
-            depth's by definition (``core.full_depth``) its own.
-        attached: what a runner that wraps ``score`` wants to find beside the answer again; nothing
-            here reads it.
+        trace: the record of each token.
+        reference: each token's log-probability at full depth, or ``None``; for a token that is full
+            depth's by definition (``core.full_depth``), its log-probability in this run.
+        attached: an object that a runner around ``score`` adds; not read here.
     """
 
     log_probabilities: tuple[float, ...]
@@ -73,7 +72,7 @@ class TargetReader:
     """Reads the log-probabilities of given tokens, and the most likely token, at each exit.
 
     Args:
-        targets: (N, K) token ids; several continuations may share a pass.
+        targets: (N, K) token ids; several continuations may share a row of the pass.
         dtype: in which the log-probabilities are computed.
     """
 
@@ -89,8 +88,8 @@ class TargetReader:
 
     def emit(self, index: Tensor, logits: Tensor) -> None:
         wide = logits.to(self._dtype)
-        wanted = self._targets[index].to(wide.device)
-        found = wide.gather(1, wanted) - wide.logsumexp(-1, keepdim=True)
+        targets = self._targets[index].to(wide.device)
+        found = wide.gather(1, targets) - wide.logsumexp(-1, keepdim=True)
         self._log_probabilities[index.cpu()] = found.double().cpu()
         self._most_likely[index.cpu()] = wide.argmax(-1).cpu()
 
@@ -100,7 +99,7 @@ class TargetReader:
 
 @dataclass(frozen=True, slots=True)
 class _SharedPass:
-    """Requests that need the same tokens run: one row of the pass."""
+    """Requests that run the same tokens: one row of the pass."""
 
     prompt: tuple[int, ...]
     inputs: tuple[int, ...]
@@ -133,7 +132,7 @@ class ScoreBatch:
             _SharedPass(prompt, prompt[-1:] + inputs, tuple(numbers))
             for (prompt, inputs), numbers in members.items()
         ]
-        self._targets = self._wanted()
+        self._targets = self._target_tokens()
         self.prompts = list(dict.fromkeys(one.prompt for one in self._passes))
         place = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.prompt_rows = [place[one.prompt] for one in self._passes]
@@ -147,7 +146,7 @@ class ScoreBatch:
         return stack.take(state, self.prompt_rows)
 
     def steps(self) -> list[int]:
-        """(N,) how many tokens of its continuation come before each token."""
+        """(N,) how many tokens of its continuation precede each token."""
         return [step for one in self._passes for step in range(len(one.inputs))]
 
     def chunk(self, stack: LayerStack) -> TokenBatch:
@@ -156,11 +155,11 @@ class ScoreBatch:
         return TokenBatch.of(inputs, range(len(inputs)), stack.device)
 
     def reader(self, stack: LayerStack, copies: int = 1) -> TargetReader:
-        """Reads the continuations' tokens, in so many copies of the pass."""
+        """A reader of the continuations' tokens, in ``copies`` copies of the pass."""
         return TargetReader(self._targets.to(stack.device).repeat(copies, 1), self._dtype)
 
     def full_depth(self, stack: LayerStack, state: Any) -> Reading:
-        """The same pass at full depth; ``state`` stays as it is."""
+        """The same pass at full depth; ``state`` is restored."""
         mark = stack.mark(state)
         reader = self.reader(stack)
         run_chunk(stack, state, self.chunk(stack), reader)
@@ -181,11 +180,11 @@ class ScoreBatch:
         """The answers, in the order of the requests.
 
         Args:
-            ours: what was read of each token where it exited.
-            depths: where that was.
-            full: what a full-depth pass says of each token; ``None`` without a reference.
+            ours: the reading of each token at its exit.
+            depths: the depth of each token.
+            full: the reading of a full-depth pass; ``None`` without a reference.
             own: (N,) bool, whether a token is full depth's by definition; ``None`` where ``ours``
-                and ``full`` come from one pass and so cannot differ there.
+                and ``full`` come from one pass and so do not differ for such tokens.
         """
         again: list[int | None] | None = None
         if full is not None and own is not None:
@@ -221,8 +220,8 @@ class ScoreBatch:
                 )
         return [answers[number] for number in range(len(self._requests))]
 
-    def _wanted(self) -> Tensor:
-        """(N, K) the tokens whose probability is asked, K the most requests that share a pass."""
+    def _target_tokens(self) -> Tensor:
+        """(N, K) target tokens, K the largest number of requests that share a row."""
         widest = max(len(one.members) for one in self._passes)
         rows: list[list[int]] = []
         for one in self._passes:
@@ -243,17 +242,17 @@ def score(
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
 ) -> list[ScoredAnswer]:
-    """Score every request, each token exiting where the policy says.
+    """Score every request, each token exiting where the policy decides.
 
     Args:
         stack: the decoder.
         requests: what to score, as one batch.
         policy: when a token exits.
-        skipped_state: what skipped layers remember.
+        skipped_state: the skipped-state policy.
         reference: whether to score at full depth as well, from the same prompt states.
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
-        timer: where to add the seconds spent.
+        timer: accumulates the seconds spent.
     """
     timer = timer or PhaseTimer()
     batch = ScoreBatch(requests, softmax_dtype)
@@ -264,7 +263,7 @@ def score(
         with timer.measure("reference"):
             full = batch.full_depth(stack, state)
     reader = batch.reader(stack)
-    bars = policy.bars_at(batch.steps())
+    cutoffs = policy.cutoffs_at(batch.steps())
     with timer.measure("answer"):
         depths = run_chunk(
             stack,
@@ -272,7 +271,7 @@ def score(
             batch.chunk(stack),
             reader,
             policy=policy,
-            bars=None if bars is None else bars.to(stack.device),
+            cutoffs=None if cutoffs is None else cutoffs.to(stack.device),
             skipped_state=skipped_state,
             targets=None if full is None else full.emitted.to(stack.device),
             session=HeadSession.of(heads, len(batch.prompt_rows)),

@@ -1,7 +1,4 @@
-"""What a decoder offers: the protocol, a batch of tokens, and a pass of it through the layers.
-
-Owns the interface between the loop and the decoders. It does not know any architecture, nor why a
-token stops running.
+"""The interface between the loop and the decoders: a batch of tokens, a pass, and the protocol.
 
 Glossary: B rows of a batch, T tokens of its longest row, D width, V vocabulary, L layers. A *cell*
 is one token slot of the (B, T) rectangle, counted row by row. Hidden states are kept flat, one row
@@ -28,8 +25,8 @@ class TokenBatch:
         ids: (B, T) token ids; cells outside ``lengths`` hold any valid id.
         lengths: real tokens of each row, 1..T; 0 only in a prefill, and in rows without new tokens.
         rows: the state's row of each row of the chunk.
-        prefill: pads stand on the left and the state is empty; otherwise pads stand on the right.
-        known: how many of each row's first tokens are pending in the state, which has counted them;
+        prefill: padding is on the left and the state is empty; otherwise padding is on the right.
+        known: how many of each row's first tokens are pending in the state and part of its length;
             empty for none.
     """
 
@@ -61,12 +58,12 @@ class TokenBatch:
         return cls(ids, lengths, tuple(rows), prefill)
 
     def repeat(self, times: int) -> TokenBatch:
-        """The same tokens for so many copies of a state whose rows are the chunk's."""
+        """The same tokens for ``times`` copies of a state whose rows are the chunk's."""
         rows = tuple(range(len(self.rows) * times))
         return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
 
     def prepend(self, known: Sequence[int]) -> TokenBatch:
-        """Room for so many pending tokens of each row in front of its new tokens."""
+        """Add cells for ``known`` pending tokens of each row, before its new tokens."""
         if not any(known):
             return self
         lengths = tuple(old + new for old, new in zip(known, self.lengths, strict=True))
@@ -77,7 +74,7 @@ class TokenBatch:
 
     @property
     def already_known(self) -> tuple[int, ...]:
-        """Of each row, how many of its first tokens are pending ones; 0 for none."""
+        """Of each row, how many of its first tokens are pending; 0 for none."""
         return self.known or (0,) * len(self.rows)
 
     @property
@@ -91,9 +88,9 @@ class TokenBatch:
         return min(self.lengths) == self.width
 
     def cells(self) -> Tensor:
-        """(N,) the cells to run: the real tokens; in a prefill the pads too.
+        """(N,) the cells to run: the real tokens; in a prefill the padding too.
 
-        A prefill keeps its pads so that it does exactly what transformers' own forward does.
+        A prefill runs its padding so that it computes exactly what transformers' forward does.
         """
         batch, width = self.ids.shape
         every = torch.arange(batch * width, device=self.ids.device)
@@ -111,7 +108,7 @@ class ForwardPass:
         cells: (N,) the running cells, ascending.
         frozen: (M,) the frozen cells, in the order of their exits.
         frozen_hidden: (M, D) their hidden states at the exit; ``None`` before the first exit.
-        left: whether any cell has stopped running, frozen or deferred.
+        any_stopped: whether any cell has stopped running, frozen or deferred.
     """
 
     def __init__(self, chunk: TokenBatch) -> None:
@@ -119,44 +116,44 @@ class ForwardPass:
         self.cells = chunk.cells()
         self.frozen: Tensor = self.cells[:0]
         self.frozen_hidden: Tensor | None = None
-        self.left = False
+        self.any_stopped = False
 
     @property
     def whole(self) -> bool:
         """Whether the running cells are the full rectangle, row by row."""
-        return not self.left and self.cells.shape[0] == self.chunk.ids.numel()
+        return not self.any_stopped and self.cells.shape[0] == self.chunk.ids.numel()
 
-    def leave(self, leaving: Tensor, hidden: Tensor) -> None:
-        """Stop running the cells where ``leaving`` (N,) holds; ``hidden`` (N, D) is frozen."""
-        frozen = hidden[leaving.to(hidden.device)]
+    def freeze(self, exiting: Tensor, hidden: Tensor) -> None:
+        """Stop running the cells where ``exiting`` (N,) holds; ``hidden`` (N, D) is frozen."""
+        frozen = hidden[exiting.to(hidden.device)]
         if self.frozen_hidden is not None:
             frozen = torch.cat([self.frozen_hidden.to(frozen.device), frozen])
         self.frozen_hidden = frozen
-        leaving = leaving.to(self.cells.device)
-        self.frozen = torch.cat([self.frozen, self.cells[leaving]])
-        self.cells = self.cells[~leaving]
-        self.left = True
+        exiting = exiting.to(self.cells.device)
+        self.frozen = torch.cat([self.frozen, self.cells[exiting]])
+        self.cells = self.cells[~exiting]
+        self.any_stopped = True
         self.changed()
 
     def keep(self, staying: Tensor) -> None:
-        """Run on with the cells where ``staying`` (N,) holds; nothing is frozen."""
-        self.place(self.cells[staying.to(self.cells.device)])
+        """Run only the cells where ``staying`` (N,) holds; no cell is frozen."""
+        self.set_cells(self.cells[staying.to(self.cells.device)])
 
-    def place(self, cells: Tensor) -> None:
-        """Run on with ``cells``, ascending."""
+    def set_cells(self, cells: Tensor) -> None:
+        """Run ``cells``, ascending, from the next layer."""
         self.cells = cells
-        self.left = True
+        self.any_stopped = True
         self.changed()
 
     def changed(self) -> None:
-        """Called whenever ``cells`` change; adapters drop what they derived from them."""
+        """Called whenever ``cells`` change; adapters discard tensors derived from them."""
 
 
 class DecoderState(Protocol):
-    """The part of a decoder's state that this package reads; the rest is the decoder's own.
+    """The part of a decoder's state that the core reads; the rest is private to the decoder.
 
     Attributes:
-        pending: pending tokens of every row, which not every layer has seen.
+        pending: pending tokens of every row, whose last layers have not run.
     """
 
     pending: PendingTokens
@@ -185,7 +182,7 @@ class LayerStack(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """The device of token ids."""
         ...
 
     def new_state(self, batch: int) -> DecoderState:
@@ -197,11 +194,11 @@ class LayerStack(Protocol):
         ...
 
     def embed(self, run: ForwardPass) -> Tensor:
-        """(N, D) the residual stream below the first layer."""
+        """(N, D) the residual stream at the input of the first layer."""
         ...
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
-        """Run layer ``index`` on the running cells and give the frozen ones their state.
+        """Run layer ``index`` on the running cells, and update its state for the frozen ones.
 
         Args:
             index: 0..L-1.
@@ -214,7 +211,7 @@ class LayerStack(Protocol):
         ...
 
     def end(self, state: Any, run: ForwardPass) -> None:
-        """Close a pass: the state has now seen the chunk."""
+        """Close a pass: the state now includes the chunk."""
         ...
 
     def unembed(self, hidden: Tensor) -> Tensor:
@@ -222,27 +219,27 @@ class LayerStack(Protocol):
         ...
 
     def mark(self, state: Any) -> Any:
-        """Remember where ``state`` stands."""
+        """A snapshot of ``state`` for :meth:`rewind`."""
         ...
 
     def rewind(self, state: Any, mark: Any) -> None:
-        """Put ``state`` back to where ``mark`` was taken."""
+        """Restore ``state`` to the snapshot ``mark``."""
         ...
 
     def begin_draft(self, state: Any, rows: Sequence[int]) -> None:
-        """From now on the tokens that ``rows`` are given may be withdrawn; none is pending."""
+        """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
         ...
 
     def withdraw(self, state: Any, kept: Mapping[int, int], given: Mapping[int, int]) -> None:
-        """Forget tokens that some rows were given since ``begin_draft``, but for their first ones.
+        """Remove tokens that some rows got since ``begin_draft``, except the first of them.
 
         Args:
             state: of the decoder; no token of these rows is pending.
-            kept: by row, how many tokens stay, at least 1 and fewer than were given.
-            given: by row, how many it was given.
+            kept: by row, how many of these tokens stay, at least 1 and fewer than ``given``.
+            given: by row, how many tokens it got.
         """
         ...
 
     def take(self, state: Any, rows: Sequence[int]) -> DecoderState:
-        """A new, independent state made of ``rows`` of ``state``; rows may repeat."""
+        """A new, independent state of ``rows`` of ``state``; rows may repeat."""
         ...

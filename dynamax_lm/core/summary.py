@@ -1,14 +1,14 @@
-"""From records to the numbers people read: per document, per task, and for a whole run.
+"""From records to reported values: per document, per task, and for a whole run.
 
-Owns the meaning of every reported number (README, "What the numbers mean"). It does
-not know of lm-eval, models or files: it is given requests with their answers, and returns numbers.
+This module defines every reported value (README, "What the numbers mean"), from requests with their
+answers; it imports neither torch nor lm-eval.
 
-Every number is told of the tokens of the text that an answer returns, and again of all generated
-tokens: those that only make the stop are often a large part, and easy.
+Each value is computed over the tokens of the returned texts, and again over all generated tokens:
+those that only make the stop sequence are often a large fraction, and easy to predict.
 
-Two kinds of averages live here. A `DocumentSummary` holds one document's own values, which lm-eval
+There are two kinds of averages. A `DocumentSummary` holds the values of one document, which lm-eval
 averages and gives a standard error. A `TaskTotals` pools tokens, so that a long answer weighs more;
-pooled values stand beside the run's settings, never in the table.
+pooled values are reported with the run's settings, never in the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOISE = "agreement_noise"
 """The key of the noise floor; tasks report it where it is not 0."""
 
 SCHEMA = 2
-"""Version of the JSON form of `RunTotals`, raised when readers of the old one would misread it."""
+"""Version of the JSON format of `RunTotals`, raised where old readers would misread a value."""
 
 GENERATION = "generate_until"
 SCORING = "loglikelihood"
@@ -47,11 +47,11 @@ HIGHER_IS_BETTER: Mapping[str, bool | None] = {
     "accepted_length": True,
     "passes_per_token": False,
 }
-"""Every per-document key, and which way is better; ``None`` where neither is."""
+"""Every per-document key, and whether higher is better; ``None`` where neither direction is."""
 
 
 class Answer(NamedTuple):
-    """One response as the harness holds it, and the record that came with it."""
+    """One response as lm-eval stores it, and its record."""
 
     response: Any
     record: ExitRecord
@@ -64,8 +64,8 @@ class Request:
     Attributes:
         kind: lm-eval's name of the request type.
         answers: one per repeat.
-        unconditional: an option scored without its question, as mutual information asks for: its
-            tokens count, but it takes no part in the choice.
+        unconditional: an option scored without its question, for mutual information: its tokens
+            count, but the choice among options does not include it.
     """
 
     kind: str
@@ -77,8 +77,8 @@ class Request:
 class DocumentSummary:
     """One document's values; ``None`` where the document has none.
 
-    A document whose answers have no text has no depth, saving or agreement of it; what its stop's
-    tokens did stands in the values ``with_stop``, which only generated answers have.
+    A document whose answers have no text has no depth, saving or agreement over text; its tokens
+    count in the values ``with_stop``, which only generated answers have.
 
     Attributes:
         layers_used: mean over the tokens of the document's texts, all requests and repeats.
@@ -87,16 +87,16 @@ class DocumentSummary:
         agreement: share of the texts' emitted tokens equal to full depth's.
         consistency: share of repeats whose answer is full depth's own.
         agreement_noise: share of the tokens that are full depth's by definition on which the
-            reference's parallel pass emits another: what rounding alone may take off agreement;
-            over all emitted tokens.
+            reference's parallel pass emits another token: the loss of agreement that rounding alone
+            can cause; over all emitted tokens.
         layers_used_with_stop: mean over all generated tokens, up to and including the stop.
         flops_saved_with_stop: over all generated tokens.
         agreement_with_stop: over all generated tokens.
-        stop_share: share of the generated tokens that make the stop and no text, in [0, 1].
+        stop_share: share of the generated tokens that only make the stop sequence, in [0, 1].
         acceptance_rate: of a lossless document, the share of drafted tokens that are accepted.
-        accepted_length: of a lossless document, mean tokens accepted of a draft.
-        passes_per_token: of a lossless document, how often all layers were run for each token of
-            its answers: 1 if no token is rejected.
+        accepted_length: of a lossless document, the mean number of accepted tokens in a draft.
+        passes_per_token: of a lossless document, full-depth runs per token of its answers: 1 if no
+            token is rejected.
     """
 
     layers_used: float | None
@@ -114,21 +114,21 @@ class DocumentSummary:
     passes_per_token: float | None = None
 
     def values(self) -> dict[str, float]:
-        """The values there are, by key."""
+        """The values that are not ``None``, by key."""
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: value for name, value in pairs if value is not None}
 
 
 class Texts(NamedTuple):
-    """How many generated texts there are, and how many kinds of them.
+    """Numbers of generated texts: all, empty and distinct.
 
-    Pools of the same task's parts are made `of` all their texts; adding counts a text again that
-    both have.
+    To pool parts of one task use `of` with all their texts; `pooled` counts a text of both parts
+    twice.
 
     Attributes:
         answers: generated answers, one per request and repeat.
-        empty: those without a character that is not white space.
-        distinct: different ones among them, white space at their ends aside; the empty is one.
+        empty: those of white space alone.
+        distinct: different ones, leading and trailing white space aside; empty texts count as one.
     """
 
     answers: int = 0
@@ -143,21 +143,21 @@ class Texts(NamedTuple):
 
     @property
     def mostly_empty(self) -> bool:
-        """Whether more than half are empty: no conclusion may rest on such answers."""
+        """Whether more than half are empty: such answers support no conclusion."""
         return 2 * self.empty > self.answers
 
     @property
     def few(self) -> bool:
-        """Whether fewer than half are different: likeness to full depth is then easy to reach."""
+        """Whether fewer than half are distinct: agreement with full depth is then easy to reach."""
         return 2 * self.distinct < self.answers
 
     def pooled(self, other: Texts) -> Texts:
-        """Both counts; what is distinct is so within its own part."""
+        """Sums of both; distinct texts are counted within each part."""
         return Texts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def text_key(text: str) -> str:
-    """Tells texts apart in few characters; empty for one without anything but white space."""
+    """A short hash of a text; empty for one of white space alone."""
     bare = text.strip()
     return hashlib.sha256(bare.encode("utf-8", "surrogatepass")).hexdigest()[:16] if bare else ""
 
@@ -173,14 +173,14 @@ def text_keys(requests: Iterable[Request]) -> list[str]:
 
 
 class Drafts(NamedTuple):
-    """What became of drafted tokens; zeros where none were drafted.
+    """Counts of drafted tokens and their verification; zeros where none were drafted.
 
     Attributes:
         rounds: drafts verified.
         drafted: tokens that exits emitted.
         accepted: those that are full depth's.
         inputs: tokens that ran all layers.
-        tokens: of the answers.
+        tokens: tokens of the answers.
     """
 
     rounds: int = 0
@@ -215,12 +215,12 @@ class Drafts(NamedTuple):
 
     @property
     def accepted_length(self) -> float | None:
-        """Mean number of tokens accepted of a draft."""
+        """Mean number of accepted tokens in a draft."""
         return self.accepted / self.rounds if self.rounds else None
 
     @property
     def passes_per_token(self) -> float | None:
-        """How often all layers were run for each token of the answers, rejected ones included."""
+        """Full-depth runs per token of the answers, rejected tokens included."""
         return self.inputs / self.tokens if self.tokens else None
 
     def pooled(self, other: Drafts) -> Drafts:
@@ -239,13 +239,13 @@ class Drafts(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenTotals:
-    """Token-pooled totals over one choice of tokens.
+    """Totals pooled over tokens, of the texts or of whole answers.
 
     Attributes:
         tokens: emitted tokens.
-        depths: them by layers used.
-        compared: those that have a full-depth token beside them.
-        agreeing: those of them that equal it.
+        depths: their number by layers used.
+        compared: those with a full-depth reference token.
+        agreeing: those that equal it.
         bill: FLOPs by item.
     """
 
@@ -320,7 +320,7 @@ class TokenTotals:
 
 
 _POOLED = ("texts", "noise", "drafts")
-"""What of `TaskTotals` is no number: named tuples, which ``+`` would join end to end."""
+"""Fields of `TaskTotals` that are named tuples, which ``+`` would concatenate."""
 
 
 @dataclass(frozen=True)
@@ -331,12 +331,12 @@ class TaskTotals:
         documents: documents counted.
         answers: responses counted, one per request and repeat.
         prompt_tokens: tokens prefilled at full depth.
-        generated_tokens: tokens of generated answers, their stops included.
-        texts: how many answers were generated, empty and different.
+        generated_tokens: tokens of generated answers, their stop sequences included.
+        texts: numbers of generated answers: all, empty and distinct.
         text: over the tokens of texts and scored continuations.
         with_stop: over all emitted tokens.
-        noise: tokens that are full depth's by definition, held against the reference's pass.
-        drafts: of lossless answers, their stops included.
+        noise: tokens that are full depth's by definition, compared with the reference's pass.
+        drafts: of lossless answers, their stop sequences included.
     """
 
     documents: int = 0
@@ -351,7 +351,7 @@ class TaskTotals:
 
     @property
     def stop_share(self) -> float | None:
-        """Share of generated tokens that make a stop and no text; ``None`` if none were."""
+        """Share of generated tokens that only make a stop; ``None`` if none were generated."""
         if not self.generated_tokens:
             return None
         return (self.with_stop.tokens - self.text.tokens) / self.generated_tokens
@@ -403,7 +403,7 @@ class RunTotals:
     tasks: dict[str, TaskTotals] = field(default_factory=dict)
 
     def add(self, task: str, totals: TaskTotals) -> None:
-        """Pools ``totals`` into what is known of ``task``."""
+        """Add ``totals`` to those of ``task``."""
         self.tasks[task] = self.tasks.get(task, TaskTotals()) + totals
 
     @property
@@ -421,7 +421,7 @@ class RunTotals:
         """The totals that `to_json` wrote.
 
         Raises:
-            ValueError: the data were written in another version's form.
+            ValueError: the data have the format of another version.
         """
         if data.get("schema") != SCHEMA:
             raise ValueError(other_schema(data.get("schema")))
@@ -429,7 +429,7 @@ class RunTotals:
 
 
 def other_schema(found: object) -> str:
-    """Why results of another version's form are not read."""
+    """Error line for results in the format of another version."""
     before = "; their numbers count the stop with the answer" if found == 1 else ""
     return f"early-exit totals of schema {found!r}, not {SCHEMA}{before}: run it again"
 
@@ -461,10 +461,10 @@ def summarise(requests: Sequence[Request]) -> DocumentSummary:
 
 
 def agreement_without_text(with_stop: float) -> float:
-    """What stands for the agreement of a document without text, where every document must count.
+    """The agreement of a document without text, for statistics over every document.
 
-    Where its stop is full depth's own, token by token, full depth answers nothing either; elsewhere
-    the stop stands in the place of an answer, and nothing agrees.
+    1 if every token of its stop sequence is full depth's: full depth's answer is empty too. Else 0:
+    the stop sequence replaces an answer.
 
     Args:
         with_stop: the document's agreement over all generated tokens, in [0, 1].
@@ -499,12 +499,12 @@ def pool(documents: Sequence[Sequence[Request]]) -> TaskTotals:
 def consistency(requests: Sequence[Request]) -> float | None:
     """Share of repeats in which every answer of the document is full depth's own.
 
-    A measure of this package. CALM (arXiv 2207.07061) also calls likeness to the full model
-    consistency, but means a bound on a chosen dissimilarity of texts, or a token that is the
-    last layer's; here the whole answer must be the same.
+    Defined by this package. CALM (arXiv 2207.07061) uses "consistency" for a bound on a chosen
+    dissimilarity of texts, or for a token equal to the last layer's; here the whole answer must be
+    the same.
 
     A generation is its text; several scored continuations are options, and the answer is the one of
-    highest log-likelihood; a single one is its ``is_greedy``. Rolling likelihoods answer nothing.
+    highest log-likelihood; a single one is its ``is_greedy``. Rolling likelihoods have no answer.
 
     Returns:
         ``None`` without a reference, or where no request is an answer.

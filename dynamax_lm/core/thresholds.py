@@ -1,7 +1,7 @@
-"""What a confidence is compared with, in plain numbers.
+"""Thresholds and exit rules, in plain numbers.
 
-Owns the meaning of a threshold, and the exit rules: which threshold a token meets at an exit. It
-does not know models, tensors, files or how a confidence is computed.
+A *cutoff* is the least confidence at which a token exits, computed from a threshold; an exit rule
+gives the threshold at each exit and step.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import ClassVar
 from dynamax_lm.core.measures import MeasureFacts, facts_of
 
 TOLERANCE = Fraction(1, 200)
-"""How far a fraction may lie below a threshold that names it: half a unit of the second decimal."""
+"""Largest distance of a fraction below a threshold that denotes it: half of 0.01."""
 
 
-def bar_of(threshold: float, confidence: str | MeasureFacts, exits: int) -> float:
-    """The least confidence at which a token leaves.
+def cutoff_of(threshold: float, confidence: str | MeasureFacts, exits: int) -> float:
+    """The least confidence at which a token exits.
 
     Args:
         threshold: in [0, 1].
         confidence: the measure: its name if it is registered, or its facts.
-        exits: how many exits there are.
+        exits: number of exits.
 
     Returns:
-        ``threshold``; minus infinity for 0, which always leaves, and infinity for 1, which never
-        does (a float32 probability can reach 1.0). For a measure that takes only the values
-        ``k / n``, as ``patience`` with n = exits - 1 does, it lies half a step below the fraction
-        that must be reached.
+        ``threshold``; minus infinity for 0, with which every token exits, and infinity for 1, with
+        which none does (a float32 probability can reach 1.0). For a measure that takes only
+        the values ``k / n``, as ``patience`` with n = exits - 1 does, it lies half a step below the
+        fraction that must be reached.
     """
     if threshold >= 1.0:
         return math.inf
@@ -41,12 +41,12 @@ def bar_of(threshold: float, confidence: str | MeasureFacts, exits: int) -> floa
 
 
 def agreements_needed(threshold: float, exits: int) -> int:
-    """How many agreements in a row ``patience`` asks for, 1..exits - 1.
+    """Consecutive agreements that ``patience`` requires, 1..exits - 1.
 
-    The fewest k with ``k / (exits - 1) >= threshold``, where a fraction that the threshold names
-    counts as reached: 2/3 is written 0.67 (4 exits), and 0.67 asks for 2 agreements, not 3. A
-    threshold names the fraction at most 0.005 below it, or half a step between fractions where
-    these lie closer than 0.01 (more than 101 exits); any other keeps its literal meaning.
+    The least k with ``k / (exits - 1) >= threshold``, where a fraction that the threshold denotes
+    counts as reached: 2/3 is written 0.67 (4 exits), and 0.67 requires 2 agreements, not 3. A
+    threshold denotes the fraction at most 0.005 below it, or at most half a step between fractions
+    where these are closer than 0.01 (more than 101 exits); any other has its literal meaning.
 
     Args:
         threshold: in (0, 1).
@@ -60,18 +60,18 @@ def agreements_needed(threshold: float, exits: int) -> int:
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """Which threshold a token meets at an exit; the base of all rules but the plain threshold.
+    """The threshold at each exit and step; the base of all rules but the plain threshold.
 
-    A rule is a frozen dataclass; its fields after ``threshold`` are numbers with defaults, and its
-    arguments by name. It knows a token's place in its answer, never its request's longest answer:
-    a continuation that is scored must meet the thresholds that it met when it was generated.
+    A rule is a frozen dataclass; its fields after ``threshold`` are numbers with defaults: the
+    rule's arguments. It depends on a token's index in its answer, never on the request's maximum
+    length, so that a scored continuation has the same thresholds as when it is generated.
 
     Attributes:
         threshold: in [0, 1], as the user gave it.
-        asks: whether exits are asked at all; if not, no check is billed, and a token leaves where
-            the threshold is 0.
-        takes_threshold: whether ``threshold`` means something; if not, it is 0.
-        most_exits: how many exits the rule can use; 0 for any number.
+        asks: whether a confidence is computed at exits; if not, no check is billed, and a token
+            exits where the threshold is 0.
+        takes_threshold: whether the rule uses ``threshold``; if not, it is 0.
+        most_exits: the largest number of exits the rule supports; 0 for any number.
     """
 
     threshold: float = 0.9
@@ -81,11 +81,11 @@ class ThresholdRule:
     most_exits: ClassVar[int] = 0
 
     def at(self, exit: int, step: int) -> float:
-        """The threshold at an exit, in [0, 1]; 0 always leaves there, 1 never does.
+        """The threshold at an exit, in [0, 1]; with 0 every token exits there, with 1 none does.
 
         Args:
             exit: which exit, from 0.
-            step: how many tokens of the answer come before this one.
+            step: how many tokens of the answer precede this one.
         """
         raise NotImplementedError
 
@@ -101,20 +101,20 @@ class PerExit(ThresholdRule):
     thresholds: tuple[float, ...] = ()
 
     def at(self, exit: int, step: int) -> float:
-        """The exit's own."""
+        """The exit's own threshold."""
         del step
         return self.thresholds[exit]
 
 
 @dataclass(frozen=True)
 class CalmDecay(ThresholdRule):
-    """CALM's decaying threshold (arXiv 2207.07061): early tokens of an answer are held to more.
+    """CALM's decaying threshold (arXiv 2207.07061): higher for early tokens of an answer.
 
     ``clip(9/10 threshold + 1/10 exp(-temperature step / length), 0, 1)``. CALM's N is the longest
     answer of the task; here it is an argument, so that generation and scoring use the same one.
 
     Attributes:
-        temperature: tau, at least 0; 0 keeps the threshold of the first token.
+        temperature: tau, at least 0; with 0 the threshold is constant.
         length: N, tokens, above 0.
     """
 
@@ -128,7 +128,7 @@ class CalmDecay(ThresholdRule):
             raise ValueError(f"length={self.length:g} is above 0")
 
     def at(self, exit: int, step: int) -> float:
-        """The same at every exit, falling with the step."""
+        """The same at every exit, decreasing with the step."""
         del exit
         bonus = math.exp(-self.temperature * step / self.length)
         return min(1.0, max(0.0, 0.9 * self.threshold + 0.1 * bonus))
@@ -136,14 +136,14 @@ class CalmDecay(ThresholdRule):
 
 @dataclass(frozen=True)
 class FixedDepth(ThresholdRule):
-    """Every token leaves at the one exit; nothing is asked."""
+    """Every token exits at the one exit; no confidence is computed."""
 
     asks: ClassVar[bool] = False
     takes_threshold: ClassVar[bool] = False
     most_exits: ClassVar[int] = 1
 
     def at(self, exit: int, step: int) -> float:
-        """0: always."""
+        """0: every token exits."""
         del exit, step
         return 0.0
 
@@ -158,7 +158,7 @@ _RULES: dict[str, type[ThresholdRule]] = dict(BUILT_IN)
 
 
 def register_rule(name: str, rule: type[ThresholdRule]) -> None:
-    """Make a rule known by ``name``.
+    """Register a rule by ``name``.
 
     Raises:
         ValueError: the name is taken.
@@ -184,9 +184,9 @@ def make_rule(
     """The rule of some settings; ``None`` for one threshold at every exit and step.
 
     Args:
-        name: ``threshold``, or of a registered rule.
+        name: ``threshold``, or the name of a registered rule.
         threshold: in [0, 1]; under ``threshold`` also one for each exit.
-        arguments: of the rule.
+        arguments: the rule's, by name.
 
     Raises:
         ValueError: no such rule, or arguments that it does not take.

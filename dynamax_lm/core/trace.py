@@ -1,12 +1,12 @@
-"""What happened to each emitted token: the only thing the engine tells the rest of the house.
+"""Records of emitted tokens and answers: all that the core reports to the rest of the package.
 
-Owns the record of one answer (a generated text, or a scored continuation) and the responses that
-carry it through lm-eval. It does not know of models, layers, thresholds or files.
+Owns the record of one answer (a generated text, or a scored continuation), its FLOPs by item, and
+the response types that carry it through lm-eval. It does not know models, thresholds or files.
 
-Which tokens count: an answer's own, up to and including its stop; never pads, prompts, batch-size
-probes, or what follows a stop. The first ``text_tokens`` of them make the text that is returned,
-the others the stop alone. The two are told apart here, since a stop that every early layer predicts
-would otherwise stand for the answer.
+Recorded tokens are those of an answer, up to and including its stop sequence; never padding,
+prompts, batch-size probes, or tokens after a stop. The first ``text_tokens`` of them make the
+returned text, the others only the stop sequence. They are kept apart since a stop sequence that
+early layers predict correctly would otherwise dominate the averages of short answers.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 RECORDS = 2
-"""Version of the records' form; a response cache that holds those of another version is refused."""
+"""Version of the record format; a response cache with records of another version is refused."""
 
 
 class TokenRow(NamedTuple):
-    """One emitted token, as a reader of a trace sees it.
+    """One emitted token of a trace.
 
     Attributes:
         position: index of the token in its answer, from 0.
         token: the answer's token id (generated, or the continuation's own in scoring).
         emitted: what the exit emitted; differs from ``token`` only in scoring.
         layers_used: decoder layers run for it, 1..L.
-        confidence: at the exit where it left, or at the last exit asked; in [0, 1]; ``None``
-            where no exit was asked.
+        confidence: at the exit it took, or at the last exit checked; in [0, 1]; ``None`` where no
+            exit was checked.
         full_depth: the full-depth model's most likely token after the same prefix, or ``None``
             without a reference.
-        reference_pass: what the reference's parallel pass emits there, where ``full_depth`` is the
-            run's own token by definition; elsewhere ``None``.
+        reference_pass: the token that the reference's parallel pass emits, where ``full_depth`` is
+            the run's own token by definition; elsewhere ``None``.
     """
 
     position: int
@@ -45,15 +45,15 @@ class TokenRow(NamedTuple):
 
 
 class DraftRound(NamedTuple):
-    """One draft of a lossless answer, and what full depth made of it.
+    """One draft of a lossless answer, and its verification at full depth.
 
     Attributes:
         start: tokens of the answer before it.
-        inputs: tokens that ran all layers for it: as many as full depth's logits were read.
+        inputs: tokens that ran all layers for it; full-depth logits were read after each.
         drafted: token ids that exits emitted, in order.
         depths: layers run before each of these exited, 1..L-1.
-        accepted: how many of them, from the first, are full depth's.
-        checked: whether the last input passed exits whose confidence was computed, and ran on.
+        accepted: length of the longest prefix of ``drafted`` that equals full depth's tokens.
+        checked: whether exits were checked for the last input, and it exited at none of them.
     """
 
     start: int
@@ -90,11 +90,11 @@ class DraftRound(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Tokens known to be full depth's, held against a second full-depth pass over them.
+    """Tokens known to be full depth's, compared with a second full-depth pass over them.
 
     Attributes:
-        compared: tokens held against it.
-        differing: those on which it emits another token.
+        compared: tokens compared.
+        differing: those on which the second pass emits another token.
     """
 
     compared: int = 0
@@ -102,7 +102,7 @@ class Noise(NamedTuple):
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int | None, int | None]]) -> Noise:
-        """The count over (full depth's token, the pass's or ``None``)."""
+        """Counts over pairs (full depth's token, the second pass's token or ``None``)."""
         differs = [full != again for full, again in pairs if again is not None]
         return cls(len(differs), sum(differs))
 
@@ -125,16 +125,16 @@ class AnswerTrace:
         tokens: the answer's token ids.
         emitted: the exits' tokens; equal to ``tokens`` for generated text.
         layers_used: decoder layers run for each token, 1..L.
-        confidence: in [0, 1], ``None`` where no exit was asked.
+        confidence: in [0, 1], ``None`` where no exit was checked.
         full_depth: full depth's most likely token after the same prefix; ``None`` without a
             reference.
-        reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
-            without it (`fulldepth`), else ``None``; ``None`` where no such pass was made. How
-            often the two differ is the noise floor of ``agreement``.
-        text_tokens: how many tokens, from the first, give at least one character to the text before
-            the stop, white space at its end aside; 0 where there is no other. ``None`` for scored
-            continuations, which have no stop: all of their tokens are text.
-        rounds: of a lossless answer, its drafts in order; ``None`` where none were made.
+        reference_pass: tokens of the reference's parallel pass, where ``full_depth`` is known
+            without it (``core.full_depth``), else ``None``; ``None`` where no such pass was made.
+            The rate at which the two differ is the noise floor of ``agreement``.
+        text_tokens: how many tokens, from the first, contribute at least one character to the text
+            before the stop, trailing white space aside; 0 for a text of white space alone. ``None``
+            for scored continuations, which have no stop: all of their tokens are text.
+        rounds: the drafts of a lossless answer, in order; ``None`` where none were made.
     """
 
     prompt_tokens: int
@@ -170,7 +170,7 @@ class AnswerTrace:
 
     @property
     def text(self) -> AnswerTrace:
-        """The answer as if it ended with its text: without the tokens that only make the stop."""
+        """The answer without the tokens that only make the stop sequence."""
         if self.text_tokens is None or self.text_tokens == len(self):
             return self
         end = self.text_tokens
@@ -196,7 +196,7 @@ class AnswerTrace:
 
     @property
     def noise(self) -> Noise:
-        """How often the reference's parallel pass differs where full depth is known without it."""
+        """Differences of the reference's parallel pass from tokens known to be full depth's."""
         return Noise.of((row.full_depth, row.reference_pass) for row in self.rows())
 
 
@@ -207,10 +207,10 @@ class FlopsBreakdown:
     Attributes:
         prompt: the prefill, at full depth; never part of ``spent``.
         layers: decoder layers run for answer tokens, attention at its real context.
-        checks: exits asked: norm, classifier, translator, vocabulary projection where one was made.
+        checks: exits checked: norm, classifier, translator, vocabulary projection where it is read.
         projection: the emission's norm and vocabulary projection where no check had made it.
         propagation: the state of skipped layers.
-        recomputation: waiting tokens run through their skipped layers later.
+        recomputation: layers that pending tokens run later, under ``recompute``.
         verification: drafts checked at full depth.
         full_depth: the same answer tokens at full depth.
     """
@@ -226,7 +226,7 @@ class FlopsBreakdown:
 
     @property
     def spent(self) -> int:
-        """What the answer's tokens cost, every item but the prompt."""
+        """FLOPs of the answer's tokens: every item but the prompt."""
         return (
             self.layers
             + self.checks
@@ -259,15 +259,16 @@ Reference = str | tuple[float, bool] | float
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """All that is known of one response.
+    """The record of one response.
 
     Attributes:
         fingerprint: identifies the model and every setting that can change a number.
         traces: the answers behind the response: one, or one per window of a rolling likelihood.
-        bill: their FLOPs, the stop's tokens included.
+        bill: their FLOPs, the tokens of the stop sequence included.
         reference: the full-depth response, or ``None`` without a reference.
-        text_bill: their FLOPs as if each ended with its text; ``None`` where that is all of them.
-        attached: of each answer, what a runner attached; empty or ``None`` where none did.
+        text_bill: their FLOPs without the tokens that only make the stop; ``None`` where there are
+            no such tokens.
+        attached: of each answer, an object that a runner attached; empty or ``None`` for none.
     """
 
     fingerprint: str
@@ -279,12 +280,12 @@ class ExitRecord:
 
     @property
     def billed_text(self) -> FlopsBreakdown:
-        """FLOPs without the tokens that only make a stop."""
+        """FLOPs without the tokens that only make the stop sequence."""
         return self.bill if self.text_bill is None else self.text_bill
 
 
 class TracedText(str):
-    """A generated text that remembers its record through pickles and lm-eval's caches.
+    """A generated text that carries its record through pickles and lm-eval's caches.
 
     lm-eval rebuilds responses as ``type(response)(gold)``, hence the optional record.
     """
@@ -302,7 +303,7 @@ class TracedText(str):
 
 
 class TracedScore(tuple[float, bool]):
-    """A ``(log-likelihood, is greedy)`` pair that remembers its record."""
+    """A ``(log-likelihood, is greedy)`` pair that carries its record."""
 
     record: ExitRecord | None
 
@@ -318,7 +319,7 @@ class TracedScore(tuple[float, bool]):
 
 
 class TracedTotal(float):
-    """A rolling log-likelihood that remembers its record."""
+    """A rolling log-likelihood that carries its record."""
 
     __slots__ = ("record",)
     record: ExitRecord | None

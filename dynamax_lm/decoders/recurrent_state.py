@@ -140,7 +140,7 @@ class RecurrentContext:
     def reached(self) -> list[int]:
         """Tokens of each row of the chunk that reach a layer now."""
         if self._reached is None:
-            if self.run.left and self._shorter:
+            if self.run.any_stopped and self._shorter:
                 self._reached = self._counts(self.run.cells).tolist()
             else:
                 self._reached = list(self.run.chunk.lengths)
@@ -177,7 +177,7 @@ class RecurrentContext:
         if self._places is None:
             width = self.run.chunk.width
             self._places = self.run.cells, self._lengths, width
-            if self.run.left and self._shorter:
+            if self.run.any_stopped and self._shorter:
                 counts = self._counts(self.run.cells)
                 first = counts.cumsum(0) - counts
                 row = self.run.cells // width

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.decode import GenerateRequest, Next, Progress, answer_inputs, decode
+from dynamax_lm.core.decode import GenerateRequest, Progress, TokenChoice, answer_inputs, decode
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -103,7 +103,7 @@ def _replay(
     ]
     owners = [one for one, answer in zip(requests, answers, strict=True) for _ in answer]
     prefixes = [answer[:step] for answer in answers for step in range(len(answer))]
-    readers = [Next(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
+    readers = [TokenChoice(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
     chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
     copy = stack.take(state, range(len(inputs)))
     return replay_thresholds(stack, copy, chunk, readers, policy=policy, heads=heads)
@@ -180,14 +180,14 @@ def _go_on(
         # Each classifier must have seen those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
-        bars = policy.bars_at([len(prefix) for prefix in prefixes])
+        cutoffs = policy.cutoffs_at([len(prefix) for prefix in prefixes])
         run_chunk(
             stack,
             forked,
             chunk,
-            Next(owners, prefixes),
+            TokenChoice(owners, prefixes),
             policy=policy,
-            bars=None if bars is None else bars.to(stack.device),
+            cutoffs=None if cutoffs is None else cutoffs.to(stack.device),
             skipped_state="recompute",
             session=session,
         )

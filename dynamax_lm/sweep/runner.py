@@ -96,7 +96,7 @@ class ReuseRunner:
                 return batch.answers(ours, depths, full, None)
         question: Hashable = None
         if policy.exit_layers:
-            question = (key, *policy.question, skipped_state, reference, heads)
+            question = (key, *policy.except_threshold, skipped_state, reference, heads)
         ready = self._ready(question, policy.threshold)
         if ready is not None:
             return ready
@@ -109,9 +109,9 @@ class ReuseRunner:
         thresholds = self._together(question, policy, batch.n_tokens, tensor_bytes(state))
         count, rows = len(thresholds), len(batch.prompt_rows)
         self.origins.ran(len(requests), count)
-        bars = policy.bars_at(batch.steps())
-        if bars is None:
-            bars = policy.bars(thresholds).repeat_interleave(batch.n_tokens)
+        cutoffs = policy.cutoffs_at(batch.steps())
+        if cutoffs is None:
+            cutoffs = policy.cutoffs(thresholds).repeat_interleave(batch.n_tokens)
         reader = batch.reader(stack, count)
         with timer.measure("answer"):
             if count > 1:
@@ -122,7 +122,7 @@ class ReuseRunner:
                 batch.chunk(stack).repeat(count),
                 reader,
                 policy=policy,
-                bars=bars.to(stack.device),
+                cutoffs=cutoffs.to(stack.device),
                 skipped_state=skipped_state,
                 targets=None
                 if full_pass is None
@@ -166,7 +166,9 @@ class ReuseRunner:
         follow = keyed and self._derives and decisions_follow(policy, skipped_state)
         question: Hashable = None
         if keyed and not follow:
-            asked_for = digest(*(one.key for one in requests), policy.question, skipped_state)
+            asked_for = digest(
+                *(one.key for one in requests), policy.except_threshold, skipped_state
+            )
             question = (asked_for, reference, heads)
         ready = self._ready(question, policy.threshold)
         if ready is not None:

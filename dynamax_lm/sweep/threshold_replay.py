@@ -66,7 +66,7 @@ class ThresholdReplay:
             assert heads is not None, "only heads are asked again"
             confidence = self._ask_again(policy, heads)
         exits = len(policy.exit_layers)
-        leaves = policy.leaves(confidence, self._bars(policy))
+        leaves = policy.exiting(confidence, self._cutoffs(policy))
         leaves = torch.cat([leaves, torch.ones_like(leaves[:, :1])], dim=1)
         place = leaves.int().argmax(1)  # of the first that holds; E runs all layers
         depths = torch.tensor([*policy.exit_layers, self.n_layers])[place]
@@ -79,9 +79,9 @@ class ThresholdReplay:
             ExitDecisions(depths, confidence[every, last]),
         )
 
-    def _bars(self, policy: ExitPolicy) -> Tensor | None:
+    def _cutoffs(self, policy: ExitPolicy) -> Tensor | None:
         """(N, E) of a rule; each row of the chunk begins an answer."""
-        return policy.bars_at((self.chunk.cells() % self.chunk.width).tolist())
+        return policy.cutoffs_at((self.chunk.cells() % self.chunk.width).tolist())
 
     def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
         """(N, E), NaN where a token had exited: each exit sees only the tokens that reach it."""
@@ -89,7 +89,7 @@ class ThresholdReplay:
         session = HeadSession(heads, len(self.chunk.rows))
         cells = self.chunk.cells()
         session.begin(self.chunk, cells)
-        bars = self._bars(policy)
+        cutoffs = self._cutoffs(policy)
         running = torch.arange(cells.shape[0], device=cells.device)
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
             if not running.shape[0]:
@@ -97,11 +97,11 @@ class ThresholdReplay:
             if running.shape[0] == cells.shape[0]:
                 sure = self.confidence[:, exit]  # all are asked, as they were in the pass
             else:
-                asked = session.ask(layer, hidden[running.to(hidden.device)], running)
+                asked = session.confidence(layer, hidden[running.to(hidden.device)], running)
                 sure = asked.float().clamp(0.0, 1.0).cpu()
             confidence[running.cpu(), exit] = sure
-            own = None if bars is None else bars[running.cpu(), exit]
-            running = running[~policy.leaves(sure, own).to(running.device)]
+            own = None if cutoffs is None else cutoffs[running.cpu(), exit]
+            running = running[~policy.exiting(sure, own).to(running.device)]
         return confidence
 
 

@@ -60,12 +60,12 @@ def test_contestants_take_turns() -> None:
 def test_scripted_exits_let_a_fixed_number_leave() -> None:
     policy = Staggered((1, 2), "top_prob", 0.5, share=2)
     for rows in range(5):
-        assert int(policy.leaves(torch.zeros(rows)).sum()) == min(rows, 2)
+        assert int(policy.exiting(torch.zeros(rows)).sum()) == min(rows, 2)
 
 
 def test_every_few_steps_one_stays() -> None:
     policy = EveryFew((1,), "top_prob", 0.5, every=3)
-    left = [policy.leaves(torch.zeros(2)).tolist() for _ in range(6)]
+    left = [policy.exiting(torch.zeros(2)).tolist() for _ in range(6)]
     assert left == [[True] * 2, [True] * 2, [False] * 2] * 2
 
 

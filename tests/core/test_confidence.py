@@ -114,15 +114,15 @@ def test_an_unknown_measure_is_named() -> None:
 def test_a_lower_threshold_lets_more_tokens_leave(sure: list[float], a: float, b: float) -> None:
     low, high = sorted((a, b))
     measured = torch.tensor(sure)
-    leaves_low = ExitPolicy((1,), "top_prob", low).leaves(measured)
-    leaves_high = ExitPolicy((1,), "top_prob", high).leaves(measured)
+    leaves_low = ExitPolicy((1,), "top_prob", low).exiting(measured)
+    leaves_high = ExitPolicy((1,), "top_prob", high).exiting(measured)
     assert (leaves_low | ~leaves_high).all()
 
 
 def test_the_ends_of_the_threshold_are_absolute() -> None:
     sure = torch.tensor([0.0, 0.5, 1.0])
-    assert ExitPolicy((1,), "top_prob", 0.0).leaves(sure).tolist() == [True, True, True]
-    assert ExitPolicy((1,), "top_prob", 1.0).leaves(sure).tolist() == [False, False, False]
+    assert ExitPolicy((1,), "top_prob", 0.0).exiting(sure).tolist() == [True, True, True]
+    assert ExitPolicy((1,), "top_prob", 1.0).exiting(sure).tolist() == [False, False, False]
 
 
 def test_head_is_what_trained_heads_say() -> None:

@@ -19,7 +19,7 @@ from dynamax_lm.core.thresholds import (
     FixedDepth,
     PerExit,
     ThresholdRule,
-    bar_of,
+    cutoff_of,
     make_rule,
     register_rule,
     rule_class,
@@ -49,7 +49,7 @@ def check_depths(trace: Any, rule: ThresholdRule, layers: int) -> int:
     checked = 0
     for step, row in enumerate(trace.rows()):
         exit = EXITS.index(row.layers_used) if row.layers_used != layers else len(EXITS) - 1
-        bar = bar_of(rule.at(exit, step), "top_prob", len(EXITS))
+        bar = cutoff_of(rule.at(exit, step), "top_prob", len(EXITS))
         assert row.confidence is not None
         if abs(row.confidence - bar) > MARGIN:
             assert (row.confidence >= bar) == (row.layers_used != layers)
@@ -73,12 +73,12 @@ def test_calms_threshold_is_its_formula_and_falls(
 @given(shares, st.integers(1, 6))
 def test_equal_thresholds_at_every_exit_are_one_threshold(threshold: float, exits: int) -> None:
     layers = tuple(range(1, exits + 1))
-    listed = ExitPolicy(layers, rule=PerExit(0.0, (threshold,) * exits)).bars_at([0, 7])
+    listed = ExitPolicy(layers, rule=PerExit(0.0, (threshold,) * exits)).cutoffs_at([0, 7])
     assert listed is not None
-    (plain,) = ExitPolicy(layers).bars([threshold])
+    (plain,) = ExitPolicy(layers).cutoffs([threshold])
     assert (listed == plain).all()
     assert listed.shape == (2, exits)
-    assert ExitPolicy(layers, threshold=threshold).bars_at([0]) is None
+    assert ExitPolicy(layers, threshold=threshold).cutoffs_at([0]) is None
 
 
 @pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
@@ -165,4 +165,4 @@ def test_what_no_rule_can_be_is_refused() -> None:
     assert rule_class("calm_decay") is CalmDecay
     wild = ExitPolicy(EXITS, rule=PerExit(0.0, (0.5, 1.5, 0.1)))
     with pytest.raises(ValueError, match="exit 1, step 0"):
-        wild.bars_at([0])
+        wild.cutoffs_at([0])

@@ -114,7 +114,7 @@ def test_the_bill_is_what_enters_the_layers(
             with rows_that_enter(stack, kind) as counts:
                 [answer] = generate(stack, ask([row], 12), policy=policy, skipped_state="recompute")
             trace = answer.trace
-            final = catchup.reached(trace.layers_used, 6)
+            final = catchup.final_depths(trace.layers_used, 6)
             prompt = len(row) - 1
             assert counts == [prompt + sum(depth > layer for depth in final) for layer in range(6)]
             bill = ledger.answer(prompt, trace.layers_used)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.thresholds import agreements_needed, bar_of
+from dynamax_lm.core.thresholds import agreements_needed, cutoff_of
 
 EXITS = range(2, 33)
 TWO_DIGITS = [number / 100 for number in range(1, 100)]
@@ -56,7 +56,7 @@ def test_at_most_one_agreement_less_and_only_just_above_its_fraction(
 @given(st.integers(2, 120), st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_asks_for_less(exits: int, one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert bar_of(low, "patience", exits) <= bar_of(high, "patience", exits)
+    assert cutoff_of(low, "patience", exits) <= cutoff_of(high, "patience", exits)
 
 
 @pytest.mark.parametrize("exits", EXITS)
@@ -67,8 +67,8 @@ def test_the_policy_counts_agreements(exits: int) -> None:
         policy = ExitPolicy(tuple(range(1, exits + 1)), "patience", threshold)
         needed = agreements_needed(threshold, exits)
         expected = [k >= needed for k in range(exits)]
-        assert policy.leaves(shares).tolist() == expected
-        assert policy.leaves(shares, policy.bars([threshold] * exits)).tolist() == expected
+        assert policy.exiting(shares).tolist() == expected
+        assert policy.exiting(shares, policy.cutoffs([threshold] * exits)).tolist() == expected
 
 
 @given(st.sampled_from(["top_prob", "margin", "head"]), st.floats(0, 1), st.integers(1, 9))
@@ -77,4 +77,4 @@ def test_other_measures_are_compared_with_the_threshold_itself(
 ) -> None:
     inside = 0 < threshold < 1
     expected = threshold if inside else -math.inf if threshold <= 0 else math.inf
-    assert bar_of(threshold, confidence, exits) == expected
+    assert cutoff_of(threshold, confidence, exits) == expected

@@ -125,7 +125,7 @@ def test_propagate_gives_each_layer_what_its_own_kind_would(
     for index in range(LAYERS):
         if index == depth:
             frozen = hidden
-            run.leave(torch.ones(hidden.shape[0], dtype=torch.bool), hidden)
+            run.freeze(torch.ones(hidden.shape[0], dtype=torch.bool), hidden)
             hidden = hidden[:0]
         hidden = stack.layer(index, hidden, run)
     stack.end(state, run)

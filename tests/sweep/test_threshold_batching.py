@@ -52,8 +52,8 @@ def draw_runner(data: st.DataObject) -> ReuseRunner:
 )
 def test_bars_decide_as_each_threshold_does(pairs: list[tuple[float, float]]) -> None:
     thresholds, sure = [one for one, _ in pairs], torch.tensor([sure for _, sure in pairs])
-    apart = [ExitPolicy((1,), threshold=one).leaves(sure)[at] for at, one in enumerate(thresholds)]
-    together = ExitPolicy((1,)).leaves(sure, ExitPolicy((1,)).bars(thresholds))
+    apart = [ExitPolicy((1,), threshold=one).exiting(sure)[at] for at, one in enumerate(thresholds)]
+    together = ExitPolicy((1,)).exiting(sure, ExitPolicy((1,)).cutoffs(thresholds))
     assert together.tolist() == [bool(one) for one in apart]
 
 

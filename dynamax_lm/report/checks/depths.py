@@ -14,7 +14,7 @@ import numpy as np
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.core.measures import NOTHING
 from dynamax_lm.core.summary import GENERATION
-from dynamax_lm.core.thresholds import bar_of
+from dynamax_lm.core.thresholds import cutoff_of
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.costs import measure_of
 from dynamax_lm.report.rules import is_known, number_of, rule_of
@@ -119,18 +119,20 @@ class _Rule:
         if not self.known:
             return None
         thresholds = [self._threshold(exit, step) for exit in range(len(self.exits))]
-        bars = [bar_of(one, self.measure or "top_prob", len(self.exits)) for one in thresholds]
+        cutoffs = [
+            cutoff_of(one, self.measure or "top_prob", len(self.exits)) for one in thresholds
+        ]
         early = depth != self.layers
         left = self.exits.index(depth) if early else len(self.exits)
-        if -math.inf in bars[:left]:
-            first = self.exits[bars.index(-math.inf)]
+        if -math.inf in cutoffs[:left]:
+            first = self.exits[cutoffs.index(-math.inf)]
             return f"{depth} layers under threshold 0, not {first}"
-        if early and bars[left] == math.inf:
+        if early and cutoffs[left] == math.inf:
             return f"left at layer {depth} under threshold 1, which never leaves"
         # The engine compares in float32. A token that no exit let go keeps the last confidence.
         last = min(left, len(self.exits) - 1)
-        always = bars[last] == -math.inf
-        if (always or bool(np.float32(confidence) >= np.float32(bars[last]))) == early:
+        always = cutoffs[last] == -math.inf
+        if (always or bool(np.float32(confidence) >= np.float32(cutoffs[last]))) == early:
             return None
         what = f"exited at layer {depth}" if early else "ran every layer"
         return f"{what} with confidence {confidence} under threshold {thresholds[last]}"

@@ -136,7 +136,7 @@ def steps(
         for layer in range(known.n_layers):  # type: ignore[attr-defined]
             if layer == leave_at and not chunk.prefill:
                 leaving = torch.arange(len(rows)) < 1
-                run.leave(leaving, hidden)
+                run.freeze(leaving, hidden)
                 hidden = hidden[~leaving]
             hidden = known.layer(layer, hidden, run)  # type: ignore[attr-defined]
         known.end(state, run)  # type: ignore[attr-defined]

@@ -1,9 +1,7 @@
-"""Drop exited tokens, or defer their remaining layers.
+"""Drop exited tokens, or defer their remaining layers: which cells run at each layer of a pass.
 
-Owns which cells run at a layer. It does not know why a token exits, nor an architecture.
-
-Glossary: N new tokens of the chunk, n of them undecided (without an exit so far), M running cells
-(the n, and deferred ones that run beside them), D width, L layers.
+Glossary: N new tokens of the chunk, n of them not exited so far, M running cells (the n, and
+deferred ones that run in the same batch), D width, L layers.
 """
 
 from __future__ import annotations
@@ -17,19 +15,19 @@ from dynamax_lm.core.pending import PendingTokens
 from dynamax_lm.core.stack import ForwardPass
 
 
-class Departures(Protocol):
+class RunningCells(Protocol):
     """Which cells run through the next layer of a pass."""
 
-    def arrive(self, layer: int, hidden: Tensor) -> Tensor:
+    def resume(self, layer: int, hidden: Tensor) -> Tensor:
         """(M, D) inputs of ``layer``, from 0: ``hidden`` and deferred cells that resume there."""
         ...
 
-    def undecided(self, hidden: Tensor) -> Tensor:
+    def not_exited(self, hidden: Tensor) -> Tensor:
         """(n, D) of the tokens that have not exited, from (M, D)."""
         ...
 
-    def leave(self, leaving: Tensor, hidden: Tensor, depth: int) -> Tensor:
-        """(M, D) of the cells still running once ``leaving`` (n,) exited after ``depth`` layers."""
+    def remove(self, exiting: Tensor, hidden: Tensor, depth: int) -> Tensor:
+        """(M, D) of the cells still running after ``exiting`` (n,) exit at ``depth`` layers."""
         ...
 
     def close(self) -> None:
@@ -38,37 +36,37 @@ class Departures(Protocol):
 
 
 class DropExited:
-    """An exited token runs no further; the decoder gives the layers it skips their state."""
+    """An exited token runs no further layer; the decoder fills the state of the skipped layers."""
 
     def __init__(self, run: ForwardPass) -> None:
         self._run = run
 
-    def arrive(self, layer: int, hidden: Tensor) -> Tensor:
+    def resume(self, layer: int, hidden: Tensor) -> Tensor:
         del layer
         return hidden
 
-    def undecided(self, hidden: Tensor) -> Tensor:
+    def not_exited(self, hidden: Tensor) -> Tensor:
         return hidden
 
-    def leave(self, leaving: Tensor, hidden: Tensor, depth: int) -> Tensor:
+    def remove(self, exiting: Tensor, hidden: Tensor, depth: int) -> Tensor:
         del depth
-        self._run.leave(leaving, hidden)
-        return hidden[(~leaving).to(hidden.device)]
+        self._run.freeze(exiting, hidden)
+        return hidden[(~exiting).to(hidden.device)]
 
     def close(self) -> None:
         """No token is pending."""
 
 
 class DeferExited:
-    """``recompute`` (EE-LLM): an exited token runs further beside a later, deeper one of its row.
+    """``recompute`` (EE-LLM): an exited token runs deeper layers with a later token of its row.
 
-    A layer then reads its weights once for both, and its state is exact. A cell runs while an
-    undecided one stands at or after it in its row; in a row without new tokens, all pending tokens
-    run to the last layer.
+    A layer then reads its weights once for both, and its state is exact. A cell runs while it or a
+    later cell of its row has not exited; in a row without new tokens, all pending tokens run to the
+    last layer.
 
     Args:
-        run: the pass, just begun; pending tokens stand in front of each row's new ones.
-        pending: pending tokens of the state; brought up to date by ``close``.
+        run: the pass, just begun; pending tokens precede each row's new ones.
+        pending: pending tokens of the state; updated by ``close``.
     """
 
     def __init__(self, run: ForwardPass, pending: PendingTokens) -> None:
@@ -89,7 +87,7 @@ class DeferExited:
             run.keep(new)
         self._open = torch.ones_like(run.cells, dtype=torch.bool)
 
-    def arrive(self, layer: int, hidden: Tensor) -> Tensor:
+    def resume(self, layer: int, hidden: Tensor) -> Tensor:
         if layer not in self._deferred_at:
             return hidden
         run, width = self._run, self._run.chunk.width
@@ -102,16 +100,16 @@ class DeferExited:
         order = joined.argsort()
         self._depth[resuming] = -1
         self._open = torch.cat([self._open, torch.zeros_like(resuming, dtype=torch.bool)])[order]
-        run.place(joined[order])
+        run.set_cells(joined[order])
         resumed = self._hidden[resuming.to(self._hidden.device)]
         return torch.cat([hidden, resumed.to(hidden.device, hidden.dtype)])[order.to(hidden.device)]
 
-    def undecided(self, hidden: Tensor) -> Tensor:
+    def not_exited(self, hidden: Tensor) -> Tensor:
         return hidden if bool(self._open.all()) else hidden[self._open.to(hidden.device)]
 
-    def leave(self, leaving: Tensor, hidden: Tensor, depth: int) -> Tensor:
+    def remove(self, exiting: Tensor, hidden: Tensor, depth: int) -> Tensor:
         run = self._run
-        self._open[self._open.nonzero().flatten()[leaving.to(self._open.device)]] = False
+        self._open[self._open.nonzero().flatten()[exiting.to(self._open.device)]] = False
         row = run.cells // run.chunk.width
         last = torch.full_like(self._last, -1)
         self._last = last.scatter_reduce(0, row[self._open], run.cells[self._open], "amax")
