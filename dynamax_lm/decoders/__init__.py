@@ -1,1 +1,1 @@
-"""Decoders as layer stacks over transformers' own modules, and what is known of checkpoints."""
+"""Decoders as stacks of layer adapters over transformers' modules, and checks of checkpoints."""

@@ -1,10 +1,10 @@
-"""What a layer of any kind offers, so that a decoder is a list of layers.
+"""The protocols of a kind of layer, with which a decoder is a list of layers.
 
-Owns the protocols of a kind of layer. An adapter does not know that exits exist: a cell stops
-running, and its layers above are given a state by a named policy.
+An adapter has no access to exits: a cell stops running, and a skipped-state policy, given by name,
+fills the state of the layers above.
 
 To add a kind of layer, write one file with the state of a layer (:class:`LayerState`), what all
-layers of the kind share in a pass (:class:`PassContext`, made by a :class:`LayerKind`), and the
+layers of the kind share in a pass (:class:`PassContext`, created by a :class:`LayerKind`), and the
 layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.ledger``.
 
 Glossary: B rows of a state, N running cells, M frozen cells (those that exited below), D width.
@@ -24,23 +24,23 @@ from dynamax_lm.decoders.rows import RowLengths
 
 
 class LayerState(Protocol):
-    """What one layer keeps of the tokens it has seen."""
+    """The state of one layer: its tokens' keys and values, or its recurrent state."""
 
     def seen(self, given: list[int]) -> list[int]:
-        """Tokens of each row that the layer has seen.
+        """Number of tokens of each row in the layer's state.
 
         Args:
-            given: tokens of each row that the decoder has been given and that are not pending
-                below this layer. A layer that sees no others returns them.
+            given: tokens of each row that the decoder was given and that are not pending below
+                this layer. A layer whose state covers all of these returns them.
         """
         ...
 
     def mark(self) -> Any:
-        """What ``rewind`` needs to bring back the present state."""
+        """A snapshot of the state for ``rewind``."""
         ...
 
     def rewind(self, mark: Any) -> None:
-        """Go back to where ``mark`` was made, which stays usable."""
+        """Restore the snapshot ``mark``, which stays usable."""
         ...
 
     def take(self, rows: Tensor) -> Any:
@@ -48,20 +48,20 @@ class LayerState(Protocol):
         ...
 
     def begin_draft(self, rows: Sequence[int]) -> None:
-        """From now on the tokens of ``rows`` may be withdrawn, by ``withdraw`` of the adapter."""
+        """Tokens that ``rows`` get from now on can be withdrawn, by the adapter's ``withdraw``."""
         ...
 
 
 class PassContext(Protocol):
-    """What all layers of one kind share in a pass, computed once for them."""
+    """Data that all layers of one kind share in a pass, computed once."""
 
     def changed(self) -> None:
-        """The running cells changed: drop what was derived from them."""
+        """The running cells changed: discard what was derived from them."""
         ...
 
 
 class LayerKind(Protocol):
-    """What all layers of one kind share. Layers of equal kind have the same object."""
+    """Data that all layers of one kind share. Layers of one kind have the same object."""
 
     @property
     def costs(self) -> LayerCosts:
@@ -73,17 +73,17 @@ class LayerKind(Protocol):
 
         Args:
             run: the cells.
-            rows: where the rows stand before it.
+            rows: padding and lengths of the rows before it.
             skipped_state: name of the policy for frozen cells.
         """
         ...
 
 
 SkipPolicy = Callable[[Any, Any, Any, Any], Any]
-"""Gives one layer the state of the frozen cells; called as
+"""Fills one layer's state for the frozen cells; called as
 ``policy(adapter, state, below, context)``, with the layer's state, that of the layer below it in
 the decoder (``None`` for the first) and the context of its kind. It writes to ``state``, or returns
-what ``run`` is to take in together with the running cells; ``None`` for nothing."""
+the inputs that ``run`` adds to those of the running cells; ``None`` for none."""
 
 
 class LayerAdapter(Protocol):
@@ -91,14 +91,14 @@ class LayerAdapter(Protocol):
 
     Attributes:
         skipped: by name, the skipped-state policies that it has, with the names of its costs'
-            table. ``propagate`` is among them. ``recompute`` is not: it is no matter of a layer.
+            table. ``propagate`` is among them; ``recompute``, which runs whole layers, is not.
     """
 
     skipped: ClassVar[Mapping[str, SkipPolicy]]
 
     @property
     def kind(self) -> LayerKind:
-        """What it shares with other layers."""
+        """Data shared with other layers of the kind."""
         ...
 
     def new_state(self, batch: int) -> LayerState:
@@ -120,7 +120,7 @@ class LayerAdapter(Protocol):
         ...
 
     def withdraw(self, state: Any, kept: Mapping[int, int]) -> None:
-        """Forget the tokens of some rows since ``begin_draft``, but for their first ones.
+        """Remove tokens that some rows got since ``begin_draft``, except the first of them.
 
         Args:
             state: this layer's.
@@ -129,5 +129,5 @@ class LayerAdapter(Protocol):
         ...
 
     def linears(self) -> Iterator[Slot]:
-        """Its linear layers whose products may be chosen by measurement."""
+        """Its linear layers, whose matrix products may be chosen by measurement."""
         ...

@@ -1,7 +1,4 @@
-"""How the layers of one decoder multiply and normalise.
-
-Owns the choice between transformers' own operations and faster ones, for all layers at once.
-"""
+"""Matrix products and norms of one decoder: transformers' own operations, or faster ones."""
 
 from __future__ import annotations
 

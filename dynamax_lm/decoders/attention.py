@@ -1,7 +1,7 @@
 """Attention layers of Mistral and Llama type, over transformers' own modules.
 
-Owns how such a layer is run, and the decoder that consists of them. It does not know why a token
-stops running, nor where a token stands in the cache: ``attention_state`` does.
+This module has the layer adapter and the decoder made of such layers; ``attention_state`` has the
+cache, its slots and its masks.
 
 Glossary: N running cells, D width, H query heads, G key/value heads, P head width, S slots.
 """
@@ -37,7 +37,7 @@ _KNOWN_BLOCKS = frozenset({MistralMLP, LlamaMLP})
 
 
 class AttentionKind:
-    """What the attention layers of a decoder share.
+    """Data that the attention layers of a decoder share.
 
     Args:
         config: a transformers ``MistralConfig`` or ``LlamaConfig``.
@@ -72,8 +72,8 @@ class AttentionLayer:
 
     Args:
         layer: the module.
-        kind: what it shares with other layers.
-        arithmetic: the operations to take.
+        kind: data shared with other layers.
+        arithmetic: matrix products and norms.
     """
 
     def __init__(self, layer: Any, kind: AttentionKind, arithmetic: Arithmetic) -> None:
@@ -82,7 +82,7 @@ class AttentionLayer:
         self._arithmetic = arithmetic
 
     def linears(self) -> Iterator[Slot]:
-        """Projections, and the feed-forward block where it is known."""
+        """Projections, and those of the feed-forward block if its type is known."""
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             yield Slot(self._attention, name)
         if type(self._layer.mlp) in _KNOWN_BLOCKS:
@@ -111,7 +111,7 @@ class AttentionLayer:
         return mixed
 
     def withdraw(self, state: KeyValues, kept: Mapping[int, int]) -> None:
-        """Nothing: slots beyond a row's length are masked until they are written again."""
+        """Nothing to do: slots beyond a row's length are masked until they are written again."""
 
     def propagate(
         self, state: KeyValues, below: KeyValues | None, context: AttentionContext
@@ -140,7 +140,7 @@ class AttentionLayer:
     def _attention_block(
         self, hidden: Tensor, state: KeyValues, context: AttentionContext
     ) -> Tensor:
-        """(N, D) the first block: apart, so that what it held is free before the wider second."""
+        """(N, D) the attention block; a function, so that its tensors are freed before the next."""
         arithmetic, attention = self._arithmetic, self._attention
         normed = arithmetic.normalise(self._layer.input_layernorm, hidden)
         query = arithmetic.project(attention.q_proj, normed).unflatten(-1, (self.kind.heads, -1))
@@ -158,7 +158,7 @@ class AttentionLayer:
         return key, project(self._attention.v_proj, normed).unflatten(-1, shape)
 
     def _feed_forward(self, rows: Tensor) -> Tensor:
-        """(N, D) the gated block, written out where it is known, so that it takes our products."""
+        """(N, D) the gated block; of a known type with the chosen products."""
         mlp, arithmetic = self._layer.mlp, self._arithmetic
         if arithmetic.trusted or type(mlp) not in _KNOWN_BLOCKS or is_hooked(mlp):
             return project_trusted(mlp, rows)
@@ -167,7 +167,7 @@ class AttentionLayer:
         return arithmetic.project(mlp.down_proj, gate)
 
     def _attend(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
-        """(N, H * P) attention of the running cells over all that their rows remember."""
+        """(N, H * P) attention of the running cells over the cached tokens of their rows."""
         implementation = self.kind.config._attn_implementation
         if implementation == "sdpa" and query.device.type == "cpu" and context.one_token:
             return self._attend_one(query, state, context)
@@ -202,9 +202,9 @@ class AttentionLayer:
     def _attend_one(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
         """(N, H * P) attention of one token a row, on views of the cache.
 
-        The query heads that share a key stand where the kernel expects queries: keys and values
-        are not repeated. Rows that are not the whole state are taken one by one, each over the
-        slots that it really sees: nothing is gathered, and no mask is needed.
+        The query heads that share a key are passed as queries of one head, so that keys and values
+        are not repeated. If not every row of the state runs, rows are computed one by one, each
+        over its visible slots, without gathering or masks.
         """
         keys, values = state.keys, state.values
         grouped = query.unflatten(1, (self.kind.kv_heads, -1))  # (N, G, H / G, P)

@@ -1,8 +1,7 @@
-"""What attention keeps of tokens, and where the tokens of a pass stand in it.
+"""The key-value cache, and the slots, positions, masks and query layout of a pass.
 
-Owns slots, positions, masks and the layout of queries. Rows are laid out by slots: a row's prompt
-ends at the same slot as its neighbours' (pads on the left), and position = slot - pad; a slot is a
-column of the row. It does not know how keys and values are made.
+A slot is a column of the cache. All prompts of a batch end at the same slot (padding on the left),
+and position = slot - padding.
 
 Glossary: H query heads, G key/value heads, P head width, S slots.
 """
@@ -35,14 +34,14 @@ class KeyValues:
     values: Tensor
 
     def seen(self, given: list[int]) -> list[int]:
-        """All tokens given: attention leaves no holes."""
+        """All tokens given: the cache has no gaps."""
         return given
 
     def mark(self) -> None:
-        """Nothing: slots beyond a row's length are masked until they are written again."""
+        """Empty: slots beyond a row's length are masked until they are written again."""
 
     def rewind(self, mark: None) -> None:
-        """Nothing; see ``mark``."""
+        """Nothing to do; see ``mark``."""
 
     def take(self, rows: Tensor) -> KeyValues:
         """An independent state of ``rows`` (B',), which may repeat."""
@@ -51,7 +50,7 @@ class KeyValues:
         )
 
     def begin_draft(self, rows: Sequence[int]) -> None:
-        """Nothing; see ``mark``."""
+        """Nothing to do; see ``mark``."""
 
     def reserve(self, slots: int) -> None:
         """Make room for ``slots`` tokens a row."""
@@ -71,7 +70,7 @@ class KeyValues:
         self.values[:, :, slots] = value.transpose(1, 2)
 
     def copy_from(self, other: KeyValues, rows: Tensor, slots: Tensor) -> None:
-        """Store what ``other`` has at ``slots`` (N,) of ``rows`` (N,)."""
+        """Copy keys and values of ``other`` at ``slots`` (N,) of ``rows`` (N,)."""
         for to, source in ((self.keys, other.keys), (self.values, other.values)):
             copied = source[rows.to(source.device), :, slots.to(source.device)]
             to[rows.to(to.device), :, slots.to(to.device)] = copied.to(to.device)
@@ -86,7 +85,7 @@ def _grown(old: Tensor, slots: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """How the running cells lie in the attention product.
+    """The layout of the running cells in the attention product.
 
     Attributes:
         rows: the state's rows that have a query, or ``None`` for all of them, in order.
@@ -106,15 +105,15 @@ class AttentionContext:
 
     Args:
         run: the pass.
-        rows: where the rows stand.
-        window: keys that a token sees at most; ``None`` for all.
+        rows: padding and lengths of the rows.
+        window: largest number of visible keys; ``None`` for all.
 
     Attributes:
         slots: (B * T,) the slot of every cell.
         state_rows: (B * T,) the state's row of every cell.
         cos: (B * T, P) rotary cosines; ``sin`` likewise. Set by the kind, from ``positions``.
-        used: slots that any row uses once the chunk is in.
-        block: whether the chunk's cells are the same slots of every row of the state.
+        used: slots in use by any row after the chunk.
+        block: whether the chunk occupies the same slots in every row of the state.
     """
 
     cos: Tensor
@@ -137,7 +136,7 @@ class AttentionContext:
         self.changed()
 
     def changed(self) -> None:
-        """Drop what was derived from the running cells."""
+        """Discard what was derived from the running cells."""
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
@@ -145,7 +144,7 @@ class AttentionContext:
 
     @property
     def one_token(self) -> bool:
-        """Whether each row that runs has one cell that does, as in a decoding step."""
+        """Whether each running row has one running cell, as in a decoding step."""
         if self._single is None:
             single = not self.run.chunk.prefill
             if single and self.run.chunk.width > 1:
@@ -155,7 +154,7 @@ class AttentionContext:
         return self._single
 
     def positions(self) -> Tensor:
-        """(B, T) rotary positions, 0 at each row's first token; pads count from 0 as well."""
+        """(B, T) rotary positions, 0 at each row's first token; padding counts from 0 as well."""
         shape = self.run.chunk.ids.shape
         return (self.slots.view(shape) - self._pads[:, None]).clamp(min=0)
 
@@ -180,7 +179,7 @@ class AttentionContext:
         return self._angles
 
     def spans(self) -> list[tuple[int, int, int]]:
-        """Where one token a row runs: the row of each running cell, and the slots it sees."""
+        """For one token a row: the row of each running cell, and its visible slots."""
         if self._spans is None:
             self._spans = []
             rows = self.state_rows[self.run.cells].tolist()
@@ -193,7 +192,7 @@ class AttentionContext:
         return self._spans
 
     def queries(self, *, additive: torch.dtype | None) -> _Queries:
-        """The layout of the running cells; ``additive`` asks for a mask of that float type."""
+        """The layout of the running cells; ``additive``: float type of an additive mask, if any."""
         if self._queries is None:
             self._queries = self._lay_out(additive)
         return self._queries
@@ -231,13 +230,13 @@ class AttentionContext:
         from_empty = self.run.chunk.prefill and self.run.whole and additive is None
         one_token = self.run.chunk.width == 1
         if self.no_pads and self._level and inside and (from_empty or one_token):
-            return None  # the kernel's own causal rule says the same, and may be faster
+            return None  # the kernel's own causal mask is equal, and may be faster
         keys = torch.arange(self.used, device=slots.device)
         queries = slots[:, :, None]
         visible = (keys <= queries) & (keys >= self._pads[chunk_rows][:, None, None])
         if window is not None:
             visible &= queries - keys < window
-        visible |= keys == queries  # a pad sees itself: a row without any key would be NaN
+        visible |= keys == queries  # padding attends to itself: a row without any key would be NaN
         mask = visible[:, None]
         if additive is None:
             return mask

@@ -1,7 +1,7 @@
-"""What can be said of a checkpoint from its configuration, before any weights load.
+"""Checks of a checkpoint from its configuration, before any weights load.
 
-Owns the names of checkpoints, the architectures that are taken, and one clear line for each that
-is not. It does not load weights.
+This module has the names of checkpoints, the supported architectures, and a one-line error for each
+unsupported variant; and the digest that identifies loaded weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from dynamax_lm.common.errors import SettingError, first_line
 
 _SAMPLED = 64
-"""Numbers of each tensor, twice, that identify weights."""
+"""How many leading numbers of each tensor, and as many spread over it, identify weights."""
 
 TINY = "tiny"
 """The embedded model of each architecture."""
@@ -30,7 +30,7 @@ class Architecture:
         name: ``attention`` or ``mamba2``.
         model: the lm-eval model that runs it.
         default: the checkpoint of the paper.
-        types: transformers' ``model_type`` values taken.
+        types: supported values of transformers' ``model_type``.
         folder: of the embedded model, inside the package.
     """
 
@@ -50,7 +50,7 @@ MAMBA2 = Architecture(
 
 
 def resolve_name(pretrained: str, architecture: Architecture) -> str:
-    """The folder or hub id behind ``pretrained``.
+    """The folder or hub id that ``pretrained`` names.
 
     Raises:
         SettingError: a path that does not exist.
@@ -68,7 +68,7 @@ def resolve_name(pretrained: str, architecture: Architecture) -> str:
 
 
 def unreachable(pretrained: str, error: Exception) -> SettingError:
-    """One line for a checkpoint whose files cannot be had."""
+    """The error line for a checkpoint whose files cannot be found or downloaded."""
     return SettingError(
         f"pretrained={pretrained!r} cannot be loaded: neither a folder with a model here nor to be "
         f"had from the hub (offline, misspelt, or gated?): {first_line(error)}; "
@@ -77,10 +77,10 @@ def unreachable(pretrained: str, error: Exception) -> SettingError:
 
 
 def check_config(config: Any, architecture: Architecture) -> None:
-    """Refuse what the layer stacks cannot run.
+    """Refuse architectures that the decoders cannot run.
 
     Raises:
-        SettingError: another architecture, or a variant that would break decode = re-score.
+        SettingError: another architecture, or a variant whose decoding and scoring would differ.
     """
     kind = getattr(config, "model_type", None)
     if kind not in architecture.types:
@@ -107,7 +107,7 @@ def check_config(config: Any, architecture: Architecture) -> None:
 
 
 def check_attention(implementation: object) -> None:
-    """Refuse attention kernels that take no per-query mask.
+    """Refuse attention kernels without per-query masks.
 
     Raises:
         SettingError: not ``sdpa`` or ``eager``.
@@ -120,11 +120,11 @@ def check_attention(implementation: object) -> None:
 
 
 def sample_weights(model: Any) -> str:
-    """A digest of numbers of every tensor that is saved: weights trained anew have another.
+    """A digest of numbers of every saved tensor; retrained weights have another.
 
-    A name does not identify weights: a folder's may change. Of each parameter and each buffer that
-    a checkpoint holds, the first numbers count and as many more, spread evenly over it; a tensor
-    changed elsewhere alone is not noticed.
+    A name does not identify weights: the files of a folder may change. Of each parameter and each
+    saved buffer, the digest covers the first numbers and as many more, spread evenly over it; a
+    change of other numbers alone is not detected.
     """
     digest = hashlib.sha256()
     for name, tensor in _saved_tensors(model):

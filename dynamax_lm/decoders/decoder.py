@@ -1,7 +1,4 @@
-"""A decoder as a list of layers, each behind its adapter.
-
-Owns the order of the layers, the state of all of them, and what comes before and after them. It
-does not know any kind of layer.
+"""A decoder as a list of layer adapters, with an embedding, a final norm and a vocabulary head.
 
 Glossary: B rows of a state, N running cells, D width, V vocabulary, L layers.
 """
@@ -31,8 +28,8 @@ class LayerStates:
 
     Attributes:
         layers: of each layer, its own.
-        rows: where the rows stand, the same for every layer.
-        pending: pending tokens, which are counted in ``rows`` and which not every layer has seen.
+        rows: padding and lengths of the rows, the same for every layer.
+        pending: pending tokens; they are counted in ``rows``, and their last layers have not run.
     """
 
     layers: list[LayerState]
@@ -40,14 +37,14 @@ class LayerStates:
     pending: PendingTokens = field(default_factory=PendingTokens)
 
     def seen(self, layer: int) -> list[int]:
-        """Tokens that ``layer``, from 0, has seen, per row."""
+        """Tokens of each row that have run ``layer``, from 0."""
         batch = range(len(self.rows.columns))
         given = [self.rows.tokens(row) - self.pending.missing(row, layer) for row in batch]
         return self.layers[layer].seen(given)
 
 
 class Mark(NamedTuple):
-    """Where a state stood."""
+    """A snapshot of a state."""
 
     layers: list[Any]
     rows: RowLengths
@@ -60,7 +57,7 @@ class DecoderPass(ForwardPass):
     Attributes:
         state: of the decoder.
         skipped_state: name of the policy for frozen cells.
-        contexts: of each kind of layer, what its layers share.
+        contexts: of each kind of layer, the data that its layers share.
     """
 
     def __init__(
@@ -86,7 +83,7 @@ class Decoder:
         layers: bottom to top, at least one.
         embedding: of token ids; they go to its device.
         norm: the final norm.
-        head: where the vocabulary projection sits.
+        head: the slot of the vocabulary projection.
         vocab_size: V.
         arithmetic: the operations of all parts.
     """
@@ -124,7 +121,7 @@ class Decoder:
 
     @property
     def products(self) -> ChosenProducts:
-        """Which products were chosen by ``choose_products``."""
+        """The products chosen by ``choose_products``."""
         return self.arithmetic.products
 
     @property
@@ -134,12 +131,12 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """The device of token ids."""
         device: torch.device = self._embedding.weight.device
         return device
 
     def choose_products(self, **options: Any) -> None:
-        """Measure which products are fastest here, and arrange the weights for them, for good.
+        """Measure which products are fastest on this machine, and repack the weights for them.
 
         The model stays usable. Trusted operations stay as they are.
 
@@ -160,12 +157,12 @@ class Decoder:
         return DecoderPass(chunk, state, skipped_state, self._kinds)
 
     def embed(self, run: ForwardPass) -> Tensor:
-        """(N, D) the residual stream below the first layer."""
+        """(N, D) the residual stream at the input of the first layer."""
         embedded: Tensor = self._embedding(run.chunk.ids.flatten()[run.cells])
         return embedded
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
-        """(N, D) of the running cells (N, D) after layer ``index``; frozen ones get their state."""
+        """(N, D) of the running cells (N, D) after layer ``index``; updates all cells' state."""
         assert isinstance(run, DecoderPass)
         layer, states = self.layers[index], run.state.layers
         context = run.contexts[self._kind_of[index]]
@@ -176,7 +173,7 @@ class Decoder:
         return layer.run(hidden, states[index], context, skipped)
 
     def end(self, state: LayerStates, run: ForwardPass) -> None:
-        """Close a pass: the state has now seen its tokens."""
+        """Close a pass: the state now includes its tokens."""
         state.rows.end(run.chunk)
 
     def unembed(self, hidden: Tensor) -> Tensor:
@@ -187,30 +184,30 @@ class Decoder:
         return self.arithmetic.normalise(self._norm, hidden.to(self._norm.weight.device))
 
     def mark(self, state: LayerStates) -> Mark:
-        """Remember where ``state`` stands."""
+        """A snapshot of ``state`` for :meth:`rewind`."""
         marks = [layer.mark() for layer in state.layers]
         return Mark(marks, state.rows.copy(), state.pending.copy())
 
     def rewind(self, state: LayerStates, mark: Mark) -> None:
-        """Put ``state`` back to where ``mark`` was taken."""
+        """Restore ``state`` to the snapshot ``mark``."""
         for layer, layer_mark in zip(state.layers, mark.layers, strict=True):
             layer.rewind(layer_mark)
         state.rows, state.pending = mark.rows.copy(), mark.pending.copy()
 
     def begin_draft(self, state: LayerStates, rows: Sequence[int]) -> None:
-        """From now on the tokens that ``rows`` are given may be withdrawn; none is pending."""
+        """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
         for layer in state.layers:
             layer.begin_draft(rows)
 
     def withdraw(
         self, state: LayerStates, kept: Mapping[int, int], given: Mapping[int, int]
     ) -> None:
-        """Forget tokens that some rows were given since ``begin_draft``, but for their first ones.
+        """Remove tokens that some rows got since ``begin_draft``, except the first of them.
 
         Args:
             state: of the decoder; no token of these rows is pending.
-            kept: by row, how many tokens stay, at least 1 and fewer than were given.
-            given: by row, how many it was given.
+            kept: by row, how many of these tokens stay, at least 1 and fewer than ``given``.
+            given: by row, how many tokens it got.
         """
         for adapter, layer in zip(self.layers, state.layers, strict=True):
             adapter.withdraw(layer, kept)
@@ -218,7 +215,7 @@ class Decoder:
             state.rows.columns[row] -= given[row] - count
 
     def take(self, state: LayerStates, rows: Sequence[int]) -> LayerStates:
-        """An independent state made of ``rows`` of ``state``; rows may repeat."""
+        """An independent state of ``rows`` of ``state``; rows may repeat."""
         index = torch.tensor(rows, dtype=torch.long)
         layers = [layer.take(index) for layer in state.layers]
         return LayerStates(layers, state.rows.take(rows), state.pending.take(rows))

@@ -1,7 +1,4 @@
-"""Modules that somebody hooked: what we spell out in their place would pass their hooks by.
-
-Owns how to tell.
-"""
+"""Detection of forward hooks: operations written out in place of a module would bypass them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Mamba-2 layers, over transformers' own modules.
 
-Owns how such a layer is run, and the decoder that consists of them. It does not know why a token
-stops running, nor how a convolution window or an SSM state advances: ``ssd`` does.
+This module has the layer adapter and the decoder made of such layers; ``ssd`` has the kernels that
+advance convolution windows and SSM states.
 
 Glossary: N running cells, D width, C channels of the convolution (x, B and C together), K its
 width, H heads, P head width, G groups, S SSM state size. dt is the step size of a head (Mamba-2,
@@ -32,22 +32,22 @@ from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 FREEZE = "freeze"
 
 _FEW = 8
-"""Drafted tokens up to which the recurrence, token by token, is quicker than the chunked form."""
+"""Number of drafted tokens up to which the recurrence is faster than the chunked form."""
 
 
 class Inputs(NamedTuple):
-    """What the state reads of some tokens: ``xbc`` (N, C) and ``dt`` (N, H), both raw."""
+    """Inputs of the state for some tokens: ``xbc`` (N, C) and ``dt`` (N, H), before activation."""
 
     xbc: Tensor
     dt: Tensor
 
 
 class Mamba2Kind:
-    """What the Mamba-2 layers of a decoder share.
+    """Data that the Mamba-2 layers of a decoder share.
 
     Args:
         config: a transformers ``Mamba2Config``.
-        kernels: what advances windows and states.
+        kernels: advance windows and states.
     """
 
     def __init__(self, config: Any, kernels: Kernels) -> None:
@@ -69,8 +69,8 @@ class Mamba2Layer:
 
     Args:
         block: the module.
-        kind: what it shares with other layers.
-        arithmetic: the operations to take.
+        kind: data shared with other layers.
+        arithmetic: matrix products and norms.
     """
 
     def __init__(self, block: Any, kind: Mamba2Kind, arithmetic: Arithmetic) -> None:
@@ -80,7 +80,7 @@ class Mamba2Layer:
         self._arithmetic = arithmetic
 
     def linears(self) -> Iterator[Slot]:
-        """``in_proj``, whose gate is left out for frozen cells, and ``out_proj``."""
+        """``in_proj``, whose gate columns are not computed for frozen cells, and ``out_proj``."""
         yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
         yield Slot(self._mixer, "out_proj")
 
@@ -113,7 +113,7 @@ class Mamba2Layer:
         normed = context.masked(normed)
         gate, inputs = project_parted(mixer.in_proj, normed, mixer.intermediate_size, project)
         running = self._inputs(inputs)
-        if mixer.in_proj.bias is not None:  # it would leak from the pads into the convolution
+        if mixer.in_proj.bias is not None:  # it would reach the convolution from the padding
             running = running._replace(xbc=context.masked(running.xbc))
         if state.draft is not None and not context.run.chunk.prefill:
             state.draft.add(context.cell_rows(), running.xbc, running.dt)
@@ -169,7 +169,7 @@ class Mamba2Layer:
     def freeze(
         self, state: Recurrence, below: Recurrence | None, context: RecurrentContext
     ) -> None:
-        """Nothing: window and state stay as they were (DYNAMAX's skip)."""
+        """Nothing: window and state do not change (DYNAMAX's skip)."""
 
     skipped: ClassVar[Mapping[str, SkipPolicy]] = {"propagate": propagate, FREEZE: freeze}
 
@@ -314,7 +314,7 @@ class Mamba2Stack(Decoder):
 
     Args:
         model: the loaded model, in evaluation mode.
-        kernels: what advances windows and states; the best for the model's device if left out.
+        kernels: advance windows and states; by default the fastest for the model's device.
 
     Attributes:
         decoder: the model without its vocabulary head.

@@ -1,7 +1,4 @@
-"""What Mamba-2 layers keep of tokens, and where the tokens of a pass stand in it.
-
-Owns token counts, and the places of the running cells in what a layer sees. It does not know how a
-window or a state advances.
+"""The recurrent state of Mamba-2 layers, and the layout of the running cells in a layer's input.
 
 Glossary: B rows, T tokens of the longest, N running cells, C channels of the convolution (x, B and
 C together), K its width, H heads, P head width, S SSM state size.
@@ -21,16 +18,16 @@ from dynamax_lm.decoders.rows import RowLengths
 
 @dataclass
 class DraftLog:
-    """What a layer needs to go back to some token of a draft.
+    """Data with which a layer returns to an earlier token of a draft.
 
-    The state before the draft is kept once, and of every token since then what the state reads of
-    it: going back replays the tokens that stay, without their projections. A copy of the state for
-    every token would be many times larger.
+    It is the state before the draft, and the state's inputs of every token since then: the accepted
+    tokens are replayed without their projections. A copy of the state for every token would be many
+    times larger.
 
     Attributes:
         conv: (B, K, C) windows before the draft, of the rows that draft.
         ssm: (B, H, P, S) states before it.
-        inputs: by row, ``xbc`` (C,) and ``dt`` (H,) of each token since then, both raw.
+        inputs: by row, ``xbc`` (C,) and ``dt`` (H,) of each token since then, before activation.
     """
 
     conv: Tensor
@@ -49,10 +46,10 @@ class Recurrence:
     """Convolution window and SSM state of one layer.
 
     Attributes:
-        tokens: that the layer has seen, per row.
+        tokens: number of tokens in the state, per row.
         conv: (B, K, C), the convolution's last inputs, oldest first.
         ssm: (B, H, P, S), float32.
-        draft: since when tokens may be withdrawn; ``None`` where none may.
+        draft: for tokens that can be withdrawn; ``None`` where none can.
     """
 
     tokens: list[int]
@@ -61,7 +58,7 @@ class Recurrence:
     draft: DraftLog | None = None
 
     def seen(self, given: list[int]) -> list[int]:
-        """Tokens that the layer has seen, per row: under ``freeze`` fewer than were given."""
+        """Tokens in the state, per row: under ``freeze`` fewer than were given."""
         del given
         return list(self.tokens)
 
@@ -70,12 +67,12 @@ class Recurrence:
         return Recurrence(list(self.tokens), self.conv.clone(), self.ssm.clone())
 
     def rewind(self, mark: Recurrence) -> None:
-        """Go back to ``mark``, which stays usable."""
+        """Restore the snapshot ``mark``, which stays usable."""
         copy = mark.mark()
         self.tokens, self.conv, self.ssm = copy.tokens, copy.conv, copy.ssm
 
     def begin_draft(self, rows: Sequence[int]) -> None:
-        """Keep the state of ``rows``, and from now on the inputs of their tokens."""
+        """Save the state of ``rows``, and record the inputs of their tokens from now on."""
         if self.draft is None:
             self.draft = DraftLog(self.conv.clone(), self.ssm.clone())
         elif len(rows) == len(self.tokens):
@@ -96,18 +93,18 @@ class Recurrence:
 
 
 class RecurrentContext:
-    """Where the cells of a pass stand, for all layers of a decoder.
+    """The layout of the cells of a pass, for all layers of a decoder.
 
     Args:
         run: the pass.
-        rows: where the rows stand.
-        shorter: whether a layer sees only the tokens that reach it: under ``freeze`` and
-            ``recompute``, for good or so far.
+        rows: padding and lengths of the rows.
+        shorter: whether a layer's input has only the tokens that reach it in this pass: under
+            ``freeze`` and ``recompute``.
 
     Attributes:
         all_rows: whether the chunk has every row of the state, in order.
         state_rows: (B,) the state's rows.
-        mask: (B, T, 1), 0 at the pads of a prefill, or ``None`` without pads.
+        mask: (B, T, 1), 0 at the padding of a prefill, or ``None`` without padding.
     """
 
     def __init__(self, run: ForwardPass, rows: RowLengths, *, shorter: bool) -> None:
@@ -124,21 +121,21 @@ class RecurrentContext:
         self.changed()
 
     def changed(self) -> None:
-        """Drop what was derived from the running cells."""
+        """Discard what was derived from the running cells."""
         self._places: tuple[Tensor, Tensor, int] | None = None
         self._reached: list[int] | None = None
         self._step_rows: tuple[list[int] | None, list[int]] | None = None
         self._cell_rows: list[int] | None = None
 
     def masked(self, flat: Tensor) -> Tensor:
-        """(B * T, E) ``flat`` with zeros at the pads of a prefill."""
+        """(B * T, E) ``flat`` with zeros at the padding of a prefill."""
         if self.mask is None:
             return flat
         masked: Tensor = flat.unflatten(0, self.run.chunk.ids.shape) * self.mask.to(flat.device)
         return masked.to(flat.dtype).flatten(0, 1)
 
     def reached(self) -> list[int]:
-        """Tokens of each row of the chunk that reach a layer now."""
+        """Tokens of each row of the chunk that reach the current layer."""
         if self._reached is None:
             if self.run.any_stopped and self._shorter:
                 self._reached = self._counts(self.run.cells).tolist()
@@ -147,7 +144,7 @@ class RecurrentContext:
         return self._reached
 
     def step_rows(self) -> tuple[list[int] | None, list[int]]:
-        """Where a layer sees one token a row: the state's rows that run, and those that left.
+        """For one token a row: the state's rows that run, and those whose token exited.
 
         ``None`` stands for all rows, in order.
         """
@@ -167,12 +164,12 @@ class RecurrentContext:
         return self._cell_rows
 
     def places(self) -> tuple[Tensor, Tensor, int]:
-        """Where the running cells stand in what a layer sees.
+        """Places of the running cells in a layer's input.
 
         Returns:
             (N,) places in the (B, T') rectangle; (B,) tokens of each row; T'. Under ``freeze`` and
-            ``recompute`` a layer sees the sequence of the tokens that reached it, for good or so
-            far; else the whole chunk.
+            ``recompute`` the input has the tokens that reach the layer in this pass; else the whole
+            chunk.
         """
         if self._places is None:
             width = self.run.chunk.width

@@ -1,7 +1,4 @@
-"""Where the tokens of each row stand: pads, and the columns that a decoder has been given.
-
-Owns these two counts. It does not know what a layer keeps of a token.
-"""
+"""Padding and length of each row of a decoder's state."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ class RowLengths:
     """The rows of a state.
 
     Attributes:
-        pads: pads to the left of each row.
-        columns: of each row, pads included.
+        pads: padding to the left of each row.
+        columns: length of each row, padding included.
     """
 
     pads: list[int]
@@ -29,18 +26,18 @@ class RowLengths:
         return cls([0] * batch, [0] * batch)
 
     def begin(self, chunk: TokenBatch) -> None:
-        """A prefill starts its rows anew, with pads on the left."""
+        """Reset the rows of a prefill, with padding on the left."""
         if chunk.prefill:
             for row, length in zip(chunk.rows, chunk.lengths, strict=True):
                 self.pads[row], self.columns[row] = chunk.width - length, 0
 
     def end(self, chunk: TokenBatch) -> None:
-        """Count the tokens of ``chunk``; its pending ones have been counted before."""
+        """Count the tokens of ``chunk``, except its pending ones, which were counted before."""
         for row, length, old in zip(chunk.rows, chunk.lengths, chunk.already_known, strict=True):
             self.columns[row] += chunk.width if chunk.prefill else length - old
 
     def starts(self, chunk: TokenBatch) -> list[int]:
-        """The column of the first token, or pad, of each row of ``chunk``."""
+        """The column of the first token, or padding, of each row of ``chunk``."""
         pairs = zip(chunk.rows, chunk.already_known, strict=True)
         return [self.columns[row] - old for row, old in pairs]
 
@@ -49,7 +46,7 @@ class RowLengths:
         return chunk.rows == tuple(range(len(self.columns)))
 
     def tokens(self, row: int) -> int:
-        """Tokens of ``row``, without pads."""
+        """Tokens of ``row``, without padding."""
         return self.columns[row] - self.pads[row]
 
     def take(self, rows: Sequence[int]) -> RowLengths:

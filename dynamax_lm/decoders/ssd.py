@@ -1,13 +1,12 @@
 """Mamba-2's convolution and state space, in plain torch and through transformers' functions.
 
-Owns the two sets of kernels behind one protocol and the choice between them. It does not know
-layers, rows that left, or why a token stops running.
+This module has two sets of kernels with one protocol, and the choice between them.
 
 ``TRUSTED`` calls transformers' functions, which are those of ``mamba-ssm`` and ``causal-conv1d``
-where these import: the reference, and the right choice on a GPU that has them. ``PLAIN`` is the
+where these are installed: the reference, and the default on a GPU with them. ``PLAIN`` is the
 same arithmetic as batched matrix products (Mamba-2's SSD algorithm, arXiv 2405.21060): B and C are
-never repeated over the heads of a group, the text is cut into chunks that stay in a processor's
-cache, no chunk is padded, and decays are summed in float64, so that their differences lose nothing.
+never repeated over the heads of a group, the sequence is divided into chunks that fit a processor's
+cache, no chunk is padded, and decays are summed in float64, so that their differences are exact.
 
 Glossary: B rows, T tokens, C channels of the convolution, K its width, H heads, P head width, G
 groups, R = H / G heads of a group, S state size.
@@ -32,15 +31,15 @@ from transformers.models.mamba2.modeling_mamba2 import (
 from transformers.utils.import_utils import is_causal_conv1d_available, is_mamba_2_ssm_available
 
 _CHUNK = 64
-"""Tokens scanned at once: their scores of all heads stay in a processor's second-level cache."""
+"""Tokens in a chunk: their scores of all heads fit a processor's second-level cache."""
 
 _WORTH_BLOCKS = 1 << 18
-"""Bytes of a row's state from which a step goes group by group on a CPU: 2.2 times faster."""
+"""Bytes of a row's state from which a step runs group by group on a CPU: 2.2 times faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateSpace:
-    """What a layer's mixer fixes for good, read from it once.
+    """Constants of a layer's mixer.
 
     Attributes:
         mixer: transformers' ``Mamba2Mixer``.
@@ -56,26 +55,26 @@ class StateSpace:
 
     @classmethod
     def of(cls, mixer: Any) -> StateSpace:
-        """Read ``mixer``."""
+        """The constants of ``mixer``."""
         low, high = mixer.time_step_limit
         taps = mixer.conv1d.weight.detach()[:, 0].t().contiguous()
         return cls(mixer, -torch.exp(mixer.A_log.detach().float()), taps, (low, high))
 
     @property
     def unlimited(self) -> bool:
-        """Whether the limits never bind."""
+        """Whether the limits are 0 and infinity."""
         low, high = self.limits
         return low <= 0.0 and high == float("inf")
 
     def steps(self, dt: Tensor) -> Tensor:
-        """Step sizes from raw ``dt`` (..., H); -inf gives 0, at which a state stays as it is."""
+        """Step sizes from raw ``dt`` (..., H); -inf gives 0, which does not change a state."""
         raw = dt + self.mixer.dt_bias
         steps = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)))
         return steps if self.unlimited else steps.clamp(*self.limits)
 
 
 class Kernels(Protocol):
-    """The four operations on a layer's memory."""
+    """The four operations on a layer's recurrent state."""
 
     def scan(
         self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
@@ -88,7 +87,7 @@ class Kernels(Protocol):
             dt: (B, T, H), raw.
             b: (B, T, G, S); ``c`` likewise.
             c: read-out.
-            initial: (B, H, P, S) state before, left as it is; ``None`` for zeros.
+            initial: (B, H, P, S) state before, not modified; ``None`` for zeros.
 
         Returns:
             (B, T, H, P) output and (B, H, P, S) state after.
@@ -114,7 +113,7 @@ class Kernels(Protocol):
             x: (N, H, P).
             dt: (N, H), raw.
             b: (N, G, S).
-            c: (N, G, S), or ``None`` where no output is wanted.
+            c: (N, G, S), or ``None`` for no output.
 
         Returns:
             (N, H, P) output; without ``c``, ``x``.
@@ -155,14 +154,14 @@ class Plain:
             part = slice(start, min(start + _CHUNK, tokens))
             count = part.stop - start
             b_part, c_part, v = b[:, :, part], c[:, :, part], value[:, part]
-            since = fading[:, :, part].double().cumsum(-1)  # (B, H, Q) since the chunk began
+            since = fading[:, :, part].double().cumsum(-1)  # (B, H, Q) from the start of the chunk
             # Within the chunk: (C B^T) shared by a group, faded by each head from source to target.
             fade = (since[..., :, None] - since[..., None, :]).to(wide).clamp_(max=0.0).exp_()
             scores = (c_part @ b_part.transpose(2, 3)).tril_()
             fade = fade.view(*by_group, count, count).mul_(scores[:, :, None])
             inside = fade.view(rows, heads, count, count) @ v.transpose(1, 2)  # (B, H, Q, P)
             output[:, part] += inside.transpose(1, 2)
-            if state is not None:  # what the state before the chunk still says
+            if state is not None:  # contribution of the state before the chunk
                 across = (c_part @ state.view(*joined, size).transpose(2, 3)).unflatten(
                     3, (heads // groups, width)
                 )
@@ -170,8 +169,8 @@ class Plain:
                     across * since.to(wide).exp().view(*by_group, count).transpose(2, 3)[..., None]
                 )
                 output[:, part] += across.transpose(1, 2).flatten(2, 3)
-            left = (since[..., -1:] - since).to(wide).exp()  # of each token at the chunk's end
-            kept = (v * left.transpose(1, 2)[..., None]).view(rows, count, *joined[1:])
+            decay = (since[..., -1:] - since).to(wide).exp()  # of each token to the chunk's end
+            kept = (v * decay.transpose(1, 2)[..., None]).view(rows, count, *joined[1:])
             added = kept.permute(0, 2, 3, 1) @ b_part  # (B, G, R * P, S)
             if state is not None:
                 added.view(*x.shape[::2], width, size).add_(
@@ -207,7 +206,7 @@ class Plain:
             if told is None:
                 return x
             output = (state.view(-1, *joined) @ told[..., None]).view(x.shape)
-        else:  # in place, a group of a row at a time: nothing is gathered, and it stays in a cache
+        else:  # in place, one group of a row at a time: no gathering, and it fits the cache
             output = torch.empty(count * groups, joined[1], dtype=wide, device=x.device)
             faded = state.view(-1, heads // groups, width * size).unbind()
             blocks = state.view(-1, *joined[1:]).unbind()
@@ -266,13 +265,13 @@ def _activate(space: StateSpace, summed: Tensor) -> Tensor:
 
 
 class Trusted:
-    """Transformers' functions, with the kernels they pick up."""
+    """Transformers' functions, with the kernels that they select."""
 
     def scan(
         self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         own = int(space.mixer.chunk_size)
-        if initial is not None:  # no longer than needed for a short text that goes on
+        if initial is not None:  # no longer than a short continuation needs
             own = min(own, 1 << (x.shape[1] - 1).bit_length())
         output, final = mamba2_chunk_scan(
             x,
@@ -301,7 +300,9 @@ class Trusted:
         b: Tensor,
         c: Tensor | None,
     ) -> Tensor:
-        if c is None:  # their function always reads out, which a skipped layer must not pay for
+        if (
+            c is None
+        ):  # their function always computes the output, which a skipped layer does not need
             return PLAIN.step(space, state, rows, x, dt, b, c)
         bias: Tensor | None = space.mixer.dt_bias
         # The scan clamps dt and this step does not: clamped here, decoding equals scoring.
@@ -353,6 +354,6 @@ TRUSTED: Kernels = Trusted()
 
 
 def best_kernels(device: torch.device) -> Kernels:
-    """``TRUSTED`` on a GPU where mamba-ssm and causal-conv1d import, else ``PLAIN``."""
+    """``TRUSTED`` on a GPU where mamba-ssm and causal-conv1d are installed, else ``PLAIN``."""
     fused = device.type == "cuda" and is_mamba_2_ssm_available() and is_causal_conv1d_available()
     return TRUSTED if fused else PLAIN

@@ -1,1 +1,1 @@
-"""Products, norms and memory on a CPU, each beside the operation that it must equal."""
+"""Matrix products, norms and memory on a CPU, each equal to a reference operation to rounding."""

@@ -1,7 +1,6 @@
-"""The products of one model's layers: chosen once a shape, arranged, and called.
+"""The matrix products of one model's layers: chosen once for each shape, packed, and called.
 
-Owns which layers of a model share a choice, and what is remembered of it in this process. It does
-not know how a choice is made, nor which products a layer has.
+Layers of one shape and number format share a choice, and so do all models of a process.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from dynamax_lm.decoders.cpu.products import (
 )
 
 _WORTH_MEASURING = 1 << 16
-"""Elements of a weight. The time of a smaller product is that of its call: ``F.linear`` is kept."""
+"""Elements of a weight. Below, call overhead dominates, and ``F.linear`` is kept."""
 
 
 class Slot(NamedTuple):
-    """Where a linear layer sits.
+    """The attribute of a module that holds a linear layer.
 
     Attributes:
-        parent: the module that has it.
-        name: its attribute there.
-        cut: where its outputs are parted; 0 for nowhere.
-        stays: whether its weight must stay as it lies.
+        parent: the module.
+        name: the attribute.
+        cut: index at which its outputs are split; 0 for no split.
+        stays: whether its weight must not be repacked.
     """
 
     parent: nn.Module
@@ -50,7 +49,7 @@ class Slot(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Layers that share a choice: shape (E, D), number format, and how they may lie."""
+    """What layers of one choice share: shape (E, D), number format, and permitted layouts."""
 
     outputs: int
     inputs: int
@@ -60,7 +59,7 @@ class Kind(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A choice of this process, and for what it was made."""
+    """A choice of this process, and the arguments it was made for."""
 
     kind: Kind
     batch: int
@@ -70,15 +69,15 @@ class Known(NamedTuple):
 
 Choices = dict[Kind, Choice]
 _known: dict[Known, Choice] = {}
-"""Measured once a process: a second model takes the same products."""
+"""Measured once a process: a second model uses the same products."""
 
 
 class ChosenProducts:
-    """How the layers of one model are to be multiplied.
+    """The products chosen for the layers of one model.
 
     Args:
-        asked: what was asked for.
-        batch: rows that it was chosen for.
+        asked: ``auto``, ``packed`` or ``plain``.
+        batch: batch size that they were chosen for.
         choices: by kind of layer.
         layers: how many layers there are of each.
     """
@@ -95,7 +94,7 @@ class ChosenProducts:
         }
 
     def project(self, linear: nn.Module, rows: Tensor) -> Tensor:
-        """``linear(rows)`` for rows (N, D), to rounding."""
+        """``linear(rows)`` for rows (N, D), up to rounding."""
         if self._unpacked and is_plain(linear):
             weight = linear.weight
             choice = self._unpacked.get((weight.shape[0], weight.shape[1]))
@@ -136,14 +135,14 @@ def choose_products(
     arrange: bool = True,
     share: Callable[[Choices], Choices] = lambda choices: choices,
 ) -> ChosenProducts:
-    """Measure, choose, and arrange the weights where that was chosen, for good.
+    """Measure, choose, and repack the weights where that was chosen.
 
     Args:
         slots: the layers.
-        batch: rows that will be run at a time, at least 1.
+        batch: rows of a decoding step, at least 1.
         asked: ``auto``, ``packed`` or ``plain``.
-        arrange: whether layers may be replaced; if not, every weight stays as it lies.
-        share: takes this process's choices, and gives those that all processes of a run go by.
+        arrange: whether layers may be replaced; if not, no weight is repacked.
+        share: from this process's choices to those that all processes of a run use.
     """
     groups: dict[Kind, list[Slot]] = {}
     for slot in slots:
@@ -164,7 +163,7 @@ def choose_products(
 
 
 def _can_choose(linear: nn.Module) -> bool:
-    """Whether ``linear`` is a plain layer, no small one, that has more than one product here."""
+    """Whether ``linear`` is a plain layer, large enough, with more than one product on this CPU."""
     if not is_plain(linear) or linear.weight.numel() < _WORTH_MEASURING:
         return False
     return can_pack(linear.weight) or can_call(linear.weight)

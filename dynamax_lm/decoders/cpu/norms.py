@@ -1,6 +1,6 @@
-"""RMS norms in one call, where transformers spells one out in seven.
+"""RMS norms in one call, in place of transformers' seven.
 
-Owns that choice. In float32 it is the same to the last bit; in bfloat16 it rounds once, not twice.
+In float32 the result is bit-identical; in bfloat16 it is rounded once, not twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KNOWN = frozenset({LlamaRMSNorm, Mamba2RMSNorm, MistralRMSNorm})
 
 
 def normalise(norm: nn.Module, hidden: Tensor) -> Tensor:
-    """(..., D) of ``hidden`` (..., D), to rounding what ``norm`` gives."""
+    """(..., D) ``norm`` of ``hidden`` (..., D), up to rounding."""
     if type(norm) not in _KNOWN or hidden.dtype != norm.weight.dtype or is_hooked(norm):
         return normalise_trusted(norm, hidden)
     epsilon = float(norm.variance_epsilon)  # type: ignore[arg-type]

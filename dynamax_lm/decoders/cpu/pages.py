@@ -1,8 +1,8 @@
-"""Advice to the kernel about memory that nobody will read again.
+"""Release the resident pages of a mapped checkpoint file that are no longer read.
 
-Owns one call. A checkpoint's file is mapped, and its pages stay resident as long as any tensor of
-it is in use; once a weight has been arranged anew, its plain pages would be held for nothing.
-Memory of no file is left alone: it is freed with its tensor, and the advice would write it to swap.
+A checkpoint's file is mapped, and its pages stay resident as long as any tensor of it is in use,
+also those of weights that have been repacked. Memory outside a file is not touched: it is freed
+with its tensor, and the advice would write it to swap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PAGE_OUT = 21
 
 
 def page_out(tensor: Tensor) -> bool:
-    """Let the pages of a mapped ``tensor`` go; whether it is one, and the kernel did so."""
+    """Release the pages of a mapped ``tensor``; whether it is mapped and the kernel did so."""
     advise = _madvise()
     page = mmap.PAGESIZE
     start = -(-tensor.data_ptr() // page) * page

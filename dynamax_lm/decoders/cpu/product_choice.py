@@ -1,16 +1,16 @@
-"""Which product of a weight is taken, by measurement on the machine at hand.
+"""Choice of the matrix product of a weight, by measurement on the machine at hand.
 
-Owns the measurement and the rule. Which product is fastest, and how much it errs, depends on the
-processor, on the weight's shape and number format, and on the rows:
+Which product is fastest, and its error, depend on the processor, on the weight's shape and number
+format, and on the number of rows:
 
-1. *The law.* A product may be taken only if its root mean square error is at most twice that of
-   ``F.linear``, the trusted one, for one row, two, a batch, and a prompt's many. Arranged weights
-   are cut into the widest pieces of columns that keep it.
-2. *The speed.* Of those, another than ``F.linear`` is taken if it is faster beyond noise over all
-   row counts together, and at none of them slower beyond noise.
+1. *Error bound.* A product is admissible only if its root mean square error is at most twice that
+   of ``F.linear``, the trusted one, for one row, two, a batch, and the many rows of a prompt.
+   Packed weights are divided into the widest pieces of columns that satisfy it.
+2. *Speed.* Of the admissible products, another than ``F.linear`` is chosen if it is significantly
+   faster over all row counts together, and significantly slower at none of them.
 
-A weight is arranged for all row counts or for none, as it lies in memory once; where it stays
-plain, one row and more rows may take different products. The module does not know layers.
+A weight is packed for all row counts or for none, as it is in memory once; where it stays plain,
+one row and several rows may use different products.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from torch.nn import functional as F  # noqa: N812
 from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, unpacked
 
 AUTO, PACKED, PLAIN = "auto", "packed", "plain"
-"""What may be asked for: the measured choice, arranged weights, or ``F.linear`` alone."""
+"""Values of the setting: the measured choice, packed weights, or ``F.linear`` alone."""
 TRUSTED = "F.linear"
 UNPACKED = "oneDNN"
 LAW = 2.0
-"""How many times as much as the trusted product's another product's error may be."""
+"""Largest admissible error, as a multiple of the trusted product's."""
 NOISE = 0.05
-"""Differences in time below this share count as none."""
+"""Relative differences in time below this are ignored."""
 
 _LAW_MEASURED = 0.9 * LAW
-"""The bound on a measured error: a sample of outputs knows it to within some percent."""
+"""The bound on a measured error, which a sample of outputs gives to within some percent."""
 _PROMPT = 64
-"""Rows that stand for a prompt's."""
+"""Rows that represent a prompt."""
 _WIDTHS = (1024, 512, 256, 128)
-"""Columns that an arranged float32 weight may be summed over at once, widest first."""
+"""Column widths of the pieces of a packed float32 weight, widest first."""
 _ELEMENTS = 1 << 21
-"""Elements of a weight that are measured, in whole outputs: a part tells the time of the rest."""
+"""Elements of a weight that are timed, in whole outputs; the time of the rest is proportional."""
 _OUT_OF_CACHE = 32 << 20
-"""Bytes of weights behind each product's timing, where the model has so many of the shape."""
+"""Bytes of weights in each product's timing, if the model has enough of the shape."""
 _SAMPLED = 2048
-"""Outputs behind an error, at least."""
+"""Least number of outputs in an error estimate."""
 _REFERRED = 512
 """Outputs of a weight that are computed in float64."""
 _SECONDS = 0.015
-"""For the timing of one product at one row count, beyond the fewest rounds."""
+"""Seconds for the timing of one product at one row count, beyond the fewest rounds."""
 _ROUNDS = (5, 40)
-"""Rounds of a timing: at least, at most."""
+"""Least and largest number of rounds of a timing."""
 
 Product = Callable[[Tensor, int], Tensor]
 """(N, E) of rows (N, D) and the number of a weight among those of the shape."""
 
 
 class Meter(Protocol):
-    """What measures: the real one, or one that a test scripts."""
+    """Measures errors and times; tests use a scripted one."""
 
     def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
         """Root mean square error of ``product`` with the first weight, against float64."""
@@ -69,15 +69,15 @@ class Meter(Protocol):
     def seconds(
         self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
     ) -> Mapping[str, Sequence[float]]:
-        """Seconds of each product in each of some rounds, in which all of them took turns."""
+        """Seconds of each product in each round; products alternate within a round."""
         ...
 
 
 class Clock:
-    """The real meter: float64, and a clock."""
+    """Errors against float64, and times by a clock."""
 
     def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
-        """Over normal inputs, always the same ones."""
+        """Over fixed normal inputs."""
         del name
         outputs = min(_REFERRED, weight.shape[0])
         draws = -(-_SAMPLED // (rows * outputs))
@@ -89,16 +89,16 @@ class Clock:
     def seconds(
         self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
     ) -> Mapping[str, Sequence[float]]:
-        """Over weights in turn, so that they come out of memory where a model's would.
+        """Over weights in turn, so that they are read from memory, as in a model.
 
-        One thread is timed by its own processor time, which other programs' load does not reach;
-        several by the wall's clock.
+        One thread is timed by its processor time, which the load of other programs does not affect;
+        several threads by wall-clock time.
         """
         now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         inputs = _inputs(rows, weights[0])
         order = list(products)
         for name in order:
-            for which in range(len(weights)):  # arranges them
+            for which in range(len(weights)):  # packs them
                 products[name](inputs[:1], which)
             products[name](inputs, 0)
         taken: dict[str, list[float]] = {name: [] for name in order}
@@ -128,10 +128,10 @@ class AtRows(NamedTuple):
     seconds: dict[str, tuple[float, ...]]
 
     def slowness(self, name: str) -> float:
-        """Time of ``name`` over the trusted product's: the larger of two estimates.
+        """Time of ``name`` relative to the trusted product: the larger of two estimates.
 
-        The median over rounds, in which both took turns, and the ratio of the fastest rounds:
-        another program's load moves one of them, rarely both in favour of the same product.
+        These are the median of the ratio over rounds, and the ratio of the fastest rounds: the load
+        of other programs rarely biases both in favour of the same product.
         """
         mine, trusted = self.seconds[name], self.seconds[TRUSTED]
         paired = statistics.median(a / b for a, b in zip(mine, trusted, strict=True))
@@ -140,14 +140,14 @@ class AtRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is taken for the weights of one shape, and what it rests on.
+    """The products chosen for the weights of one shape, and the measurements.
 
     Attributes:
-        one_row: product of a single row.
-        more_rows: product of more rows.
-        width: columns of an arranged weight's pieces; 0 where the weight stays as it is.
+        one_row: product for a single row.
+        more_rows: product for several rows.
+        width: columns of a packed weight's pieces; 0 for a plain weight.
         why: the reason, in words.
-        measured: by row count, ascending; empty where nothing could be chosen.
+        measured: by row count, ascending; empty where there was no choice.
     """
 
     one_row: str = TRUSTED
@@ -200,11 +200,11 @@ def choose(
 
     Args:
         weights: the model's own, at least one.
-        batch: rows that will be run, at least 1; one row and a prompt's many are always measured.
+        batch: rows of a decoding step, at least 1; one row and a prompt's are always measured.
         asked: ``auto``, ``packed`` or ``plain``.
-        cut: where the outputs are parted (see ``Packed``).
-        stays: whether the weight must stay as it lies.
-        meter: measures; the real one if left out.
+        cut: index at which the outputs are split (see ``Packed``).
+        stays: whether the weight must not be repacked.
+        meter: measures errors and times; a real one by default.
     """
     if asked == PLAIN:
         return Choice(why="asked for")
@@ -246,7 +246,7 @@ def choose(
             )
             packed = packed_name(width)
             if packed in rivals and timed.slowness(packed) > 1 + NOISE:
-                del products[packed]  # slower at one row count is enough
+                del products[packed]  # excluded if slower at one row count
     return decide(found, width)
 
 
@@ -254,8 +254,8 @@ def decide(measured: Sequence[AtRows], width: int) -> Choice:
     """The rule of this module, on numbers alone.
 
     Args:
-        measured: by row count, of which some were timed.
-        width: columns of the arranged weight's pieces; 0 for none.
+        measured: by row count; some were timed.
+        width: columns of the packed weight's pieces; 0 for none.
     """
     one_row = [one for one in measured if one.rows == 1]
     more_rows = [one for one in measured if one.rows > 1]
@@ -283,14 +283,14 @@ def decide(measured: Sequence[AtRows], width: int) -> Choice:
 
 
 def packed_name(width: int) -> str:
-    """What the product of an arranged weight is called."""
+    """The name of the product of a packed weight."""
     return f"oneDNN packed, {width} columns at once"
 
 
 def _gains(name: str, measured: Sequence[AtRows]) -> bool:
-    """Whether ``name`` keeps the law, and is faster beyond noise and nowhere slower beyond it."""
+    """Whether ``name`` satisfies both conditions of this module."""
     timed = [one for one in measured if name in one.seconds]
-    # written so that what is not a number fails
+    # written so that NaN fails
     if not timed or not all(
         one.errors.get(name, float("inf")) <= _LAW_MEASURED for one in measured
     ):
@@ -310,7 +310,7 @@ def _why_not(measured: Sequence[AtRows]) -> str:
 
 
 def _forced(width: int, measured: Sequence[AtRows]) -> Choice:
-    """What was asked for, whatever its error: that is on record."""
+    """The product that the user chose, whatever its error, which is reported."""
     if not width:
         return Choice(why="asked for packed, which this weight cannot be", measured=tuple(measured))
     name = packed_name(width)
@@ -334,7 +334,7 @@ class _Errors:
         return {name: _ratio(error, trusted) for name, error in errors.items()}
 
     def lawful(self, name: str, counts: Sequence[int]) -> bool:
-        """Whether ``name`` was measured to keep the law at all these row counts."""
+        """Whether the error of ``name`` is within the bound at all these row counts."""
         never = float("inf")
         return all(self.relative(rows).get(name, never) <= _LAW_MEASURED for rows in counts)
 
@@ -354,7 +354,7 @@ def _widths(weight: Tensor) -> list[int]:
 
 
 def _some(weights: Sequence[Tensor]) -> list[Tensor]:
-    """As many of the weights, and as much of them, as are measured."""
+    """The weights, and the part of them, that are measured."""
     first = weights[0]
     outputs = min(first.shape[0], max(1, _ELEMENTS // first.shape[1]))
     size = outputs * first.shape[1] * first.element_size()
@@ -362,7 +362,7 @@ def _some(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _packed(weights: Sequence[Tensor], cut: int, width: int) -> Product:
-    """The product of arranged copies, each made when it is first asked for."""
+    """The product of packed copies, each made at its first use."""
     arranged: dict[int, Packed] = {}
 
     def product(rows: Tensor, which: int) -> Tensor:
@@ -378,7 +378,7 @@ def _packed(weights: Sequence[Tensor], cut: int, width: int) -> Product:
 
 
 def _inputs(rows: int, weight: Tensor) -> Tensor:
-    """(rows, D) normal numbers, always the same ones."""
+    """(rows, D) fixed normal numbers."""
     generator = torch.Generator().manual_seed(rows)
     return torch.randn(rows, weight.shape[1], generator=generator).to(weight.dtype)
 

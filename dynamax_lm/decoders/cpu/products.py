@@ -1,9 +1,8 @@
-"""The products of a layer's weights that torch has, and how a weight lies in memory for each.
+"""The matrix products of a linear layer that torch has, and the memory layout of each.
 
-Owns three products of the same weight: ``F.linear``, which is trusted; oneDNN's product of the
-weight as it is; and oneDNN's product of a weight that was arranged once (:class:`Packed`, in the
-place of the plain layer). Which is faster, and how much it errs, depends on the processor:
-``choice`` measures it. This module does not know which one is to be taken.
+There are three for one weight: ``F.linear``, which is trusted; oneDNN's product of the plain
+weight; and oneDNN's product of a weight packed once (:class:`Packed`, which replaces the plain
+layer). Speed and error depend on the processor; ``product_choice`` measures them.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from torch.nn import functional as F  # noqa: N812
 from dynamax_lm.decoders.hooks import is_hooked
 
 _PACKED_FOR = 64
-"""Rows that the arrangement is chosen for; it was the best, or near it, for 1 to 512 rows."""
+"""Rows that the packing is optimised for; it was at or near the best for 1 to 512 rows."""
 
 
 class Packed(nn.Module):
-    """An ``nn.Linear`` on a CPU, for inference, with its weight arranged for oneDNN.
+    """An ``nn.Linear`` on a CPU, for inference, with its weight packed for oneDNN.
 
-    It takes the place of the plain layer, whose weight can then be freed: the memory is the same.
-    As oneDNN knows no gradients and no autocast, these take the plain weight, rebuilt at each call.
+    It replaces the plain layer, whose weight can then be freed: the memory is the same. oneDNN has
+    neither gradients nor autocast; with these the plain weight is rebuilt at each call.
 
     Args:
         linear: the plain layer.
-        cut: where to part its outputs into two that can be had alone; 0 for one.
-        width: columns that are summed at once, as a piece of its own: oneDNN sums them in a plainer
-            order than ``F.linear`` may, so that narrower pieces err less; 0 for all of them.
+        cut: index at which its outputs are split into two parts, each computable alone; 0 for none.
+        width: columns of a piece, which is summed on its own: the error of oneDNN's order of sums
+            may exceed that of ``F.linear``, and narrower pieces reduce it; 0 for all columns.
     """
 
     def __init__(self, linear: nn.Linear, cut: int = 0, width: int = 0) -> None:
@@ -49,23 +48,23 @@ class Packed(nn.Module):
             rows = linear.weight.detach()[start:end]
             self._parts.append([_arrange(piece) for piece in rows.split(self.width, dim=1)])
         for piece in (piece for part in self._parts for piece in part):
-            name = f"piece_{len(self._parameters)}"  # parameters, so that they are counted
+            name = f"piece_{len(self._parameters)}"  # parameters, so that they count as such
             self.register_parameter(name, nn.Parameter(piece, requires_grad=False))
 
     @property
     def weight(self) -> Tensor:
-        """(E, D) the plain weight, rebuilt: to look at, not to compute with."""
+        """(E, D) the plain weight, rebuilt at each access."""
         return torch.cat([torch.cat([p.to_dense() for p in part], 1) for part in self._parts])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How to copy or pickle it, which arranged weights cannot be: arranged again."""
+        """Copies and pickles rebuild the packed weight, which itself cannot be copied."""
         plain = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, bias=False)
         plain.weight = nn.Parameter(self.weight, requires_grad=False)
         plain.bias = self.bias
         return Packed, (plain, self.cut, self.width)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """As the plain layer would, so that the model can be saved."""
+        """The plain layer's entries, so that the model can be saved."""
         destination[f"{prefix}weight"] = self.weight
         if self.bias is not None:
             destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
@@ -94,25 +93,22 @@ class Packed(nn.Module):
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether this build and this processor have oneDNN's product of ``weight``, arranged."""
+    """Whether this build and this processor have oneDNN's product of the packed ``weight``."""
     if weight.device.type != "cpu" or not _has_one_dnn():
         return False
     return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16())
 
 
 def can_call(weight: Tensor) -> bool:
-    """Whether oneDNN has another product than ``F.linear``'s of ``weight`` as it lies.
+    """Whether oneDNN has a product of the plain ``weight`` other than that of ``F.linear``.
 
-    In low precision ``F.linear`` is oneDNN's own.
+    In low precision ``F.linear`` uses oneDNN itself.
     """
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_one_dnn()
 
 
 def computes_alone(rows: Tensor, weight: Tensor) -> bool:
-    """Whether nothing but the numbers is asked for: oneDNN's calls know no gradients, no autocast.
-
-    Number formats must agree, too.
-    """
+    """Whether oneDNN's calls apply: no gradients, no autocast, and equal number formats."""
     if rows.dtype != weight.dtype or rows.device != weight.device:
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -128,7 +124,7 @@ def unpacked(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def project_parted(
     linear: nn.Module, rows: Tensor, cut: int, whole: Callable[[nn.Module, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """(N, cut) and (N, E - cut) of ``linear(rows)``; ``whole`` computes what cannot be parted."""
+    """(N, cut) and (N, E - cut) of ``linear(rows)``; ``whole``: for layers that are not split."""
     if isinstance(linear, Packed) and linear.cut == cut:
         return linear.part(rows, 0), linear.part(rows, 1)
     both = whole(linear, rows)
@@ -152,13 +148,13 @@ def project_trusted(linear: nn.Module, rows: Tensor) -> Tensor:
 
 
 def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether ``linear`` is its weight and bias and no more: not adapted, quantised or hooked."""
+    """Whether ``linear`` is a plain linear layer: not adapted, quantised or hooked."""
     plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter
     return plain and not is_hooked(linear)
 
 
 def _arrange(weight: Tensor) -> Tensor:
-    """(E, D) as oneDNN reads it."""
+    """(E, D) in the layout of oneDNN."""
     arranged: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_FOR)
     return arranged
 
