@@ -1,7 +1,6 @@
-"""The Python interface: a model with its exits, what it answers, and what every exit says.
+"""The Python interface: a model with its exits, its answers, and the predictions of every exit.
 
-Owns the few classes that users hold in their hands; everything behind them is the same code that
-lm-eval runs. It does not know tasks, files or reports.
+These classes run the same code as lm-eval does.
 
 Glossary: N tokens, E exits, L layers.
 """
@@ -30,12 +29,12 @@ _MODELS = {ATTENTION.model: DynamaxMistral, MAMBA2.model: DynamaxMamba}
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text, and where each of its tokens exited.
+    """A generated text, and the exit of each of its tokens.
 
     Attributes:
         text: as lm-eval returns it, cut at its stop.
-        trace: its tokens, the layers run for each, and the confidence at its exit; tokens that only
-            make a stop included (``trace.text`` leaves them out).
+        trace: its tokens, the layers run for each, and the confidence at its exit, including tokens
+            that only make a stop sequence (``trace.text`` is without them).
         flops: FLOPs of the tokens of the text, by item.
         reference: the full-depth model's own text; ``None`` without a reference.
         pieces: the text of each token.
@@ -54,12 +53,12 @@ class Answer:
 
     @property
     def confidence(self) -> tuple[float | None, ...]:
-        """At each token's exit, or at the last exit asked; ``None`` where none was."""
+        """At each token's exit, or at the last exit checked; ``None`` where none was."""
         return self.trace.confidence
 
     @property
     def agreement(self) -> float | None:
-        """Share of the text's tokens that are the full-depth model's; ``None`` if unknown."""
+        """Share of the text's tokens equal to full depth's; ``None`` without a reference."""
         agreeing = self.trace.text.agreeing
         return None if agreeing is None or not len(self.trace.text) else agreeing / len(self)
 
@@ -91,7 +90,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ExitGrid:
-    """What every exit says after every token of a text, with exact state (the logit-lens view).
+    """Predictions of every exit after every token of a text, with exact state (the logit lens).
 
     Attributes:
         tokens: (N,) the text's token ids.
@@ -140,10 +139,10 @@ class ExitModel:
         return int(self.lm.stack.n_layers)
 
     def change(self, **settings: Any) -> None:
-        """Go on under other settings, with the same weights.
+        """Change settings, with the same weights.
 
         Args:
-            **settings: as for :func:`load`, over those given so far.
+            **settings: as for :func:`load`, replacing those given so far.
 
         Raises:
             SettingError: a wrong name or value, or one that is fixed once weights are loaded.
@@ -163,7 +162,7 @@ class ExitModel:
                 ``do_sample``, ``temperature``...
 
         Raises:
-            SettingError: an option that cannot be honoured.
+            SettingError: an option that is not supported.
         """
         from lm_eval.api.instance import Instance
 
@@ -189,7 +188,7 @@ class ExitModel:
         return Score(response[0], response[1], record.traces[0], record.billed_text, reference)
 
     def probe(self, text: str, exit_layers: Sequence[int] | None = None) -> ExitGrid:
-        """Ask every exit after every token of ``text``.
+        """Evaluate every exit after every token of ``text``.
 
         Args:
             text: at least one token.
@@ -197,7 +196,7 @@ class ExitModel:
                 with trained heads where the measure is ``head``, else all.
 
         Raises:
-            SettingError: an empty text, exits that are out of range, or a measure that needs more.
+            SettingError: an empty text, exits out of range, or a measure that needs more exits.
         """
         ids = list(self.lm.tok_encode(text))
         heads, measure = self.lm.exit_heads, self.settings.confidence
@@ -235,7 +234,7 @@ class ExitModel:
         return Answer(str(text), trace, record.billed_text, reference, self._pieces(trace.tokens))
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The text that each token adds to those before it."""
+        """The text that each token adds to the previous ones."""
         pieces, said = [], ""
         for end in range(1, len(ids) + 1):
             text: str = self.lm.tok_decode(list(ids[:end]), skip_special_tokens=False)
@@ -255,10 +254,10 @@ def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) ->
 
     Args:
         pretrained: hub id, folder, or ``tiny`` (an embedded checkpoint).
-        model: ``dynamax-mistral`` or ``dynamax-mamba``; read from the checkpoint's configuration if
-            left out (``tiny``: ``dynamax-mistral``).
-        **model_args: what ``--model_args`` takes: the exits' settings, and those of lm-eval's
-            ``hf`` model.
+        model: ``dynamax-mistral`` or ``dynamax-mamba``; by default read from the checkpoint's
+            configuration (``tiny``: ``dynamax-mistral``).
+        **model_args: as in ``--model_args``: the exits' settings, and those of lm-eval's ``hf``
+            model.
 
     Raises:
         SettingError: a wrong name or value, before weights load.

@@ -1,9 +1,8 @@
 """Everything that reaches into lm-eval: hooks, added metrics, reference answers, response caches.
 
-Data driven: it acts on responses that carry records and leaves all other models' runs as they were.
-It does not know how a record was made.
+The hooks act on responses that carry records; runs of other models are not changed.
 
-lm-eval 0.4.13 has a public way in for none of the following. Each row ends with the change to
+lm-eval 0.4.13 has a public interface for none of the following. Each row ends with the change to
 lm-eval that would make it unnecessary.
 
 =========================  ===============================  =======================================
@@ -18,24 +17,24 @@ plugin.squad_metrics_shim  ``sys.meta_path``                scores coqa without 
                                                             ``squad_metrics``
 plugin.errors              ``sys.excepthook``               prints a ``ValueError`` of a model's
                                                             constructor as one line
-reporting                  ``evaluate``,                    hands the model to a task's
-                           ``Task.apply_filters``           ``apply_filters``, or asks the model
-                                                            for metrics of its own
+reporting                  ``evaluate``,                    passes the model to a task's
+                           ``Task.apply_filters``           ``apply_filters``, or lets a model
+                                                            add metrics of its own
 metric_injection           ``Task.doc_iterator``,           lets a model add metrics, with their
                            ``process_results``,             aggregation, to each document
                            ``aggregation``,
                            ``higher_is_better``
-setup                      ``Task.build_all_requests``,     keeps on the task how its requests were
-                           ``_instances``, ``sampler.rnd``  rendered and from which seed
+setup                      ``Task.build_all_requests``,     stores on the task how its requests
+                           ``_instances``, ``sampler.rnd``  were rendered and from which seed
 groups                     ``Group.aggregate``              averages every metric that a group's
                                                             tasks share
-bootstrap                  ``stderr_for_metric``            lets an aggregation say how often it is
-                                                            bootstrapped, not its name
+bootstrap                  ``stderr_for_metric``            lets an aggregation set how often it is
+                                                            bootstrapped, instead of its name
 cache                      ``CachingLM.__getattr__``        has the model's identity in the key of a
                                                             cached response
-naming                     ``log_experiment_args``,         names a run after what the model says it
-                           ``_get_model_name``              loaded
-manifests                  ``EvaluationTracker``            says which files a run wrote
+naming                     ``log_experiment_args``,         names a run after the checkpoint that
+                           ``_get_model_name``              the model loaded
+manifests                  ``EvaluationTracker``            reports which files a run wrote
                            ``.save_results_*``
 loggers                    ``WandbLogger``                  makes a column of each metric a sample
                            ``._generate_dataset``           has
@@ -43,11 +42,10 @@ task_parts                 ``Task._filters``,               gives filters, metri
                            ``_metric_fn_list``,             reading of a task file public names
                            ``_yaml_loader.load_yaml``
 command_line               ``_cli.run``, ``_cli.utils``     exports its parser and value reader
-machine                    ``evaluator.add_env_info``       lets a caller leave out, or pass on, the
+machine                    ``evaluator.add_env_info``       lets a caller omit, or provide, the
                                                             description of the machine
 ranks                      ``LM.gather_object``             gathers to all processes
-run_registry               none: answers the question       hands the model to ``apply_filters``
-                           which model made a record
+run_registry               none: finds the run of a record  passes the model to ``apply_filters``
 =========================  ===============================  =======================================
 
 `rendering`, `reference`, `certified` and `results_config` read lm-eval's objects by public names.

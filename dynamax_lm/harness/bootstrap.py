@@ -1,8 +1,8 @@
 """Standard errors of corpus metrics scored on the full-depth answers.
 
-lm-eval bootstraps a few expensive corpus metrics 100 times instead of 100,000, and knows them by
-the metric's name, which ``full_depth_bleu`` is not. An aggregation that must be bootstrapped rarely
-is therefore marked by a type of its own. This module does not know of tasks or records.
+lm-eval bootstraps a few expensive corpus metrics 100 times instead of 100,000, and identifies them
+by the metric's name; ``full_depth_bleu`` is none of these. An aggregation with few bootstrap
+resamples is therefore marked by a type of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 EXPENSIVE = frozenset({"bleu", "chrf", "chrf++", "ter"})
-"""The names that lm-eval bootstraps rarely (``evaluator_utils._compute_task_aggregations``)."""
+"""Metrics with 100 resamples in lm-eval (``evaluator_utils._compute_task_aggregations``)."""
 
 _RARELY = 100
 
@@ -38,7 +38,7 @@ def aggregation_for(
 def around_stderr_for_metric(
     original: Callable[..., Any], metric: Any, bootstrap_iters: int
 ) -> Any:
-    """Wraps ``stderr_for_metric``, which tells aggregations apart by identity."""
+    """Wraps ``stderr_for_metric``, which distinguishes aggregations by identity."""
     if isinstance(metric, RarelyBootstrapped):
         return original(metric=metric.function, bootstrap_iters=min(bootstrap_iters, _RARELY))
     return original(metric=metric, bootstrap_iters=bootstrap_iters)

@@ -1,7 +1,7 @@
 """Refuses a response cache that the live model did not fill, before anything is computed.
 
-lm-eval's cache key holds the request only, neither the model nor its settings, so a cache of other
-settings answers silently. This module looks at the hits first. It does not know what they mean.
+lm-eval's cache key has the request only, neither the model nor its settings, so that lm-eval would
+use a cache of other settings silently. This module checks the hits first.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def _read(db: Any, key: str) -> Any:
 
 
 def _is_sampled(gen_kwargs: Mapping[str, Any]) -> bool:
-    """Whether an answer is drawn.
+    """Whether an answer is sampled.
 
     Raises:
-        SettingError: it is, and lm-eval's cache, which looks at ``do_sample`` alone, would keep it.
+        SettingError: it is, and lm-eval's cache, which checks ``do_sample`` alone, would store it.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 

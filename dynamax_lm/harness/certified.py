@@ -1,7 +1,4 @@
-"""For which tasks of a run its heads' certificate speaks.
-
-Owns the part of the results block that shows a certificate. It does not know how one is made.
-"""
+"""For which tasks of a run the certificate of its heads holds: that part of the results block."""
 
 from __future__ import annotations
 
@@ -26,12 +23,12 @@ def certificate_block(
     settings: Mapping[str, Any],
     setups: Mapping[str, TaskSetup],
 ) -> dict[str, Any] | None:
-    """The certificate, how each task asked, and whether it is ``certified``, else the ``reason``.
+    """The certificate, each task's setup, and whether it is ``certified``, else the ``reason``.
 
     Args:
-        certificate: as the heads carry it; one that cannot be read speaks for nothing.
+        certificate: of the heads' configuration; an invalid one holds for no task.
         settings: of the model's announcement.
-        setups: how each evaluated task asked.
+        setups: of each evaluated task.
 
     Returns:
         JSON values; ``None`` where there is no certificate.
@@ -51,14 +48,14 @@ def certificate_block(
 
 
 def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:
-    """One line a task that the certificate does not speak for."""
+    """One line for each task for which the certificate does not hold."""
     for name, label in (block or {}).get("applies", {}).items():
         if not label["certified"]:
             _log.warning("%s: %s", name, label["reason"])
 
 
 def _read(certificate: Mapping[str, Any]) -> tuple[Certificate | None, str | None]:
-    """The certificate, or what is wrong with it."""
+    """The certificate, or the fault in it."""
     try:
         return Certificate.from_json(certificate), None
     except CertificateError as error:

@@ -1,7 +1,4 @@
-"""lm-eval's own command line: the options of ``lm_eval run``, and how it reads a value.
-
-Owns the two reaches into lm-eval's command line. It does not know which options ours take.
-"""
+"""lm-eval's command line: the options of ``lm_eval run``, and its parsing of values."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Groups: our keys are averaged over subtasks wherever a group averages anything.
+"""Groups: the added metrics are averaged over subtasks wherever a group averages any metric.
 
-Owns which keys a group gains. It does not know how lm-eval averages them: a group's own list of
-metrics is lengthened for the time of one call.
+lm-eval computes the averages: a group's list of metrics is extended for the duration of one call.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def around_aggregate(
 
 
 def _extra_metrics(group: Any, task_metrics: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Our keys that some subtask has and the group does not list itself.
+    """Added metrics that some subtask has and the group does not list itself.
 
     Tasks without noise do not report it, so that only a group of noisy tasks has an average of it.
     """

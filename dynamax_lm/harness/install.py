@@ -1,10 +1,10 @@
-"""The hooks in lm-eval: the few methods that are wrapped, and nothing of what the wrappers do.
+"""Installs the hooks in lm-eval: the methods that are wrapped.
 
-lm-eval 0.4.13 has no other way to add a metric to every task; the package's docstring says of each
-wrap what would make it unnecessary. Each calls the original and acts only on responses that carry
-records. What matters is wrapped on classes, so that it does not matter
-who imported what before; `evaluate` is a function that others may have bound already, and its wrap
-only tells apart two models of the same settings.
+lm-eval 0.4.13 has no other way to add a metric to every task; the package's docstring lists for
+each wrap the change to lm-eval that would make it unnecessary. Each calls the original and acts
+only on responses that carry records. Methods are wrapped on classes, so that the order of imports
+does not matter; `evaluate` is a function that other modules may have bound before, and its wrap
+only distinguishes two models of the same settings.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _MARK = "_early_exit_hook"
 
 
 def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> run_registry.Run:
-    """Tells the report which model is about to be evaluated, and installs the hooks.
+    """Opens the run of the model that will be evaluated, and installs the hooks.
 
     Call at the end of the model's constructor, and again whenever a setting changes.
 
     Args:
-        lm: the lm-eval model; held weakly.
+        lm: the lm-eval model; weakly referenced.
         model: its fingerprint and settings.
 
     Returns:
@@ -44,7 +44,7 @@ def announce(lm: run_registry.Ranks, model: run_registry.LiveModel) -> run_regis
 
 
 def install() -> None:
-    """Hooks lm-eval's classes, once; later calls change nothing."""
+    """Hooks lm-eval's classes; idempotent."""
     import lm_eval.api.group
     import lm_eval.api.model
     import lm_eval.api.task

@@ -1,8 +1,8 @@
-"""W&B's tables of samples gain our columns.
+"""Adds columns of the added metrics to W&B's tables of samples.
 
-lm-eval hands every added metric to its sinks as it is, with one exception: W&B's table of a task's
-samples has a column for each metric that the task's configuration lists, and that list is the
-task's own. This module adds the columns to the finished table. It does not know W&B.
+lm-eval passes every added metric to its loggers, with one exception: W&B's table of a task's
+samples has a column for each metric in the task's configuration, which does not list added metrics.
+This module adds the columns to the finished table.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def around_generate_dataset(
         for name, values in _columns(data):
             if name not in frame:  # a task's own metric wins, as in the results
                 frame[name] = values
-                column = frame[name].astype(object)  # nothing, where pandas would put NaN
+                column = frame[name].astype(object)  # None, where pandas would put NaN
                 frame[name] = column.where(column.notna(), None)
     return frame
 
 
 def _has_records(samples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether our models answered; other models' tables stay as they are."""
+    """Whether the responses carry records; tables of other models are not changed."""
     first = samples[:1]
     return any(record_of(answer) for one in first for answers in one["resps"] for answer in answers)
 

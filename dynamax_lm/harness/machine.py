@@ -1,7 +1,7 @@
-"""The machine is described once for many evaluations.
+"""One description of the machine for many evaluations.
 
-lm-eval describes it in every results file, and waits for other programs to do so. This module
-remembers the description while it is asked to. It does not know what is evaluated.
+lm-eval describes it in every results file, which takes seconds as it runs other programs. Within
+the context of this module the description is computed once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Each run of ours leaves a manifest of the files that it wrote, beside its results.
+"""Writes a manifest of the files of each run of this package's models, next to its results.
 
-Owns when that is: lm-eval writes the results first and then the samples, a task at a time, so the
-manifest follows the last task. A file that lm-eval could not write leaves the run without one.
-Does not know what the files hold, or who reads the manifest.
+lm-eval writes the results first and then the samples, one task at a time, so the manifest is
+written after the last task. If lm-eval could not write a file, the run has no manifest.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ _PENDING = "_early_exit_manifest"
 
 @dataclass
 class _Pending:
-    """What is known of a run whose files are being written.
+    """A run whose files are being written.
 
     Attributes:
         fingerprint: the run's.
         trace_dir: its trace folder, or ``None``.
         tasks: all of its tasks.
         sampled: whether samples are logged.
-        left: tasks whose samples are still to come.
+        unwritten: tasks whose samples are not written yet.
     """
 
     fingerprint: str
     trace_dir: str | None
     tasks: list[str]
     sampled: bool
-    left: set[str]
+    unwritten: set[str]
 
 
 def save_run(tracker: Any, results: dict[str, Any], samples: Mapping[str, Any] | None) -> None:
-    """Have lm-eval write a run's files as its own command line does.
+    """Write a run's files through lm-eval, as its own command line does.
 
     Args:
         tracker: the ``EvaluationTracker`` of the evaluation.
         results: of ``simple_evaluate``, without samples.
-        samples: by task, or ``None`` to leave them out.
+        samples: by task, or ``None`` for none.
     """
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in results["configs"] if samples is not None else ():
@@ -60,7 +59,7 @@ def around_save_results(original: Callable[..., Any], tracker: Any, *args: Any, 
     done = original(tracker, *args, **kw)
     pending = _pending(results, samples)
     setattr(tracker, _PENDING, pending)
-    if pending is not None and not pending.left:
+    if pending is not None and not pending.unwritten:
         _write(tracker, pending)
     return done
 
@@ -70,27 +69,27 @@ def around_save_samples(original: Callable[..., Any], tracker: Any, *args: Any, 
     done = original(tracker, *args, **kw)
     pending: _Pending | None = getattr(tracker, _PENDING, None)
     task = kw.get("task_name", args[0] if args else None)
-    if pending is not None and task in pending.left:
-        pending.left.discard(task)
-        if not pending.left:
+    if pending is not None and task in pending.unwritten:
+        pending.unwritten.discard(task)
+        if not pending.unwritten:
             _write(tracker, pending)
     return done
 
 
 def _pending(results: Any, samples: Mapping[str, Any] | None) -> _Pending | None:
-    """A run of ours, or ``None`` for that of another model."""
+    """The run of one of this package's models, or ``None`` for that of another model."""
     block = ((results or {}).get("config") or {}).get("early_exit")
     if not block:
         return None
     tasks = list(results.get("configs") or {})
     trace_dir = block["settings"].get("trace_dir")
     sampled = samples is not None
-    left = set(tasks) if sampled else set()
-    return _Pending(block["fingerprint"], trace_dir, tasks, sampled, left)
+    unwritten = set(tasks) if sampled else set()
+    return _Pending(block["fingerprint"], trace_dir, tasks, sampled, unwritten)
 
 
 def _write(tracker: Any, pending: _Pending) -> None:
-    """Writes the manifest; without a folder of results, or with a file missing, there is none."""
+    """Writes the manifest, unless a file is missing or there is no folder of results."""
     stamp = getattr(tracker, "date_id", None)
     if not tracker.output_path or stamp is None:
         return
@@ -117,5 +116,7 @@ def _write(tracker: Any, pending: _Pending) -> None:
             version=__version__,
             fingerprint=pending.fingerprint,
         ).write(target)
-    except OSError as error:  # lm-eval goes on where it could not write a file, and so does this
+    except (
+        OSError
+    ) as error:  # lm-eval continues after a file that it could not write, and so does this
         _log.warning("%s is not written: %s", target, error)

@@ -1,7 +1,7 @@
-"""Adds keys to what one task reports, for the time of one evaluation.
+"""Adds metrics to one task's results for the duration of one evaluation.
 
-Owns the wraps on a task object: which document is being scored, which filter pass it is, and the
-metrics' aggregation and direction. It does not know where the added values come from.
+The wraps on a task object track which document is scored and which filter pass it is, and add the
+metrics' aggregation and direction.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _METHODS = ("doc_iterator", "process_results", "aggregation", "higher_is_better"
 class Tap:
     """The added values of one task, and the methods that report them.
 
-    lm-eval scores a document without saying which; its iterator is therefore followed. It is asked
-    for once per filter, and only the first pass, the first filter's, reports added values.
+    lm-eval scores a document without passing its index; the iterator over documents is therefore
+    wrapped. There is one per filter, and only the first filter's pass reports added values.
     """
 
     def __init__(self, task: Any, values: Mapping[int, Mapping[str, Any]]) -> None:
@@ -42,21 +42,21 @@ class Tap:
         setattr(task, _ATTRIBUTE, self)
 
     def remove(self, task: Any) -> None:
-        """Leaves ``task`` as it was."""
+        """Restores ``task``."""
         for name in (*_METHODS, _ATTRIBUTE):
             delattr(task, name)
         for name, value in self._saved.items():
             setattr(task, name, value)
 
     def doc_iterator(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
-        """The task's own, followed."""
+        """The task's own, tracking the current document."""
         self._passes += 1
         for doc_id, doc in self._original["doc_iterator"](*args, **kwargs):
             self._doc_id = doc_id
             yield doc_id, doc
 
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
-        """The task's own metrics, which win, and the added values."""
+        """The task's own metrics, which take precedence, and the added values."""
         own: dict[str, Any] = self._original["process_results"](doc, results)
         if self._passes != 1 or self._doc_id is None:
             return own
@@ -84,7 +84,7 @@ class Tap:
 
 
 def remove_tap(task: Any) -> None:
-    """Takes off what an earlier evaluation of the same task object left."""
+    """Removes the wraps of an earlier evaluation of the same task object."""
     tap = vars(task).get(_ATTRIBUTE)
     if isinstance(tap, Tap):
         tap.remove(task)

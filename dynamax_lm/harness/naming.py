@@ -1,8 +1,7 @@
 """Results of a model's default checkpoint are named after it, on disk and on the hub.
 
 lm-eval names a run's folder, and its path on the hub, after the checkpoint in ``model_args``, and
-draws a random name where they have none. It does not know that our models have a default one. This
-module knows neither files nor sinks.
+chooses a random name where they have none; this package's models have a default checkpoint.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ def around_log_experiment_args(
 
 
 def name_checkpoint(tracker: Any, model: object, model_args: Any) -> None:
-    """Give the run the checkpoint's name where ``model_args`` leave the checkpoint to the model.
+    """Name the run after the default checkpoint where ``model_args`` have none.
 
     Args:
-        tracker: lm-eval's ``GeneralConfigTracker``, after it was told of the run.
+        tracker: lm-eval's ``GeneralConfigTracker``, with the run's arguments.
         model: the model's name, such as ``dynamax-mamba``.
-        model_args: as lm-eval was given them.
+        model_args: as given to lm-eval.
     """
     run = latest_named(model)
     if run is None or tracker._get_model_name(model_args) is not None:

@@ -1,7 +1,4 @@
-"""Data-parallel processes: what each must know of all, through lm-eval's own gathering.
-
-Does not know of torch or of any launcher: the model brings both.
-"""
+"""Exchange of values between data-parallel processes, through lm-eval's gathering."""
 
 from __future__ import annotations
 

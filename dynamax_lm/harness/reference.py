@@ -1,7 +1,7 @@
 """The task's own metrics on the full-depth model's answers.
 
-Owns ``full_depth_<metric>``: the reference responses go through the task's first filter and its own
-scoring, on copies of its documents. It does not know what the numbers are compared with.
+This module computes ``full_depth_<metric>``: the reference responses go through the task's first
+filter and its own scoring, on copies of its documents.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ReferenceScores(NamedTuple):
     """The task's metrics on the reference, or why there are none.
 
     Attributes:
-        by_document: for each document id, the task's own metrics under our names.
-        skipped: the reason, where they were left out.
+        by_document: for each document id, the task's own metrics as ``full_depth_<metric>``.
+        skipped: the reason, where there are none.
     """
 
     by_document: dict[int, Metrics]
@@ -41,7 +41,7 @@ def score_reference(
     Args:
         task: the lm-eval task, its filters applied to the run's own answers already.
         documents: for each document id, its instances in the order that scoring expects, each with
-            what the run answered.
+            the run's responses.
     """
     reason = _reason_to_skip(task, documents)
     if reason:
@@ -83,7 +83,7 @@ def _reason_to_skip(
 
 
 def _reference_instances(pairs: Sequence[tuple[Any, Request]]) -> list[Any]:
-    """Copies of one document's instances that hold the reference responses."""
+    """Copies of one document's instances with the reference responses."""
     doc = copy.deepcopy(pairs[0][0].doc)
     copies = []
     for instance, request in pairs:
@@ -97,7 +97,7 @@ def _reference_instances(pairs: Sequence[tuple[Any, Request]]) -> list[Any]:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Scoring may draw random numbers; the run's own scores must not notice that it ran twice."""
+    """Restores the random state: scoring may draw numbers, and must not change later scores."""
     import numpy as np
 
     python, numpy = random.getstate(), np.random.get_state()

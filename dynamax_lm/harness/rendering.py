@@ -1,8 +1,8 @@
-"""Digests of whatever makes a task's requests and scores, but its documents.
+"""Digests of everything that determines a task's requests and scores, except its documents.
 
-Owns what of a task's configuration counts, and how functions count: by their source, and by that of
-the functions, classes and constants of their own module that they name, however indirectly; never
-by their address. It does not know what the digests are compared for.
+This module defines which parts of a task's configuration count, and how functions do: by their
+source, and by that of the functions, classes and constants of their own module that they name,
+directly or indirectly; never by their address.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _CONSTANTS = (bool, int, float, str, list, tuple, dict, set, frozenset, re.Patte
 
 
 def rendering_of(task: Any, random_state: object) -> dict[str, str]:
-    """A digest for each part of a task that makes a request or a score.
+    """A digest for each part of a task that determines a request or a score.
 
-    Parts that are empty have none, so that a part left out and one set to nothing are alike.
+    Empty parts have none, so that an omitted part and an empty one are equal.
 
     Args:
         task: lm-eval's task object.
@@ -58,9 +58,9 @@ def rendering_of(task: Any, random_state: object) -> dict[str, str]:
 
 
 def chat_template_of(render: Callable[..., str] | None) -> str | None:
-    """A digest of the chat template behind a model's ``apply_chat_template``; of its text.
+    """A digest of the text of a model's chat template.
 
-    Not of what it renders, which may hold today's date.
+    Not of rendered prompts, which may contain the date.
     """
     if render is None:
         return None
@@ -72,7 +72,7 @@ def chat_template_of(render: Callable[..., str] | None) -> str | None:
 
 
 def _documents(examples: Iterable[Any]) -> str:
-    """A digest of the examples' set and order: there may be a hundred thousand."""
+    """A digest of the set and order of the examples, of which there may be many."""
     seen = hashlib.sha256()
     for example in examples:
         seen.update(json.dumps(example, sort_keys=True, default=str).encode() + b"\n")
@@ -80,15 +80,15 @@ def _documents(examples: Iterable[Any]) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256, cut to 16 digits, of anything that a configuration may hold."""
+    """SHA-256, truncated to 16 digits, of any value of a configuration."""
     told = json.dumps(_Teller().tell(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 class _Teller:
-    """Says things in JSON, the same whatever the process.
+    """Renders values as JSON, equal in every process.
 
-    Functions and classes are said once, and then by name: they may name each other.
+    Functions and classes are rendered once, and then by name: they may name each other.
     """
 
     def __init__(self) -> None:
@@ -169,13 +169,13 @@ def _vars_of(value: object) -> dict[str, Any]:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Names that code, and the code inside it, may look up outside itself."""
+    """Global names that a code object, and those nested in it, may look up."""
     inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
     return set(code.co_names).union(*(_names(one) for one in inner))
 
 
 def _own_classes(kind: type) -> list[type]:
-    """A class and those it is made from, without the host's."""
+    """A class and its bases, without lm-eval's."""
     return [one for one in kind.__mro__ if not f"{one.__module__}.".startswith(_HOST)]
 
 

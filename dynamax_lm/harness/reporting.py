@@ -1,9 +1,7 @@
-"""What happens when a task's answers are in: records become the task's added metrics.
+"""From the records of a task's answers to its added metrics, the run's totals and the trace file.
 
-Owns the way from a task's instances to per-document values, the run's totals and the trace file.
-Runs when lm-eval applies a task's filters: every rank passes there, with all raw answers, whether
-they were computed or cached. It does not know how values are reported, which is
-`metric_injection`'s, or how lm-eval is hooked.
+This runs when lm-eval applies a task's filters, which every rank does with all raw answers,
+computed or cached. `metric_injection` then reports the values.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ Values = dict[int, dict[str, Any]]
 
 
 class _Part(NamedTuple):
-    """What one rank tells the others of its part of a task."""
+    """Totals of one rank's part of a task, for the other ranks."""
 
     totals: TaskTotals
     texts: list[str]
@@ -48,14 +46,14 @@ class _Part(NamedTuple):
 
 
 class _Clock:
-    """Numbers evaluations: requests are built before, and never after, the first task reports."""
+    """Number of the evaluation: all requests are built before the first task reports."""
 
     evaluation = 0
     reporting = False
 
 
 def around_evaluate(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Wraps ``evaluate``: this model, or the one that this cache fronts, is about to answer."""
+    """Wraps ``evaluate``: makes the run of this model, or of the model behind a cache, current."""
     lm = kwargs.get("lm", args[0] if args else None)
     bring_forward(getattr(lm, "__dict__", {}).get("lm", lm))
     return original(*args, **kwargs)
@@ -70,7 +68,7 @@ def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs:
 
 
 def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:
-    """Wraps ``Task.apply_filters``: a task's answers are in."""
+    """Wraps ``Task.apply_filters``: a task's answers are complete."""
     remove_tap(task)
     instances = [i for i in task.instances or () if i.resps]
     carried = [record_of(response) is not None for i in instances for response in i.resps]
@@ -79,8 +77,8 @@ def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:
     if not all(carried):
         raise recordless()
     for instance in instances:
-        # With several ranks, lm-eval evens batches out by repeating a request; the repeats of the
-        # task are the first ones, and filters that vote must not see more.
+        # With several ranks, lm-eval pads batches by repeating a request; the repeats of the
+        # task come first, and filters that vote must get no others.
         del instance.resps[instance.repeats or len(instance.resps) :]
     filtered = original(task)
     _report(task, _documents(task, instances))
@@ -170,7 +168,7 @@ def _only(keys: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _note_skips(run: Run, task: str, parts: Sequence[_Part], shared: frozenset[str]) -> None:
-    """Writes down what the task does not report, and why."""
+    """Records which metrics the task does not report, and why."""
     reason = next((part.skipped for part in parts if part.skipped), None)
     notes = {f"{PREFIX}*": reason} if reason else {}
     noisy = any(part.totals.noise.differing for part in parts)

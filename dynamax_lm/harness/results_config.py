@@ -1,6 +1,6 @@
 """The run-wide block, ``results["config"]["early_exit"]``, and the warning that may go with it.
 
-Owns what a reader of a results file finds beside the tables. It does not know how totals arise.
+It has the totals, settings and notes that a results file contains in addition to the tables.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own setting
 def early_exit_block(lm: object) -> dict[str, Any]:
     """The block for ``results["config"]["early_exit"]``; call it from ``get_model_info()``.
 
-    lm-eval asks for model information after the last task, on the process that prints. A run of low
-    agreement says so here, once.
+    lm-eval calls it after the last task, on the process that prints. It logs one warning for a run
+    of low agreement.
 
     Args:
         lm: the announced model.
@@ -94,7 +94,7 @@ def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
 
 
 def _warn_of_texts(run: Run) -> None:
-    """One line on answers without text, one on answers that are mostly the same."""
+    """One line on answers without text, one on answers that are mostly equal."""
     found = {name: totals.texts for name, totals in sorted(run.totals.tasks.items())}
     total = run.totals.total.texts
     if total.empty:

@@ -1,13 +1,12 @@
 """The run of each model of this process, and which of them made a record.
 
-Owns what a run has shown so far, and the way from a record's fingerprint to its run. A run belongs
-to its model, which keeps what :func:`open_run` returns; whoever has the model reads the run there.
+A run has the totals and notes of an evaluation. It belongs to its model, which stores the return
+value of :func:`open_run`; code that has the model reads the run there.
 
-The list of open runs is for the one place that has no model: lm-eval hands a task's answers to
-``apply_filters`` without saying who gave them. Answers cannot carry their run either, since those
-of a response cache come out of a pickle, so a record carries its fingerprint, which is looked up
-among the open runs. Two models of the same settings have one fingerprint: the run that was brought
-forward last is taken. This module does not know what the numbers mean or how lm-eval is hooked.
+The list of open runs is for the one place without the model: lm-eval calls ``apply_filters`` with a
+task's answers alone. Answers cannot carry their run, since those of a response cache are unpickled,
+so a record carries its fingerprint, which is looked up among the open runs. Two models of the same
+settings have one fingerprint: the run made current last is used.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dynamax_lm.core.trace import ExitRecord, record_of
 
 
 class Ranks(Protocol):
-    """The part of lm-eval's ``LM`` that joins data-parallel processes."""
+    """The part of lm-eval's ``LM`` for data-parallel processes."""
 
     @property
     def rank(self) -> int:
@@ -41,18 +40,18 @@ class Ranks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveModel:
-    """What the report must know of a model under evaluation.
+    """A model under evaluation, as the harness announces it.
 
     Attributes:
         fingerprint: identifies the model and every setting that can change a number; every record
             of the run must carry it.
-        settings: what the run's configuration block shows, as JSON values.
+        settings: of the run's configuration block, as JSON values.
         layers: the model's decoder layers, L.
         trace_dir: folder for one JSON line a token, or ``None``.
-        certificate: the JSON object that the model's heads carry, or ``None``.
-        costs: the architecture's widths that the ledger counts with, as JSON values: enough to
-            recompute every bill without the checkpoint.
-        identity: what the fingerprint is the digest of, as JSON values.
+        certificate: the JSON object in the configuration of the model's heads, or ``None``.
+        costs: the architecture's widths for the ledger, as JSON values: enough to recompute every
+            bill without the checkpoint.
+        identity: the JSON values of which the fingerprint is the digest.
     """
 
     fingerprint: str
@@ -71,8 +70,8 @@ class Run:
     Attributes:
         live: the model's announcement.
         totals: pooled over all ranks.
-        skipped: for each task, what was left out and why.
-        setups: how each task asked, where a certificate may speak for it.
+        skipped: for each task, metrics that are not reported, and why.
+        setups: of each task, if the heads carry a certificate.
     """
 
     live: LiveModel
@@ -84,7 +83,7 @@ class Run:
     warned: bool = False
 
     def enter(self, evaluation: int) -> None:
-        """Forgets what an earlier evaluation of the same model has shown."""
+        """Discards totals of an earlier evaluation of the same model."""
         if evaluation != self.evaluation:
             self.totals, self.skipped, self.setups = RunTotals(), {}, {}
             self.evaluation, self.warned = evaluation, False
@@ -97,7 +96,7 @@ def open_run(lm: Ranks, live: LiveModel) -> Run:
     """Opens the run of a model, or of its new settings, which end the run before.
 
     Returns:
-        The run, which is open while the model keeps it as ``early_exit_run``.
+        The run, which is open while the model has it as ``early_exit_run``.
     """
     run = Run(live, weakref.ref(lm))
     _open[:] = [weakref.ref(other) for other in _alive() if other.ranks() is not lm]
@@ -106,12 +105,12 @@ def open_run(lm: Ranks, live: LiveModel) -> Run:
 
 
 def run_of(lm: object) -> Run | None:
-    """The run that a model of ours keeps."""
+    """The run of one of this package's models."""
     return getattr(lm, "early_exit_run", None)
 
 
 def latest_named(model: object) -> Run | None:
-    """The latest open run of a model that announced itself under this name."""
+    """The latest open run of a model announced under this name."""
     named = (run for run in reversed(_alive()) if run.live.settings.get("model") == model)
     return next(named, None)
 
@@ -122,7 +121,7 @@ def certificate_at_stake() -> bool:
 
 
 def bring_forward(lm: object) -> None:
-    """Makes a model's run the latest: the model is about to be evaluated."""
+    """Makes a model's run the latest, before the model is evaluated."""
     _open.sort(key=lambda one: one() is run_of(lm))
 
 

@@ -1,7 +1,6 @@
-"""How a run and its tasks are set up, as a certificate writes it down.
+"""The setup of a run and its tasks, as a certificate records it.
 
-Owns the reading of lm-eval's task objects and of a model's announcement. It does not know what is
-certified.
+It is read from lm-eval's task objects and from a model's announcement.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PROMPTING = "_early_exit_prompting"
 
 
 class Prompting(NamedTuple):
-    """What lm-eval is told of prompts only while it builds them.
+    """Arguments of prompts that lm-eval has only while it builds requests.
 
     Attributes:
         chat: whether the model's chat template is applied.
@@ -27,7 +26,7 @@ class Prompting(NamedTuple):
         template: digest of the chat template, or ``None``.
         system: the system prompt, or ``None``.
         random_state: of the generator that draws examples, before the first.
-        cached: whether requests came from a cache that holds others than the task renders now.
+        cached: whether requests came from a cache and differ from those that the task renders now.
     """
 
     chat: bool = False
@@ -39,10 +38,10 @@ class Prompting(NamedTuple):
 
 
 def build_noted(original: Callable[..., Any], task: Any, options: Mapping[str, Any]) -> Any:
-    """Builds a task's requests, and remembers on the task how they were rendered.
+    """Builds a task's requests, and stores on the task how they were rendered.
 
-    Requests from lm-eval's cache, which knows neither templates nor generation options, are held
-    against those that the task renders now.
+    Requests from lm-eval's cache, whose key has neither templates nor generation options, are
+    compared with those that the task renders now.
 
     Args:
         original: ``Task.build_all_requests``.
@@ -89,9 +88,9 @@ def _asked(instance: Any) -> tuple[Any, ...]:
 
 
 def setup_of(task: Any) -> TaskSetup:
-    """How an evaluated task asked."""
+    """The setup of an evaluated task."""
     noted: Prompting = getattr(task, _PROMPTING, Prompting())
-    directions = type(task).higher_is_better(task).items()  # not what a report has added
+    directions = type(task).higher_is_better(task).items()  # without added metrics
     metrics = {str(name): up if isinstance(up, bool) else None for name, up in directions}
     return TaskSetup(
         name=str(task.task_name),
@@ -111,7 +110,7 @@ def setup_of(task: Any) -> TaskSetup:
 
 
 def _generation_options(task: Any) -> dict[str, Any] | None:
-    """Options as they were sent with the requests; several kinds stand side by side."""
+    """Options as sent with the requests; several kinds are listed."""
     sent: dict[str, dict[str, Any]] = {}
     for instance in task.instances or ():
         if instance.request_type == "generate_until":

@@ -1,7 +1,4 @@
-"""What of lm-eval's tasks is read and has no public name there.
-
-Owns these reaches. It does not know what is made of the parts.
-"""
+"""Parts of lm-eval's tasks that have no public name there."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ def metric_names(task: Any) -> Collection[str]:
 
 
 def load_task_file(path: Path) -> dict[str, Any]:
-    """A task file as lm-eval reads it, what it includes and its functions resolved."""
+    """A task file as lm-eval reads it, with its includes and functions resolved."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from dynamax_lm.harness.plugin.bridge import supply_squad_metrics, teach_yaml_tags

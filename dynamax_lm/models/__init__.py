@@ -1,1 +1,1 @@
-"""Adapters over transformers' decoders, and the lm-eval models that use them."""
+"""The models that lm-eval registers, their settings, requests and sampling."""

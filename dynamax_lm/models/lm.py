@@ -1,7 +1,6 @@
 """``dynamax-mistral`` and ``dynamax-mamba``: lm-eval's ``hf`` model with early exits inside.
 
-Owns the constructor, the three request types and what is announced to the report. It does not
-touch hidden states.
+This module has the constructor, the three request types, and the model information in results.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ _NOT_IN_FINGERPRINT = frozenset(
     }
 )
 _DEFAULTS = {"attn_implementation": "sdpa", "subfolder": ""}
-"""What arguments of ``from_pretrained`` are where they are left out."""
+"""Defaults of arguments of ``from_pretrained``."""
 
 _SAID_ELSEWHERE = frozenset({"dtype", "use_safetensors", "trust_remote_code"})
 _UNFIT = {
@@ -118,7 +117,7 @@ _Item = TypeVar("_Item")
 
 
 def _check_packing(pretrained: Any, given: Mapping[str, Any]) -> None:
-    """Refuse ``products=packed`` where no weight would be arranged."""
+    """Refuse ``products=packed`` where no weight would be packed."""
     why = ""
     device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(str(device)).type != "cpu":
@@ -137,7 +136,7 @@ class DynamaxLM(Processes):
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
     Args:
-        pretrained: hub id, folder, ``tiny``, or a loaded model; the paper's checkpoint if left out.
+        pretrained: hub id, folder, ``tiny``, or a loaded model; by default the paper's checkpoint.
         **given: our arguments (README, "Model arguments"), the ``hf`` model's, and those of
             ``from_pretrained``.
 
@@ -201,7 +200,7 @@ class DynamaxLM(Processes):
             self._stack.choose_products(
                 batch=self._rows_at_once(),
                 asked=self._raw_settings.products,
-                arrange=isinstance(name, str),  # a model that somebody else holds stays as it is
+                arrange=isinstance(name, str),  # a model that the caller loaded is not changed
                 share=self.from_first,
             )
         self._runner: Runner = CoreRunner()
@@ -225,7 +224,7 @@ class DynamaxLM(Processes):
 
     @contextmanager
     def answered_by(self, runner: Runner) -> Iterator[None]:
-        """Inside the block, ``runner`` answers every batch in place of core's own functions."""
+        """Inside the block, ``runner`` answers every batch in place of the core's functions."""
         before, self._runner = self._runner, runner
         try:
             yield
@@ -233,20 +232,20 @@ class DynamaxLM(Processes):
             self._runner = before
 
     def change(self, **own: Any) -> None:
-        """Go on under other settings, without loading anything again.
+        """Change settings without loading anything again.
 
         Args:
-            **own: our arguments (README, "Model arguments"), over those given so far.
+            **own: our arguments (README, "Model arguments"), replacing those given so far.
 
         Raises:
-            SettingError: any wrong name or value; the settings then stay as they were.
+            SettingError: any wrong name or value; the settings then do not change.
         """
         merged, settings, chosen = self._read(own)
         self._apply(settings, chosen)
         self._own = merged
 
     def check(self, **own: Any) -> ExitSettings:
-        """What :meth:`change` would set; refuses what it does, short of loading heads."""
+        """The settings that :meth:`change` would set, with its refusals, without loading heads."""
         return self._read(own)[1]
 
     def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], ExitSettings, ChosenHeads | None]:
@@ -260,7 +259,7 @@ class DynamaxLM(Processes):
         return merged, *self._resolve(parse_settings(merged), self.config)
 
     def _apply(self, settings: ExitSettings, chosen: ChosenHeads | None) -> None:
-        """Everything that follows from the settings; heads first, as they may be refused."""
+        """Set up everything that depends on the settings; heads first, as they may be refused."""
         heads: ExitHeads | None = None
         if chosen is not None and settings.exit_layers:
             heads = self._heads
@@ -330,7 +329,9 @@ class DynamaxLM(Processes):
             "version": __version__,
             "records": RECORDS,
         }
-        if self._raw_settings.products != AUTO:  # a measured choice must not part two equal runs
+        if (
+            self._raw_settings.products != AUTO
+        ):  # a measured choice must not change the fingerprint of equal runs
             known["products"] = self._raw_settings.products
         return known
 
@@ -385,7 +386,7 @@ class DynamaxLM(Processes):
         )
 
     def _measure_costs(self, costs: AttentionCosts | Mamba2Costs) -> dict[str, Any]:
-        """What a report needs to bill a measure from outside, whose code it does not run."""
+        """The facts with which a report bills a measure from outside without running its code."""
         facts = facts_of(self.settings.confidence)
         if not facts.outside:
             return {}
@@ -413,7 +414,7 @@ class DynamaxLM(Processes):
         return info | {"early_exit": block}
 
     def _tell_speed(self, block: Mapping[str, Any]) -> None:
-        """One line on whether the run paid, and why it did not."""
+        """One line on whether the run saved time, and why if not."""
         speedup, drafts = self.speed.speedup, block.get("drafts")
         if speedup is None or drafts is None:
             return
@@ -438,7 +439,7 @@ class DynamaxLM(Processes):
         return size
 
     def _rows_at_once(self) -> int:
-        """The batch that products are chosen for; on a GPU nothing is chosen."""
+        """The batch size that products are chosen for; on a GPU there is no choice."""
         size = self.batch_size
         return min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
 
@@ -555,7 +556,7 @@ class DynamaxLM(Processes):
         return self._ledger.lossless(trace.prompt_tokens, trace.rounds, len(trace))
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
-        """Score in batches, longest first; requests that share a prompt stand together."""
+        """Score in batches, longest first; requests that share a prompt are adjacent."""
         order = sorted(
             range(len(requests)),
             key=lambda n: (
@@ -605,7 +606,7 @@ class DynamaxLM(Processes):
 
     @contextmanager
     def _context(self) -> Iterator[None]:
-        """No gradients, and mixed precision where it was asked for."""
+        """No gradients, and mixed precision if configured."""
         dtype = self.mixed_precision_dtype
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         with torch.inference_mode(), autocast:

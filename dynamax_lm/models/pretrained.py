@@ -1,7 +1,7 @@
 """A frozen checkpoint of transformers, without lm-eval: model arguments as text, then the weights.
 
-Owns the way from ``--model`` and ``--model_args`` to a model of transformers for the commands that
-evaluate no task (head training, the speed benchmark). It does not know exits or heads.
+It turns ``--model`` and ``--model_args`` into a model of transformers for the commands that
+evaluate no task (head training, the speed benchmark).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MODEL_ARGS = (
     "token",
     "use_safetensors",
 )
-"""What ``--model_args`` takes here: what decides the weights; the rest decides how exits run."""
+"""Accepted names in ``--model_args``: those that determine the weights, not the exits."""
 
 _HUB = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
@@ -49,9 +49,9 @@ class Pretrained(NamedTuple):
 
     Attributes:
         model: transformers' causal language model.
-        tokenizer: its tokenizer; ``None`` unless asked for.
+        tokenizer: its tokenizer; ``None`` unless requested.
         architecture: of the model.
-        name: the hub id or folder, as asked for.
+        name: the hub id or folder, as given.
     """
 
     model: Any
@@ -72,7 +72,7 @@ def load_pretrained(
         tokenizer: whether its tokenizer is needed.
 
     Raises:
-        SettingError: a wrong name or value, or a checkpoint that cannot be had or run.
+        SettingError: a wrong name or value, or a checkpoint that cannot be found or run.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -108,7 +108,7 @@ def read_model_args(text: str, allowed: Collection[str] = MODEL_ARGS) -> dict[st
     """``name=value`` pairs between commas, as on lm-eval's command line.
 
     Raises:
-        SettingError: a piece that is not such a pair, or a name that decides nothing here.
+        SettingError: a piece that is not such a pair, or a name that is not accepted here.
     """
     given: dict[str, Any] = {}
     for piece in filter(None, (piece.strip() for piece in text.split(","))):

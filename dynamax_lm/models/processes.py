@@ -1,7 +1,7 @@
-"""Data-parallel processes on CPUs, which lm-eval's ``hf`` model leaves out.
+"""Data-parallel processes on CPUs, which lm-eval's ``hf`` model does not support.
 
-Owns how such processes find and hear each other. It does not know exits. On GPUs the ``hf`` model
-joins them itself, through accelerate.
+This module joins the process group and exchanges data. On GPUs the ``hf`` model does so itself,
+through accelerate.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Processes(HFLM):  # type: ignore[misc]
     """The ``hf`` model, as one of several processes that share a run."""
 
     def join_processes(self) -> None:
-        """Take part in a run that a launcher has started and the ``hf`` model has not joined."""
+        """Join the processes of a launcher, if the ``hf`` model has not."""
         group = torch.distributed
         launched = group.is_available() and group.is_initialized()
         if launched and self.world_size == 1:
             self._rank, self._world_size = group.get_rank(), group.get_world_size()
 
     def from_first(self, found: _Found) -> _Found:
-        """What the first process found, in every process."""
+        """The first process's value, in every process."""
         group = torch.distributed
         if self.world_size <= 1 or not (group.is_available() and group.is_initialized()):
             return found
@@ -48,7 +48,7 @@ class Processes(HFLM):  # type: ignore[misc]
         return torch.cat([part.reshape(-1) if part.ndim == 0 else part for part in parts])
 
     def barrier(self) -> None:
-        """Wait for every rank."""
+        """A barrier over all ranks."""
         if self._gathers_itself:
             super().barrier()
         else:

@@ -1,7 +1,4 @@
-"""Between lm-eval's requests and the engine's: tokens, prompts that are too long, windows, seeds.
-
-Owns the translation of one request. It does not know layers, exits or batches.
-"""
+"""From lm-eval's requests to those of the core: tokens, truncation of prompts, windows, seeds."""
 
 from __future__ import annotations
 
@@ -62,10 +59,10 @@ def rolling_windows(lm: HFLM, text: str) -> list[ScoreRequest]:
 
 
 class TextRequest(NamedTuple):
-    """A generation request, ready for the engine.
+    """A generation request of the core, and its stop sequences.
 
     Attributes:
-        request: what the engine continues.
+        request: of the core.
         until: stop sequences, cut from the text afterwards.
     """
 
@@ -79,11 +76,11 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
     Args:
         lm: tokenizer, limits and model.
         context: the prompt's text.
-        gen_kwargs: the task's, with the user's over them.
+        gen_kwargs: the task's, overridden by the user's.
         seed: for this document and repeat.
 
     Raises:
-        SettingError: an option that cannot be honoured, or no room for the prompt.
+        SettingError: an option that is not supported, or no room for the prompt.
     """
     with refusing(gen_kwargs):
         kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
@@ -139,18 +136,18 @@ def answer_text(lm: HFLM, tokens: Sequence[int], until: list[str]) -> str:
 
 
 def cut_at_stop(text: str, until: Sequence[str]) -> str:
-    """The text before its stop, as the ``hf`` model cuts it."""
+    """The text before its stop sequence, as the ``hf`` model truncates it."""
     kept: str = postprocess_generated_text(text, stop=list(until), think_end_token=None)
     return kept
 
 
 def text_tokens(tokens: Sequence[int], decode: Decode, until: Sequence[str]) -> int:
-    """How many of an answer's first tokens make the text before its stop.
+    """How many of an answer's first tokens make the text before its stop sequence.
 
-    The rest only make the stop: the tokens of a stop sequence, an end-of-sequence token, which
-    decodes to nothing, and white space before them, by which most stops begin. (Where an answer
-    ends with a blank line and ``Q:``, and the stop is a line break and ``Q:``, the text returned
-    keeps the first of the two line breaks.)
+    The rest are the tokens of a stop sequence, an end-of-sequence token, which decodes to nothing,
+    and white space before them, by which most stop sequences begin. (Where an answer ends with a
+    blank line and ``Q:``, and the stop sequence is a line break and ``Q:``, the returned text keeps
+    the first of the two line breaks.)
 
     Args:
         tokens: an answer's token ids, its stop among them.
@@ -163,8 +160,7 @@ def text_tokens(tokens: Sequence[int], decode: Decode, until: Sequence[str]) -> 
 def answer_text_tokens(lm: HFLM, tokens: Sequence[int], until: list[str]) -> int:
     """How many of an answer's first tokens make its text: all before the stop.
 
-    Thinking that the returned text does not show is counted: it was generated, it comes before the
-    stop, and what is left out here is the stop alone.
+    Reasoning tokens that the returned text omits are counted: only the stop sequence is excluded.
     """
     ids = list(tokens)
     think_end = lm.think_end_token
@@ -182,7 +178,7 @@ def answer_text_tokens(lm: HFLM, tokens: Sequence[int], until: list[str]) -> int
 
 
 def row_seeds(requests: Sequence[Instance], base: int) -> list[int]:
-    """One seed per document, request and repeat; neither batch size nor order matter."""
+    """One seed per document, request and repeat; independent of batch size and order."""
     seen: Counter[int] = Counter()
     seeds = []
     for request in requests:

@@ -1,8 +1,8 @@
-"""Who answers a batch of requests: core's ``score`` and ``generate``, or something that wraps them.
+"""The protocol of runners: the core's ``score`` and ``generate``, or a tool's wrapper around them.
 
-Owns the protocol. A tool that runs the same requests several times, or that looks at what each
-batch gave, wraps the two functions and hands the result to the model for as long as it needs it
-(``DynamaxLM.answered_by``). It does not know tools.
+A tool that runs the same requests several times, or that inspects each batch, wraps the two
+functions and passes the wrapper to the model for the duration of a block
+(``DynamaxLM.answered_by``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dynamax_lm.core.stack import LayerStack
 
 
 class Runner(Protocol):
-    """Answers a batch of requests; arguments are those of core's functions of the same names."""
+    """Answers a batch of requests; arguments are those of the core's functions."""
 
     def score(
         self,
@@ -56,7 +56,7 @@ class Runner(Protocol):
 
 
 class CoreRunner:
-    """Core's functions as they are."""
+    """The core's functions, unchanged."""
 
     score = staticmethod(score)
     generate = staticmethod(generate)

@@ -1,8 +1,8 @@
-"""How a row chooses its next token: transformers' own logits processors, one row at a time.
+"""Token choice by transformers' logits processors, one row at a time.
 
-Owns which ``gen_kwargs`` are honoured and the random numbers of sampling. Processors are called
-per row on unpadded ids, so that pads are never penalised and neighbours never matter. It does not
-know layers or exits.
+This module has the supported ``gen_kwargs`` and the random numbers of sampling. Processors are
+called per row on unpadded ids, so that padding is never penalised and a row does not depend on the
+rest of the batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HONOURED = frozenset(
         "use_cache",
     }
 )
-"""Generation options of transformers that act on one row's logits, or on nothing here."""
+"""Supported generation options of transformers: they act on one row's logits, or not at all."""
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "num_beams": (1, None),
@@ -71,11 +71,11 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "stop_strings": (None,),
     "custom_generate": (None,),
 }
-"""Options that are refused unless they have one of these values, which ask for nothing."""
+"""Options that are refused unless they have one of these values, which disable them."""
 
 
 def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
-    """Refuse by name what the exits cannot honour.
+    """Refuse options that are not supported with exits.
 
     Raises:
         SettingError: names the option, the value, and what to use instead.
@@ -97,10 +97,10 @@ def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
 
 @contextmanager
 def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Around what reads values of ``gen_kwargs``: those it cannot take are refused in one line.
+    """A context that turns errors of transformers or lm-eval about ``gen_kwargs`` into one line.
 
     Raises:
-        SettingError: names the options, and says what is wrong as transformers or lm-eval do.
+        SettingError: names the options, with the message of transformers or lm-eval.
     """
     try:
         yield
@@ -124,7 +124,7 @@ def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.d
     config, unknown = model._prepare_generation_config(None, **asked)
     if unknown:
         raise SettingError(f"gen_kwargs {sorted(unknown)} are not options of generation")
-    mode = config.get_generation_mode()  # a checkpoint's own generation_config may ask for others
+    mode = config.get_generation_mode()  # a checkpoint's own generation_config may set others
     if mode not in {GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE}:
         raise SettingError(
             f"the checkpoint's generation_config asks for {mode.value}, which early exits cannot "
@@ -143,10 +143,10 @@ def stop_ids(config: Any) -> frozenset[int]:
 
 
 class RowChooser:
-    """Chooses one row's tokens; random numbers depend on the row's seed and the step alone.
+    """Chooses one row's tokens; random numbers depend only on the row's seed and the step.
 
     Args:
-        model: whose ``generate`` is imitated.
+        model: whose ``generate`` is reproduced.
         config: from :func:`generation_config`.
         prompt: the row's own token ids, unpadded.
         seed: of this document and repeat.
@@ -164,7 +164,7 @@ class RowChooser:
 
     @property
     def plain(self) -> bool:
-        """Whether this is no more than taking the most likely token."""
+        """Whether this always chooses the most likely token."""
         return not self._sample and not len(self._processors)
 
     def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
@@ -172,8 +172,8 @@ class RowChooser:
         ids = torch.tensor([[*self._prompt, *answer]], device=logits.device)
         scores = self._processors(ids, logits.to(torch.float32, copy=True))
         if self._sample:
-            # Gumbel noise turns a draw into an argmax, so that two close distributions given the
-            # same random numbers mostly draw the same token (Gumbel-max; arXiv 1611.00712).
+            # Gumbel noise turns sampling into an argmax, so that two close distributions with the
+            # same random numbers mostly sample the same token (Gumbel-max; arXiv 1611.00712).
             generator = torch.Generator().manual_seed(derive_seed(self._seed, len(answer)))
             uniform = torch.rand(scores.shape, generator=generator, dtype=torch.float64)
             noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1.0 - 1e-16)))
@@ -182,6 +182,6 @@ class RowChooser:
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any parts, equal on every machine."""
+    """A 63-bit seed from ``parts``, equal on every machine."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,6 +1,6 @@
-"""Does a lossless run pay? Some documents are decoded at full depth as well, and timed.
+"""Speed of a lossless run: some documents are decoded at full depth as well, and timed.
 
-Owns the seconds of both, and whether the texts are the same. It does not know drafts.
+It records the seconds of both, and whether the answers are equal.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.stack import LayerStack
 
 DOCUMENTS = 16
-"""So many documents, at least, are decoded at full depth too, if there are as many."""
+"""Least number of documents decoded at full depth too, if the run has as many."""
 
 
 @dataclass
 class SpeedCheck:
-    """Seconds of the same answers, made losslessly and at full depth, in the same process.
+    """Seconds of the same answers, decoded losslessly and at full depth, in one process.
 
     Attributes:
-        documents: decoded both ways.
-        tokens: of their answers.
-        differing: documents whose tokens are not the same: near-ties that round to another token.
+        documents: number decoded both ways.
+        tokens: number of tokens of their answers.
+        differing: documents whose tokens differ: near-ties that round to another token.
         lossless: seconds, without prompts.
         full_depth: seconds, without prompts.
     """
@@ -38,7 +38,7 @@ class SpeedCheck:
 
     @property
     def wanted(self) -> bool:
-        """Whether further documents are to be decoded both ways."""
+        """Whether to decode further documents both ways."""
         return self.documents < DOCUMENTS
 
     @property
@@ -59,7 +59,7 @@ class SpeedCheck:
             stack: the decoder.
             requests: a batch.
             answers: lossless ones.
-            seconds: that these took.
+            seconds: of the lossless answers.
         """
         timer = PhaseTimer()
         full = generate(stack, requests, timer=timer)

@@ -1,7 +1,6 @@
-"""When a generated answer ends, by the rules of lm-eval's ``hf`` model, one row at a time.
+"""Stop sequences by the rules of lm-eval's ``hf`` model, one row at a time.
 
-Owns the stop rule, and which of an answer's tokens make a text that was cut from it. It does not
-know models or layers.
+This module has the stop rule, and the number of an answer's tokens that make its truncated text.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Decode = Callable[[list[int]], str]
-"""Token ids to text, special tokens left out."""
+"""Token ids to text, without special tokens."""
 
 
 class StopRule:
     """Ends an answer at an end-of-sequence id or where a stop sequence appears in its text.
 
-    Like lm-eval's ``MultiTokenEOSCriteria`` it looks for a stop sequence in the decoded last few
-    tokens: two more than the sequence itself takes, since a tokenizer may cut it differently.
+    Like lm-eval's ``MultiTokenEOSCriteria`` it searches for a stop sequence in the decoded last few
+    tokens: two more than the sequence itself has, since it may be tokenised differently.
 
     Args:
         tokenizer: decodes tokens.
@@ -52,8 +51,9 @@ class StopRule:
 def tokens_of(text: str, tokens: Sequence[int], decode: Decode) -> int:
     """How many of the first ``tokens`` are needed for their decoding to begin with ``text``.
 
-    Tokens are taken off the end while the text stays whole, so that a token counts if it gives the
-    text at least one character: the one in which a stop begins counts if its first part is text.
+    Tokens are removed from the end while the text stays complete, so that a token counts if it
+    contributes at least one character: a token in which a stop sequence begins counts if its first
+    part is text.
 
     Args:
         text: what is kept of the decoding of ``tokens``; a prefix of it.

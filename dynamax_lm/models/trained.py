@@ -1,7 +1,7 @@
-"""Which trained heads a model runs with, and whether they are its own.
+"""From the ``heads`` setting to the trained heads of a model, in two steps.
 
-Owns the way from the ``heads`` setting to loaded heads, in two steps: what their configuration says
-before the backbone's weights load, and their tensors and the backbone's fingerprint after.
+The configuration of the heads is checked before the backbone's weights load; their tensors load,
+and the backbone's fingerprint is compared, afterwards.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ChosenHeads:
     """Heads whose configuration fits the backbone's.
 
     Attributes:
-        folder: where they lie.
+        folder: of their files.
         config: their configuration.
-        facts: what the settings must know.
+        facts: for the settings.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class ChosenHeads:
     facts: HeadsFacts
 
     def describe(self) -> dict[str, Any]:
-        """What a results file says of them."""
+        """Their entry in a results file."""
         config = self.config
         return {
             "name": self.facts.name,
@@ -67,12 +67,12 @@ def choose_heads(
         pretrained: the checkpoint as given.
         embedded: folder name of this architecture's embedded model.
         config: the backbone's transformers configuration.
-        known: heads found before; under the same name they are not looked for again, and the hub
-            is not asked again, but their configuration is read anew.
+        known: heads found before; under the same name their files are not located again, on disk
+            or on the hub, but their configuration is read again.
 
     Returns:
-        ``None`` for a run without heads: none were asked for, and none are shipped for this
-        checkpoint, or those that are have no head at an exit that was asked for.
+        ``None`` for a run without heads: none are given, and none are shipped for this checkpoint,
+        or those shipped have no head at a given exit.
 
     Raises:
         SettingError: heads that cannot be read, or of another backbone.
@@ -108,7 +108,7 @@ def choose_heads(
 
 
 def _certificate_of(heads: HeadsConfig) -> tuple[Certificate | None, str | None]:
-    """The certificate that heads carry, or what is wrong with it."""
+    """The certificate in the heads' configuration, or the fault in it."""
     if heads.certificate is None:
         return None, None
     try:
@@ -118,20 +118,20 @@ def _certificate_of(heads: HeadsConfig) -> tuple[Certificate | None, str | None]
 
 
 def _fits(raw: RawSettings, n_layers: int, facts: HeadsFacts) -> bool:
-    """Whether every exit that was asked for has a head; nobody asked for these heads."""
+    """Whether every given exit has a head; these heads are a default."""
     asked = raw.exit_layers.place(n_layers)
     return isinstance(raw.exit_layers, Spread) or set(asked) <= set(facts.exit_layers)
 
 
 def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
-    """Load the tensors, and hold the fingerprint against the loaded backbone.
+    """Load the tensors, and compare the fingerprint with the loaded backbone's.
 
     Args:
         chosen: from :func:`choose_heads`.
         model: the loaded backbone.
 
     Raises:
-        SettingError: files that are cut or changed, or heads of another backbone.
+        SettingError: files that are truncated or changed, or heads of another backbone.
     """
     heads = ExitHeads.from_pretrained(chosen.folder)
     unembedding = model.get_output_embeddings().weight
@@ -145,7 +145,7 @@ def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
 
 
 def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[HeadCosts]:
-    """What the ledger bills for heads at each exit."""
+    """The costs of the heads at each exit, for the ledger."""
     if heads is None:
         return []
     return [

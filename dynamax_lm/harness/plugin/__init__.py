@@ -1,1 +1,1 @@
-"""How lm-eval finds our models and tasks."""
+"""Registers this package's models and tasks with lm-eval."""

@@ -1,8 +1,4 @@
-"""What happens once lm-eval is there: our models, our tasks, and what stock tasks lack.
-
-Owns the registrations. It does not know when it is called, nor anything of models or tasks
-themselves.
-"""
+"""Registrations after lm-eval is imported: models, tasks, and a module that stock tasks lack."""
 
 from __future__ import annotations
 
@@ -15,16 +11,16 @@ MODELS = {
     "dynamax-mistral": "dynamax_lm.models.lm:DynamaxMistral",
     "dynamax-mamba": "dynamax_lm.models.lm:DynamaxMamba",
 }
-"""Name and defining class of each model; lm-eval imports the class when it is asked for."""
+"""Name and defining class of each model; lm-eval imports the class at its first use."""
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
-"""The folder of our task files."""
+"""The folder of this package's task files."""
 
 _MARK = "_dynamax_lm"
 
 
 def connect(name: str) -> None:
-    """Do what the import of ``name`` makes possible.
+    """Make the registrations that the import of ``name`` enables.
 
     Args:
         name: ``lm_eval.models`` or ``lm_eval.tasks``, fully imported.
@@ -38,7 +34,7 @@ def connect(name: str) -> None:
 
 
 def register_models() -> None:
-    """Name our models in lm-eval's registry, unless its own plugin scan already has."""
+    """Register the models with lm-eval, unless its own plugin scan has."""
     from lm_eval.api.registry import model_registry
 
     for name, target in MODELS.items():
@@ -47,7 +43,7 @@ def register_models() -> None:
 
 
 def add_tasks() -> None:
-    """Let every ``TaskManager`` that has the stock tasks see ours too."""
+    """Add this package's tasks to every ``TaskManager`` that has the stock tasks."""
     from lm_eval.tasks.manager import TaskManager
 
     original = TaskManager.__init__
@@ -64,7 +60,7 @@ def add_tasks() -> None:
         **kwargs: Any,
     ) -> None:
         given = include_path
-        if include_defaults:  # later folders win, so a user's own come after ours
+        if include_defaults:  # later folders take precedence, so a user's own come last
             theirs = list(given) if isinstance(given, (list, tuple)) else [given] * bool(given)
             include_path = [TASKS, *theirs]
         original(self, verbosity, include_path, include_defaults, *args, **kwargs)
@@ -75,9 +71,9 @@ def add_tasks() -> None:
 
 
 def teach_yaml_tags() -> None:
-    """Let task files name stock files and our records, wherever the two packages lie.
+    """Let task files name stock files and this package's samples, independent of their paths.
 
-    lm-eval's ``include`` and ``data_files`` know only paths that are absolute, or relative to the
+    lm-eval's ``include`` and ``data_files`` take only paths that are absolute, or relative to the
     including file or the working directory.
     """
     import yaml
@@ -100,12 +96,12 @@ def _stock_task(loader: Any, node: Any) -> str:
 
 
 def _sample(loader: Any, node: Any) -> str:
-    """``!sample coqa/sample.jsonl``: records among our tasks."""
+    """``!sample coqa/sample.jsonl``: samples among this package's tasks."""
     return str(TASKS / loader.construct_scalar(node))
 
 
 def supply_squad_metrics() -> None:
-    """Stand in for a module that stock ``coqa`` imports and newer transformers no longer have."""
+    """Provide a module that stock ``coqa`` imports and newer transformers no longer have."""
     from dynamax_lm.harness.plugin.squad_metrics_shim import LastResort
 
     if not any(isinstance(finder, LastResort) for finder in sys.meta_path):

@@ -1,7 +1,6 @@
-"""One line instead of a traceback, where a person typed the command.
+"""The exception hook of the command lines: one line instead of a traceback for a wrong setting.
 
-Owns the exception hook of the command lines. Programs that call lm-eval as a library see the
-exception itself.
+Programs that call lm-eval as a library get the exception itself.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PACKAGES = frozenset({"lm_eval", "dynamax_lm"})
 
 
 def install_one_line_errors() -> None:
-    """Print a wrong setting as one line on our and lm-eval's command lines; all else as before.
+    """Print a wrong setting as one line on this package's and lm-eval's command lines.
 
     Python ends with status 1 either way. lm-eval's command line lets exceptions through, so the
     interpreter's own hook is the place.
@@ -32,7 +31,7 @@ def install_one_line_errors() -> None:
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         if issubclass(kind, SettingError):
-            if before is not sys.__excepthook__:  # W&B learns of a failed run by its own hook
+            if before is not sys.__excepthook__:  # W&B detects a failed run by its own hook
                 with redirect_stderr(io.StringIO()):
                     before(kind, error, traceback)
             print(f"dynamax_lm: error: {error}", file=sys.stderr)

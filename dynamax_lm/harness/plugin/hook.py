@@ -1,8 +1,8 @@
-"""The start-up hook: waits for lm-eval without importing it.
+"""The start-up hook: calls the bridge after lm-eval is imported, without importing it.
 
-Owns one finder in ``sys.meta_path``, which notices that lm-eval's models or tasks are imported and
-then calls the bridge. It runs at every start of Python, so nothing but what is loaded by then is
-imported. ``DYNAMAX_LM_NO_HOOK=1`` switches it off. It does not know what the bridge does.
+A finder in ``sys.meta_path`` detects that lm-eval's models or tasks are imported and then calls the
+bridge. It runs at every start of Python, so it imports only modules that are loaded by then.
+``DYNAMAX_LM_NO_HOOK=1`` disables it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 OFF = "DYNAMAX_LM_NO_HOOK"
-"""Environment variable that switches the start-up hook off."""
+"""Environment variable that disables the start-up hook."""
 
 WATCHED = ("lm_eval.models", "lm_eval.tasks")
 
 
 class Waiter:
-    """A finder that finds nothing itself: it has the others find, and the bridge called after."""
+    """A finder that delegates to the others and wraps their loaders to call the bridge."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The real spec with its loader wrapped for one import; ``None`` for unwatched modules."""
+        """The real spec with its loader wrapped for one import; ``None`` for other modules."""
         if name not in WATCHED:
             return None
         for finder in sys.meta_path:
@@ -44,7 +44,7 @@ class Waiter:
 
 
 class _Once:
-    """The real loader with the bridge called after it; it leaves the real one on the module."""
+    """The real loader with the bridge called after it; the module gets the real one."""
 
     def __init__(self, real: Loader) -> None:
         self._real = real
@@ -54,7 +54,7 @@ class _Once:
         return self._real.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module as if nobody watched, then connect."""
+        """Run the module, then call the bridge."""
         assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self._real
         self._real.exec_module(module)
@@ -62,13 +62,13 @@ class _Once:
 
 
 def install() -> None:
-    """Wait for lm-eval; called at start-up by the ``.pth`` or ``.start`` file. Idempotent."""
+    """Install the finder; called at start-up by the ``.pth`` or ``.start`` file. Idempotent."""
     if not os.environ.get(OFF):
         force()
 
 
 def force() -> None:
-    """The same, whatever the environment says."""
+    """The same, without checking the environment variable."""
     if not any(isinstance(finder, Waiter) for finder in sys.meta_path):
         sys.meta_path.insert(0, Waiter())
     for name in WATCHED:
@@ -77,7 +77,7 @@ def force() -> None:
 
 
 def _connect(name: str) -> None:
-    """Call the bridge. An lm-eval that it does not fit must run on, without us."""
+    """Call the bridge. An incompatible lm-eval runs without this package."""
     try:
         from dynamax_lm.harness.plugin.bridge import connect
 

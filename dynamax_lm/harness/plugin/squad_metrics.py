@@ -1,8 +1,8 @@
 """Exact match and F1 of short answers, by SQuAD's definitions.
 
-Owns the functions that stock tasks import under this name. Source: SQuAD (arXiv 1606.05250,
-"Exact match" and "(Macro-averaged) F1 score") and SQuAD 2.0 (arXiv 1806.03822) for
-unanswerable questions. It does not know lm-eval.
+These are the functions that stock tasks import under this name. Source: SQuAD (arXiv 1606.05250,
+"Exact match" and "(Macro-averaged) F1 score") and SQuAD 2.0 (arXiv 1806.03822) for unanswerable
+questions.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def get_raw_scores(
     Args:
         examples: each with ``qas_id`` and ``answers``, a list of ``{"text": ...}``; gold answers
             that normalise to nothing do not count, and without any the right answer is empty.
-        preds: answers by question; questions without one are left out.
+        preds: answers by question; questions without one are omitted.
     """
     exact: dict[str, int] = {}
     f1: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """A last-resort finder for ``transformers.data.metrics.squad_metrics``.
 
 Stock lm-eval tasks (coqa, some of scrolls, super_glue and others) import it, and transformers has
-dropped it. The finder stands last in ``sys.meta_path``: a real module always wins.
+removed it. The finder is last in ``sys.meta_path``: a real module takes precedence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LastResort:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The stand-in's spec, or ``None``."""
+        """The replacement's spec, or ``None``."""
         del path, target
         if name == _PACKAGE:
             return ModuleSpec(name, None, is_package=True)

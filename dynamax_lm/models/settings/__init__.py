@@ -1,7 +1,7 @@
-"""The model arguments that are ours, from any of lm-eval's three doors to one frozen record.
+"""This package's model arguments, from any of lm-eval's three interfaces to one frozen record.
 
 Two stages, both before weights load: ``parse_settings`` reads values as they arrive (syntax), and
-``RawSettings.resolve`` holds them against the checkpoint's configuration (ranges, combinations).
+``RawSettings.resolve`` checks them against the checkpoint's configuration (ranges, combinations).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where exits may lie: the rules a user can write, and the layers they come to.
-
-Owns ``exit_layers``. It does not know measures, thresholds or architectures.
-"""
+"""The argument ``exit_layers``: the rules that a user can write, and the layers they give."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class ExitRule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Four exits spread over the latter half, fewer where layers are few; the default."""
+    """Four exits spread over the latter half, or fewer in a small model; the default."""
 
     def place(self, n_layers: int) -> tuple[int, ...]:
         """L/2, 5L/8, 6L/8 and 7L/8, rounded down."""
@@ -41,7 +38,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class LatterHalf:
-    """After every layer of the latter half, its border L/2 (rounded down) included."""
+    """After every layer of the latter half, from L/2 (rounded down)."""
 
     def place(self, n_layers: int) -> tuple[int, ...]:
         """L/2, L/2 + 1, ... L-1."""
@@ -87,7 +84,7 @@ class Listed:
 
 
 def read_exit_rule(value: object) -> ExitRule:
-    """The rule behind ``value``: a number, its text, a list of either, or a rule's name.
+    """The rule that ``value`` denotes: a number, its text, a list of either, or a rule's name.
 
     Raises:
         SettingError: none of these, a layer below 1, a layer named twice, or no layer at all.

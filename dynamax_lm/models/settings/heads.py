@@ -1,7 +1,4 @@
-"""What settings must know of trained heads; read from their configuration, not from tensors.
-
-Owns the defaults that heads bring and the refusals that they cause. It does not know files.
-"""
+"""Defaults and refusals of settings that follow from the configuration of trained heads."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dynamax_lm.models.settings.exits import ExitRule, Spread
 from dynamax_lm.models.settings.values import refusal
 
 CERTIFIED = "certified"
-"""The threshold that the heads' certificate names."""
+"""Denotes the threshold of the heads' certificate."""
 
 _DEFAULT_CONFIDENCE = "top_prob"
 DEFAULT_THRESHOLD = 0.9
@@ -20,16 +17,16 @@ DEFAULT_THRESHOLD = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsFacts:
-    """Trained heads, as far as settings follow from them.
+    """Facts of trained heads that settings depend on.
 
     Attributes:
         name: folder, hub id, or the name of shipped heads.
         exit_layers: ascending.
-        has_classifier: whether ``confidence=head`` can be asked.
+        has_classifier: whether ``confidence=head`` is available.
         certified: the certified threshold, or ``None``.
         certified_confidence: the measure it was certified for, or ``None``.
-        certificate_fault: why their certificate cannot be believed, or ``None``.
-        fingerprint: identifies whatever of them can change a number.
+        certificate_fault: why their certificate is invalid, or ``None``.
+        fingerprint: identifies everything of them that can change a number.
     """
 
     name: str
@@ -64,7 +61,7 @@ def choose_threshold(
     """The threshold: the one given, else the certified one for this measure, else 0.9.
 
     Raises:
-        SettingError: ``certified`` where nothing is, or a certificate that cannot be believed.
+        SettingError: ``certified`` without a certified threshold, or with an invalid certificate.
     """
     if isinstance(given, (float, tuple)):
         return given
@@ -85,7 +82,7 @@ def choose_threshold(
 
 
 def place_exits(rule: ExitRule, n_layers: int, heads: HeadsFacts | None) -> tuple[int, ...]:
-    """The exits: the heads' own where none were given; those given must be among them.
+    """The exits: by default those of the heads; given ones must be among these.
 
     Raises:
         SettingError: the rule does not fit the model or the heads.

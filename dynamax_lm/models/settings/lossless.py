@@ -1,7 +1,4 @@
-"""What ``mode=lossless`` takes: its own default threshold, a draft length, and what it refuses.
-
-Owns these rules. It does not know how a draft is made.
-"""
+"""Settings under ``mode=lossless``: default threshold, draft length, and refused combinations."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from dynamax_lm.models.settings.values import as_integer, is_missing, refusal
 LOSSLESS = "lossless"
 AUTO = "auto"
 THRESHOLD = 0.4
-"""Below this confidence a draft ends, as in transformers' assisted generation. Exactness does not
-depend on it."""
+"""Default threshold: a draft ends below this confidence, as in transformers' assisted generation.
+Exactness does not depend on it."""
 
 
 def read_draft_length(value: object, mode: str) -> int | None:
-    """Most tokens of a draft: a number, or 0 for ``auto``; ``None`` in another mode.
+    """Largest number of tokens in a draft, or 0 for ``auto``; ``None`` in another mode.
 
     Raises:
         SettingError: neither ``auto`` nor a whole number of at least 1, or another mode.
@@ -35,10 +32,10 @@ def read_draft_length(value: object, mode: str) -> int | None:
 
 
 def lossless_state(given: str | None) -> str:
-    """What skipped layers remember: nothing, until a draft is verified.
+    """The skipped-state policy: none, as skipped layers run when a draft is verified.
 
     Raises:
-        SettingError: the user asked for something.
+        SettingError: the user gave one.
     """
     if given is not None and given != "recompute":
         why = "in mode=lossless skipped layers run when a draft is verified; leave it out"
@@ -47,10 +44,10 @@ def lossless_state(given: str | None) -> str:
 
 
 def check_lossless(confidence: str) -> None:
-    """Refuse a measure that compares with full depth's token, which a draft does not know.
+    """Refuse a measure that compares with full depth's token, unknown during a draft.
 
     Raises:
-        SettingError: it does.
+        SettingError: such a measure.
     """
     if facts_of(confidence).needs_target:
         why = "a draft does not know full depth's tokens; name another measure for mode=lossless"
@@ -58,7 +55,7 @@ def check_lossless(confidence: str) -> None:
 
 
 def lossless_threshold(rule: str, given: str | None) -> float:
-    """The threshold where none was given.
+    """The threshold, by default that of this module.
 
     Raises:
         SettingError: ``certified``, since a lossless run needs no certificate.
@@ -70,10 +67,10 @@ def lossless_threshold(rule: str, given: str | None) -> float:
 
 
 def lossless_exit(exits: tuple[int, ...], *, chosen: bool) -> tuple[int, ...]:
-    """The one exit that drafts: the first, where the user chose none.
+    """The one exit that drafts: by default the first.
 
     Raises:
-        SettingError: the user chose several.
+        SettingError: the user gave several.
     """
     if chosen and len(exits) > 1:
         why = f"in mode=lossless one exit drafts; choose one, such as exit_layers={exits[0]}"

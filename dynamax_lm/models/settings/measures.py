@@ -1,7 +1,4 @@
-"""The confidence measure: one of the package, one of a Python file, or one that is installed.
-
-Owns the argument ``confidence``. It does not know how a measure is computed.
-"""
+"""The argument ``confidence``: a measure of the package, a Python file or an installed package."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ _HOW = "or FILE.py:CLASS for one of your own"
 
 
 def read_confidence(value: object) -> str | None:
-    """A measure as it was written, or ``None`` where none was given; nothing is run.
+    """A measure as written, or ``None`` where none was given; runs no code.
 
     Raises:
-        SettingError: it names no measure.
+        SettingError: no such measure.
     """
     if is_missing(value):
         return None
@@ -41,10 +38,10 @@ def read_confidence(value: object) -> str | None:
 
 
 def find_measure(written: str) -> MeasureFacts:
-    """The measure of a name that :func:`read_confidence` took, registered if it is from outside.
+    """The measure of a name from :func:`read_confidence`, registered if it is from outside.
 
     Raises:
-        SettingError: its code cannot be loaded, or is no measure.
+        SettingError: its code cannot be loaded, or is not a measure.
     """
     if written in BUILT_IN:
         return facts_of(written)
@@ -66,7 +63,7 @@ def find_measure(written: str) -> MeasureFacts:
 
 
 def _fault(made: type[Any], facts: MeasureFacts) -> str | None:
-    """Why a class from outside cannot be asked, or ``None``."""
+    """Why a class from outside is not a measure, or ``None``."""
     if not callable(getattr(made, "ask", None)):
         return "the class lacks ask(self, view), its confidences"
     if facts.name in BUILT_IN:

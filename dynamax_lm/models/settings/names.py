@@ -1,7 +1,4 @@
-"""Which argument names may be given at all.
-
-Owns the names and their refusals. It does not know what the values mean.
-"""
+"""Names of model arguments, and refusals of unknown names."""
 
 from __future__ import annotations
 
@@ -27,10 +24,10 @@ OUR_NAMES = frozenset(
         "products",
     }
 )
-"""Our arguments, beside those of lm-eval's ``hf`` model."""
+"""This package's arguments, in addition to those of lm-eval's ``hf`` model."""
 
 FIXED_AT_LOADING = frozenset({"products"})
-"""Those of ours that cannot change once the weights have loaded."""
+"""Those that cannot change once the weights have loaded."""
 
 FROM_PRETRAINED_NAMES = frozenset(
     {
@@ -65,13 +62,13 @@ FROM_PRETRAINED_NAMES = frozenset(
         "weights_only",
     }
 )
-"""Options of ``transformers.PreTrainedModel.from_pretrained`` that lm-eval's ``hf`` model hands on.
+"""Options of ``transformers.PreTrainedModel.from_pretrained`` that lm-eval's ``hf`` model forwards.
 
 From the signature, the documented parameters and the ``kwargs.pop`` calls of transformers 5.23.
-Left out: what the ``hf`` model has under its own name (``dtype``, ``revision``, ``subfolder``,
-``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``), ``torch_dtype`` (it would
-lose to ``dtype`` silently), and what cannot be written as an argument or changes what is returned
-(``config``, ``state_dict``, ``output_loading_info``, ``tqdm_class``).
+Excluded: those that the ``hf`` model has under its own name (``dtype``, ``revision``,
+``subfolder``, ``offload_folder``, ``trust_remote_code``, ``gguf_file``, ``tp_plan``),
+``torch_dtype`` (silently overridden by ``dtype``), and those that cannot be written as an argument
+or change the returned value (``config``, ``state_dict``, ``output_loading_info``, ``tqdm_class``).
 """
 
 _ALIASES = {
@@ -88,11 +85,11 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
     """Refuse a name that would otherwise be ignored, or fail deep inside a library.
 
     Args:
-        names: what was given.
-        allowed: every name that means something.
+        names: given names.
+        allowed: every valid name.
 
     Raises:
-        SettingError: names the first stranger, and the right name nearest to it.
+        SettingError: with the first unknown name, and the most similar valid name.
     """
     for name in names:
         if name in allowed:
@@ -106,7 +103,7 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
 
 
 def refuse_pickled_weights(given: Mapping[str, object]) -> None:
-    """Refuse ``use_safetensors`` set to anything but true: a pickle can run code as it loads.
+    """Refuse ``use_safetensors`` set to anything but true: loading a pickle can run code.
 
     Raises:
         SettingError: ``use_safetensors`` is given and is not true.
@@ -118,16 +115,17 @@ def refuse_pickled_weights(given: Mapping[str, object]) -> None:
 
 
 def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
-    """Put together the lists that lm-eval's string interface cuts at its commas.
+    """Rejoin the lists that lm-eval's string interface splits at commas.
 
     ``simple_evaluate(model_args="exit_layers=[8,16,24]")`` arrives as
-    ``{"exit_layers": "[8", "16": "", "24]": ""}``; the command line and dicts arrive whole.
+    ``{"exit_layers": "[8", "16": "", "24]": ""}``; lists from the command line and dicts are
+    not split.
 
     Args:
         given: all model arguments as they arrived.
 
     Returns:
-        A new dict: the arguments with ``exit_layers`` and ``threshold`` whole and the pieces gone.
+        A new dict: the arguments with ``exit_layers`` and ``threshold`` rejoined.
     """
     whole = _mend_thresholds(given)
     start = whole.get("exit_layers")
@@ -142,7 +140,7 @@ def mend_split_lists(given: Mapping[str, object]) -> dict[str, object]:
         return whole
     for piece in pieces:
         del whole[piece]
-    # the closing piece comes last, wherever a caller's keyword arguments put it
+    # the closing piece is moved last, whatever the order of keyword arguments
     pieces.sort(key=lambda piece: piece.rstrip().endswith(("]", ")")))
     whole["exit_layers"] = ",".join([start, *pieces])
     return whole

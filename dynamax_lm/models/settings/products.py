@@ -1,7 +1,4 @@
-"""Which matrix products are asked for: the argument, or a variable of the environment.
-
-Owns both names and their values. It does not know what a product is.
-"""
+"""The choice of matrix products: a model argument, or an environment variable."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from dynamax_lm.models.settings.values import is_missing, read_name
 NAME = "products"
 VARIABLE = "DYNAMAX_LM_PRODUCTS"
 WAYS = ("auto", "packed", "plain")
-"""Measured on the machine at hand, arranged for oneDNN, or torch's ``F.linear``."""
+"""Measured on the machine at hand, packed for oneDNN, or torch's ``F.linear``."""
 
 
 def read_products(value: object, environment: Mapping[str, str] = os.environ) -> str:
-    """One of the ways: the value given, else the environment's, else ``auto``.
+    """The value given, else the environment variable's, else ``auto``.
 
     Raises:
         SettingError: none of them.

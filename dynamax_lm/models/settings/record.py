@@ -1,6 +1,6 @@
-"""All settings of one run: read, held against the checkpoint, and frozen.
+"""All settings of one run: read, checked against the checkpoint's configuration, and frozen.
 
-Owns defaults and combinations. It does not know models, weights or lm-eval.
+This module has the defaults and the checks of combinations.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from dynamax_lm.models.settings.values import (
 Architecture = Literal["attention", "mamba2"]
 
 Plain = str | float | bool | list[int] | list[float] | dict[str, float] | None
-"""A setting as JSON has it."""
+"""A setting as a JSON value."""
 
 _MODES = ("exit", "full", LOSSLESS)
 _LAYERS: dict[Architecture, type[LayerCosts]] = {
@@ -64,7 +64,7 @@ _IMPOSSIBLE = {
     "cache",
     ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy",
 }
-"""Why a kind of layer lacks a policy, where there is a reason to give."""
+"""Why a kind of layer lacks a policy, where there is a reason."""
 
 _DEFAULT_SKIPPED_STATE = "propagate"
 
@@ -77,15 +77,16 @@ class ExitSettings:
         exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
         confidence: name of the measure, with the digest of its source where it is from outside.
         threshold: in [0, 1], or one for each exit.
-        skipped_state: what skipped layers remember.
+        skipped_state: the skipped-state policy.
         mode: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         heads: folder, hub id or shipped name of trained heads, or ``None``.
         trace_dir: folder for one JSONL row a token, or ``None``.
-        heads_fingerprint: identifies whatever of the heads can change a number.
+        heads_fingerprint: identifies everything of the heads that can change a number.
         exit_rule: name of the rule, with the digest of its source where it is from outside.
-        exit_rule_args: of the rule, by name.
-        draft_length: most tokens of a draft, 0 for a length that adapts; ``None`` unless lossless.
+        exit_rule_args: arguments of the rule, by name.
+        draft_length: largest number of tokens in a draft, 0 for an adaptive one; ``None`` unless
+            lossless.
     """
 
     exit_layers: tuple[int, ...]
@@ -103,11 +104,11 @@ class ExitSettings:
 
     @property
     def rule(self) -> ThresholdRule | None:
-        """Which threshold holds at each exit and step; ``None`` for one at all."""
+        """The rule for the threshold at each exit and step; ``None`` for a constant one."""
         return make_rule(self.exit_rule, self.threshold, dict(self.exit_rule_args))
 
     def describe(self) -> dict[str, Plain]:
-        """Every setting as plain JSON, for the results file; a plain rule is left out."""
+        """Every setting as plain JSON, for the results file; a plain rule is omitted."""
         threshold = self.threshold
         rule: dict[str, Plain] = {}
         if self.exit_rule != PLAIN:
@@ -134,13 +135,13 @@ class ExitSettings:
         del fields["trace_dir"]
         if self.mode == "full":
             return {"mode": self.mode, "reference": self.reference}
-        fields["heads"] = self.heads_fingerprint  # what they are, wherever they lie
+        fields["heads"] = self.heads_fingerprint  # their contents, not their path
         return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawSettings:
-    """The settings as given, each well-formed, not yet held against a checkpoint.
+    """The settings as given, each well-formed, not yet checked against a checkpoint.
 
     Attributes:
         exit_layers: the rule; the default one where none was given.
@@ -151,13 +152,13 @@ class RawSettings:
         reference: whether answers are compared with the full-depth model's.
         trace_dir: folder, or ``None``.
         heads: folder or hub id, or ``None`` for none.
-        heads_chosen: whether the user said which heads, or that there are none; if not, heads that
-            ship with the checkpoint are the default.
-        products: ``auto``, ``packed`` or ``plain``; no exit setting, as it changes no more than the
-            last bits.
+        heads_chosen: whether the user gave heads, or ``none``; if not, heads that ship with the
+            checkpoint are the default.
+        products: ``auto``, ``packed`` or ``plain``; changes results by rounding only.
         exit_rule: as written, not loaded yet, or ``None`` where none was given.
-        exit_rule_args: of the rule, by name.
-        draft_length: most tokens of a draft, 0 for a length that adapts; ``None`` unless lossless.
+        exit_rule_args: arguments of the rule, by name.
+        draft_length: largest number of tokens in a draft, 0 for an adaptive one; ``None`` unless
+            lossless.
     """
 
     exit_layers: ExitRule
@@ -177,10 +178,10 @@ class RawSettings:
     def resolve(
         self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
     ) -> ExitSettings:
-        """Fill in defaults and check what needs the checkpoint's configuration.
+        """Fill in defaults, and check the settings against the checkpoint's configuration.
 
-        In ``mode="full"`` nobody leaves, but a wrong value is still refused: a comparison run with
-        the same arguments should fail where the other one does.
+        In ``mode="full"`` no token exits, but wrong values are still refused, as they are in the
+        run with exits that it is compared with.
 
         Args:
             n_layers: L, at least 1.
@@ -188,8 +189,8 @@ class RawSettings:
             heads: the trained heads in use, if any.
 
         Raises:
-            SettingError: exits outside 1..L-1, no room for any, a ``skipped_state`` that these
-                layers cannot have, a measure that needs more exits, or what these heads lack.
+            SettingError: exits outside 1..L-1, too few layers for any, a ``skipped_state`` that
+                these layers do not have, a measure that needs more exits, or heads without them.
         """
         skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
         if self.mode == LOSSLESS:
@@ -259,14 +260,14 @@ class RawSettings:
 
 
 def parse_settings(raw: Mapping[str, object]) -> RawSettings:
-    """Read our arguments among all model arguments, in whichever form they arrived.
+    """Read this package's arguments among all model arguments, in any of their forms.
 
     Args:
         raw: model arguments by name, lists whole (see ``mend_split_lists``); other names are
-            passed over.
+            ignored.
 
     Raises:
-        SettingError: a value that no checkpoint could make right.
+        SettingError: a value that is invalid for every checkpoint.
     """
     mode = read_name("mode", raw.get("mode"), _MODES) or "exit"
     draft_length = read_draft_length(raw.get("draft_length"), mode)

@@ -1,6 +1,6 @@
 """The exit rule: one threshold, one for each exit, a named rule, or one from outside.
 
-Owns ``threshold``, ``exit_rule`` and ``exit_rule_args``. It does not know measures or checkpoints.
+This module reads ``threshold``, ``exit_rule`` and ``exit_rule_args``.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def read_threshold(value: object) -> Threshold | str | None:
 
 
 def read_rule(value: object) -> str | None:
-    """A rule as it was written, or ``None`` where none was given; nothing is run.
+    """A rule as written, or ``None`` where none was given; runs no code.
 
     Raises:
-        SettingError: it names no rule.
+        SettingError: no such rule.
     """
     if is_missing(value):
         return None
@@ -106,10 +106,10 @@ def read_rule_arguments(value: object) -> tuple[tuple[str, float], ...]:
 
 
 def find_rule(written: str) -> str:
-    """The name of a rule that :func:`read_rule` took, registered if it is from outside.
+    """The name of a rule from :func:`read_rule`, registered if it is from outside.
 
     Raises:
-        SettingError: its code cannot be loaded, or is no rule.
+        SettingError: its code cannot be loaded, or is not a rule.
     """
     if written in {PLAIN, *BUILT_IN}:
         return written
@@ -134,7 +134,7 @@ def check_rule(
     arguments: tuple[tuple[str, float], ...],
     exits: tuple[int, ...],
 ) -> None:
-    """Refuse a rule that these exits cannot have; none is checked at full depth.
+    """Refuse a rule that does not fit these exits; at full depth none is refused.
 
     Raises:
         SettingError: wrong arguments, or another number of exits than the rule needs.

@@ -1,10 +1,8 @@
-"""One value at a time: numbers, switches and names, whichever door they came through.
-
-Owns what a single value may look like. It does not know which arguments exist.
+"""Parsing of single values: numbers, booleans, names and paths, from any of lm-eval's interfaces.
 
 lm-eval's command line gives Python literals where it can and strings elsewhere (``none`` stays a
-string, ``None`` does not), its string interface gives ``none`` as ``None``, a YAML or JSON file
-gives its own types: hence every form is taken.
+string, ``None`` does not), its string interface gives ``none`` as ``None``, and a YAML or JSON file
+has its own types: every form is accepted.
 """
 
 from __future__ import annotations
@@ -24,31 +22,31 @@ _FALSE = ("false", "0")
 
 
 def refusal(name: str, value: object, why: str) -> SettingError:
-    """A one-line error: ``name=value: why``, with the value cut to a readable length."""
+    """A one-line error: ``name=value: why``, with the value truncated to a readable length."""
     text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
     line = " ".join(text.split())
     return SettingError(f"{name}={line[:_SHOWN]}{'...' if len(line) > _SHOWN else ''}: {why}")
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name that ``word`` most resembles, if any does."""
+    """The allowed name most similar to ``word``, if there is one."""
     matches = get_close_matches(word.lower().replace("-", "_"), sorted(allowed), n=1)
     return matches[0] if matches else None
 
 
 def hint(word: str, allowed: Iterable[str]) -> str:
-    """``; did you mean ...?``, or nothing."""
+    """``; did you mean ...?``, or an empty text."""
     match = nearest(word, allowed)
     return f"; did you mean {match}?" if match else ""
 
 
 def is_missing(value: object) -> bool:
-    """Whether ``value`` stands for "not given": ``None``, or ``none`` in any case."""
+    """Whether ``value`` means "not given": ``None``, or ``none`` in any case."""
     return value is None or (isinstance(value, str) and value.strip().lower() == "none")
 
 
 def as_number(value: object) -> float | None:
-    """The finite number behind a number or its text; ``None`` for anything else, bools too."""
+    """The finite number of a number or its text; ``None`` for anything else, bools included."""
     if isinstance(value, bool):
         return None
     if not isinstance(value, (Real, str)):
@@ -61,9 +59,9 @@ def as_number(value: object) -> float | None:
 
 
 def as_integer(value: object) -> int | None:
-    """The whole number behind a number or its text (``8``, ``"8"``, ``8.0``), else ``None``.
+    """The whole number of a number or its text (``8``, ``"8"``, ``8.0``), else ``None``.
 
-    Numbers of ten digits and more count as none: no model has so many of anything.
+    Numbers of ten digits and more are refused: they exceed any count in a model.
     """
     number = as_number(value)
     if number is None or not number.is_integer() or abs(number) >= _MANY:
@@ -121,7 +119,7 @@ def read_folder(name: str, value: object, example: str = "./trace") -> str | Non
     """A path, or ``None`` where none was given.
 
     Raises:
-        SettingError: not a path; numbers too, since lm-eval turns ``007`` into 7 before we see it.
+        SettingError: not a path; numbers too, since lm-eval turns ``007`` into 7 first.
     """
     if is_missing(value):
         return None
