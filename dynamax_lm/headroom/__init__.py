@@ -1,1 +1,1 @@
-"""``python -m dynamax_lm.headroom``: how early a model could leave at best, before any training."""
+"""``python -m dynamax_lm.headroom``: the savings of an oracle exit policy, before any training."""

@@ -1,4 +1,4 @@
-"""``python -m dynamax_lm.headroom``: is early exit worth training for on this model?"""
+"""``python -m dynamax_lm.headroom``: upper bounds on the savings of early exit for a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dynamax_lm.common.errors import SettingError
 
 
 def main(arguments: list[str]) -> None:
-    """Print the report, and write it with its picture where ``--output_path`` says.
+    """Print the report, and write it with its picture to ``--output_path``.
 
     Raises:
         SettingError: any wrong name or value.
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         raise SettingError(f"--worthwhile {worthwhile}: give a share between 0 and 1, such as 0.05")
     command = Command(options)
     folder = None
-    if options.output_path:  # refused before the work, not after it
+    if options.output_path:  # refused before the run, not after it
         folder = writable_folder(Path(options.output_path) / command.checkpoint)
     report = run(command, worthwhile)
     text = render(report.found, report.verdicts, report.title, report.textless)

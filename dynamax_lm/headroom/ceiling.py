@@ -1,7 +1,6 @@
-"""What a perfect judge would save with given exits, net of what the ledger bills.
+"""Net savings of an oracle policy with given exits, by the ledger.
 
-Owns oracle depths and their prices. A perfect judge leaves at the first exit whose token is full
-depth's. It does not know models, intervals or verdicts.
+Under the oracle policy a token exits at the first exit that emits full depth's token.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class Tokens:
     """Answer tokens of many documents, end to end.
 
     Attributes:
-        candidates: exit layers that were probed, ascending.
+        candidates: evaluated exit layers, ascending.
         ranks: (N, E) of each exit's token.
         positions: (N,) of each token in its sequence.
-        owners: (N,) number of each token's document, ascending from 0, none left out.
+        owners: (N,) number of each token's document, ascending from 0 without gaps.
     """
 
     candidates: tuple[int, ...]
@@ -61,8 +60,8 @@ class Prices:
     Args:
         costs: the architecture.
         exits: ascending.
-        confidence: what each exit's check reads.
-        skipped_state: what skipped layers remember.
+        confidence: the measure that each exit's check computes.
+        skipped_state: the skipped-state policy.
     """
 
     def __init__(
@@ -82,10 +81,10 @@ class Prices:
 
     @property
     def bounds(self) -> Bounds:
-        """Between what any document's share lies.
+        """Bounds on any document's share.
 
-        A layer costs at least what it does at position 0, and a token's share moves from there to
-        that of its layers alone as its context grows.
+        A layer costs least at position 0; as the context grows, a token's share moves from its
+        value there to the share of its layers alone.
         """
         layer = self._costs.layer(0)
         spent = self._depths * layer + self._beside[self._depths]
@@ -106,19 +105,19 @@ class Prices:
 def choose_exits(
     tokens: Tokens, costs: LayerCosts, confidence: str, skipped_state: str, most: int
 ) -> tuple[int, ...]:
-    """Exits that save a perfect judge the most, added one by one while each still gains.
+    """Exits with the largest saving under the oracle policy, by greedy forward selection.
 
-    Greedy, on the same documents that the saving is then told of: a ceiling may be optimistic.
+    The saving is then reported on the same documents: an upper bound may be optimistic.
 
     Args:
         tokens: probed answers.
         costs: the architecture.
-        confidence: what each exit's check reads.
-        skipped_state: what skipped layers remember.
-        most: how many exits at most.
+        confidence: the measure that each exit's check computes.
+        skipped_state: the skipped-state policy.
+        most: largest number of exits.
 
     Returns:
-        Ascending; empty where no exit pays for its own check.
+        Ascending; empty where no exit saves more than its check costs.
     """
     chosen: tuple[int, ...] = ()
     best = 0.0

@@ -1,10 +1,9 @@
 """From lm-eval's samples back to documents: the ranks and position of every token of their texts.
 
-Tokens that only make a stop are left out: every early layer predicts them, and a ceiling that
-counted them would promise what no answer can keep.
+Tokens that only make a stop sequence are excluded: early layers predict them, and an upper bound
+that counted them would be too high for the text.
 
-Owns the link between the batches that a model answers and the documents that lm-eval scores. It
-does not know what is made of them.
+This module joins the batches that a model answers with the documents that lm-eval scores.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Document:
 class RankingRunner:
     """Attaches the ranks of every exit to every answer (``models.runner.Runner``).
 
-    Prompt states serve the answers and the ranks of a batch, and are dropped after it.
+    Answers and ranks of a batch share its prompt states, which are then discarded.
 
     Args:
         exits: candidate exit layers.
@@ -59,7 +58,7 @@ class RankingRunner:
     def score(
         self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
     ) -> list[ScoredAnswer]:
-        """Core's answers with their ranks."""
+        """The core's answers with their ranks."""
         runner = ReuseRunner(derives=False)
         answers = runner.score(stack, requests, **options)
         return self._ranked(stack, requests, answers, runner)
@@ -67,7 +66,7 @@ class RankingRunner:
     def generate(
         self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
-        """Core's answers with their ranks."""
+        """The core's answers with their ranks."""
         runner = ReuseRunner(derives=False)
         answers = runner.generate(stack, requests, **options)
         return self._ranked(stack, requests, answers, runner)
@@ -86,7 +85,7 @@ class RankingRunner:
 
 
 def documents_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Document]:
-    """The documents behind lm-eval's samples, task by task.
+    """The documents of lm-eval's samples, task by task.
 
     Args:
         samples: of ``simple_evaluate`` in the same process, answered by a ``RankingRunner``.
@@ -101,7 +100,7 @@ def documents_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Doc
 
 
 def _document(task: str, sample: Mapping[str, Any]) -> Document | None:
-    """A document's tokens; ``None`` where it has none, as an empty answer or a text of none."""
+    """A document's tokens; ``None`` where its answers or their texts are empty."""
     ranks: list[Ranks] = []
     positions: list[npt.NDArray[np.int64]] = []
     for response in (one for repeats in sample["resps"] for one in repeats):

@@ -1,8 +1,7 @@
-"""The numbers of a headroom report: by layer, for a perfect judge, and for labels.
+"""The numbers of a headroom report: by layer, for an oracle policy, and for labels.
 
-Owns what is averaged over what. Averages are of per-document values, as in lm-eval's tables, with
-intervals over documents; labels are counted by token, since a classifier is trained on
-tokens. It does not know models, verdicts or files.
+Averages are of per-document values, as in lm-eval's tables, with intervals over documents; labels
+are counted by token, since a classifier is trained on tokens.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a perfect judge saves.
+    """The saving of an oracle policy.
 
     Attributes:
-        exits: where it may leave.
+        exits: its exit layers.
         saved: net share of the answers' full-depth FLOPs.
         layers_used: its mean depth.
     """
@@ -84,14 +83,14 @@ class Headroom:
 
     Attributes:
         name: the task's, or ``POOL``.
-        documents: how many.
-        tokens: of all their texts.
+        documents: their number.
+        tokens: number of tokens of their texts.
         layers: one for each candidate exit.
-        free: a perfect judge over all candidates that costs one projection a token, as the oracle.
-        checked: a perfect judge that looks at the vocabulary at every exit it passes, with the
-            exits that suit it best.
-        default: the same with the exits that a run has by default.
-        texts: how many answers were generated, empty and different.
+        free: an oracle policy over all candidates with free checks: one projection a token.
+        checked: an oracle policy that pays a vocabulary projection at every exit checked, with the
+            exits that save most.
+        default: the same with the default exits of a run.
+        texts: numbers of generated, empty and distinct answers.
     """
 
     name: str
@@ -118,9 +117,9 @@ def measure(
     Args:
         documents: with ranks of every candidate.
         costs: the architecture.
-        candidates: exit layers that were probed.
-        default_exits: those a run would have by default; others than candidates are left out.
-        skipped_state: what skipped layers remember, which is billed.
+        candidates: evaluated exit layers.
+        default_exits: those of a run by default; only candidates are used.
+        skipped_state: the skipped-state policy, which is billed.
         texts: of each task's generated answers; of ``POOL``, of all of them; none for scored ones.
     """
     everything = _tokens(documents, candidates)

@@ -1,6 +1,6 @@
 """A headroom report as one picture: agreement by layer, ceilings by task, labels by k.
 
-Owns the drawing; no line relies on its colour alone.
+Lines differ in more than their colour.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _bars(axes: Axes, found: Sequence[Headroom]) -> None:
             label=name,
         )
         for row, one in enumerate(ceilings):
-            if not one.exits:  # a bar of nothing says nothing
+            if not one.exits:  # no bar without exits
                 place = (1, row + 0.27 * (offset - 1))
                 axes.annotate("no exit pays", place, va="center", fontsize=7)
     axes.axvline(0, color="black", linewidth=0.8)

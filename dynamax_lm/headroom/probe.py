@@ -1,7 +1,6 @@
-"""Ranks of what every candidate exit would have said, among full depth's most likely tokens.
+"""Ranks of every candidate exit's most likely token among full depth's most likely tokens.
 
-Owns the ranks. Only small integers are kept: hidden states and logits are dropped as soon as they
-are read. It does not know documents, prices or what the ranks are for.
+Only small integers are kept: hidden states and logits are discarded after use.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Ranks = npt.NDArray[np.int8]
 
 
 class RankGrid:
-    """Remembers each exit's most likely token, and ranks them by full depth's logits.
+    """Stores each exit's most likely token, and ranks them by full depth's logits.
 
     Args:
         tokens: N.
@@ -74,7 +73,7 @@ def rank_exits(
         prompts: token ids, at least one each.
         answers: token ids, at least one each.
         exits: candidate exit layers, ascending, each in 1..L-1.
-        cache: may hold the prompts' states already.
+        cache: of prompt states.
     """
     distinct = list(dict.fromkeys(prompts))
     place = {prompt: row for row, prompt in enumerate(distinct)}

@@ -1,7 +1,4 @@
-"""A headroom run: a model at full depth, probed on tasks, measured and judged.
-
-Owns the way from a command to a report. It does not know how anything is measured or drawn.
-"""
+"""A headroom run: a model at full depth on tasks, with every exit evaluated, and a verdict."""
 
 from __future__ import annotations
 
@@ -21,20 +18,20 @@ from dynamax_lm.models.settings.exits import Every, read_exit_rule
 from dynamax_lm.models.settings.values import is_missing
 
 SCHEMA = 2
-"""Version of the JSON form."""
+"""Version of the JSON format."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a headroom run found.
+    """The results of a headroom run.
 
     Attributes:
         title: model and checkpoint.
         layers: L.
         found: each task, and their pool last.
         verdicts: one for each.
-        settings: what the numbers depend on.
-        textless: tasks all of whose answers are empty; they have no numbers and no verdict.
+        settings: those that the numbers depend on.
+        textless: tasks with only empty answers; they have no numbers and no verdict.
     """
 
     title: str
@@ -45,7 +42,7 @@ class Report:
     textless: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
+        """The report as JSON values."""
         groups = [
             {**asdict(one), "verdict": asdict(verdict)}
             for one, verdict in zip(self.found, self.verdicts, strict=True)
@@ -63,11 +60,11 @@ class Report:
 
 
 def run(command: Command, worthwhile: float) -> Report:
-    """Probe, measure and judge.
+    """Evaluate the exits, compute the savings, and give the verdicts.
 
     Args:
         command: model and tasks; ``exit_layers`` among its arguments names the candidates.
-        worthwhile: the net share that a saving must reach.
+        worthwhile: the least net saving, as a share of full depth's FLOPs.
 
     Raises:
         SettingError: any wrong name or value, or a run without answers.

@@ -1,6 +1,6 @@
 """A headroom report as Markdown: ceilings by task, then the pool's exits layer by layer.
 
-Owns the columns. It does not know where the numbers come from.
+This module has its columns.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def render(
     title: str,
     textless: Sequence[str] = (),
 ) -> str:
-    """The whole report; ``found`` and ``verdicts`` go together, the pool last.
+    """The whole report; ``verdicts`` has one entry for each of ``found``, the pool last.
 
     Args:
         found: tasks, and their pool last.
         verdicts: one for each.
         title: model and checkpoint.
-        textless: tasks that have no numbers, since all of their answers are empty.
+        textless: tasks without numbers, as all of their answers are empty.
     """
     pool = found[-1]
     parts = [
@@ -68,7 +68,7 @@ def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
 
 
 def _texts(found: Sequence[Headroom]) -> list[str]:
-    """One line on the generated answers of each task that has any, and what tokens are counted."""
+    """One line on the generated answers of each task that has any, and on the counted tokens."""
     told = [
         f"`{one.name}` {one.texts.answers} generated, {one.texts.distinct} distinct, "
         f"{one.texts.empty} empty"

@@ -1,7 +1,4 @@
-"""A plain-language verdict by stated rules (docs/headroom.md, "The verdict").
-
-Owns the rules and their two bars. It does not know how the numbers were had.
-"""
+"""A plain-language verdict by stated rules and two limits (docs/headroom.md, "The verdict")."""
 
 from __future__ import annotations
 
@@ -12,23 +9,23 @@ from dynamax_lm.common.intervals import FEWEST
 from dynamax_lm.headroom.measure import Estimate, Headroom, LayerNumbers
 
 WORTHWHILE = 0.05
-"""The net share of FLOPs that a saving must reach to be worth anyone's trouble, by default."""
+"""The default of the least net saving that is worth training for, as a share of FLOPs."""
 
 BALANCED = 0.10
-"""The rarer label's least share, on average over exits, for plain training to learn both."""
+"""The least share of the rarer label, on average over exits, for unweighted training."""
 
 Level = Literal["worth trying", "only with cheap checks", "not worth it", "undecided"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say.
+    """A verdict.
 
     Attributes:
-        level: in a word.
-        reason: why, in numbers.
-        labels: which labels to train on, and what they cost.
-        limits: what the verdict does not cover.
+        level: in one word.
+        reason: with numbers.
+        labels: which labels to train on, and their consequences.
+        limits: limitations of the verdict.
     """
 
     level: Level
@@ -42,7 +39,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
 
     Args:
         found: its numbers.
-        worthwhile: the net share that a saving must reach.
+        worthwhile: the least net saving, as a share of full depth's FLOPs.
     """
     free, checked = found.free.saved, found.checked.saved
     bar = f"{worthwhile:.0%}"
@@ -96,7 +93,7 @@ def rarer_share(layers: tuple[LayerNumbers, ...], k: int) -> float:
 
 
 def labels_advice(layers: tuple[LayerNumbers, ...]) -> str:
-    """The smallest k whose labels are balanced enough, and what it admits."""
+    """A line on the smallest k whose labels are balanced enough, and its consequences."""
     ks = sorted(layers[0].positive)
     strict = rarer_share(layers, ks[0])
     k = next((k for k in ks if rarer_share(layers, k) >= BALANCED), None)

@@ -1,4 +1,4 @@
-"""``python -m dynamax_lm.sweep``: thresholds and other settings in one go."""
+"""``python -m dynamax_lm.sweep``: thresholds and other settings in one command."""
 
 from __future__ import annotations
 

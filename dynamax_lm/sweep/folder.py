@@ -1,6 +1,6 @@
-"""One point's folder: written by lm-eval's own tracker, whole or not at all, and known again.
+"""The folder of one point of a sweep: written by lm-eval's tracker, whole or not at all.
 
-Owns files and names. It does not know models, nor what the numbers mean.
+A finished point is recognised by its key, so that a repeated sweep does not run it again.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from dynamax_lm.common.outputs import write_json
 from dynamax_lm.harness.manifests import save_run
 
 NOTE = "point.json"
-"""What is known of a finished point; written last."""
+"""The file that marks a finished point; written last."""
 
 
 @dataclass(frozen=True)
 class PointFolder:
-    """Where one point lives.
+    """The folder of one point.
 
     Attributes:
         path: the folder, named after the setting.
-        key: stands for everything that was asked for; another key is another run.
+        key: identifies the command and everything that can change its results.
     """
 
     path: Path
     key: str
 
     def finished(self) -> dict[str, Any] | None:
-        """The results of an earlier run of the same command, if it is there whole."""
+        """The results of an earlier run of the same command, if they are complete."""
         note = _read_json(self.path / NOTE)
         if note is None or note.get("key") != self.key:
             return None
@@ -48,13 +48,13 @@ class PointFolder:
         tracker: Any,
         note: Mapping[str, Any],
     ) -> None:
-        """Have lm-eval write its files, then move them in; the note comes last.
+        """Write lm-eval's files, then move them into the folder; the note is written last.
 
         Args:
             results: of ``simple_evaluate``, without samples.
-            samples: by task, or ``None`` to leave them out.
+            samples: by task, or ``None`` for none.
             tracker: the ``EvaluationTracker`` of the evaluation.
-            note: what else to remember of the point.
+            note: further JSON values to store with the point.
 
         Raises:
             SettingError: lm-eval could not write them.

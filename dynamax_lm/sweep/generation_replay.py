@@ -1,11 +1,10 @@
 """Generation under exact state, from full depth's own answer.
 
-Owns how far an answer follows from a replay of full depth's own: as long as the exits emit its
-tokens, and one token further. From there a row is decoded alone. It does not know settings or
-documents.
+A replay of full depth's answer determines an answer as long as the exits emit the same tokens, and
+one token further. From there a row is decoded.
 
 Which tokens are pending does not change an exact state, and the ledger bills recomputation from
-depths alone; so a row may go on from a state in which none is pending.
+depths alone; so decoding may continue from a state without pending tokens.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ def replay_generation(
     cache: ReuseCache,
     origins: Origins,
 ) -> bool:
-    """Answer every request as decoding under ``recompute`` would; ``state`` stays as it is.
+    """Answer every request as decoding under ``recompute`` would; ``state`` is not changed.
 
     Args:
         stack: the decoder.
         state: of the prompts.
         requests: what to continue; each has a key.
         rows: filled with the answers.
-        policy: when a token leaves.
+        policy: when a token exits.
         heads: trained heads, if any.
-        timer: where to add the seconds spent.
-        cache: what other thresholds left, and will find.
-        origins: counts how the answers came about.
+        timer: accumulates the seconds spent.
+        cache: shared by all thresholds.
+        origins: counts how the answers were computed.
 
     Returns:
-        Whether it did; not where the cache has no room for what must be kept.
+        Whether it did; ``False`` if the cache has no room for the replay.
     """
     with timer.measure("reference"):
         answers = _full_depth(stack, state, requests, cache)
@@ -63,11 +62,11 @@ def replay_generation(
         return False
     _keep_passes(seen, requests, answers, cache)
     with timer.measure("answer"):
-        left = _follow(seen, requests, rows, answers, policy, heads)
-        origins.derived += len(rows) - len(left)
-        origins.partly += len(left)
-        if left:
-            _go_on(stack, state, requests, rows, left, policy, heads)
+        unfinished = _follow(seen, requests, rows, answers, policy, heads)
+        origins.derived += len(rows) - len(unfinished)
+        origins.partly += len(unfinished)
+        if unfinished:
+            _continue(stack, state, requests, rows, unfinished, policy, heads)
     return True
 
 
@@ -96,7 +95,7 @@ def _replay(
     policy: ExitPolicy,
     heads: TrainedHeads | None,
 ) -> ThresholdReplay:
-    """What every exit says after each prefix of full depth's answers."""
+    """Every exit evaluated after each prefix of full depth's answers."""
     inputs = [
         answer_inputs(request, answer, len(answer))
         for request, answer in zip(requests, answers, strict=True)
@@ -115,7 +114,7 @@ def _keep_passes(
     answers: Sequence[Sequence[int]],
     cache: ReuseCache,
 ) -> None:
-    """The replay is a full-depth pass over full depth's answers: none is needed again."""
+    """Store the replay as the full-depth pass over full depth's answers."""
     emitted = iter(seen.full_depth.emitted.tolist())
     for request, answer in zip(requests, answers, strict=True):
         cache.full_depth.keep_pass(request.key, answer, [next(emitted) for _ in answer])
@@ -129,18 +128,18 @@ def _follow(
     policy: ExitPolicy,
     heads: TrainedHeads | None,
 ) -> list[int]:
-    """Fill ``rows`` as far as they follow; those that are not finished then.
+    """Fill ``rows`` as far as the replay determines them; the numbers of unfinished rows.
 
-    A token that runs every layer is the decoded answer's, whatever the rounding of the pass.
+    A token that runs every layer is the decoded answer's, independent of rounding in the pass.
     """
     reading, depths = seen.decide(policy, heads)
     emitted, used = reading.emitted.tolist(), depths.layers_used.tolist()
-    wanted = [token for answer in answers for token in answer]
+    decoded = [token for answer in answers for token in answer]
     emitted = [
         full if layers == seen.n_layers else token
-        for token, full, layers in zip(emitted, wanted, used, strict=True)
+        for token, full, layers in zip(emitted, decoded, used, strict=True)
     ]
-    sure = depths.confidence.tolist()
+    confidence = depths.confidence.tolist()
     unfinished: list[int] = []
     start = 0
     for number, answer in enumerate(answers):
@@ -149,7 +148,7 @@ def _follow(
         steps = next((step for step, (ours, full) in pairs if ours != full), len(answer))
         row, part = rows[number], slice(start, start + steps)
         row.tokens, row.layers_used = tokens[:steps], used[part]
-        row.confidence = list(sure[part])
+        row.confidence = list(confidence[part])
         row.exact = list(answer[:steps]) if policy.needs_target else []
         if not requests[number].finished(row.tokens):
             unfinished.append(number)
@@ -157,7 +156,7 @@ def _follow(
     return unfinished
 
 
-def _go_on(
+def _continue(
     stack: LayerStack,
     state: Any,
     requests: Sequence[GenerateRequest],
@@ -166,7 +165,7 @@ def _go_on(
     policy: ExitPolicy,
     heads: TrainedHeads | None,
 ) -> None:
-    """Decode the rest of the answers ``numbers``, from a pass over what they have so far."""
+    """Decode the rest of the answers ``numbers``, after a pass over their prefixes."""
     some = [requests[number] for number in numbers]
     begun = [rows[number] for number in numbers]
     inputs = [
@@ -177,7 +176,7 @@ def _go_on(
     chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
     session = HeadSession.of(heads, len(numbers))
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
-        # Each classifier must have seen those of these tokens that reached its exit.
+        # The state of each classifier must include those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
         cutoffs = policy.cutoffs_at([len(prefix) for prefix in prefixes])

@@ -1,6 +1,6 @@
-"""Which settings a sweep goes through: thresholds, other model arguments, and their product.
+"""The grid of a sweep: thresholds, other model arguments, and their product.
 
-Owns how a grid is written and what each of its points is called. It does not know models or files.
+This module parses grids and names their points.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_thresholds(text: str) -> list[Any]:
     """Thresholds of a range or a list, in the order given.
 
     Raises:
-        SettingError: no numbers, a step that leads nowhere, or too many points.
+        SettingError: no numbers, a step of 0 or in the wrong direction, or too many points.
     """
     if ":" not in text:
         return _values("--thresholds", text)
@@ -99,7 +99,7 @@ def read_thresholds(text: str) -> list[Any]:
 
 
 def show(value: Any) -> str:
-    """A value as a person would write it on the command line."""
+    """A value as written on the command line."""
     if isinstance(value, (list, tuple)):
         return "+".join(show(one) for one in value)
     if isinstance(value, bool):

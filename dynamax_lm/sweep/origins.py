@@ -1,7 +1,4 @@
-"""How answers came about, counted in requests.
-
-Owns the count. It does not know how answers are made.
-"""
+"""Counts of requests by how their answers were computed."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Origins:
-    """How many requests were answered in which way.
+    """Numbers of requests, by how they were answered.
 
     Attributes:
-        derived: wholly from a full-depth pass.
-        partly: from one up to a first disagreement, and run from there.
+        derived: entirely from a full-depth pass.
+        partly: from one up to the first disagreement, and decoded from there.
         rows: run together with other thresholds, as rows of one batch.
-        run: otherwise.
+        run: on their own.
     """
 
     derived: int = 0
@@ -25,7 +22,7 @@ class Origins:
     run: int = 0
 
     def ran(self, requests: int, thresholds: int) -> None:
-        """Count requests that were run under so many thresholds at once."""
+        """Count requests that were run under one or several thresholds at once."""
         if thresholds > 1:
             self.rows += requests
         else:

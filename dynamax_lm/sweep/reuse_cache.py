@@ -1,8 +1,7 @@
-"""What several runs over the same requests share: prompt states, full depth's passes and answers.
+"""A cache that runs over the same requests share: prompt states, full-depth passes and answers.
 
-Owns what is kept and how much of it. Prompts run at full depth whatever the exits, and so does the
-reference, so a second run under other settings needs neither again. It does not know settings,
-documents or what a state looks like inside.
+Prompts and the reference run at full depth under every setting, so that a second run under other
+settings can reuse both.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay
 
 MOST_BYTES = 1 << 30
-"""Default room for prompt states."""
+"""Default size of the cache for prompt states."""
 
 
 @dataclass
 class Lookups:
-    """How often something was found, and how often it had to be computed.
+    """Numbers of cache hits and misses.
 
     Attributes:
-        found: times it was there.
-        computed: times it was not.
+        found: hits.
+        computed: misses.
     """
 
     found: int = 0
@@ -56,7 +55,7 @@ class CountedAnswers(FullDepthAnswers):
         self.lookups = Lookups()
 
     def find_answer(self, key: str | None) -> tuple[int, ...] | None:
-        """Full depth's own answer to the request that ``key`` stands for."""
+        """Full depth's own answer to the request of ``key``."""
         answer = super().find_answer(key)
         self.lookups.note(answer is not None)
         return answer
@@ -65,17 +64,17 @@ class CountedAnswers(FullDepthAnswers):
 class ReuseCache:
     """Prompt states, full-depth passes, replays and full-depth answers of one loaded model.
 
-    States are kept by batch, exactly as they were computed, so that a run that finds them gives the
-    same numbers to the last bit. The first ones that fit stay and the others are computed again:
-    runs go through the same batches in the same order, so that making room for the latest would
-    evict each one just before it is needed. What the reference needs is small and always kept,
-    and so are replays without hidden states; those with them share the states' room.
+    States are stored by batch, exactly as computed, so that a run that reuses them gives the same
+    numbers to the last bit. The first ones that fit are kept and the others are computed again: all
+    runs have the same batches in the same order, so that evicting the oldest would remove each one
+    just before its next use. Full-depth answers, passes, and replays without hidden states are
+    small and always kept; replays with hidden states count towards the size limit.
 
     Args:
-        most_bytes: of prompt states and replayed hidden states; 0 keeps none.
+        most_bytes: size limit of prompt states and replayed hidden states; 0 keeps none.
 
     Attributes:
-        bytes: of both, now.
+        bytes: present size of both.
         states: lookups of prompt states.
         scores: lookups of full-depth passes.
         full_depth: full depth's own answers.
@@ -93,7 +92,7 @@ class ReuseCache:
     def prompt_state(
         self, stack: LayerStack, prompts: Sequence[Sequence[int]], rows: Sequence[int]
     ) -> Any:
-        """An independent state whose row i has seen ``prompts[rows[i]]`` but its last token."""
+        """An independent state whose row i has ``prompts[rows[i]]`` without its last token."""
         key = digest(*prompts)
         kept = self._states.get(key)
         self.states.note(kept is not None)
@@ -114,15 +113,15 @@ class ReuseCache:
         return scores
 
     def keep_scores(self, key: str, scores: Reading) -> None:
-        """Keep a full-depth pass; ``key`` stands for its tokens and its number type."""
+        """Keep a full-depth pass; ``key`` identifies its tokens and number format."""
         self._scores[key] = scores
 
     def replay(self, key: Hashable, make: Callable[[], ThresholdReplay]) -> ThresholdReplay | None:
-        """The replay kept under ``key``, made once; ``None`` where an earlier one found no room.
+        """The replay kept under ``key``, made once; ``None`` where it exceeds the size limit.
 
         Args:
-            key: stands for the pass, the exits, the measure and the heads.
-            make: the replay.
+            key: identifies the pass, the exits, the measure and the heads.
+            make: computes the replay.
         """
         if key in self._replays:
             return self._replays[key]

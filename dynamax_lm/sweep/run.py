@@ -1,9 +1,8 @@
-"""Goes through the points of a sweep with one loaded model.
+"""Runs the points of a sweep with one loaded model.
 
-Owns the order: what is finished is kept, what is left is derived from a shared full-depth pass or
-run from shared prompt states and full-depth answers, several thresholds at once where that pays,
-and each point is written before the next begins. It does not know how a grid is written or how
-files look.
+Finished points are kept. The others are derived from a shared full-depth pass, or run from shared
+prompt states and full-depth answers, several thresholds at once where that is faster. Each point is
+written before the next begins.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
 
 How = Literal["run", "rows", "derived", "partly", "kept"]
-"""``run``: by itself; ``rows``: together with other thresholds, as rows of one batch, some requests
-at least; ``derived``: every answer follows from one full-depth pass that all thresholds share;
-``partly``: some do, or begin so and were run from a first disagreement; ``kept``: found finished.
+"""``run``: on its own; ``rows``: some requests or all together with other thresholds, as rows of
+one batch; ``derived``: every answer from one full-depth pass that all thresholds share; ``partly``:
+some of them, or their beginnings up to a first disagreement; ``kept``: finished before.
 """
 
 _CHANGEABLE = OUR_NAMES - FIXED_AT_LOADING
@@ -43,13 +42,13 @@ _CHANGEABLE = OUR_NAMES - FIXED_AT_LOADING
 
 @dataclass(frozen=True)
 class Outcome:
-    """One point of a sweep that is done.
+    """One finished point of a sweep.
 
     Attributes:
         point: its setting.
         folder: where its files are.
-        how: how its answers came about.
-        seconds: that it took now; 0 where it was kept.
+        how: how its answers were computed.
+        seconds: that it took; 0 for a kept point.
         results: lm-eval's results.
     """
 
@@ -69,8 +68,8 @@ class Sweep:
         points: the settings, in order.
         output: the folder of this model's points.
         log_samples: whether samples are written.
-        memory_bytes: of prompt states kept between points.
-        tokens_at_once: most tokens of a pass in which several thresholds are run.
+        memory_bytes: size limit of prompt states kept between points.
+        tokens_at_once: largest number of tokens in a pass with several thresholds.
     """
 
     command: Command
@@ -81,20 +80,20 @@ class Sweep:
     tokens_at_once: int
 
     def check(self) -> None:
-        """Refuse what can be refused before any weights load.
+        """Check settings before any weights load.
 
         Raises:
-            SettingError: a value of ours that is not one.
+            SettingError: an invalid value of this package's arguments.
         """
         for point in self.points:
             merged = point.model_args(self.command.model_args)
             parse_settings({name: merged[name] for name in OUR_NAMES & set(merged)})
 
     def run(self, say: Callable[[str], None]) -> list[Outcome]:
-        """Run what is left, in order, and note all of it in ``sweep.json``.
+        """Run unfinished points, in order, and record all points in ``sweep.json``.
 
         Args:
-            say: takes one line of progress for each point.
+            say: called with one line of progress for each point.
         """
         outcomes: list[Outcome] = []
         for _, some in groupby(self.points, key=_loading):
@@ -108,7 +107,7 @@ class Sweep:
         return outcomes
 
     def _with_one_model(self, points: Sequence[Point]) -> Iterator[Outcome]:
-        """Points that differ only in our own arguments: one model serves them all."""
+        """Points that differ only in this package's arguments, which share one loaded model."""
         lm: DynamaxLM | None = None
         runner = ReuseRunner(self.memory_bytes, self.tokens_at_once)
         folders = [self._folder(point) for point in points]
@@ -122,7 +121,7 @@ class Sweep:
             own = self._own(point)
             if lm is None:
                 lm = self.command.load(point.model_args(self.command.model_args) | own)
-                # A wrong one must not come to light after hours.
+                # An invalid point is refused before the first one runs.
                 wanted = [lm.check(**self._own(other)) for other in points]
             else:
                 lm.change(**own)
@@ -168,7 +167,7 @@ class Sweep:
         return results, how
 
     def _own(self, point: Point) -> dict[str, Any]:
-        """The point's arguments of ours; traces of several points go to a folder each."""
+        """The point's arguments of this package; each point has a trace folder of its own."""
         own = {name: value for name, value in point.settings if name in _CHANGEABLE}
         traces = self.command.model_args.get("trace_dir")
         if isinstance(traces, str):
@@ -206,7 +205,7 @@ class Sweep:
         return PointFolder(self.output / point.name, key)
 
     def _note(self, outcomes: Sequence[Outcome]) -> None:
-        """What a reader of the folder needs to know of how its points came about."""
+        """A record of how the points were computed."""
         points = [
             {
                 "settings": {name: show(value) for name, value in outcome.point.settings},
@@ -228,9 +227,9 @@ def _how(origins: Origins) -> How:
 
 
 def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> list[float]:
-    """Thresholds of those to come that ask the same of the model as ``now`` otherwise.
+    """Thresholds of later points that differ from ``now`` in nothing else.
 
-    None under a rule that has more than one threshold: its points are run one by one.
+    Empty under a rule that has more than one threshold: its points are run one by one.
     """
     return [
         one.threshold
@@ -242,14 +241,14 @@ def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> lis
 
 
 def _loading(point: Point) -> list[Any]:
-    """The arguments that need another load of the model."""
+    """The arguments that require loading the model again."""
     return [pair for pair in point.settings if pair[0] not in _CHANGEABLE]
 
 
 def _contents(value: Any) -> list[Any] | None:
-    """What tells a folder's files from those that lay there before: other weights, other heads.
+    """An identity of the files at a path, which changes with them: other weights, other heads.
 
-    Of a Python file it is the digest.
+    For a Python file it is the digest.
     """
     if digest := source_digest(value):
         return [digest]

@@ -1,9 +1,8 @@
-"""Answers the same requests under several settings, and computes only once what they share.
+"""A runner that answers the same requests under several settings and computes shared parts once.
 
-Owns when something is reused: it wraps core's ``score`` and ``generate``, which know nothing of it,
-and gives what they would give. Prompt states and full depth's passes are kept for the next
-settings; with exact state, exits follow from one full-depth pass; else thresholds to come run
-beside the present one. It does not know settings, documents or lm-eval.
+It wraps the core's ``score`` and ``generate`` and gives equal results. Prompt states and full-depth
+passes are kept for the next settings; with exact state, one full-depth pass determines the exits of
+every threshold; else later thresholds run in the same batch as the present one.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ from dynamax_lm.sweep.threshold_replay import (
 
 
 class ReuseRunner:
-    """Runs requests of one loaded model again and again (``models.runner.Runner``).
+    """Runs requests of one loaded model repeatedly (``models.runner.Runner``).
 
     Args:
-        most_bytes: of prompt states and replayed hidden states; 0 keeps none.
-        tokens_at_once: see ``ThresholdBatcher``; 0 runs each threshold by itself.
-        derives: whether decisions may follow from a full-depth pass; if not, every run is really
-            run.
+        most_bytes: size limit of prompt states and replayed hidden states; 0 keeps none.
+        tokens_at_once: see ``ThresholdBatcher``; 0 runs each threshold on its own.
+        derives: whether answers may be derived from a full-depth pass; if not, all are decoded or
+            scored with exits.
 
     Attributes:
-        cache: what is kept.
-        batcher: what is run for later runs at the same time.
-        origins: how all answers came about.
+        cache: shared between runs.
+        batcher: thresholds of later runs, and their answers.
+        origins: how all answers were computed.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class ReuseRunner:
         self.origins = Origins()
 
     def expect(self, thresholds: Sequence[float]) -> None:
-        """The runs to come ask the same requests under these thresholds, and differ in no other."""
+        """Later runs have the same requests under these thresholds, and differ in nothing else."""
         self.batcher.to_come = tuple(thresholds)
 
     def score(
@@ -78,7 +77,7 @@ class ReuseRunner:
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
     ) -> list[ScoredAnswer]:
-        """What ``core.score.score`` gives."""
+        """Equal to ``core.score.score``."""
         timer = timer or PhaseTimer()
         batch = ScoreBatch(requests, softmax_dtype)
         key = digest(requests, softmax_dtype)
@@ -94,10 +93,10 @@ class ReuseRunner:
                     ours, depths = replay.decide(policy, heads)
                 full = replay.full_depth if reference else None
                 return batch.answers(ours, depths, full, None)
-        question: Hashable = None
+        batch_key: Hashable = None
         if policy.exit_layers:
-            question = (key, *policy.except_threshold, skipped_state, reference, heads)
-        ready = self._ready(question, policy.threshold)
+            batch_key = (key, *policy.except_threshold, skipped_state, reference, heads)
+        ready = self._ready(batch_key, policy.threshold)
         if ready is not None:
             return ready
         with timer.measure("prompt"):
@@ -106,7 +105,7 @@ class ReuseRunner:
         if (reference or policy.needs_target) and policy.exit_layers:
             with timer.measure("reference"):
                 full_pass = self._full_depth(stack, state, batch, key)
-        thresholds = self._together(question, policy, batch.n_tokens, tensor_bytes(state))
+        thresholds = self._together(batch_key, policy, batch.n_tokens, tensor_bytes(state))
         count, rows = len(thresholds), len(batch.prompt_rows)
         self.origins.ran(len(requests), count)
         cutoffs = policy.cutoffs_at(batch.steps())
@@ -135,7 +134,7 @@ class ReuseRunner:
             if reference and full_pass is not None:
                 own = batch.by_definition(where, stack.n_layers, skipped_state)
             scored += batch.answers(ours, where, (full_pass or ours) if reference else None, own)
-        return self.batcher.keep(question, thresholds, scored)
+        return self.batcher.keep(batch_key, thresholds, scored)
 
     def generate(
         self,
@@ -149,7 +148,7 @@ class ReuseRunner:
         timer: PhaseTimer | None = None,
         draft_length: int | None = None,
     ) -> list[GeneratedAnswer]:
-        """What ``core.generate.generate`` gives; a lossless run is timed, and so really run."""
+        """Equal to ``core.generate.generate``; a lossless run is timed, and so not derived."""
         timer = timer or PhaseTimer()
         if draft_length is not None:
             self.origins.ran(len(requests), 1)
@@ -164,23 +163,23 @@ class ReuseRunner:
             )
         keyed = bool(policy.exit_layers) and all(one.key for one in requests)
         follow = keyed and self._derives and decisions_follow(policy, skipped_state)
-        question: Hashable = None
+        batch_key: Hashable = None
         if keyed and not follow:
-            asked_for = digest(
+            identity = digest(
                 *(one.key for one in requests), policy.except_threshold, skipped_state
             )
-            question = (asked_for, reference, heads)
-        ready = self._ready(question, policy.threshold)
+            batch_key = (identity, reference, heads)
+        ready = self._ready(batch_key, policy.threshold)
         if ready is not None:
             return ready
         with timer.measure("prompt"):
             prompts = [request.prompt for request in requests]
             state = self.cache.prompt_state(stack, prompts, range(len(prompts)))
-            thresholds = self._together(question, policy, len(requests), tensor_bytes(state))
+            thresholds = self._together(batch_key, policy, len(requests), tensor_bytes(state))
             if len(thresholds) > 1:
                 state = stack.take(state, [*range(len(requests))] * len(thresholds))
-        asked = [*requests] * len(thresholds)
-        rows = [Progress() for _ in asked]
+        repeated = [*requests] * len(thresholds)
+        rows = [Progress() for _ in repeated]
         mark = stack.mark(state) if reference and policy.exit_layers else None
         replayed = follow and replay_generation(
             stack,
@@ -199,7 +198,7 @@ class ReuseRunner:
                 if policy.rule is None:
                     own = [threshold for threshold in thresholds for _ in requests]
                 session = HeadSession.of(heads, len(rows))
-                decode(stack, state, asked, rows, policy, skipped_state, session, own)
+                decode(stack, state, repeated, rows, policy, skipped_state, session, own)
             self.origins.ran(len(requests), len(thresholds))
         compared: list[Comparison] | None = None
         if reference and mark is None:
@@ -207,8 +206,8 @@ class ReuseRunner:
         elif mark is not None:
             with timer.measure("reference"):
                 known = self.cache.full_depth
-                compared = compare(stack, state, mark, asked, rows, skipped_state, known)
-        return self.batcher.keep(question, thresholds, answers(asked, rows, compared))
+                compared = compare(stack, state, mark, repeated, rows, skipped_state, known)
+        return self.batcher.keep(batch_key, thresholds, answers(repeated, rows, compared))
 
     def _replay_scores(
         self,
@@ -233,16 +232,16 @@ class ReuseRunner:
         return full
 
     def _together(
-        self, question: Hashable, policy: ExitPolicy, tokens: int, size: int
+        self, batch_key: Hashable, policy: ExitPolicy, tokens: int, size: int
     ) -> tuple[float, ...]:
-        """Thresholds to run now: the policy's, and those to come that ask the same question."""
-        if question is None or policy.rule is not None:  # other rules run one by one
+        """Thresholds to run now: the policy's, and those of later runs of equal ``batch_key``."""
+        if batch_key is None or policy.rule is not None:  # other rules run one by one
             return (policy.threshold,)
         return self.batcher.together(policy.threshold, tokens, size)
 
-    def _ready(self, question: Hashable, threshold: float) -> list[Any] | None:
-        """Answers that an earlier run gave beside its own."""
-        ready = None if question is None else self.batcher.take(question, threshold)
+    def _ready(self, batch_key: Hashable, threshold: float) -> list[Any] | None:
+        """Answers that an earlier run computed in the same batch as its own."""
+        ready = None if batch_key is None else self.batcher.take(batch_key, threshold)
         if ready is not None:
             self.origins.rows += len(ready)
         return ready

@@ -1,6 +1,6 @@
 """The table at the end of a sweep: one row for each task and setting.
 
-Owns which columns a reader compares. It does not know models or files.
+This module selects the columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEYS = {column.key: column.sweep for column in COLUMNS if column.sweep}
 
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table; the metric is the task's first one, full depth's beside it."""
+    """A Markdown table with the task's first metric, and the same at full depth."""
     names = [name for name, _ in outcomes[0].point.settings]
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.results["configs"]))
     rows = [

@@ -1,9 +1,8 @@
 """Several thresholds of the same requests at once, as rows of one batch.
 
-Owns which thresholds run together, and the answers until the run that asks for them. Where an exit
-changes what later tokens see, no threshold's answers follow from another's; but rows of one batch
-are independent, so that they may differ in their thresholds as well as in their requests. It does
-not know settings, documents or what a state looks like inside.
+Where an exit changes the state of later tokens, no threshold's answers follow from another's; but
+rows of one batch are independent, so that they may differ in their thresholds as well as in their
+requests. This module selects the thresholds that run together, and stores answers for later runs.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOKENS_AT_ONCE = 128
-"""See ``ThresholdBatcher``; on a CPU, where it was measured, more gain nothing."""
+"""See ``ThresholdBatcher``; measured on a CPU, where larger values are no faster."""
 
 
 @dataclass
 class ThresholdBatcher:
-    """Thresholds that later runs will ask the same requests under, and the answers kept for them.
+    """Thresholds under which later runs have the same requests, and the answers kept for them.
 
     Attributes:
-        tokens_at_once: most that one pass through the layers may have with them. A few take hardly
+        tokens_at_once: largest number of tokens in one pass through the layers. A few take hardly
             longer than one, since a layer's weights are read once for all of them; many do not.
-        most_bytes: that a batch's prompt states may take with them; what answers add to a cache
-            is not counted.
-        to_come: thresholds of the runs to come, in their order; these runs differ in nothing else.
+        most_bytes: largest size of a batch's prompt states; the cache of answers is not counted.
+        to_come: thresholds of later runs, in their order; these runs differ in nothing else.
     """
 
     tokens_at_once: int = TOKENS_AT_ONCE
@@ -46,14 +44,14 @@ class ThresholdBatcher:
         return tuple(every)[: max(1, at_once)]
 
     def take(self, key: Hashable, threshold: float) -> list[Any] | None:
-        """The answers under ``threshold``, if an earlier run gave them; they are then forgotten."""
+        """The answers under ``threshold`` from an earlier run, removed from the store."""
         return self._answers.pop((key, threshold), None)
 
     def keep(self, key: Hashable, thresholds: Sequence[float], answers: Sequence[Any]) -> list[Any]:
         """Keep the answers under all thresholds but the first, whose are returned.
 
         Args:
-            key: stands for the requests and all that changes their answers but the threshold.
+            key: identifies the requests and all that changes their answers except the threshold.
             thresholds: of the rows.
             answers: equally many of each threshold, one threshold after the other.
         """

@@ -1,13 +1,12 @@
 """With exact state, one full-depth pass determines the exits of every threshold.
 
-Owns that rule. Under ``skipped_state=recompute`` every layer sees an exact state whichever tokens
-exited, so that what an exit says of a token does not depend on the threshold. It does not know
-prompts, answers or settings.
+Under ``skipped_state=recompute`` the state of every layer is exact whichever tokens exited, so that
+an exit's logits and confidence for a token do not depend on the threshold.
 
-One measure needs care: a classifier that remembers the tokens it was asked about depends on which
-tokens exited below. Hidden states are kept for it, and it is asked again for each threshold.
+There is one exception: the confidence of a classifier with state along tokens depends on which
+tokens exited below. Hidden states are kept for it, and it is evaluated again for each threshold.
 
-Glossary: N tokens of the pass, E exits, K tokens whose probability is wanted, D width, L layers.
+Glossary: N tokens of the pass, E exits, K target tokens at each, D width, L layers.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class ThresholdReplay:
         n_layers: L.
         readings: of each exit, then of full depth.
         confidence: (N, E).
-        hidden: (N, D) at each exit, where the measure must be asked again; else empty.
+        hidden: (N, D) at each exit, if the measure must be evaluated again; else empty.
     """
 
     chunk: TokenBatch
@@ -49,13 +48,13 @@ class ThresholdReplay:
 
     @property
     def full_depth(self) -> Reading:
-        """What full depth emits."""
+        """The reading of full depth."""
         return self.readings[-1]
 
     def decide(
         self, policy: ExitPolicy, heads: TrainedHeads | None
     ) -> tuple[Reading, ExitDecisions]:
-        """Where each token exits under a policy that differs in its threshold alone.
+        """The exit of each token under a policy that differs only in its threshold.
 
         Args:
             policy: with the replay's exits and measure.
@@ -63,12 +62,12 @@ class ThresholdReplay:
         """
         confidence = self.confidence
         if self.hidden:
-            assert heads is not None, "only heads are asked again"
-            confidence = self._ask_again(policy, heads)
+            assert heads is not None, "only heads are evaluated again"
+            confidence = self._evaluate_again(policy, heads)
         exits = len(policy.exit_layers)
-        leaves = policy.exiting(confidence, self._cutoffs(policy))
-        leaves = torch.cat([leaves, torch.ones_like(leaves[:, :1])], dim=1)
-        place = leaves.int().argmax(1)  # of the first that holds; E runs all layers
+        exits_at = policy.exiting(confidence, self._cutoffs(policy))
+        exits_at = torch.cat([exits_at, torch.ones_like(exits_at[:, :1])], dim=1)
+        place = exits_at.int().argmax(1)  # of the first exit; E for full depth
         depths = torch.tensor([*policy.exit_layers, self.n_layers])[place]
         last = place.clamp(max=exits - 1)
         every = torch.arange(place.shape[0])
@@ -80,11 +79,11 @@ class ThresholdReplay:
         )
 
     def _cutoffs(self, policy: ExitPolicy) -> Tensor | None:
-        """(N, E) of a rule; each row of the chunk begins an answer."""
+        """(N, E) cutoffs of a rule; each row of the chunk begins an answer."""
         return policy.cutoffs_at((self.chunk.cells() % self.chunk.width).tolist())
 
-    def _ask_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
-        """(N, E), NaN where a token had exited: each exit sees only the tokens that reach it."""
+    def _evaluate_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
+        """(N, E), NaN where a token had exited: each exit evaluates only tokens that reach it."""
         confidence = torch.full_like(self.confidence, torch.nan)
         session = HeadSession(heads, len(self.chunk.rows))
         cells = self.chunk.cells()
@@ -95,18 +94,18 @@ class ThresholdReplay:
             if not running.shape[0]:
                 break
             if running.shape[0] == cells.shape[0]:
-                sure = self.confidence[:, exit]  # all are asked, as they were in the pass
+                here = self.confidence[:, exit]  # all tokens reach the exit, as in the pass
             else:
-                asked = session.confidence(layer, hidden[running.to(hidden.device)], running)
-                sure = asked.float().clamp(0.0, 1.0).cpu()
-            confidence[running.cpu(), exit] = sure
+                found = session.confidence(layer, hidden[running.to(hidden.device)], running)
+                here = found.float().clamp(0.0, 1.0).cpu()
+            confidence[running.cpu(), exit] = here
             own = None if cutoffs is None else cutoffs[running.cpu(), exit]
-            running = running[~policy.exiting(sure, own).to(running.device)]
+            running = running[~policy.exiting(here, own).to(running.device)]
         return confidence
 
 
 class _Readings:
-    """Hands the logits of every exit to a reader of that exit."""
+    """Passes the logits of every exit to a reader of that exit."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = readers
@@ -122,7 +121,7 @@ class _Readings:
 def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
     """Whether a full-depth pass determines the exits of every threshold."""
     measure = facts_of(policy.confidence)
-    known = not measure.needs_target or measure is ORACLE  # another may not compare tokens alone
+    known = not measure.needs_target or measure is ORACLE  # others may use more than tokens
     return bool(policy.exit_layers) and skipped_state == "recompute" and known
 
 
@@ -139,10 +138,10 @@ def replay_thresholds(
 
     Args:
         stack: the decoder.
-        state: its state, in which no token is pending; afterwards it has seen the chunk.
+        state: its state, in which no token is pending; afterwards it includes the chunk.
         chunk: the tokens.
         readers: one for each exit, then one for full depth.
-        policy: exits and measure; its threshold does not matter.
+        policy: exits and measure; its threshold is not used.
         heads: trained heads, if any.
     """
     exits = len(policy.exit_layers)
@@ -150,7 +149,7 @@ def replay_thresholds(
     tokens = cells.shape[0]
     observers: list[ExitObserver] = [_Readings(readers)]
     grid = states = None
-    if not policy.needs_target:  # what the oracle compares with is known when the pass is over
+    if not policy.needs_target:  # the oracle's target is known only after the pass
         grid = ConfidenceGrid(policy.confidence, tokens, exits)
         observers.insert(0, grid)
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
