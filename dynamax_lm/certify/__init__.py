@@ -1,1 +1,1 @@
-"""Finds the threshold that saves most while a risk stays bounded, and says how sure that is."""
+"""Selects the threshold with the largest saving whose risk is bounded with high probability."""

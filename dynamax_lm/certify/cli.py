@@ -1,7 +1,6 @@
 """The command line of certification: its options and its entry.
 
-Owns the parser and nothing heavy: help costs no import of a model. What the options mean is
-`command`'s.
+The parser imports no model, so that help is fast; `command` interprets the options.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> Certificate:
-    """Certify as the command line says, and write the certificate.
+    """Certify by the command line's options, and write the certificate.
 
     Args:
         arguments: options; those of the process if ``None``.
 
     Raises:
         SettingError: any wrong option.
-        SystemExit: options that argparse refuses.
+        SystemExit: an option that argparse refuses.
     """
     options = parser().parse_args(arguments)
     from dynamax_lm.certify.command import certify_as_asked
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> Certificate:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Our own options, and those of ``lm_eval run``."""
+    """The command's own options, and those of ``lm_eval run``."""
     made = argparse.ArgumentParser(
         prog="python -m dynamax_lm.certify",
         description="Find the lowest threshold whose risk stays bounded, by Learn-then-Test.",

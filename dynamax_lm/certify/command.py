@@ -1,7 +1,7 @@
-"""One certification as the command line asks for it: options in, a table and a certificate out.
+"""The certification command: from options to a printed table and a certificate.
 
-Owns what is printed, and the order of checks: everything that can be refused is refused before
-weights load. A certificate of no threshold is a result like any other: status 0.
+All checks that need no weights run before they load. A certificate without a threshold is a valid
+result, with status 0.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _certify(options: argparse.Namespace) -> Certificate:
     _check_options(options)
     thresholds = _thresholds(options.thresholds)
     command = Command(options)
-    logging.getLogger("lm_eval.api.task").setLevel("ERROR")  # it warns of every file of records
+    logging.getLogger("lm_eval.api.task").setLevel("ERROR")  # it warns about every file of records
     question = Question(
         metric=options.metric,
         risk=options.risk,
@@ -108,7 +108,7 @@ def _thresholds(text: str) -> tuple[float, ...]:
 
 
 def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments, less what certification decides itself."""
+    """The model's arguments, without those that certification sets."""
     certain = {
         "threshold": "certification determines it; --thresholds gives the values to test",
         "exit_rule": "a certificate is for one threshold at every exit; omit it",
@@ -131,7 +131,7 @@ def _model_arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _places(command: Command, arguments: dict[str, Any]) -> tuple[Path | None, Path | None]:
-    """Folders that take the certificate: the heads', and the one asked for."""
+    """Folders for the certificate: that of the heads, and the given one."""
     heads = arguments.get("heads")
     folder = None if is_missing(heads) else _heads_folder(str(heads))
     if folder is not None:
@@ -149,20 +149,20 @@ def _places(command: Command, arguments: dict[str, Any]) -> tuple[Path | None, P
 
 
 def _heads_folder(name: str) -> Path | None:
-    """The folder of heads that lie here; ``None`` for those of the hub."""
+    """The local folder of the heads; ``None`` for heads of the hub."""
     path = Path(name).expanduser()
     return path if path.is_dir() else shipped_folder(name)
 
 
 def _default_heads(model: str, arguments: dict[str, Any]) -> Path | None:
-    """The heads that run though nobody named any; they ship with the embedded models."""
+    """The default heads, which ship with the embedded models."""
     if "heads" in arguments or arguments.get("pretrained") != TINY:
         return None
     return shipped_folder(f"{TINY}-{model.removeprefix('dynamax-')}")
 
 
 def _trained_on(heads: Path | None) -> frozenset[str]:
-    """What the heads' training data tells; says so where that cannot be known."""
+    """Hashes of the heads' training documents; prints a line where they are unknown."""
     if heads is None:
         return frozenset()
     name = str(read_config(heads).data.get("name", "an unknown source"))
@@ -193,7 +193,7 @@ def _choose_tasks(
 
 
 def _announce(question: Question, tasks: Sequence[ChosenTask]) -> None:
-    """Says what is asked, and what it needs, before anything runs."""
+    """Prints the hypothesis and the required sample size, before anything runs."""
     losses = losses_for(question, tasks)
     print(
         f"Certifying 1 - {question.metric}"
@@ -226,7 +226,7 @@ def _announce(question: Question, tasks: Sequence[ChosenTask]) -> None:
 
 
 def _grouping(chosen: ChosenTask) -> str:
-    """How documents became units, in words."""
+    """How documents are grouped into units, in words."""
     if chosen.grouped_by != CONTENTS:
         return f"one for each value of {chosen.grouped_by}"
     if chosen.units == len(chosen.documents):
@@ -249,7 +249,7 @@ def _show(point: Measured, delta: float) -> None:
 
 
 def _verdict(certificate: Certificate) -> str:
-    """What came out, in a line or two."""
+    """The result, in one or two lines."""
     if certificate.threshold is None:
         failed = certificate.grid[0]
         return (

@@ -1,8 +1,7 @@
-"""Which documents are the same: by contents, whatever file they come from.
+"""Identity of documents by their contents, for decontamination.
 
-Owns the identity of a document. A question that a heads' training file, an evaluation sample and a
-certification file all hold has three forms, so that its telling fields are compared, without case
-and spacing. It does not know lm-eval or models.
+A question in a heads' training file, an evaluation sample and a certification file has three
+forms, so that its identifying fields are compared, without case and spacing.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.plugin.bridge import TASKS
 
 _PASSAGES = ("story", "passage", "context", "ctx", "text", "document", "article")
-"""Fields that several documents may be about, by the names that data sets give them."""
+"""Fields that several documents may share, by their names in common data sets."""
 
 _TELLING = (
     *("question", *_PASSAGES, "query", "prompt", "sentence", "input", "goal"),
     "problem",
 )
-"""Fields that hold what a document asks or tells."""
+"""Fields with the question or text of a document."""
 
 
 def contents(doc: Mapping[str, Any]) -> frozenset[str]:
-    """Hashes of a document's telling fields; of all of it, where it has none.
+    """Hashes of a document's identifying fields; of all of it, where it has none.
 
     Two documents overlap where they share one: two questions about one story do.
     """
@@ -36,10 +35,10 @@ def contents(doc: Mapping[str, Any]) -> frozenset[str]:
 
 
 def shared(doc: Mapping[str, Any]) -> frozenset[str]:
-    """Hashes of what ties a document to others: they are one unit where they share one.
+    """Hashes that group documents: documents with a common hash are one unit.
 
-    That is the passage it is about; of a document without one, all that it tells. Two passages may
-    have the same question, and stay two.
+    These are of its passage; of a document without one, of its identifying fields. Two passages
+    with the same question remain two units.
     """
     passages = [_plain(doc[name]) for name in _PASSAGES if isinstance(doc.get(name), str)]
     told = [text for text in passages if text]
@@ -61,10 +60,10 @@ def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:
 
 
 def parts(doc: Mapping[str, Any]) -> frozenset[str]:
-    """`contents`, and whatever a ready-made prompt among its fields may have been made of.
+    """`contents`, and hashes of the possible parts of a ready-made prompt among its fields.
 
-    Each line is taken with and without its label (``Question:``) and its question mark, and each
-    beginning of the text as one, for a story is followed by questions.
+    Each line is hashed with and without its label (``Question:``) and its question mark, and so is
+    each beginning of the text, as a story is followed by questions.
     """
     found: set[str] = set()
     for field in _told_raw(doc):
@@ -92,13 +91,13 @@ def _hashed(text: str) -> str:
 
 
 def digest(documents: Iterable[frozenset[str]]) -> str:
-    """SHA-256 over the documents' sorted hashes: the same set, the same digest."""
+    """SHA-256 over the documents' sorted hashes: equal sets have equal digests."""
     lines = sorted("+".join(sorted(one)) for one in documents)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def evaluation_samples() -> frozenset[str]:
-    """What the records tell that the package's ``_sample`` tasks evaluate on."""
+    """Hashes of the records that the package's ``_sample`` tasks evaluate on."""
     told: set[str] = set()
     for path in sorted(TASKS.glob("*/sample*.jsonl")):
         for record in read_records(path):
@@ -107,16 +106,16 @@ def evaluation_samples() -> frozenset[str]:
 
 
 def training_contents(data: str) -> frozenset[str] | None:
-    """What the JSONL file, or folder of such files, tells that heads were trained on.
+    """Hashes of the JSONL file, or folder of such files, that heads were trained on.
 
-    Training takes ready-made prompts, of which a document may be only a part: see `parts`.
+    Training uses ready-made prompts, of which a document may be only a part: see `parts`.
 
     Args:
         data: as the heads' configuration names it.
 
     Returns:
-        ``None`` where nothing lies here under that name, or it is plain text: it then cannot be
-        compared with documents.
+        ``None`` if there is no such file, or it is plain text, which cannot be compared with
+        documents.
     """
     path = Path(data).expanduser()
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]

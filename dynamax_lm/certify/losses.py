@@ -1,7 +1,6 @@
-"""One loss a document, from the values that a run logs for it.
+"""One loss for each document, from its logged values.
 
-Owns the reading of logged values. What the losses are defined to be, and which test fits them, the
-certificate knows. It does not know models or thresholds.
+``common.certificate.losses`` defines the losses and selects the test of each.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from dynamax_lm.models.settings.values import hint
 
 @dataclass(frozen=True)
 class Loss:
-    """What is risked on one task.
+    """The loss on one task.
 
     Attributes:
         metric: ``agreement``, ``consistency``, or a metric of the task.
         higher_is_better: of the metric.
-        kind: its definition, and the test that fits it.
+        kind: its definition and test.
     """
 
     metric: str
@@ -43,10 +42,10 @@ class Loss:
             sample: the logged values of the document.
 
         Returns:
-            1 - the value, in [0, 1], for likeness to full depth; of an answer without text, which
-            has no agreement, 0 if it stops as full depth does and 1 if not; the full-depth model's
-            value less the run's own, in [-1, 1], for a metric of the task (its negative if lower
-            is better).
+            For agreement and consistency, 1 - the value, in [0, 1]; an answer without text, which
+            has no agreement, has 0 if it stops as full depth does and 1 if not. For a metric of
+            the task, the full-depth model's value minus the run's own, in [-1, 1] (its negative if
+            lower is better).
 
         Raises:
             SettingError: the document has no such value, or one outside [0, 1].
@@ -82,12 +81,12 @@ class Loss:
 def choose_loss(
     metric: str, directions: Mapping[str, bool | None], *, repeats: int, grouped: bool
 ) -> Loss:
-    """The loss of ``metric``, with the test that fits what it can be.
+    """The loss of ``metric``, with the test for its range.
 
     Args:
-        metric: as asked.
+        metric: as given.
         directions: for each metric of the task, whether higher is better.
-        repeats: answers asked of each document.
+        repeats: answers for each document.
         grouped: whether some unit has several documents.
 
     Raises:
@@ -109,7 +108,7 @@ def unknown_metric(metric: str, known: Collection[str]) -> SettingError:
 
 
 def refuse_empty(task: str, samples: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses a task to which full depth itself mostly answers nothing.
+    """Refuses a task on which most of full depth's own answers are empty.
 
     Args:
         task: its name.
@@ -137,7 +136,7 @@ def losses_of(loss: Loss, samples: Sequence[Mapping[str, Any]], order: Sequence[
     """The losses of documents in a given order.
 
     Args:
-        loss: what is risked.
+        loss: of the task.
         samples: logged values under the task's first filter, one a document.
         order: document ids, each once.
 

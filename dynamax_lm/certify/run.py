@@ -1,7 +1,4 @@
-"""One certification: threshold after threshold on a loaded model, until one fails.
-
-Owns the run. It does not know command lines or files.
-"""
+"""One certification: thresholds are tested in order on a loaded model until one fails."""
 
 from __future__ import annotations
 
@@ -40,14 +37,14 @@ Evaluate: TypeAlias = Callable[[Any, Sequence[ChosenTask]], Mapping[str, Sequenc
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is to be certified.
+    """The hypothesis to test.
 
     Attributes:
         metric: ``agreement``, ``consistency`` or a metric of the task.
         risk: the bound on the mean loss, in (0, 1).
-        delta: the bound on the probability of being wrong, in (0, 1).
-        thresholds: strictly falling.
-        seed: of the draw of documents, and of the order in which units are looked at.
+        delta: the bound on the probability of a false certificate, in (0, 1).
+        thresholds: strictly decreasing.
+        seed: of the draw of documents, and of the order of units.
 
     Raises:
         SettingError: a risk, delta or threshold out of range.
@@ -73,9 +70,9 @@ class MeasuredTask(NamedTuple):
     Attributes:
         task: its name.
         mean_loss: over units.
-        p_value: of "its risk is too high".
+        p_value: of the hypothesis that its risk is too high.
         flops_saved: mean over documents.
-        losses: (N,), one a document.
+        losses: (N,), one for each document.
     """
 
     task: str
@@ -98,12 +95,12 @@ class Measured(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Of "some task's risk is too high": the largest of all."""
+        """Of the hypothesis that some task's risk is too high: the largest of all."""
         return max(outcome.p_value for outcome in self.outcomes)
 
 
 def losses_for(question: Question, tasks: Sequence[ChosenTask]) -> list[Loss]:
-    """Each task's loss, and the checks that need no model.
+    """Each task's loss, after the checks that need no model.
 
     Raises:
         SettingError: no task has the metric, or one has too few documents.
@@ -124,7 +121,7 @@ def losses_for(question: Question, tasks: Sequence[ChosenTask]) -> list[Loss]:
 
 
 def too_few(question: Question, chosen: ChosenTask, needed: int) -> str:
-    """The line for a task whose documents cannot do."""
+    """The error line for a task with too few documents."""
     out = chosen.repeated + chosen.overlapping
     left = f", {out} left out as repeated or used elsewhere" if out else ""
     form, several = "", ""
@@ -160,9 +157,9 @@ def certify(
     Args:
         lm: a loaded `DynamaxLM` with its reference on.
         tasks: with their documents.
-        question: what is to be certified.
+        question: the hypothesis to test.
         evaluate: runs the model on the tasks' documents.
-        each: told every outcome as it comes.
+        each: called with every outcome.
 
     Raises:
         SettingError: too few documents, an unknown metric, or a document without its value.
@@ -180,7 +177,7 @@ def certify(
         each(point)
         return point
 
-    # Prompts and the reference once; every threshold is really run.
+    # Prompts and the reference once; every threshold is run.
     with lm.answered_by(ReuseRunner(derives=False)):
         measured = list(fixed_sequence(question.thresholds, test, question.delta))
     best = last_passed(measured, question.delta)
@@ -219,7 +216,7 @@ def _outcome(
 def _written(
     tasks: Sequence[ChosenTask], losses: Sequence[Loss], measured: Sequence[Measured]
 ) -> tuple[tuple[CertifiedTask, ...], tuple[GridPoint, ...]]:
-    """Tasks and grid as the certificate keeps them: every loss as a place in a task's list."""
+    """Tasks and grid in the form of the certificate: every loss as an index into a task's list."""
     certified = []
     places: list[list[str]] = []
     for number, (chosen, loss) in enumerate(zip(tasks, losses, strict=True)):

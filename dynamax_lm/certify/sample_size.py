@@ -1,7 +1,4 @@
-"""How many independent units an asked risk needs, known before anything is run.
-
-Owns the counts. It does not know losses or models.
-"""
+"""Required numbers of independent units for a risk bound, computed before anything is run."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from dynamax_lm.common.risk_tests import PValue
 def needed_by_any_test(risk: float, delta: float) -> int:
     """The least n at which n documents without a loss can certify ``risk`` at ``delta``.
 
-    Losses of 1 that come with probability ``risk`` stay away from n documents with probability
+    If losses of 1 occur with probability ``risk``, n documents have none with probability
     ``(1 - risk) ** n``; while that exceeds ``delta``, no valid test can reject.
 
     Returns:

@@ -1,9 +1,8 @@
 """Fixed-sequence testing: from the safest threshold down, until one fails.
 
-Owns the order of tests and what it returns. Angelopoulos et al., "Learn then Test" (arXiv
-2110.01052): if the order is fixed beforehand and testing stops at the first failure,
-every test may be made at the full ``delta``, and with probability ``1 - delta`` none of the
-thresholds that passed has a risk above the asked one. It does not know how thresholds are tested.
+Angelopoulos et al., "Learn then Test" (arXiv 2110.01052): if the order is fixed beforehand and
+testing stops at the first failure, every test may be made at the full ``delta``, and with
+probability ``1 - delta`` none of the thresholds that passed has a risk above the bound.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ DEFAULT_GRID = (
     *(0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.875, 0.85, 0.825),
     *(0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0.0),
 )
-"""Thresholds, safest first. A longer grid costs runs, no certainty."""
+"""Thresholds, safest first. A longer grid costs runs, but does not weaken the guarantee."""
 
 
 class Tested(Protocol):
@@ -38,8 +37,8 @@ def fixed_sequence(
     """Tests thresholds until one fails, and yields every outcome, the failed one last.
 
     Args:
-        thresholds: strictly falling, chosen without looking at the documents.
-        test: what tests one.
+        thresholds: strictly decreasing, chosen independently of the documents.
+        test: tests one threshold.
         delta: in (0, 1).
     """
     for threshold in thresholds:

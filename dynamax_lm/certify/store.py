@@ -1,6 +1,6 @@
-"""Where a certificate is kept: the heads' ``config.json``, or a file of its own.
+"""Writes a certificate to the heads' ``config.json``, or to a file of its own.
 
-Owns the two files, each written whole or not at all. It does not know how a certificate came about.
+Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FILE = "certificate.json"
 
 
 def check_heads(folder: Path) -> None:
-    """Makes sure, before anything is run, that a certificate can be put there.
+    """Checks, before anything is run, that a certificate can be written there.
 
     Raises:
         SettingError: no heads folder, or it cannot be written.
@@ -30,7 +30,7 @@ def check_heads(folder: Path) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Makes the folder, and makes sure that it can be written.
+    """Makes the folder, and checks that it can be written.
 
     Raises:
         SettingError: it cannot.
@@ -47,7 +47,7 @@ def write_into_heads(folder: Path, certificate: Certificate) -> Path:
     """Replaces the certificate in a heads folder; everything else in its configuration stays.
 
     Raises:
-        SettingError: the file cannot be read or written; the old one then stays.
+        SettingError: the file cannot be read or written; the old one is then kept.
     """
     write_config(folder, replace(read_config(folder), certificate=certificate.to_json()))
     return folder / CONFIG
@@ -57,7 +57,7 @@ def write_file(folder: Path, certificate: Certificate) -> Path:
     """Writes ``certificate.json`` into a folder.
 
     Raises:
-        SettingError: it cannot be written; an old one then stays.
+        SettingError: it cannot be written; an old one is then kept.
     """
     path = folder / FILE
     try:

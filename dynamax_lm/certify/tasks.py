@@ -1,6 +1,6 @@
 """The tasks of a certification: loaded, checked and counted before any weights load.
 
-Owns which documents are used. It does not know models, losses' values or thresholds.
+This module selects the documents.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class ChosenTask:
     Attributes:
         task: lm-eval's task object.
         documents: indices into its documents, ascending.
-        unit_of: for each the number of its unit, in the order in which the test looks at them.
-        grouped_by: ``contents``, or the field whose value makes documents one unit.
+        unit_of: for each the number of its unit, in the order of the test.
+        grouped_by: ``contents``, or the field that groups documents into units.
         digest: of their contents.
         data: name of the file they came from, or ``None``.
-        repeated: documents left out because an earlier one has the same contents.
-        overlapping: documents left out because evaluation or training uses them.
+        repeated: documents excluded because an earlier one has the same contents.
+        overlapping: documents excluded because evaluation or training uses them.
     """
 
     task: Any
@@ -47,21 +47,21 @@ class ChosenTask:
 
     @property
     def units(self) -> int:
-        """How many independent units the documents form."""
+        """Number of independent units of documents."""
         return len(set(self.unit_of))
 
     @property
     def repeats(self) -> int:
-        """Answers asked of each document."""
+        """Answers for each document."""
         return int(self.task.get_config("repeats") or 1)
 
 
 def load_tasks(command: Command, data: Path | None) -> list[Any]:
-    """The tasks behind names, groups and tags; one over the records of ``data`` if given.
+    """The tasks of names, groups and tags; one over the records of ``data`` if given.
 
     Raises:
-        SettingError: data that cannot be had, several tasks for one file, or a task whose examples
-            would be documents that are certified on.
+        SettingError: data that cannot be found or read, several tasks for one file, or a task whose
+            few-shot examples would be certified documents.
     """
     names = command.config.tasks
     try:
@@ -99,15 +99,15 @@ def choose_documents(
     seed: int,
     group_by: str | None,
 ) -> ChosenTask:
-    """Documents that are new to everyone, each contents once; a random draw of ``limit`` of them.
+    """Documents used nowhere else, without duplicates; a random sample of ``limit`` of them.
 
     Args:
         task: lm-eval's task object.
-        data: the file that its documents came from.
-        used_elsewhere: hashes of what evaluation and training use.
-        limit: how many, or which share of them if below 1; all if ``None``.
-        seed: of the draw, and of the order in which units are looked at.
-        group_by: field whose value makes documents one unit; what they share if ``None``.
+        data: the file of its documents.
+        used_elsewhere: hashes of documents in evaluation and training.
+        limit: number of documents, or a share of them if below 1; all if ``None``.
+        seed: of the draw, and of the order of units.
+        group_by: field that groups documents into units; shared contents if ``None``.
     """
     elsewhere, seen = frozenset(used_elsewhere), set()
     kept: list[tuple[int, frozenset[str]]] = []
@@ -176,7 +176,7 @@ def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
 
 
 def _ask_once(task: Any, data: Path | None) -> None:
-    """Asks every document's question, so that wrong columns show before weights load."""
+    """Renders every document's prompt, so that wrong columns fail before weights load."""
     for number, doc in enumerate(task.eval_docs):
         try:
             task.doc_to_text(doc)

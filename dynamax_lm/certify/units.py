@@ -1,7 +1,7 @@
-"""Which documents are one unit, in which order units are looked at, and which are drawn.
+"""Grouping of documents into independent units, and their seeded random order and sample.
 
-Owns grouping and the seeded draw. A test for independent losses may be given one loss a unit, never
-one a document where documents share a passage. It does not know what a document is.
+A test for independent losses takes one loss for each unit, not for each document where documents
+share a passage.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 CONTENTS = "contents"
-"""Documents are grouped by what they share, not by a field that somebody named."""
+"""Documents are grouped by shared contents, not by a given field."""
 
 
 class Drawn(NamedTuple):
     """Documents that a certification uses.
 
     Attributes:
-        documents: places among those given, ascending.
-        unit_of: for each of them the number of its unit, in the order of looking.
+        documents: indices among those given, ascending.
+        unit_of: for each of them the number of its unit, in the order of the test.
     """
 
     documents: tuple[int, ...]
@@ -34,7 +34,7 @@ def group(keys: Sequence[Collection[str]]) -> list[list[int]]:
         keys: for each document, at least one.
 
     Returns:
-        Places of documents, each once.
+        Indices of documents, each once.
     """
     leader = list(range(len(keys)))
 
@@ -58,12 +58,12 @@ def group(keys: Sequence[Collection[str]]) -> list[list[int]]:
 def draw(groups: Sequence[Sequence[int]], limit: float | None, seed: int) -> Drawn:
     """Units in random order, whole, until ``limit`` documents are drawn.
 
-    Files are often sorted: the first documents are not like the others, and bets learn as they go.
-    Of the last unit only as many documents are taken as are left to take.
+    Files are often sorted, so that the first documents differ from the others, and the bets of the
+    test adapt along the order. The last unit is truncated to ``limit``.
 
     Args:
         groups: documents of each unit.
-        limit: how many documents, or which share of them if below 1; all if ``None``.
+        limit: number of documents, or a share of them if below 1; all if ``None``.
         seed: of the order.
     """
     total = sum(map(len, groups))

@@ -1,1 +1,1 @@
-"""What every part may use: errors, files written whole, intervals, the command line."""
+"""Code that all parts share: errors, files written whole, intervals, the command line."""

@@ -1,7 +1,7 @@
-"""What our commands share with lm-eval's: its options, its tasks, and one of our models on them.
+"""Options, tasks and models of this package's commands, shared with lm-eval's command line.
 
-Owns the way from a command line to ``simple_evaluate``, as ``lm_eval`` itself goes it, so that the
-same options mean the same. It does not know what a command does with the results.
+From a command line to ``simple_evaluate``, by lm-eval's own code, so that equal options have equal
+effects.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SHARED = (
     *("system_instruction", "include_path", "metadata", "seed", "trust_remote_code"),
     *("confirm_run_unsafe_code", "output_path"),
 )
-"""Options of ``lm_eval run`` that can change a request or say where results go."""
+"""Options of ``lm_eval run`` that can change a request, and those of the output."""
 
 
 def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``lm_eval run`` that our commands take: lm-eval's own definitions of them."""
+    """Add the options of ``lm_eval run`` to a command, as lm-eval defines them."""
     known = run_options()
     group = parser.add_argument_group("as in lm_eval run")
     for name in SHARED:
@@ -55,7 +55,7 @@ class Command:
             options: of :func:`add_lm_eval_options`, and any others.
 
         Raises:
-            SettingError: a model that is not ours, no tasks or unknown ones, or a wrong value.
+            SettingError: another package's model, no tasks or unknown ones, or a wrong value.
         """
         force()
         from lm_eval.config.evaluate_config import EvaluatorConfig
@@ -79,7 +79,7 @@ class Command:
                     for name, value in self.config.metadata.items()
                     if name not in self.config.model_args
                 }
-            # Never empty here: the task manager keeps a mapping of its own instead of an empty one.
+            # Never empty here: the task manager would replace an empty mapping by one of its own.
             self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
             self.tasks = self.config.process_tasks(self._metadata)
         except (ValueError, TypeError, OSError) as error:
@@ -101,18 +101,18 @@ class Command:
     def evaluate(
         self, lm: DynamaxLM, model_args: Mapping[str, Any], **options: Any
     ) -> dict[str, Any]:
-        """One evaluation of a loaded model, whose results say what ``lm_eval``'s would.
+        """One evaluation of a loaded model, with the results that ``lm_eval`` would give.
 
         Args:
-            lm: the model, under the settings that ``model_args`` ask for.
-            model_args: what goes into the results.
-            **options: of ``simple_evaluate``, further ones and others than the command line has.
+            lm: the model, under the settings of ``model_args``.
+            model_args: written to the results.
+            **options: of ``simple_evaluate``, in addition to or in place of the command line's.
         """
         from lm_eval import simple_evaluate
 
         config = self.config
         seeds = config.seed
-        # lm-eval notes the model's arguments with each task that the manager builds.
+        # lm-eval records the model's arguments with each task that the manager builds.
         self._metadata.clear()
         self._metadata.update({**model_args, **self._asked_metadata})
         given: dict[str, Any] = {
@@ -147,7 +147,7 @@ class Command:
 
 
 def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> DynamaxLM:
-    """A model of ours, loaded as ``lm_eval`` loads it.
+    """One of this package's models, loaded as ``lm_eval`` loads it.
 
     Args:
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
@@ -155,7 +155,7 @@ def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> 
         **options: ``batch_size``, ``max_batch_size`` and ``device`` of ``lm_eval run``.
     """
     force()
-    import lm_eval.models  # noqa: F401 - get_model leaves it out where some model is registered
+    import lm_eval.models  # noqa: F401 - get_model omits it if some model is registered
     from lm_eval.api.registry import get_model
     from lm_eval.utils import simple_parse_args_string
 
@@ -165,7 +165,7 @@ def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> 
 
 
 def _check(model: object, tasks: object, limit: float | None, models: Collection[str]) -> None:
-    """Refuses a run of no model of ours, no tasks, or no documents."""
+    """Refuses a run of another package's model, without tasks, or without documents."""
     if model not in models:
         raise SettingError(f"--model {model or 'is missing'}: choose one of {', '.join(models)}")
     if not tasks:
@@ -179,7 +179,7 @@ def folder_name(model: str, pretrained: object) -> str:
 
     Args:
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
-        pretrained: as given; nothing stands for the model's own checkpoint.
+        pretrained: as given; if empty, the model's default checkpoint.
     """
     from lm_eval.utils import sanitize_model_name
 
@@ -195,7 +195,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     force()
     from lm_eval.utils import setup_logging
 
-    setup_logging(logging.WARNING)  # LMEVAL_LOG_LEVEL overrules
+    setup_logging(logging.WARNING)  # LMEVAL_LOG_LEVEL takes precedence
     try:
         main(sys.argv[1:])
     except SettingError as error:

@@ -1,13 +1,13 @@
-"""The one error users can cause, which the command line prints as a single line, and such lines.
+"""The error for wrong settings, which the command line prints as one line.
 
-Owns how the message of another library's error becomes part of that line.
+The other functions fold messages of other libraries' errors into such a line.
 """
 
 from __future__ import annotations
 
 
 class SettingError(ValueError):
-    """A setting that cannot be honoured: names the value, what is allowed, and the fix."""
+    """A wrong setting: names the value, what is allowed, and the fix."""
 
 
 def first_line(error: object, most: int = 200) -> str:

@@ -1,7 +1,7 @@
 """Classes from outside the package: from a Python file, or from an installed package.
 
-Owns how they are named, found and loaded, and the digest of their source by which results name
-them. It does not know what a class is for.
+This module names, finds and loads them, and computes the digest of their source by which results
+identify them.
 
 A file is named ``path/to/my_measures.py:TopThreeMass``, relative to the working directory; an
 installed package offers classes through an entry point group. Either runs the code it names, as
@@ -29,12 +29,12 @@ _FILE = re.compile(rf"(?P<path>.+\.py):(?P<name>\w+)(?:@(?P<digest>[0-9a-f]{{{_D
 
 
 class Reference(NamedTuple):
-    """A class as its name was written.
+    """A class as named in a setting.
 
     Attributes:
         path: of the Python file; ``None`` for an installed one.
         name: of the class, or of the entry point.
-        digest: which the source must have, if it was written.
+        digest: required digest of the source, if given.
     """
 
     path: str | None
@@ -43,12 +43,12 @@ class Reference(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """As results name it, without the digest."""
+        """Its name in results, without the digest."""
         return self.name if self.path is None else f"{Path(self.path).name}:{self.name}"
 
 
 class Extension(NamedTuple):
-    """A loaded class, or whatever else was asked for.
+    """A loaded class or object.
 
     Attributes:
         name: ``FILE.py:CLASS@DIGEST``, or ``ENTRY_POINT@DIGEST``: equal names, equal source.
@@ -60,7 +60,7 @@ class Extension(NamedTuple):
 
 
 def read_reference(text: str, group: str) -> Reference | None:
-    """The class that ``text`` names, or ``None`` if it names none; nothing is run.
+    """The class that ``text`` names, or ``None`` if it names none; runs no code.
 
     Args:
         text: ``FILE.py:CLASS`` or an entry point's name, either with ``@DIGEST`` or without.
@@ -79,7 +79,7 @@ def installed(group: str) -> Mapping[str, EntryPoint]:
 
 
 def without_digest(name: str) -> str:
-    """The name of a loaded class less its digest."""
+    """The name of a loaded class without its digest."""
     return name.partition("@")[0]
 
 
@@ -91,13 +91,13 @@ def source_digest(text: object) -> str | None:
 
 
 def load(argument: str, reference: Reference, group: str, *, kind: type[Any] = type) -> Extension:
-    """Run the code that has the class, once for each content, and take the class out of it.
+    """Run the code of the class, once for each content, and return the class.
 
     Args:
         argument: name of the argument, for errors.
         reference: of :func:`read_reference`.
         group: of the entry points.
-        kind: what must be found under the name; a class, unless said otherwise.
+        kind: required type of the named object; by default a class.
 
     Raises:
         SettingError: no such file or class, code that fails, or another digest.
@@ -128,7 +128,7 @@ def _from_file(where: str, path: str, name: str) -> tuple[Any, str]:
         ) from None
     try:
         module = _run(str(file.resolve()), source)
-    except Exception as error:  # whatever somebody's file may raise
+    except Exception as error:  # any error of the file's code
         raise SettingError(f"{where}: the file fails ({error_line(error, 160)})") from error
     if not hasattr(module, name):
         classes = [one for one, value in vars(module).items() if _is_own(value, module)]
@@ -143,7 +143,7 @@ def _run(path: str, source: bytes) -> ModuleType:
     """The module of a file's content; a file that changed is another module."""
     module = ModuleType(f"dynamax_lm_extension_{_digest(path.encode() + source)}")
     module.__file__ = path
-    sys.modules[module.__name__] = module  # dataclasses and pickles look for it there
+    sys.modules[module.__name__] = module  # dataclasses and pickles look it up there
     try:
         exec(compile(source, path, "exec"), vars(module))
     except BaseException:
@@ -155,7 +155,7 @@ def _run(path: str, source: bytes) -> ModuleType:
 def _from_package(where: str, name: str, group: str) -> tuple[Any, str]:
     try:
         made = installed(group)[name].load()
-    except Exception as error:  # whatever somebody's package may raise
+    except Exception as error:  # any error of the package's code
         raise SettingError(
             f"{where}: entry point {group} fails ({error_line(error, 160)})"
         ) from error

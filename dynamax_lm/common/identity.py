@@ -1,7 +1,6 @@
 """The fingerprint of a run: a digest of the checkpoint and every setting that can change a number.
 
-Owns how the digest is made, so that a reader of the results can make it again. It does not know
-what belongs to an identity; the model says that.
+The model determines what belongs to an identity; a reader of the results can recompute the digest.
 """
 
 from __future__ import annotations
@@ -25,5 +24,5 @@ def fingerprint_of(identity: Mapping[str, Any]) -> str:
 
 
 def digest(*parts: object) -> str:
-    """A short key for tokens or settings, so that whoever looks them up need not hold them."""
+    """A short key for tokens or settings."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -1,14 +1,12 @@
-"""What few documents say of a mean: intervals and p-values that hold for any bounded values.
+"""Intervals and p-values of means over documents, valid for bounded values at any sample size.
 
-Owns the statistics of means over documents. It does not know what the values are.
-
-A percentile bootstrap resamples what it saw. Gaps to a static baseline are often a little above
-zero and seldom far below it; few documents may hold none of the seldom ones, and then every
-resample lies above zero although the true mean does not. What is used here asks only that documents
-are independent draws and that values lie within known bounds, and then holds for every number of
-documents: the capital of a gambler who bets, one document after another, that the mean is higher
-than m. If it is not, no stakes make capital grow on average, and by Ville's inequality it ever
-reaches 1/u with probability u at most (Waudby-Smith & Ramdas, "Estimating means of bounded random
+A percentile bootstrap can fail here. Gaps to a static baseline are often slightly above zero and
+rarely far below it; a small sample may contain none of the rare ones, and then every resample is
+above zero although the true mean is not. The tests here assume only that documents are independent
+draws and that values have known bounds, and are then valid for every number of documents. They are
+tests by betting: the capital of bets, one document after another, that the mean is higher than m.
+If it is not, no strategy makes capital grow on average, and by Ville's inequality it ever reaches
+1/u with probability at most u (Waudby-Smith & Ramdas, "Estimating means of bounded random
 variables by betting", JRSS B 2024, arXiv 2010.09686, sections 3 and 4).
 """
 
@@ -29,20 +27,20 @@ FEWEST = 6
 2^5 < 2 / (1 - LEVEL) <= 2^6: no five documents can show a difference at this level."""
 
 _STAKES_LEVEL = 0.001
-"""The level that stakes are tuned for. Any is valid; this one serves one comparison and the
-stricter levels of many."""
+"""The level that bets are tuned for. Any is valid; this one suits a single comparison and the
+stricter levels of several."""
 _CAP = 0.9
-"""The most that one document can cost, as a share of the capital."""
+"""The largest loss by one document, as a share of the capital."""
 _PRIOR_MEAN, _PRIOR_VARIANCE = 0.5, 0.25
-"""Of one document seen before the first: the widest that values in [0, 1] can lie."""
+"""Variance of a prior document: the largest of values in [0, 1]."""
 
 
 class Bounds(NamedTuple):
-    """Between what values lie, whatever was observed.
+    """Bounds of values by definition, independent of the observed ones.
 
     Attributes:
-        low: the least that a value can be.
-        high: the greatest.
+        low: lower bound.
+        high: upper bound.
     """
 
     low: float
@@ -50,7 +48,7 @@ class Bounds(NamedTuple):
 
     @property
     def of_gaps(self) -> Bounds:
-        """Between what the difference of two such values lies."""
+        """Bounds of the difference of two such values."""
         width = self.high - self.low
         return Bounds(-width, width)
 
@@ -61,10 +59,10 @@ SHARE = Bounds(0.0, 1.0)
 def p_at_most(values: Sequence[float] | Floats, mean: float, bounds: Bounds) -> float:
     """The p-value of the hypothesis that the true mean is ``mean`` or less.
 
-    It does not fall as ``mean`` grows, so that the means it does not reject form an interval.
+    It is nondecreasing in ``mean``, so that the means that are not rejected form an interval.
 
     Args:
-        values: one a document, all within ``bounds``.
+        values: one for each document, all within ``bounds``.
         mean: within ``bounds``.
         bounds: of a value.
 
@@ -90,10 +88,10 @@ def mean_interval(
     """The interval of the true mean: every mean that neither one-sided p-value rejects.
 
     Args:
-        values: one a document, all within ``bounds``.
+        values: one for each document, all within ``bounds``.
         bounds: of a value.
-        level: its least coverage, in (0, 1), for every number of documents; each side is missed
-            with probability ``(1 - level) / 2`` at most.
+        level: its least coverage, in (0, 1), for every number of documents; the error probability
+            of each side is at most ``(1 - level) / 2``.
 
     Returns:
         Its ends, with the values' own mean between them; ``None`` for fewer than ``FEWEST`` values.
@@ -112,9 +110,9 @@ def mean_interval(
 
 
 def _scaled(values: Sequence[float] | Floats, bounds: Bounds) -> Floats:
-    """``values`` moved and shrunk into [0, 1], in an order that does not depend on them.
+    """``values`` scaled to [0, 1], in a random order that does not depend on them.
 
-    Files often keep documents in a meaningful order; bets are for draws, so they are shuffled.
+    Documents of a file are often sorted, and bets assume random draws.
     """
     array = np.asarray(values, dtype=np.float64)
     width = bounds.high - bounds.low
@@ -138,7 +136,7 @@ def _p_at_most(scaled: Floats, mean: float) -> float:
 
 
 def _stakes(scaled: Floats) -> Floats:
-    """(n,) what is staked on each document, from the documents before it alone."""
+    """(n,) the bet on each document, from the previous documents alone."""
     count = scaled.size
     seen = np.arange(1, count + 1) + 1.0
     mean = (_PRIOR_MEAN + np.cumsum(scaled)) / seen
@@ -148,9 +146,9 @@ def _stakes(scaled: Floats) -> Floats:
 
 
 def _log_capital(scaled: Floats, stakes: Floats, mean: float) -> float:
-    """The logarithm of the largest capital that bets on a mean above ``mean`` ever reached.
+    """The logarithm of the largest capital reached by bets on a mean above ``mean``.
 
-    Each factor, ``1 + min(stake, cap / mean) (value - mean)``, falls as ``mean`` grows.
+    Each factor, ``1 + min(stake, cap / mean) (value - mean)``, decreases as ``mean`` grows.
     """
     bets = np.minimum(stakes, _CAP / mean) if mean > 0 else stakes
     capital = np.cumsum(np.log1p(bets * (scaled - mean)))
@@ -158,7 +156,7 @@ def _log_capital(scaled: Floats, stakes: Floats, mean: float) -> float:
 
 
 def _least(scaled: Floats, side: float) -> float:
-    """The least mean that is not rejected at level ``side``; 0 where none is."""
+    """The least mean that is not rejected at level ``side``; 0 if none is rejected."""
     from scipy.optimize import brentq
 
     stakes, needed = _stakes(scaled), math.log(1 / side)

@@ -1,8 +1,7 @@
 """A run's manifest: which files the run wrote, and the digest of each.
 
-Owns the manifest's name and form, how it is made, and how files are held against it. It is no
-signature: whoever changes a file can write the digests again, and nothing here would show it. It
-does not know of lm-eval, nor of what the files hold.
+This module has the manifest's name and format, and makes and compares digests. A manifest is not a
+signature: a changed file with a rewritten manifest is not detected.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SCHEMA = 1
-"""Version of the JSON form, raised when readers of the old one would misread it."""
+"""Version of the JSON format, raised where old readers would misread a value."""
 
 _RESULTS = re.compile(r"results_(?P<stamp>.+)\.json")
 _AT_ONCE = 1 << 20
@@ -33,7 +32,7 @@ class Digest(NamedTuple):
 
     Attributes:
         sha256: of its bytes, in hexadecimal.
-        size: how many bytes it has.
+        size: in bytes.
     """
 
     sha256: str
@@ -42,13 +41,13 @@ class Digest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything that one run wrote.
+    """The files that one run wrote.
 
     Attributes:
         version: of the package.
         fingerprint: the run's.
-        files: results and samples by name; they lie beside the manifest.
-        traces: trace files by name; they lie in the run's trace folder.
+        files: results and samples by name, in the folder of the manifest.
+        traces: trace files by name, in the run's trace folder.
     """
 
     version: str
@@ -60,7 +59,7 @@ class Manifest:
     def of(
         cls, files: Iterable[Path], traces: Iterable[Path], *, version: str, fingerprint: str
     ) -> Self:
-        """The manifest of files as they are now.
+        """The manifest of the present files.
 
         Raises:
             OSError: one of them cannot be read.
@@ -87,7 +86,7 @@ class Manifest:
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it is no manifest of this form.
+            ValueError: it is not a manifest of this format.
         """
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -113,7 +112,7 @@ def digest_of(path: Path) -> Digest:
 
 
 def manifest_beside(results: Path) -> Path | None:
-    """Where the manifest of a results file lies: under the same time stamp.
+    """The path of a results file's manifest, with the same time stamp.
 
     Returns:
         ``None`` where the file is not named ``results_<time stamp>.json``.

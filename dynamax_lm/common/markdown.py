@@ -1,7 +1,6 @@
-"""Markdown tables whose cells stand as they were written.
+"""Markdown tables of texts, by pytablewriter, as lm-eval prints its tables.
 
-Owns one call of pytablewriter, which lm-eval prints its tables with; it would otherwise guess types
-and rewrite numbers.
+Types are set explicitly, since pytablewriter would otherwise infer them and reformat numbers.
 """
 
 from __future__ import annotations

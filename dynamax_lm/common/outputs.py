@@ -1,8 +1,7 @@
-"""Output files, written whole or not at all, and whether a command can write where it was told to.
+"""Output files, written whole or not at all, and the check of a command's output folder.
 
-Owns the one way in which files are put in place: the content goes to a temporary file beside the
-target, which is renamed when it is complete, so that a full disk or an interrupt leaves what was
-there before. It does not know what is written.
+The content goes to a temporary file in the target's folder, which is renamed when it is complete,
+so that after a full disk or an interrupt the previous file is still there.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from dynamax_lm.common.errors import SettingError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` for the caller to write; it becomes ``path`` at the end.
+    """A temporary path for the caller to write, which is renamed to ``path`` at the end.
 
-    Missing parent folders are made. When the block raises, ``path`` stays as it was and the
+    Missing parent folders are made. When the block raises, ``path`` is not changed and the
     temporary file is removed. A folder made at the temporary path replaces a folder.
 
     Example:
@@ -73,7 +72,7 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any], *, indent: 
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Several files: every one is complete before the first is put in place, in the order given.
+    """Several files: all are complete before the first is renamed, in the order given.
 
     Raises:
         OSError: one of them cannot be written.
@@ -90,10 +89,10 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 
 def writable_folder(path: Path | str) -> Path:
-    """The folder that ``--output_path`` leads to, which is there or can be made.
+    """The folder of ``--output_path``, which exists or can be made.
 
     Raises:
-        SettingError: a file is in the way, or nothing may be written there.
+        SettingError: a file of that name exists, or the folder is not writable.
     """
     folder = Path(path)
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
@@ -105,12 +104,12 @@ def writable_folder(path: Path | str) -> Path:
 
 
 def _partial(path: Path) -> Path:
-    """Readers pass over such names; the process number keeps two writers apart."""
+    """A name that readers ignore; the process number distinguishes writers."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _replace_folder(fresh: Path, path: Path) -> None:
-    """Renames can replace a file at once, and no folder that holds something."""
+    """Rename, which replaces a file atomically, but not a folder with contents."""
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     path.replace(old)
     try:
@@ -122,7 +121,7 @@ def _replace_folder(fresh: Path, path: Path) -> None:
 
 
 def _remove(partial: Path) -> None:
-    """An error of the writer itself matters more than one of its clean-up."""
+    """Remove the temporary path; the writer's own error takes precedence over errors here."""
     if partial.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
     else:

@@ -1,8 +1,8 @@
-"""The look that all pictures share, and how they are saved.
+"""The common style of all pictures, and how they are saved.
 
-Owns the palette (Okabe and Ito's, which all kinds of colour vision tell apart; cividis where order
-matters) and the two ways out of matplotlib: files that are whole or absent, and bytes. Both give
-the same bytes every time. It does not know what is drawn, and no picture may rely on colour alone.
+The palette is Okabe and Ito's, which is distinguishable with all kinds of colour vision; cividis
+where order matters. Pictures become files, written whole or not at all, or bytes; equal pictures
+have equal bytes. No picture relies on colour alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
 class Shade(NamedTuple):
-    """A background and the ink that is readable on it, as ``#rrggbb``."""
+    """A background and a readable text colour on it, as ``#rrggbb``."""
 
     paper: str
     ink: str
@@ -49,12 +49,12 @@ def shades(count: int) -> list[Shade]:
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
-    """An empty figure of so many inches that no window and no global list knows of.
+    """An empty figure, independent of pyplot's windows and global list.
 
     Args:
         width: in inches.
         height: in inches.
-        constrained: whether matplotlib keeps labels and legends apart by itself.
+        constrained: whether matplotlib's constrained layout is used.
     """
     from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def encode(figure: Figure, kind: str, dpi: int) -> bytes:
     from matplotlib import rc_context
 
     out = io.BytesIO()
-    with rc_context({"svg.hashsalt": "dynamax_lm"}):  # the same names inside, every time
+    with rc_context({"svg.hashsalt": "dynamax_lm"}):  # deterministic ids
         figure.savefig(out, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return out.getvalue()
 

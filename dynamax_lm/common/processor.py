@@ -1,7 +1,4 @@
-"""What the processor is called.
-
-Owns that name. It does not measure.
-"""
+"""The name of the processor."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """As the operating system has it, such as ``Intel(R) Xeon(R) Platinum 8488C``."""
+    """As the operating system reports it, such as ``Intel(R) Xeon(R) Platinum 8488C``."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

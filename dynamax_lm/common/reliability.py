@@ -1,12 +1,9 @@
-"""How far a confidence can be believed: tokens binned by it, and how well it ranks them.
+"""Reliability of confidences: bins, expected calibration error, and ranking (AUC), over arrays.
 
-Owns the bins, the calibration error over them and the ranking (AUC), over plain arrays. It does not
-know where confidences come from.
-
-scikit-learn has both, and differs where our tables must not: its ``calibration_curve`` puts a value
-on an edge into the lower bin (0.5 into 0.4 to 0.5), tells no bin's count, and refuses an empty
-sample; its ``roc_auc_score`` warns and gives NaN where only one class was seen, as an exit that is
-always right shows. Ties count one half in both.
+scikit-learn has both, with differences that matter here: its ``calibration_curve`` puts a value on
+an edge into the lower bin (0.5 into 0.4 to 0.5), gives no counts, and refuses an empty sample; its
+``roc_auc_score`` warns and gives NaN for a single class, which occurs at an exit that is always
+right. Ties count one half in both.
 """
 
 from __future__ import annotations
@@ -25,14 +22,14 @@ BINS = 10
 
 
 class Bin(NamedTuple):
-    """Tokens whose confidence lies in [low, high); the last bin holds 1.0 too.
+    """Tokens whose confidence is in [low, high); the last bin includes 1.0.
 
     Attributes:
         low: lower end.
         high: upper end.
-        tokens: how many.
-        confidence: their mean.
-        right: share of them that were right.
+        tokens: their number.
+        confidence: their mean confidence.
+        right: share of them that are right.
     """
 
     low: float
@@ -43,7 +40,7 @@ class Bin(NamedTuple):
 
 
 def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
-    """The tokens by confidence, in ``bins`` equal parts of [0, 1]; empty parts are left out.
+    """The tokens by confidence, in ``bins`` equal parts of [0, 1]; empty parts are omitted.
 
     Args:
         confidence: (n,), in [0, 1].
@@ -74,7 +71,7 @@ def ranking(scores: Floats, right: Bools) -> float:
         right: (n,).
 
     Returns:
-        0.5 where only one class is there.
+        0.5 where only one class occurs.
     """
     positives = int(right.sum())
     negatives = len(right) - positives

@@ -1,8 +1,7 @@
-"""P-values of the hypothesis that a mean loss exceeds the asked risk.
+"""P-values of the hypothesis that a mean loss exceeds a risk bound: three tests.
 
-Owns the three tests. Each takes the losses of independent documents, at most 1 each, and returns a
-number p with ``P(p <= u) <= u`` for every u in [0, 1] whenever the mean loss is at least ``risk``.
-It does not know where losses come from or what follows from a rejection.
+Each takes the losses of independent documents, at most 1 each, and returns a number p with
+``P(p <= u) <= u`` for every u in [0, 1] whenever the mean loss is at least ``risk``.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from scipy.stats import binom
 Losses: TypeAlias = NDArray[np.float64]
 
 PValue: TypeAlias = Callable[[Losses, float, float], float]
-"""``p_value(losses, risk, delta)``; ``delta``, the level to be tested at, may tune the power."""
+"""``p_value(losses, risk, delta)``; ``delta``, the level of the test, may tune its power."""
 
 _CAP = 0.9
 _PRIOR_DOCUMENTS = 5.0
 
 
 def binomial(losses: Losses, risk: float, delta: float) -> float:
-    """Exact: the probability of so few losses among n if each comes with probability ``risk``.
+    """Exact: the probability of at most this many losses among n, each of probability ``risk``.
 
     Args:
         losses: (n,), each 0 or 1.
@@ -41,10 +40,10 @@ def binomial(losses: Losses, risk: float, delta: float) -> float:
 
 
 def betting(losses: Losses, risk: float, delta: float) -> float:
-    """For losses of at most 1: the capital of a gambler who bets that their mean is lower.
+    """For losses of at most 1: one over the capital of bets that their mean is lower.
 
-    Before document t the gambler stakes ``bet_t`` >= 0, knowing only the documents before it;
-    capital is multiplied by ``1 + bet_t (risk - loss_t)``. If the mean loss is ``risk`` or more, no
+    The bet ``bet_t`` >= 0 on document t depends only on the documents before it; capital is
+    multiplied by ``1 + bet_t (risk - loss_t)``. If the mean loss is ``risk`` or more, no
     strategy makes capital grow on average, and by Ville's inequality it ever reaches 1/u with
     probability u at most: Waudby-Smith & Ramdas (arXiv 2010.09686). Any stakes are valid
     that cannot lose everything, ``bet_t < 1 / (1 - risk)``; theirs, tuned for level ``delta`` after

@@ -1,7 +1,7 @@
-"""The trace folder: one JSON line a token, one file a task and rank.
+"""The trace folder: one JSON line for each token, one file for each task and rank.
 
-Owns the files' names, their form, and that they are whole or absent: rows go to a hidden temporary
-file, which takes its final name only when the task is done. It does not know of lm-eval or models.
+Rows are written to a hidden temporary file, which gets its final name only when the task is
+complete, so that a trace file is whole or absent.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class TraceLine(NamedTuple):
         window: index of the window of a rolling likelihood; 0 elsewhere.
         position: index of the token in its answer (or window), from 0.
         token: the answer's token id.
-        emitted: what the exit emitted; differs from ``token`` only in scoring.
+        emitted: the token that the exit emitted; differs from ``token`` only in scoring.
         layers_used: decoder layers run for it, 1..L.
-        confidence: at the exit where it left, or at the last exit asked.
+        confidence: at the exit it took, or at the last exit checked.
         full_depth: full depth's most likely token after the same prefix.
         prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
             token's position in its whole sequence is ``prompt_tokens + position``.
-        reference_pass: what the reference's parallel pass emits, where ``full_depth`` is known
+        reference_pass: the token of the reference's parallel pass, where ``full_depth`` is known
             without it.
         text_tokens: how many of the answer's tokens make its text, as in `AnswerTrace`; ``None``
             for scored continuations.
@@ -68,12 +68,12 @@ class TraceLine(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether the token is part of the text, not of the stop alone."""
+        """Whether the token is part of the text, not only of the stop sequence."""
         return self.text_tokens is None or self.position < self.text_tokens
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """The line that a file holds.
+        """A line of a file.
 
         Raises:
             ValueError: a value is missing, unknown, or of another kind.
@@ -95,7 +95,7 @@ _MAY_BE_NULL = frozenset({"confidence", "full_depth"})
 
 
 def _fits(name: str, value: object, may_be_null: bool) -> bool:
-    """Whether a value is of its field's kind: a name, a confidence, or a count."""
+    """Whether a value has its field's type: a name, a confidence, or a count."""
     if value is None or isinstance(value, bool):
         return value is None and may_be_null
     if name == "task":
@@ -108,16 +108,16 @@ def _fits(name: str, value: object, may_be_null: bool) -> bool:
 
 
 class TraceWriter:
-    """Streams one task's rows; use as a context manager, which commits or leaves nothing."""
+    """Streams one task's rows, as a context manager that commits all of them or none."""
 
     def __init__(self, folder: Path, task: str, rank: int = 0, ranks: int = 1) -> None:
-        """Names the file; nothing is written before the context is entered.
+        """Names the file, which is opened when the context is entered.
 
         Args:
-            folder: where trace files live; created if missing.
+            folder: of trace files; created if missing.
             task: the task's name.
             rank: this process's number among those that share the task.
-            ranks: how many share it.
+            ranks: their number.
         """
         self.task = task
         self.path = folder / _file_name(task, rank, ranks)
@@ -160,12 +160,12 @@ class TraceWriter:
             self._forget_other_splits()
 
     def _sync(self) -> None:
-        """The rows reach the disk before the file takes its name."""
+        """The rows are flushed to disk before the file gets its name."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _forget_other_splits(self) -> None:
-        """Removes files of the same task split among another number of ranks: an older run's."""
+        """Removes an earlier run's files of the same task with another number of ranks."""
         keep = {_file_name(self.task, rank, self._ranks) for rank in range(self._ranks)}
         for path in trace_files(self.path.parent, self.task):
             if path.name not in keep:
@@ -173,10 +173,10 @@ class TraceWriter:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the trace folder, and find out now rather than after the run whether it can be written.
+    """Make the trace folder, and check before the run that it can be written.
 
     Raises:
-        SettingError: it cannot be made, or not be written.
+        SettingError: it cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

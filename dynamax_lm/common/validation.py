@@ -1,14 +1,13 @@
-"""Strict records: what a dataclass says of its fields, held against values that come from anywhere.
+"""Validation of dataclass fields by their annotations, for values of JSON files.
 
-Owns the reading of annotations (types, and the ranges that `Annotated` adds) and the one line that
-refuses a value: its field, the value, and what is expected there. It does not know what a record
-means; what several fields say together is checked by the record itself.
+Annotations are types, and the ranges that `Annotated` adds; an invalid value is refused in one
+line with its field, the value, and what is expected. Relations between fields are checked by the
+record itself.
 
-pydantic would read the same annotations. It is not used: nothing that this package depends on
-needs it for evaluation, it tells of every fault at length, and what a certificate and heads mostly
-check are relations between fields, which would be code of ours all the same. Model arguments are
-read by `models.settings` instead: they are text that people wrote, whose refusals name the nearest
-right word and the unit that was meant.
+pydantic would read the same annotations. It is not used: no dependency of this package needs it for
+evaluation, its errors have several lines, and certificates and heads mostly check relations between
+fields, which need own code in any case. Model arguments are read by `models.settings` instead: they
+are written by users, and refusals suggest the nearest valid word.
 
 Example:
     >>> @dataclass(frozen=True)
@@ -50,11 +49,11 @@ _SHOWN = 80
 
 
 class Limit(NamedTuple):
-    """What `Annotated` adds to a type.
+    """A constraint that `Annotated` adds to a type.
 
     Attributes:
-        holds: whether a value of the type may stand there.
-        words: the same as the end of "a number".
+        holds: whether a value of the type satisfies it.
+        words: the constraint in words, to follow "a number".
     """
 
     holds: Callable[[Any], bool]
@@ -90,7 +89,7 @@ OpenShare = Annotated[float, within(0, 1, ends=False)]
 def check_fields(
     record: DataclassInstance, subject: str, error: type[SettingError] = SettingError
 ) -> None:
-    """Refuse the first field whose value is not what its annotation says.
+    """Refuse the first field whose value does not satisfy its annotation.
 
     Raises:
         SettingError: of the class ``error``.
@@ -107,16 +106,16 @@ def read_fields(
     subject: str,
     error: type[SettingError] = SettingError,
 ) -> dict[str, Any]:
-    """A record's arguments from JSON values: lists as tuples, objects as the records they are.
+    """A record's arguments from JSON values: lists as tuples, objects as records.
 
     Args:
         cls: the record's class; classes of records inside it read themselves by ``from_json``.
         data: of JSON.
-        subject: what the line names.
+        subject: of the error line.
         error: the class of error.
 
     Raises:
-        SettingError: no object, or one that lacks a field or has an unknown one.
+        SettingError: not an object, or one with a missing or unknown field.
     """
     if not isinstance(data, Mapping):
         raise error(f"{subject}: no JSON object")
@@ -137,12 +136,12 @@ def wrong_field(
     why: str,
     error: type[SettingError] = SettingError,
 ) -> SettingError:
-    """One line for a value that cannot stand where it stands."""
+    """The error line for an invalid value."""
     return error(f"{subject} {name}={one_line(repr(value), _SHOWN)}: {why}")
 
 
 def plain(value: Any) -> Any:
-    """JSON values of a record, and of whatever it holds."""
+    """JSON values of a record and of the records in it."""
     if is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, tuple):
@@ -152,7 +151,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def _kinds(cls: type[DataclassInstance]) -> dict[str, Any]:
-    """What each field is, in order."""
+    """The type of each field, in order."""
     hints = get_type_hints(cls, include_extras=True)
     return {one.name: hints[one.name] for one in fields(cls)}
 
@@ -177,7 +176,7 @@ def _fits(kind: Any, value: object) -> bool:
 
 
 def is_finite(value: object) -> TypeGuard[int | float]:
-    """Whether this is a finite number; no bool."""
+    """Whether this is a finite number, and not a bool."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
@@ -200,7 +199,7 @@ _WORDS = {str: "text", bool: "true or false", int: "a whole number", NoneType: "
 
 
 def _words(kind: Any) -> str:
-    """What is expected, such as ``a list of whole numbers``."""
+    """The expected type in words, such as ``a list of whole numbers``."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _words(inside[0]) + "".join(limit.words for limit in inside[1:])

@@ -1,4 +1,4 @@
-"""Certificates: which threshold keeps which risk, and for which runs that is known."""
+"""Certificates: thresholds with a bounded risk, and the runs for which the bound holds."""
 
 from dynamax_lm.common.certificate.document import NOT_CERTIFIED, SCHEMA, Certificate, why_not
 from dynamax_lm.common.certificate.losses import (

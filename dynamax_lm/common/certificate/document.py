@@ -1,8 +1,8 @@
-"""The certificate: which threshold keeps which risk, how sure that is, and where it holds.
+"""The certificate: a threshold with a bounded risk, its error probability, and its scope.
 
-Owns the whole record, its strict JSON form with a seal over it, and the question whether it speaks
-for a given run. Reading one computes again whatever follows from the stored losses. It knows no
-model and no lm-eval; who makes one is `certify`, who shows one is `harness`.
+This module has the record, its strict JSON format with a seal, and the check whether it holds for a
+given run. Reading one recomputes everything that follows from the stored losses. `certify` makes
+certificates, `harness` shows them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SCHEMA = 2
-"""Version of the JSON form, raised when readers of the old one would misread it."""
+"""Version of the JSON format, raised where old readers would misread a value."""
 
 NOT_CERTIFIED = "not certified here"
 _SEAL = "seal"
@@ -32,17 +32,17 @@ _MOST_LISTED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate(Record):
-    """The outcome of one certification; a threshold of ``None`` says that nothing certified.
+    """The outcome of one certification; without a certified threshold it is ``None``.
 
     Attributes:
-        schema: version of this form.
-        metric: what the risk is of: ``agreement``, ``consistency`` or a metric of the task.
-        risk: the asked bound on the mean loss, in (0, 1).
-        delta: the asked bound on the probability that the mean loss exceeds it all the same.
+        schema: version of this format.
+        metric: whose loss is the risk: ``agreement``, ``consistency`` or a metric of the task.
+        risk: the bound on the mean loss, in (0, 1).
+        delta: the bound on the probability that the mean loss exceeds ``risk``.
         threshold: the last of the grid that passed.
         grid: every threshold tested, safest first; the last one failed unless the grid ended.
-        seed: of the draw of documents and the order in which units were looked at.
-        tasks: what was asked; the bound holds for each of them.
+        seed: of the draw of documents and the order of units.
+        tasks: the tested tasks; the bound holds for each of them.
         setting: the model and exits.
         date: ISO 8601, UTC.
         version: of dynamax_lm.
@@ -81,7 +81,7 @@ class Certificate(Record):
         check(self.threshold == last, "threshold", self.threshold, f"the last to pass is {last}")
 
     def _check_outcomes(self) -> None:
-        """Whatever follows from the losses is computed again."""
+        """Recompute everything that follows from the losses, and compare."""
         for task in self.tasks:
             task.kind(self.metric)
         for point in self.grid:
@@ -108,8 +108,8 @@ class Certificate(Record):
         """The certificate that `to_json` wrote.
 
         Raises:
-            CertificateError: a field is missing, unknown, of another type, contradicts others or
-                what the losses give, or was changed after the certificate was sealed.
+            CertificateError: a field is missing, unknown or of another type, contradicts others or
+                the losses, or was changed after the certificate was sealed.
         """
         if not isinstance(data, Mapping):
             raise CertificateError("certificate: it is not a JSON object")
@@ -155,14 +155,14 @@ def _check_schema(schema: object) -> None:
 def why_not(
     certificate: Certificate, *, task: TaskSetup, setting: Setting, threshold: float
 ) -> str | None:
-    """Why the certificate does not speak for a result, in one line; ``None`` where it does.
+    """Why the certificate does not hold for a result, in one line; ``None`` where it does.
 
-    Thresholds between two tested ones are not covered: exits change what later tokens see, so that
-    the risk need not be monotone in the threshold.
+    Thresholds between two tested ones are not covered: exits change the state of later tokens, so
+    that the risk need not be monotone in the threshold.
 
     Args:
-        certificate: what was certified.
-        task: how the result's task asked.
+        certificate: the certificate.
+        task: the setup of the result's task.
         setting: the model and exits of the run.
         threshold: the run's.
     """
@@ -182,7 +182,7 @@ def why_not(
 
 
 def _listed(certificate: Certificate) -> str:
-    """The certified thresholds, in as few words as a line of a table bears."""
+    """The certified thresholds, short enough for a table."""
     values = certificate.certified_thresholds
     if len(values) > _MOST_LISTED:
         return f"{len(values)} from {min(values):g} to {max(values):g}"

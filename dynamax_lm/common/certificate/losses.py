@@ -1,8 +1,6 @@
-"""What is risked, and the test that fits it, both known before any loss is seen.
+"""Definition of each metric's loss, its range, and the test for it.
 
-Owns the definition of each metric's loss, its range, and the choice of the test. The choice rests
-on what a loss can be, never on what it was: one that looked at the losses would have no guarantee.
-It does not know where losses come from.
+The test is chosen by the range of a loss, never by observed losses, which would void the guarantee.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _LIKENESS_LOSSES = {
 
 
 class LossKind(NamedTuple):
-    """A loss before any is seen.
+    """The definition of a loss.
 
     Attributes:
         definition: in words.
@@ -46,12 +44,12 @@ class LossKind(NamedTuple):
 def loss_kind(
     metric: str, metrics: Mapping[str, bool | None], *, repeats: int, grouped: bool
 ) -> LossKind:
-    """The loss of a metric, and the test that fits what it can be.
+    """The loss of a metric, and the test for its range.
 
     Args:
         metric: ``agreement``, ``consistency`` or one of the task's.
         metrics: the task's own, each with whether higher is better.
-        repeats: answers asked of each document.
+        repeats: answers for each document.
         grouped: whether some unit has several documents, so that its loss is a mean of theirs.
 
     Raises:

@@ -1,10 +1,10 @@
-"""What was seen: every document's loss at every threshold, from which all else follows.
+"""Every document's loss at every threshold, from which the certificate is recomputed.
 
-Owns the records of tasks and outcomes, the compact form of the losses, and the recomputation of
-means and p-values from them. It does not know tasks' settings beyond their record.
+This module has the records of tasks and outcomes, the compact format of the losses, and the
+recomputation of means and p-values.
 
-A unit is what is drawn independently: a document, or all documents that share a passage. Units are
-numbered in the order in which the test looks at them, which was drawn at random.
+A unit is drawn independently: a document, or all documents that share a passage. Units are numbered
+in the random order of the test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Values: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = NDArray[np.int64]
 
 LEAST_UNITS = 300
-"""Fewer units are refused: they say too little about the losses they did not show."""
+"""Least number of units: fewer are refused as too little evidence."""
 
 _WIDTHS = ("<u1", "<u2", "<u4")
 _LIKE = 1e-6
@@ -48,7 +48,7 @@ def unpack(name: str, text: object, count: int) -> Numbers:
     """The numbers that `pack` wrote.
 
     Raises:
-        CertificateError: it is no such text, or holds another count.
+        CertificateError: not such a text, or another count.
     """
     check(isinstance(text, str), name, text, "not a string")
     width, _, told = str(text).partition(":")
@@ -63,10 +63,10 @@ def unpack(name: str, text: object, count: int) -> Numbers:
 
 
 def unit_means(losses: Values, units: Numbers) -> Values:
-    """The mean loss of each unit, in the order in which units are looked at.
+    """The mean loss of each unit, in the order of the test.
 
     Args:
-        losses: (N,), one a document.
+        losses: (N,), one for each document.
         units: (N,), the number of each document's unit, 0..U-1.
 
     Returns:
@@ -76,11 +76,11 @@ def unit_means(losses: Values, units: Numbers) -> Values:
 
 
 def p_value_of(method: str, losses: Values, risk: float, delta: float) -> float:
-    """The p-value of "the risk is too high" by a test's name.
+    """The p-value of the hypothesis that the risk is too high, by a test's name.
 
     Args:
         method: as `LossKind` has it.
-        losses: (U,), one a unit, in the order of looking.
+        losses: (U,), one for each unit, in the order of the test.
         risk: in (0, 1).
         delta: in (0, 1).
     """
@@ -99,17 +99,17 @@ class CertifiedTask(Record):
     """A task that was tested, and its documents.
 
     Attributes:
-        setup: how it asks.
-        documents: how many were used; no two of them have the same contents.
+        setup: of the task.
+        documents: their number; no two of them have the same contents.
         digest: SHA-256 over the sorted hashes of their contents.
         data: name of the file they came from, or ``None`` for the task's own data.
-        units: how many independent units they form.
-        grouped_by: ``contents`` (documents that share a passage, or all that they tell, form a
-            unit), or the field named for it.
+        units: number of independent units.
+        grouped_by: ``contents`` (documents with a common passage, or equal contents, form a unit),
+            or the field that groups them.
         unit_of: packed; the unit of each document.
         loss: definition of a document's loss; a unit's is the mean of its documents'.
         method: the test.
-        values: the different losses that were seen, ascending; outcomes refer to their places.
+        values: the distinct observed losses, ascending; outcomes have indices into them.
     """
 
     setup: TaskSetup
@@ -142,7 +142,7 @@ class CertifiedTask(Record):
         """The loss of ``metric`` on this task; refuses another definition or test.
 
         Raises:
-            CertificateError: no such metric, or what is written is not what it means.
+            CertificateError: no such metric, or another definition or test than recorded.
         """
         kind = loss_kind(
             metric,
@@ -166,9 +166,9 @@ class TaskOutcome(Record):
     Attributes:
         task: its name.
         mean_loss: over its units; at most 1, and negative where exits did better.
-        p_value: of the hypothesis that the task's risk exceeds the asked one.
-        flops_saved: mean over documents, net; may be negative. Measured, not promised.
-        losses: packed; for each document the place of its loss among the task's values.
+        p_value: of the hypothesis that the task's risk exceeds the bound.
+        flops_saved: mean over documents, net; may be negative. Measured, not guaranteed.
+        losses: packed; for each document the index of its loss in the task's values.
     """
 
     task: str
@@ -178,17 +178,17 @@ class TaskOutcome(Record):
     losses: str
 
     def of_units(self, task: CertifiedTask) -> Values:
-        """(U,), the loss of each unit, in the order in which the test looked at them."""
+        """(U,), the loss of each unit, in the order of the test."""
         places = unpack("losses", self.losses, task.documents)
         known = int(places.max()) < len(task.values)
         check(known, "losses", self.task, "refers to losses that are not listed")
         return unit_means(np.array(task.values)[places], task.unit_numbers())
 
     def verify(self, task: CertifiedTask, metric: str, risk: float, delta: float) -> None:
-        """Computes mean and p-value again from the losses.
+        """Recomputes mean and p-value from the losses.
 
         Raises:
-            CertificateError: they are not the stored ones.
+            CertificateError: they differ from the stored ones.
         """
         losses = self.of_units(task)
         again = {
@@ -207,7 +207,7 @@ class GridPoint(Record):
 
     Attributes:
         threshold: in [0, 1].
-        outcomes: one a task.
+        outcomes: one for each task.
     """
 
     threshold: Share
@@ -215,5 +215,5 @@ class GridPoint(Record):
 
     @property
     def p_value(self) -> float:
-        """Of the hypothesis that *some* task's risk exceeds the asked one: the largest of all."""
+        """Of the hypothesis that *some* task's risk exceeds the bound: the largest of all."""
         return max(outcome.p_value for outcome in self.outcomes)

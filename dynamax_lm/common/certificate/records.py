@@ -1,7 +1,4 @@
-"""Records with a strict JSON form, from which a certificate is made.
-
-Owns their form and their error. It does not know what the records mean.
-"""
+"""Base of a certificate's records, which have a strict JSON format, and their error."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ _SUBJECT = "certificate:"
 
 
 class CertificateError(SettingError):
-    """A certificate that is not whole, or contradicts itself."""
+    """An incomplete or inconsistent certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A frozen record with a JSON form that has exactly its fields."""
+    """A frozen record whose JSON format has exactly its fields."""
 
     def __post_init__(self) -> None:
         check_fields(self, _SUBJECT, CertificateError)

@@ -1,6 +1,6 @@
-"""What a certificate's word depends on: the model and exits, and how a task asks.
+"""The conditions of a certificate: the model and exits, and the setup of a task.
 
-Owns the two records and how they differ. It does not know how either is read off a run.
+This module has the two records and their comparison.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Setting(Record):
 
     Attributes:
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
-        pretrained: hub id or folder, or ``tiny``. A name only: what is compared is ``weights``.
+        pretrained: hub id or folder, or ``tiny``. A name only: ``weights`` is compared.
         weights: digest of a sample of every tensor.
         arguments: further model arguments that can change an answer and are not at their default,
             such as ``{"revision": "v2"}``.
         dtype: of the weights, such as ``torch.float32``.
         exit_layers: ascending.
         confidence: name of the measure.
-        skipped_state: what skipped layers remember.
+        skipped_state: the skipped-state policy.
         heads: fingerprint of the trained heads, or ``None``.
     """
 
@@ -48,26 +48,25 @@ class Setting(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSetup(Record):
-    """How a task asks: whatever of it can change a request or a score, but the documents.
+    """The setup of a task: all that can change a request or a score, except the documents.
 
     Attributes:
         name: the task's name.
         version: of its configuration, as text.
         output_type: lm-eval's request type.
-        num_fewshot: examples in front of each question.
-        generation_kwargs: stops, lengths and sampling as they were sent; ``None`` where nothing is
-            generated.
-        repeats: answers asked of each document.
-        apply_chat_template: whether questions are put into the model's chat template.
+        num_fewshot: examples before each question.
+        generation_kwargs: stops, lengths and sampling as sent; ``None`` where nothing is generated.
+        repeats: answers for each document.
+        apply_chat_template: whether prompts use the model's chat template.
         fewshot_as_multiturn: whether examples are turns of a conversation.
         chat_template: digest of the template's text, or ``None``.
         system_instruction: the system prompt, or ``None``.
-        rendering: for each part of the task that makes a request or a score (templates,
+        rendering: for each part of the task that determines a request or a score (templates,
             description, delimiters, filters, examples and the seed that draws them, ...) a digest;
             functions count by their source.
         metrics: of the task, each with whether higher is better.
-        cached: whether requests came from lm-eval's request cache and are not those that the task
-            renders now.
+        cached: whether requests came from lm-eval's request cache and differ from those that the
+            task renders now.
     """
 
     name: str
@@ -86,7 +85,7 @@ class TaskSetup(Record):
 
 
 def difference(certified: Record, here: Record) -> str | None:
-    """The first field in which two records of one kind differ, in words; names aside."""
+    """The first field in which two records of one kind differ, in words; names are ignored."""
     then, now = (json.loads(json.dumps(one.to_json())) for one in (certified, here))
     for name in then:
         if name == "pretrained" or then[name] == now[name]:
