@@ -32,7 +32,7 @@ stricter levels of several."""
 _CAP = 0.9
 """The largest loss by one document, as a share of the capital."""
 _PRIOR_MEAN, _PRIOR_VARIANCE = 0.5, 0.25
-"""Variance of a prior document: the largest of values in [0, 1]."""
+"""Of one prior document; the variance is the largest of values in [0, 1]."""
 
 
 class Bounds(NamedTuple):

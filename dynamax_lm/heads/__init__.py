@@ -1,4 +1,4 @@
-"""Trained exit heads: classifiers that say when to leave, translators that say it better."""
+"""Trained exit heads: classifiers, which decide exits, and translators before the unembedding."""
 
 from dynamax_lm.heads.bank import ExitHeads, HeadsState, check_shape
 from dynamax_lm.heads.config import HeadsConfig

@@ -1,10 +1,9 @@
-"""All trained heads of one backbone: ask them, train them, save and load them.
+"""All trained heads of one backbone: evaluation, training, saving and loading.
 
-Owns which classifier and translator stands at which exit, what is remembered while a batch is
-answered, and whether a backbone is the one they were trained on. It does not know thresholds, how
-a token is chosen, or lm-eval.
+This module has the classifier and translator of each exit, their state over a batch, and the check
+of the backbone.
 
-An exit is named by its *layer*: the layers run before it, 1..L-1.
+An exit is identified by its *layer*: the layers run before it, 1..L-1.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _ARCHITECTURES = {"mistral": "attention", "llama": "attention", "mamba2": "mamba
 
 @dataclass
 class HeadsState:
-    """What classifiers remember while one batch is answered.
+    """State of classifiers while one batch is answered.
 
     Attributes:
         rows: rows of the batch.
-        along: per exit, its memory of each row: the tokens asked there so far.
+        along: per exit, its state for each row, over the tokens checked there so far.
         depth: of each token of the current pass, for ``mamba_depth``.
     """
 
@@ -50,7 +49,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
     """Classifiers and translators of every exit.
 
     Args:
-        config: what they are. Weights start random, translators at the identity.
+        config: of the heads. Weights start random, translators at the identity.
         card: text of the model card that is saved with them.
     """
 
@@ -68,33 +67,33 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             kind = BY_TOKEN[config.classifier]
             self.classifiers = nn.ModuleDict({name: kind(config) for name in names})
 
-    # -- asking ---------------------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------------------
 
     @property
     def along_tokens(self) -> bool:
-        """Whether a confidence depends on the row's earlier tokens that were asked at the exit."""
+        """Whether a confidence depends on the row's earlier tokens that reached the exit."""
         return self.config.classifier == "mamba"
 
     def new_state(self, rows: int) -> HeadsState:
-        """An empty memory for a batch of ``rows`` rows."""
+        """An empty state for a batch of ``rows`` rows."""
         return HeadsState(rows)
 
     def begin(self, state: HeadsState, tokens: int) -> None:
-        """A pass of ``tokens`` tokens begins; what runs along depth starts anew."""
+        """A pass of ``tokens`` tokens begins; state along depth is reset."""
         if self.depth is not None:
             state.depth = self.depth.empty(tokens)
 
     def confidence(
         self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: HeadsState
     ) -> Tensor:
-        """How likely leaving is right, calibrated.
+        """The calibrated probability that exiting is right.
 
         Args:
             layer: the exit.
-            hidden: (n, D) of the tokens asked.
-            rows: (n,) the batch's row of each; a row's tokens stand together, in order.
+            hidden: (n, D) of the tokens checked.
+            rows: (n,) the batch's row of each; a row's tokens are adjacent and in order.
             tokens: (n,) which of the pass's tokens these are.
-            state: of the batch; afterwards it has seen these tokens.
+            state: of the batch; afterwards it includes these tokens.
 
         Returns:
             (n,) float32 in [0, 1].
@@ -127,9 +126,9 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         return classifier
 
     def translate(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the unembedding reads after a layer: (n, D) to (n, D), in the dtype of ``hidden``.
+        """The input of the unembedding after a layer: (n, D) to (n, D), in the dtype of ``hidden``.
 
-        Where no translator was trained, the hidden state itself (the logit lens).
+        Without a trained translator it is the hidden state itself (the logit lens).
         """
         if self.config.translator == "identity" or str(layer) not in self.translators:
             return hidden
@@ -144,15 +143,15 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
     def training_logits(
         self, hidden: Mapping[int, Tensor], masks: Mapping[int, Tensor] | None = None
     ) -> dict[int, Tensor]:
-        """Uncalibrated logits at every exit, in parallel, from an empty memory.
+        """Uncalibrated logits at every exit, in parallel, from an empty state.
 
         Args:
             hidden: (B, T, D) at each exit, by layer.
-            masks: (B, T) bool at each exit, which tokens are asked there; ``None`` for all. A
-                Mamba classifier along tokens does not see the others, as at run time.
+            masks: (B, T) bool at each exit, which tokens are checked there; ``None`` for all. The
+                state of a Mamba classifier along tokens skips the others, as at run time.
 
         Returns:
-            (B, T) float32 by layer; 0 where nothing was asked.
+            (B, T) float32 by layer; 0 where no token is checked.
         """
         wide = {layer: one.float() for layer, one in hidden.items()}
         if self.depth is None:
@@ -168,7 +167,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
     # -- cost -----------------------------------------------------------------------------------
 
     def classifier_flops(self, layer: int) -> int:
-        """FLOPs of asking one token at an exit, norm included; 0 without a classifier."""
+        """FLOPs of checking one token at an exit, norm included; 0 without a classifier."""
         if self.depth is not None:
             return self.depth.flops
         return self._classifier(layer).flops if self.classifiers else 0
@@ -188,7 +187,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             unembedding: (V, D) its vocabulary projection's weight.
 
         Raises:
-            SettingError: says what differs.
+            SettingError: with the difference.
         """
         check_shape(self.config, config)
         if fingerprint(unembedding) != self.config.fingerprint:
@@ -212,9 +211,9 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         """Save as a folder of safetensors, configuration and card, whole or not at all.
 
         Args:
-            save_directory: the folder; what it held of these three files is replaced.
-            card: text of the card; the present one where left out.
-            repo_id: where to push, the folder's name where left out.
+            save_directory: the folder; existing files of these names are replaced.
+            card: text of the card; by default the present one.
+            repo_id: where to push; by default the folder's name.
             push_to_hub: whether to push as well.
             **hub: for ``push_to_hub``.
 
@@ -241,7 +240,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ...
 
         Raises:
-            SettingError: no such heads, or files that are cut, changed or of another shape.
+            SettingError: no such heads, or files that are truncated, changed or of another shape.
         """
         folder = store.find_folder(str(name), **hub)
         config = store.read_config(folder)
@@ -285,7 +284,7 @@ def check_shape(heads: HeadsConfig, config: Any) -> None:
         config: the backbone's transformers configuration.
 
     Raises:
-        SettingError: says what differs.
+        SettingError: with the difference.
     """
     kind = _ARCHITECTURES.get(config.model_type, config.model_type)
     theirs = (kind, config.num_hidden_layers, config.hidden_size, config.vocab_size)

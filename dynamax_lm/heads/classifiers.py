@@ -1,18 +1,18 @@
-"""Classifiers: how likely leaving is right, read from the hidden state at one exit.
+"""Classifiers: the probability that exiting is right, from the hidden state at one exit.
 
-Owns the maths and its cost. It does not know labels, thresholds, files or the backbone's layers.
-Every one starts with an RMS norm, since the scale of hidden states differs from exit to exit, and
-most with a projection down, since a classifier as wide as the backbone costs like a layer.
+This module has their computation and FLOPs. Each starts with an RMS norm, since the scale of hidden
+states differs between exits, and most have a down-projection, since a classifier as wide as the
+backbone costs as much as a layer.
 
 ``linear`` is CALM's single layer (arXiv 2207.07061), ``ffn`` a transformer block's gated
 feed-forward, ``mamba`` DYNAMAX's Mamba block with a narrow output (arXiv 2504.20922), which carries
 state from token to token, ``mamba_depth`` one Mamba that carries state from exit to exit of the
 same token.
 
-**What a Mamba classifier remembers.** At each exit it sees exactly the tokens that were asked
-there, from the first step that may exit: an empty state at the last prompt token, and nothing of a
-token that left below (as ``freeze`` does for a layer). So a parallel pass asks it the same
-questions in the same order as single steps do, and an absent token costs nothing.
+**The state of a Mamba classifier.** At each exit the state includes exactly the tokens checked
+there, from the first step that may exit: it is empty at the last prompt token, and omits tokens
+that exited below (as ``freeze`` does for a layer). So a parallel pass makes the same checks in the
+same order as single steps do, and an exited token costs nothing.
 
 Glossary: n tokens, D the backbone's width, W the classifier's, B rows, T tokens of the longest row.
 """
@@ -31,7 +31,7 @@ _NORM_OPS = 4
 
 
 class Entrance(nn.Module):
-    """RMS norm and, unless W = D, a projection down."""
+    """RMS norm and, unless W = D, a down-projection."""
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
@@ -49,27 +49,27 @@ class Entrance(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One exit's classifier; the base class remembers nothing.
+    """One exit's classifier; the base class has no state.
 
     Attributes:
-        flops: of one token asked, by the ledger's conventions.
+        flops: of one token checked, by the ledger's conventions.
     """
 
     flops: int
 
     def empty(self, rows: int) -> Memory | None:
-        """What it remembers of ``rows`` rows that it has not been asked about."""
+        """The empty state of ``rows`` rows."""
         del rows
         return None
 
     def forward(self, hidden: Tensor, rows: Tensor, memory: Memory | None) -> Tensor:
-        """Ask about tokens.
+        """Logits of tokens.
 
         Args:
             hidden: (n, D) float32.
-            rows: (n,) the row each belongs to; a row's tokens stand together, in order.
-            memory: from :meth:`empty`; afterwards it has seen these tokens. ``None`` starts from
-                nothing and keeps nothing, as training does.
+            rows: (n,) the row each belongs to; a row's tokens are adjacent and in order.
+            memory: the state, from :meth:`empty`; afterwards it includes these tokens. ``None``
+                starts empty and stores nothing, as in training.
 
         Returns:
             (n,) logits.
@@ -77,14 +77,14 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def logits(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The parallel form for training: from an empty memory, over whole texts at once.
+        """The parallel form for training: from an empty state, over whole sequences at once.
 
         Args:
             hidden: (B, T, D) float32.
-            mask: (B, T) bool, which tokens are asked; ``None`` for all. Others are not seen.
+            mask: (B, T) bool, which tokens are checked; ``None`` for all. Others are skipped.
 
         Returns:
-            (B, T); 0 where nothing was asked.
+            (B, T); 0 where no token is checked.
         """
         batch, width = hidden.shape[:2]
         asked = hidden.new_ones(batch, width, dtype=torch.bool) if mask is None else mask
@@ -131,7 +131,7 @@ class FeedForward(Classifier):
 
 
 class Mamba(Classifier):
-    """Norm, projection, a Mamba-2 mixer along the tokens asked, then to one number.
+    """Norm, projection, a Mamba-2 mixer along the tokens checked, then to one number.
 
     The block's residual sum becomes a linear term of its input, as its output is one number wide.
     """
@@ -146,7 +146,7 @@ class Mamba(Classifier):
         self.flops = self.entrance.flops + self.mixer.flops + read
 
     def empty(self, rows: int) -> Memory:
-        """Nothing seen in any row."""
+        """An empty state for each row."""
         return self.mixer.empty(rows)
 
     def forward(self, hidden: Tensor, rows: Tensor, memory: Memory | None) -> Tensor:
@@ -191,4 +191,4 @@ BY_TOKEN: dict[str, type[Linear | FeedForward | Mamba]] = {
     "ffn": FeedForward,
     "mamba": Mamba,
 }
-"""Classifiers of which every exit has its own; ``mamba_depth`` is one for all exits."""
+"""Kinds with one classifier for each exit; ``mamba_depth`` has one for all exits."""

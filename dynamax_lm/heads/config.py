@@ -1,8 +1,7 @@
-"""What trained heads are: their shape, their backbone, how they were made and what they promise.
+"""The configuration of trained heads: shape, backbone, training, calibration and certificate.
 
-Owns ``config.json`` of a heads folder, strictly: a missing, extra or impossible field is refused in
-one line, so that heads never run under a reading that their author did not mean. It does not know
-tensors.
+This is ``config.json`` of a heads folder. A missing, extra or invalid field is refused in one line,
+so that a configuration is never misread.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class HeadsConfig:
         exit_layers: layers run before each exit, ascending, each in 1..L-1.
         classifier: ``linear``, ``ffn``, ``mamba``, ``mamba_depth``, or ``none`` for translators
             alone.
-        classifier_width: what the hidden state is projected down to first; D for no projection.
+        classifier_width: width after the down-projection; D for no projection.
         ffn_width: inner width of ``ffn``; ignored elsewhere, as the four sizes below are outside
             the Mamba kinds.
         state_size: S, SSM state elements per inner channel.
@@ -62,16 +61,16 @@ class HeadsConfig:
         label_k: k of ``top_k``; 1 for ``top1``.
         loss: settings of the loss.
         data: description, files, tokens.
-        training: steps, seed, and whatever else made them.
+        training: steps, seed, and other settings of the training.
         calibration: per exit (its layer as text) ``{"scale": a, "bias": b}``: the confidence is
-            sigmoid(a * logit + b). An exit left out has a = 1, b = 0.
+            sigmoid(a * logit + b). A missing exit has a = 1, b = 0.
         reliability: rows of the reliability table.
-        certificate: a certified threshold and what it promises, or ``None``.
-        weights_sha256: of ``model.safetensors``; written as the heads are saved, empty before.
+        certificate: of a threshold, or ``None``.
+        weights_sha256: of ``model.safetensors``; set when the heads are saved, empty before.
         schema: version of these fields.
 
     Raises:
-        SettingError: an impossible value.
+        SettingError: an invalid value.
     """
 
     backbone: str
@@ -148,12 +147,12 @@ class HeadsConfig:
 
     @property
     def has_classifier(self) -> bool:
-        """Whether ``confidence=head`` can be asked of these heads."""
+        """Whether these heads support ``confidence=head``."""
         return self.classifier != "none"
 
     @property
     def identity(self) -> str:
-        """A digest of whatever can change a number: not of certificates, tables or descriptions."""
+        """A digest of all that can change a number: not of certificates, tables or descriptions."""
         known = asdict(self)
         for name in ("certificate", "reliability", "data", "training", "loss", "backbone"):
             del known[name]
@@ -173,7 +172,7 @@ class HeadsConfig:
         """Read the text of ``config.json``.
 
         Raises:
-            SettingError: no JSON object, a missing or extra field, or an impossible value.
+            SettingError: not a JSON object, a missing or extra field, or an invalid value.
         """
         try:
             given = json.loads(text)

@@ -1,8 +1,8 @@
-"""Which backbone heads belong to: a digest of its unembedding.
+"""The fingerprint of the backbone of trained heads: a digest of its unembedding.
 
-Owns the digest: sha256 over the text ``V x D`` and the sign bit of every weight, row by row, eight
-to a byte. Signs survive any change of number format, so a checkpoint loaded in bfloat16 has the
-fingerprint of the one loaded in float32, while another checkpoint, fine-tuned or not, has not.
+It is sha256 over the text ``V x D`` and the sign bit of every weight, row by row, eight
+to a byte. Signs do not depend on the number format, so a checkpoint has the same fingerprint in
+bfloat16 and float32, while another checkpoint, fine-tuned or not, has another.
 """
 
 from __future__ import annotations

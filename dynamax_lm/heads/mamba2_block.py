@@ -1,7 +1,7 @@
-"""A small Mamba-2 mixer without an output projection: what a Mamba classifier remembers with.
+"""A small Mamba-2 mixer without an output projection, the state of Mamba classifiers.
 
-Owns its recurrence, step by step and as a scan over many tokens, which are equal. It does not know
-what a row is: tokens along an answer, or exits along the depth of one token.
+It computes the recurrence step by step, and equally as a scan over many places. A row is a sequence
+of tokens of an answer, or of exits along the depth of one token.
 
 Glossary: n rows, T places of the longest row, W width, I = expand * W inner channels, H heads of P
 channels, S state size, K width of the convolution, C = I + 2 S its channels (x, B, C of Mamba-2,
@@ -22,7 +22,7 @@ _LONGEST_SCAN = 64
 
 
 class Memory(NamedTuple):
-    """What a mixer remembers of each row.
+    """The state of a mixer for each row.
 
     Attributes:
         window: (n, C, K - 1) the convolution's last inputs.
@@ -33,11 +33,11 @@ class Memory(NamedTuple):
     ssm: Tensor
 
     def of(self, rows: Tensor) -> Memory:
-        """The memory of some rows, copied."""
+        """The state of some rows, copied."""
         return Memory(self.window[rows], self.ssm[rows])
 
     def put(self, rows: Tensor, new: Memory) -> None:
-        """Replace the memory of ``rows``."""
+        """Replace the state of ``rows``."""
         self.window[rows] = new.window
         self.ssm[rows] = new.ssm
 
@@ -69,10 +69,10 @@ class Mixer(nn.Module):
         weight = torch.empty(self.channels, 1, conv_kernel).uniform_(-bound, bound)
         self.conv_weight = nn.Parameter(weight)
         self.conv_bias = nn.Parameter(torch.zeros(self.channels))
-        # Mamba-2's own start: decay rates in 1..16, step sizes log-uniform in 0.001..0.1
+        # Mamba-2's initialisation: decay rates in 1..16, step sizes log-uniform in 0.001..0.1
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         step = torch.exp(torch.rand(self.heads) * math.log(100) + math.log(0.001))
-        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus backwards
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # inverse softplus
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = nn.RMSNorm(self.inner, eps=1e-5)
 
@@ -84,7 +84,7 @@ class Mixer(nn.Module):
         return project + convolve + 5 * self.inner * self.state_size
 
     def empty(self, rows: int) -> Memory:
-        """The memory of ``rows`` rows that have seen nothing."""
+        """The empty state of ``rows`` rows."""
         like = self.conv_weight
         return Memory(
             like.new_zeros(rows, self.channels, self.kernel - 1),
@@ -94,15 +94,15 @@ class Mixer(nn.Module):
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
-        """Take new tokens.
+        """Advance over new tokens.
 
         Args:
             inputs: (n, T, W), each row's tokens on the left.
-            memory: of the n rows.
+            memory: the state of the n rows.
             lengths: (n,) tokens of each row, 1..T; ``None`` where all have T.
 
         Returns:
-            (n, T, I), whose places beyond ``lengths`` mean nothing, and the rows' new memory.
+            (n, T, I), undefined beyond ``lengths``, and the rows' new state.
         """
         width = inputs.shape[1]
         projected = self.in_proj(inputs)

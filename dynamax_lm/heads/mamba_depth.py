@@ -1,8 +1,8 @@
 """``mamba_depth``: one Mamba that runs along depth, from exit to exit of the same token.
 
-Owns the maths and its cost. Tokens are independent of each other here: what it remembers of a token
-begins at the first exit asked and ends when the token leaves. The mixer and the projection down are
-shared by all exits; norms and the read-out are each exit's own.
+Tokens are independent of each other: the state of a token begins at the first exit checked and ends
+when the token exits. The mixer and the down-projection are shared by all exits; each exit has its
+own norm and read-out.
 
 Glossary: n tokens, E exits, D the backbone's width, W the classifier's, I the mixer's inner width.
 """
@@ -25,7 +25,7 @@ class MambaDepth(nn.Module):
     """The classifier of all exits.
 
     Attributes:
-        flops: of one token asked at one exit, by the ledger's conventions.
+        flops: of one token checked at one exit, by the ledger's conventions.
     """
 
     def __init__(self, config: HeadsConfig) -> None:
@@ -44,17 +44,17 @@ class MambaDepth(nn.Module):
         self.flops += self.mixer.flops + 2 * self.mixer.inner + 2 * width
 
     def empty(self, tokens: int) -> Memory:
-        """What it remembers of tokens before their first exit."""
+        """The state of tokens before their first exit."""
         return self.mixer.empty(tokens)
 
     def forward(self, layer: int, hidden: Tensor, tokens: Tensor, memory: Memory) -> Tensor:
-        """Ask about tokens at one exit, the step of the recurrence.
+        """Logits of tokens at one exit, one step of the recurrence.
 
         Args:
             layer: the exit.
             hidden: (n, D) float32.
             tokens: (n,) which of the pass's tokens these are.
-            memory: from :meth:`empty`; afterwards it has seen this exit.
+            memory: the state, from :meth:`empty`; afterwards it includes this exit.
 
         Returns:
             (n,) logits.
@@ -68,7 +68,7 @@ class MambaDepth(nn.Module):
         """All exits at once, for training.
 
         Args:
-            hidden: (..., D) float32 of the same tokens at each exit asked, by layer.
+            hidden: (..., D) float32 of the same tokens at each exit checked, by layer.
 
         Returns:
             (...) logits at each exit.

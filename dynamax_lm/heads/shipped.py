@@ -1,7 +1,6 @@
 """The trained heads that come with the package, by name.
 
-Owns where they lie: inside the installed package, or at the top of a source tree. It does not know
-which checkpoint they belong to beyond their name.
+They are inside the installed package, or at the top of a source tree.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _PLACES = (Path(__file__).parents[1] / "shipped_heads", Path(__file__).parents[2
 
 
 def shipped_folder(name: str) -> Path | None:
-    """The folder of shipped heads, or ``None`` where none ship under ``name``."""
+    """The folder of the shipped heads ``name``, or ``None`` if there are none."""
     if name not in NAMES:
         return None
     found = (place / name for place in _PLACES)

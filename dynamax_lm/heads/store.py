@@ -1,7 +1,7 @@
 """A heads folder on disk or on the hub: ``config.json``, ``model.safetensors``, ``README.md``.
 
-Owns the files: written whole or not at all, read from safetensors only, and held against the digest
-that the configuration carries. It does not know what the tensors mean.
+Files are written whole or not at all; tensors are read from safetensors only, and compared with the
+digest in the configuration.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def find_folder(name: str, **hub: Any) -> Path:
-    """The local folder behind a folder or hub id; what the hub has is downloaded.
+    """The local folder of a folder or hub id; files of the hub are downloaded.
 
     Args:
         name: a folder, or a hub id.
@@ -55,7 +55,7 @@ def read_config(folder: Path) -> HeadsConfig:
     """The configuration in ``folder``; needs no tensors.
 
     Raises:
-        SettingError: it is missing, unreadable or not a heads configuration.
+        SettingError: it is missing, unreadable or not a configuration of heads.
     """
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def read_tensors(folder: Path, config: HeadsConfig) -> dict[str, Tensor]:
     """The tensors in ``folder``.
 
     Raises:
-        SettingError: the file is missing, cut, not safetensors, or not the one that was saved.
+        SettingError: the file is missing, truncated, not safetensors, or changed.
     """
     path = folder / WEIGHTS
     try:
@@ -99,13 +99,13 @@ def read_card(folder: Path) -> str:
 def write_folder(
     folder: Path, config: HeadsConfig, tensors: Mapping[str, Tensor], card: str
 ) -> HeadsConfig:
-    """Write all three files, whole or not at all; what stood there before is replaced.
+    """Write all three files, whole or not at all; existing ones are replaced.
 
     Returns:
         The configuration as written, with the digest of the weights.
 
     Raises:
-        SettingError: the folder cannot be written, such as for want of space.
+        SettingError: the folder cannot be written.
     """
     content = save({name: one.detach().cpu().contiguous() for name, one in tensors.items()})
     config = replace(config, weights_sha256=hashlib.sha256(content).hexdigest())
@@ -130,10 +130,10 @@ def write_config(folder: Path, config: HeadsConfig) -> None:
 
 
 def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files beside those they replace, and only then put them in place, one after another.
+    """Write temporary files, and rename them only when all are complete.
 
-    A full disk or an interrupt while writing leaves what was there. Whatever else lies in the
-    folder, such as logs, stays.
+    After a full disk or an interrupt the previous files are still there. Other files of the folder,
+    such as logs, are not changed.
     """
     fresh = not folder.exists()
     try:
@@ -144,4 +144,4 @@ def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         if fresh:
             with suppress(OSError):
-                folder.rmdir()  # only if nothing was put in place
+                folder.rmdir()  # only if no file was renamed

@@ -1,8 +1,8 @@
-"""Translators: what an exit's hidden state becomes before the final norm and the unembedding.
+"""Translators: maps of an exit's hidden state before the final norm and the unembedding.
 
-Owns maps that start as the identity, and their cost. What they make is read and forgotten: the
-state of skipped layers comes from the hidden state itself. Affine maps are the tuned lens
-(arXiv 2303.08112); the low-rank ones cost 4 D r FLOPs a token instead of 2 D^2.
+They start as the identity. Only the unembedding reads their output: the state of skipped layers
+comes from the hidden state itself. Affine maps are the tuned lens (arXiv 2303.08112); the low-rank
+ones cost 4 D r FLOPs a token instead of 2 D^2.
 """
 
 from __future__ import annotations

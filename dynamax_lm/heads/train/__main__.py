@@ -3,7 +3,7 @@
     python -m dynamax_lm.heads.train --model dynamax-mamba --model_args pretrained=tiny \
         --head mamba --data FILE_OR_HUB_ID --output_path heads/my-heads --max_steps 2000
 
-Owns the wiring: options to backbone, data, loop, calibration and card. ``docs/train-heads.md``
+This command connects backbone, data, training loop, calibration and card. ``docs/train-heads.md``
 explains what is trained and why.
 """
 
@@ -53,11 +53,11 @@ from dynamax_lm.heads.train.windows import BatchStream, Packing
 from dynamax_lm.models.settings.exits import read_exit_rule
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})
-"""Options that a run may change when it goes on."""
+"""Options that a resumed run may change."""
 
 
 class HeldStreams(NamedTuple):
-    """Held-out text; no group is in both."""
+    """Held-out splits; no group is in both."""
 
     calibrate: BatchStream
     report: BatchStream
@@ -67,10 +67,10 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     """Train heads, calibrate them and save them with their card.
 
     Args:
-        argv: the options; those of the process if left out.
+        argv: the options; by default those of the process.
 
     Raises:
-        SettingError: anything that the user can mend.
+        SettingError: a fault that the user can correct.
         Stopped: by a signal, with a checkpoint written.
     """
     from accelerate import Accelerator
@@ -152,7 +152,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; what is wrong is one line, and a signal ends it with 128 + its number."""
+    """The command line: errors are one line, and a signal ends it with 128 + its number."""
     from dynamax_lm.harness.plugin.errors import install_one_line_errors
 
     install_one_line_errors()
@@ -331,7 +331,7 @@ def _finish(
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that made these heads, defaults left out."""
+    """The command that made these heads, without defaults."""
     defaults = read_options(["--model", options.model, "--output_path", options.output_path])
     pieces = ["python -m dynamax_lm.heads.train", f"--model {options.model}"]
     for name, value in vars(options).items():

@@ -1,7 +1,6 @@
-"""The frozen model whose exits are trained: its hidden states at the asked tokens.
+"""The frozen model whose exits are trained: its hidden states at answer tokens.
 
-Owns the only forward pass of head training. It does not know heads, labels or losses. Hidden states
-live for one batch.
+This is the only forward pass of head training. Hidden states are kept for one batch.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Observation:
-    """What one batch shows at its asked tokens.
+    """Hidden states and logits of one batch at its answer tokens.
 
     Attributes:
         hidden: per exit (B, A, D), the residual stream after the exit's layer.
-        real: (B, A), which of these are tokens; the others are pads, on the right.
+        real: (B, A), which of these are tokens; the others are padding, on the right.
         full_logits: (n, V) of full depth at the real ones, row by row.
     """
 
@@ -87,7 +86,7 @@ class Backbone:
 
     @torch.no_grad()
     def observation(self, hidden: Sequence[Tensor], final: Tensor, real: Tensor) -> Observation:
-        """What :meth:`read` gave, with the full-depth logits of the (B, A) real tokens."""
+        """The output of :meth:`read`, with full-depth logits of the (B, A) real tokens."""
         device = self.stack.device
         head = self.model.lm_head
         last = final[real.to(final.device)]
@@ -98,14 +97,14 @@ class Backbone:
 
     @torch.no_grad()
     def read(self, batch: Batch, exit_layers: Sequence[int]) -> list[Tensor]:
-        """(B, A, D) at the asked tokens, after each of ``exit_layers`` and after the final norm."""
+        """(B, A, D) at the answer tokens, after each of ``exit_layers`` and the final norm."""
         device = self.stack.device
         positions, _ = batch.asked()
         rows, width = batch.ids.shape
         slots = (positions + torch.arange(rows)[:, None] * width).to(device)
-        wanted, place = slots.unique(return_inverse=True)  # a shorter row repeats its last slot
-        seen = HiddenStates(wanted, rows * width, len(exit_layers))
-        # No mask: pads stand on the right of causal models, behind everything that is read.
+        needed, place = slots.unique(return_inverse=True)  # a shorter row repeats its last slot
+        seen = HiddenStates(needed, rows * width, len(exit_layers))
+        # No mask: in a causal model padding on the right does not affect the tokens before it.
         whole = TokenBatch(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
         probe_exits(self._exact, self._exact.new_state(rows), whole, exit_layers, [seen])
         *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
@@ -123,6 +122,6 @@ def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:
         device: where to put it; ``None`` for a GPU if there is one.
 
     Raises:
-        SettingError: a wrong name or value, or a checkpoint that cannot be had or run.
+        SettingError: a wrong name or value, or a checkpoint that cannot be found or run.
     """
     return Backbone(*load_pretrained(model, read_model_args(model_args), device))

@@ -1,8 +1,6 @@
-"""Platt scaling: a classifier's log-odds become probabilities, and what these are worth.
+"""Platt scaling of a classifier's log-odds to probabilities, and quality measures of these.
 
-Owns the fit and its figures, over plain arrays. It does not know models or files.
-
-Glossary: n held-out tokens asked at an exit, z their log-odds, y whether leaving was right.
+Glossary: n held-out tokens checked at an exit, z their log-odds, y whether exiting was right.
 """
 
 from __future__ import annotations
@@ -34,15 +32,15 @@ IDENTITY = Platt(1.0, 0.0)
 
 
 class Quality(NamedTuple):
-    """What a classifier is worth on held-out tokens.
+    """Quality of a classifier on held-out tokens.
 
     Attributes:
         tokens: n.
         right: share of y.
         log_loss: mean, in nats.
         calibration_error: expected, over the bins (ECE), in [0, 1].
-        ranking: probability that a right token is surer than a wrong one (AUC); 0.5 where only one
-            class is there.
+        ranking: probability that a right token has the higher confidence than a wrong one (AUC);
+            0.5 where only one class occurs.
     """
 
     tokens: int
@@ -58,10 +56,10 @@ def log_loss(logits: Floats, right: Bools) -> float:
 
 
 def fit_platt(logits: Floats, right: Bools) -> Platt:
-    """The scale and bias of least log loss (Platt 1999, with his smoothed targets).
+    """The scale and bias of least log loss (Platt 1999, with smoothed targets).
 
-    The smoothed targets keep both finite where the classes can be told apart without error. The
-    scale is always positive: a threshold keeps its direction.
+    The smoothed targets keep both finite for separable classes. The scale is always positive, so
+    that the order of confidences does not change.
 
     Args:
         logits: (n,) finite.
@@ -75,7 +73,7 @@ def fit_platt(logits: Floats, right: Bools) -> Platt:
     positives = int(right.sum())
     negatives = len(right) - positives
     target = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    # standardised, so that the optimiser sees one scale whatever the classifier's
+    # standardised, so that the optimisation does not depend on the classifier's scale
     middle, spread = float(np.mean(logits)), float(np.std(logits)) or 1.0
     scaled = (logits - middle) / spread
 
@@ -98,7 +96,7 @@ def fit_platt(logits: Floats, right: Bools) -> Platt:
 
 
 def quality(logits: Floats, right: Bools, platt: Platt = IDENTITY) -> Quality:
-    """What ``platt`` over (n,) log-odds is worth against (n,) labels; n is at least 1."""
+    """Quality of ``platt`` over (n,) log-odds with (n,) labels; n is at least 1."""
     confidence = platt(logits)
     error = calibration_error(reliability(confidence, right))
     loss = log_loss(platt.scale * logits + platt.bias, right)

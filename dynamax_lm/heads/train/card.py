@@ -1,7 +1,4 @@
-"""The model card of trained heads, and its two pictures.
-
-Owns how a run is told to people. It measures nothing.
-"""
+"""The model card of trained heads, and its two pictures."""
 
 from __future__ import annotations
 
@@ -121,7 +118,7 @@ def write_card(
     Args:
         config: of the finished heads.
         model: lm-eval's name of the backbone's kind.
-        command: that made them.
+        command: of the training.
         parameters: of the heads.
         tokens: held-out tokens behind the tables.
         exits: every exit.
@@ -160,7 +157,7 @@ def draw_loss(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_reliability(config: HeadsConfig, path: Path) -> None:
-    """Draw how often the label held against the confidence, per exit."""
+    """Draw the share of tokens whose label holds against the confidence, per exit."""
     figure = new_figure(4.2, 4)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")

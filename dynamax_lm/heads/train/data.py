@@ -1,11 +1,10 @@
-"""Text to train exit heads on: where it comes from, and which of it is held out.
+"""Training text of exit heads: documents, their sources, and the held-out split.
 
-Owns documents, their sources (a hub dataset, or local text and JSONL) and the held-out split, which
-is by group: documents about one passage or one question lie on the same side. It does not know
-tokens.
+Sources are a hub dataset, or local text and JSONL. The split is by group: documents about one
+passage or one question are on the same side.
 
-A document is a prompt, which is read at full depth as in an evaluation, and an answer, whose tokens
-are asked at the exits. Plain text is a document without a prompt.
+A document is a prompt, which is prefilled at full depth as in an evaluation, and an answer, whose
+tokens are checked at the exits. Plain text is a document without a prompt.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ import jinja2
 from dynamax_lm.common.errors import SettingError, first_line
 
 DEFAULT_DATA = "HuggingFaceFW/fineweb-edu"
-"""What the paper's classifiers were trained on."""
+"""The data set of the paper's classifiers."""
 
 PASSAGE_CHARACTERS = 4000
 _SHUFFLE_BUFFER = 1000
 _SPLIT_PARTS = 10_000
 _PASSAGE = 200
-"""Characters from which a paragraph of a prompt counts as the passage that it is about."""
+"""Least number of characters of a paragraph that counts as the passage of a prompt."""
 
 Part = Literal["train", "calibrate", "report"]
-"""What a document serves: training, calibration, or the card's figures."""
+"""The split of a document: training, calibration, or the card's figures."""
 
 
 class Document(NamedTuple):
-    """A text; ``prompt`` is empty where all of it is asked at the exits.
+    """A text; ``prompt`` is empty if all of it is checked at the exits.
 
     Attributes:
-        prompt: read at full depth.
-        answer: asked at the exits.
-        group: name of the group that it belongs to; :func:`group_of` finds one where it is empty.
+        prompt: prefilled at full depth.
+        answer: checked at the exits.
+        group: name of its group; if empty, :func:`group_of` derives one.
     """
 
     prompt: str
@@ -81,7 +80,7 @@ class Layout:
     def document(self, record: Mapping[str, Any], where: str) -> Document:
         """The document of ``record``; ``where`` names it in an error.
 
-        Fields ``prompt`` and ``answer`` are taken as they are; so is the text field otherwise.
+        Fields ``prompt`` and ``answer`` are used unchanged; so is the text field otherwise.
 
         Raises:
             SettingError: a field that the record lacks, or that is not text.
@@ -121,7 +120,7 @@ class Layout:
 
 
 class Source(Protocol):
-    """Documents in an order that the seed and the epoch decide."""
+    """Documents in an order determined by the seed and the epoch."""
 
     def documents(self, epoch: int) -> Iterator[Document]:
         """One pass."""
@@ -133,8 +132,8 @@ class LocalSource:
     """Documents in memory, shuffled anew every epoch.
 
     Attributes:
-        items: the documents; text is small beside hidden states, which are never kept.
-        seed: decides the order.
+        items: the documents; text is small compared with hidden states, which are not kept.
+        seed: determines the order.
     """
 
     items: tuple[Document, ...]
@@ -149,7 +148,7 @@ class LocalSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A dataset of the hub, read as it is streamed.
+    """A streamed dataset of the hub.
 
     Attributes:
         name: the dataset's id.
@@ -194,10 +193,10 @@ def open_source(
     config: str | None = None,
     split: str = "train",
 ) -> Source:
-    """The source behind ``data``: a local file or folder, else a dataset of the hub.
+    """The source that ``data`` names: a local file or folder, else a dataset of the hub.
 
     Raises:
-        SettingError: nothing there, nothing readable in it, or no text in it.
+        SettingError: not found, not readable, or without text.
     """
     path = Path(data).expanduser()
     if path.exists():
@@ -211,11 +210,11 @@ def open_source(
 
 
 def group_of(document: Document) -> str:
-    """What must not lie on both sides of the split, in lower case with single spaces.
+    """The group of a document, which is on one side of the split, in lower case.
 
-    That is the group which the document names; else the longest paragraph of its prompt, where that
-    is long enough to be a passage (several questions are asked about one); else the prompt's last
-    paragraph, which is the question; else the text itself. Paragraphs end at blank lines.
+    It is the group given in the document; else the longest paragraph of its prompt, if that is long
+    enough to be a passage (of several questions); else the prompt's last paragraph, which is the
+    question; else the text itself. Paragraphs end at blank lines; spaces are normalised.
     """
     if document.group:
         return document.group
@@ -228,12 +227,12 @@ def group_of(document: Document) -> str:
 
 
 def part_of(document: Document, held_out: float) -> Part:
-    """What ``document`` serves: its group alone decides, so that it always does.
+    """The split of ``document``, a function of its group alone.
 
     Args:
         document: any.
-        held_out: share of groups that do not train, in [0, 1]; half of them calibrate, and the
-            card's figures come from the other half.
+        held_out: share of held-out groups, in [0, 1]; half of them are for calibration, the other
+            half for the card's figures.
     """
     digest = hashlib.sha256(group_of(document).encode()).digest()
     place = int.from_bytes(digest[:8], "big") % _SPLIT_PARTS
@@ -266,7 +265,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _passages(file: Path, layout: Layout) -> Iterator[Document]:
-    """A text cut at blank lines into passages, so that one book can be split and shuffled."""
+    """A text divided at blank lines into passages, so that a book can be split and shuffled."""
     del layout
     passage = ""
     for paragraph in re.split(r"\n\s*\n", file.read_text(encoding="utf-8")):

@@ -1,8 +1,7 @@
-"""Finished heads on held-out text: what they say beside what was right, and what that would save.
+"""Evaluation of trained heads on held-out text: predictions, labels and savings.
 
-Owns the held-out pass and the figures made of it. It does not train, and knows no files. All tokens
-are judged from full-depth hidden states (teacher-forced): what skipped state adds is measured by
-an evaluation.
+All tokens are evaluated from full-depth hidden states (teacher-forced); effects of skipped state
+are measured by an lm-eval run.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class HeldOut(NamedTuple):
 
 
 class ExitReport(NamedTuple):
-    """One exit of finished heads, on tokens that calibration did not see."""
+    """One exit of trained heads, on tokens not used for calibration."""
 
     layer: int
     agreement: float
@@ -60,7 +59,7 @@ class ExitReport(NamedTuple):
 
 
 class PolicyReport(NamedTuple):
-    """What leaving at a threshold would do, states of earlier tokens exact."""
+    """Depth and agreement at a threshold, with exact states of earlier tokens."""
 
     threshold: float
     layers_used: float
@@ -79,7 +78,7 @@ def hold_out(
     top_k: int,
     tokens: int,
 ) -> HeldOut:
-    """Ask ``heads`` about held-out batches until ``tokens`` tokens were seen.
+    """Evaluate ``heads`` on held-out batches, until at least ``tokens`` tokens.
 
     Raises:
         ValueError: no batch at all.
@@ -143,7 +142,7 @@ def calibrate(held: HeldOut) -> list[Platt]:
 
 
 def report_exits(layers: Sequence[int], held: HeldOut, platts: Sequence[Platt]) -> list[ExitReport]:
-    """Every exit on its own."""
+    """Each exit separately."""
     reports = []
     for number, (layer, platt) in enumerate(zip(layers, platts, strict=True)):
         logits, labelled = held.logits[number], held.labelled[number]
@@ -168,7 +167,7 @@ def report_exits(layers: Sequence[int], held: HeldOut, platts: Sequence[Platt]) 
 def report_policies(
     layers: Sequence[int], n_layers: int, held: HeldOut, platts: Sequence[Platt]
 ) -> list[PolicyReport]:
-    """Every threshold of :data:`THRESHOLDS`, beside top probability at the same exits."""
+    """Every threshold of :data:`THRESHOLDS`, and top probability at the same exits."""
     confidence = np.stack([platt(z) for platt, z in zip(platts, held.logits, strict=True)])
     reports = []
     for threshold in THRESHOLDS:
@@ -181,7 +180,7 @@ def report_policies(
 def _leave(
     layers: Sequence[int], n_layers: int, leaves: Bools, right: Bools
 ) -> tuple[float, float]:
-    """Mean layers used and agreement, leaving at the first exit where ``leaves`` (E, n) holds."""
+    """Mean layers used and agreement, exiting at the first exit where ``leaves`` (E, n) holds."""
     first = np.where(leaves.any(0), leaves.argmax(0), len(layers))
     depth = np.array([*layers, n_layers])[first]
     agrees = np.concatenate([right, np.ones((1, right.shape[1]), dtype=bool)])

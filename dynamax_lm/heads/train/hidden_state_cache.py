@@ -1,7 +1,7 @@
-"""The backbone as training sees it, with what it showed kept on disk where that is asked for.
+"""Hidden states of the backbone for training, optionally cached on disk.
 
-Owns the cache: one file a window, so that a text read in many passes runs through the backbone
-once. It does not know heads. Memory holds one batch either way.
+The cache has one file for each window, so that a text used in several epochs runs through the
+backbone once. One batch is in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FOLDER = "observations"
 
 
 class Observer:
-    """Reads batches, from the backbone or from what it showed before.
+    """Reads batches, from the backbone or from the cache.
 
     Args:
         backbone: frozen.
         exit_layers: where it is read.
-        folder: of the cache, or ``None`` for none. It is only right for this backbone and exits.
+        folder: of the cache, or ``None`` for none. It is valid only for this backbone and exits.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Observer:
         self._backbone, self._exits, self._folder = backbone, tuple(exit_layers), folder
 
     def __call__(self, batch: Batch) -> Observation:
-        """What ``batch`` shows."""
+        """Hidden states and logits of ``batch``."""
         if self._folder is None:
             return self._backbone.observe(batch, self._exits)
         windows = batch.windows()

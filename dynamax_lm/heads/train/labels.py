@@ -1,7 +1,4 @@
-"""What a classifier is to say: whether leaving at its exit would be right.
-
-Owns the labels. It does not know models or losses.
-"""
+"""Labels of classifiers: whether exiting at their exit is right."""
 
 from __future__ import annotations
 
@@ -30,8 +27,8 @@ def read_label(label: str) -> int:
 def agreement(exit_logits: Tensor, full_logits: Tensor, top_k: int = 1) -> Tensor:
     """(n,) bool: whether the exit's likeliest token is among full depth's ``top_k`` likeliest.
 
-    With 1 it is agreement; more is DYNAMAX's relaxation (arXiv 2504.20922), whose labels are less
-    unbalanced and whose probabilities are no longer those of agreement.
+    With 1 it is agreement; more is DYNAMAX's relaxation (arXiv 2504.20922), whose labels are more
+    balanced and whose probabilities are no longer those of agreement.
 
     Args:
         exit_logits: (n, V) of the exit, translated if it has a translator.

@@ -1,7 +1,4 @@
-"""What head training minimises.
-
-Owns the losses. It does not know models or where the labels come from.
-"""
+"""The losses of head training."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: ``loss_fn_meta_cls`` in google-research/t5x, t5x/contrib/calm/models.py.
 
-    Where only one class is there, its mean. Log-odds are shifted by those of the classes' shares,
-    which calibration takes back.
+    If only one class occurs, its mean. Log-odds are shifted by those of the classes' shares, which
+    calibration corrects.
 
     Args:
         logits: (n,) log-odds.
@@ -55,11 +52,11 @@ def distillation(exit_logits: Tensor, full_logits: Tensor) -> Tensor:
 
 
 def exit_weights(exits: int, decay: float) -> list[float]:
-    """Weights that fall linearly along the exits from 1 to 1 - ``decay``, scaled to a mean of 1.
+    """Weights that decrease linearly along the exits from 1 to 1 - ``decay``, with a mean of 1.
 
     Args:
-        exits: how many, at least 1.
-        decay: in [0, 1]; 0 weighs all the same.
+        exits: their number, at least 1.
+        decay: in [0, 1]; 0 for equal weights.
     """
     raw = [1.0 - decay * number / max(1, exits - 1) for number in range(exits)]
     return [weight * exits / sum(raw) for weight in raw]

@@ -1,8 +1,4 @@
-"""What one batch asks of the heads: distillation of translators, labels and losses of classifiers.
-
-Owns how an observation of the backbone becomes one number to minimise. It does not know files,
-optimisers or where the observation came from.
-"""
+"""The training objective of one batch: distillation of translators, and losses of classifiers."""
 
 from __future__ import annotations
 
@@ -21,17 +17,17 @@ from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES, distillation, exit_
 Unembed = Callable[[Tensor], Tensor]
 """(n, D) to (n, V) logits: final norm and vocabulary projection."""
 
-_CHUNK = 1024  # tokens whose logits are held at once
+_CHUNK = 1024  # tokens whose logits are in memory at a time
 
 
 class Losses(NamedTuple):
-    """What one batch came to.
+    """Losses and shares of one batch.
 
     Attributes:
         total: to minimise.
         translator: (E,) distillation per exit, in nats; not in ``total`` where not trained.
         classifier: (E,) cross-entropy per exit; 0 without a classifier.
-        right: (E,) share of tokens at which leaving would be right.
+        right: (E,) share of tokens at which exiting is right.
     """
 
     total: Tensor
@@ -49,8 +45,8 @@ class Objective(nn.Module):
         top_k: of the labels.
         loss: a name in :data:`CLASSIFIER_LOSSES`.
         decay: of the weights along the exits, see :func:`exit_weights`.
-        thin: whether tokens leave at random at exits that are right, so that later exits see what
-            they see at run time: the others.
+        thin: whether tokens exit at random at exits that are right, so that later exits are
+            trained on the others, as at run time.
     """
 
     def __init__(
@@ -76,8 +72,9 @@ class Objective(nn.Module):
 
         Args:
             seen: of the backbone.
-            translators: whether the translators learn at this step.
-            classifiers: whether the classifiers learn; they never move the translators.
+            translators: whether the translators are trained at this step.
+            classifiers: whether the classifiers are trained; their loss has no gradient in the
+                translators.
             seed: of the thinning.
         """
         layers = self.heads.config.exit_layers
@@ -101,7 +98,7 @@ class Objective(nn.Module):
     def _exit(
         self, layer: int, hidden: Tensor, full_logits: Tensor, learns: bool
     ) -> tuple[Tensor, Tensor]:
-        """Mean divergence, and (n,) labels, of (n, D) tokens; few logits are held at once."""
+        """Mean divergence, and (n,) labels, of (n, D) tokens; in slices, to save memory."""
 
         def part(some: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
             logits = self._unembed(self.heads.translate(layer, some))
@@ -135,12 +132,12 @@ class Objective(nn.Module):
 
 
 def reached(real: Tensor, right: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Which tokens are asked at each exit, if some leave where leaving is right.
+    """Which tokens are checked at each exit, if some exit where exiting is right.
 
-    Each row draws how eager it is, from never to always, as thresholds differ from user to user.
+    Each row draws its own exit probability, uniform in [0, 1], to cover different thresholds.
 
     Args:
-        real: (B, A) bool, tokens and not pads.
+        real: (B, A) bool, tokens and not padding.
         right: per exit (B, A) bool.
         seed: of the draw.
 
@@ -148,9 +145,9 @@ def reached(real: Tensor, right: Sequence[Tensor], seed: int) -> list[Tensor]:
         Per exit (B, A) bool, each within the one before.
     """
     generator = torch.Generator().manual_seed(seed)
-    eager = torch.rand(real.shape[0], 1, generator=generator)
+    exit_rate = torch.rand(real.shape[0], 1, generator=generator)
     masks = [real]
     for one in right[:-1]:
-        leaves = (torch.rand(real.shape, generator=generator) < eager).to(real.device) & one
-        masks.append(masks[-1] & ~leaves)
+        exits = (torch.rand(real.shape, generator=generator) < exit_rate).to(real.device) & one
+        masks.append(masks[-1] & ~exits)
     return masks

@@ -1,7 +1,4 @@
-"""The command line of head training: names, defaults and what is wrong before anything loads.
-
-Owns the arguments. It does not know models or tensors.
-"""
+"""The command line of head training: names, defaults, and checks before anything loads."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ _SHARES = ("decay", "held_out")
 
 
 def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of ``argv``, checked as far as they can be alone.
+    """The options of ``argv``, with the checks that need no model.
 
     Raises:
         SettingError: a value out of range, or two that contradict each other.
@@ -76,7 +73,7 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _unescaped(text: str) -> str:
-    r"""A stop as typed, where ``\n`` is a new line; other letters stay what they are."""
+    r"""A stop as typed, where ``\n`` is a new line; other characters are unchanged."""
     try:
         return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""Prompts answered by the frozen model itself, so that heads train on what they will judge.
+"""Answers of the frozen model itself as training text, as at run time.
 
-Owns the greedy full-depth answers and the file that keeps them. At run time exits are asked along
-the model's own answers, which are surer and plainer than a data set's.
+They are greedy full-depth answers, stored in a file. At run time exits are checked along the
+model's own answers, which have higher confidence and less variety than those of a data set.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ def answered(
     batch_size: int,
     seed: int,
 ) -> LocalSource:
-    """The first prompts of ``source`` with the model's answers; goes on where it was killed.
+    """The first prompts of ``source`` with the model's answers; an interrupted run resumes.
 
     Args:
         source: documents with prompts.
-        backbone: that answers, greedily and at full depth.
-        folder: where the answers are kept, in :data:`FILE`.
-        prompts: how many at most.
-        max_gen_toks: tokens of an answer at most.
+        backbone: answers greedily at full depth.
+        folder: of the answers, in :data:`FILE`.
+        prompts: largest number of prompts.
+        max_gen_toks: largest number of tokens of an answer.
         until: an answer ends with the token that completes one of these.
-        window: tokens of a prompt with its answer at most; longer prompts lose their start.
+        window: largest number of tokens of a prompt with its answer; longer prompts are truncated
+            from the left.
         batch_size: prompts answered together.
-        seed: of the order in which the answers are read.
+        seed: of the order of the answers.
 
     Raises:
         SettingError: no document has a prompt, or the file cannot be written.
@@ -85,7 +86,7 @@ def _answer(
     until: Sequence[str],
     window: int,
 ) -> Iterator[str]:
-    """Greedy answers, cut behind the token that completes a stop."""
+    """Greedy answers, up to and including the token that completes a stop."""
     tokenizer: Any = backbone.tokenizer
     rows = [backbone.encode(one.prompt)[-(window - max_gen_toks) :] for one in documents]
     longest = max(len(row) for row in rows)
@@ -118,7 +119,7 @@ def _cut(tokenizer: Any, row: list[int], until: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Answers by key; a line cut short by a kill is left out, and written anew."""
+    """Answers by key; an incomplete last line is ignored, and written again."""
     if not path.exists():
         return {}
     known: dict[str, str] = {}

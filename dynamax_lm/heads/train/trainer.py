@@ -1,18 +1,15 @@
-"""The training loop: steps, schedule, log and checkpoints of a run that can be killed at any time.
+"""The training loop: steps, schedule, log and checkpoints of an interruptible run.
 
-Owns the optimiser and the run's folder while it trains. It does not know where text comes from or
-what is done with the finished heads.
+A checkpoint is one file, replaced when the next is complete, and is read as plain tensors and
+values (``weights_only``). ``accelerate``'s ``save_state`` is not used: it writes the model as
+safetensors, but pickles the optimiser (``optimizer.bin``) and the random states, into a folder of
+files that an interrupt can leave incomplete; and it would save no random state that is needed here,
+since each step has a seed of its own.
 
-A checkpoint is one file, replaced when the next is whole, and is read as plain tensors and values
-(``weights_only``). ``accelerate``'s ``save_state`` is not used: it writes the model as safetensors,
-but pickles the optimiser (``optimizer.bin``) and the random states, into a folder of files that a
-kill can leave half written; nor would it save any random state that matters here, since each step
-draws from a seed of its own.
-
-Learning rates are a function of the step, so that a run that goes on has nothing to restore. Stock
-schedulers would be one more state to save, of two stages over one optimiser; transformers' cosine
-schedule also starts at a rate of 0, with which a stage of one step learns nothing, and torch's
-warns of each step that mixed precision skips.
+Learning rates are a function of the step, so that a resumed run restores no scheduler. Stock
+schedulers would be a further state to save, of two stages over one optimiser; transformers' cosine
+schedule also starts at a rate of 0, with which a stage of one step has no effect, and torch's warns
+about each step that mixed precision skips.
 """
 
 from __future__ import annotations
@@ -43,16 +40,16 @@ _CLIP = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """What decides a run's steps.
+    """The schedule of a run.
 
     Attributes:
         max_steps: of the whole run.
-        translator_steps: the first steps, in which translators alone learn; the classifiers learn
-            in the rest. 0 without translators, ``max_steps`` without classifiers.
-        joint: both learn at every step instead.
+        translator_steps: the first steps, which train translators alone; the rest train the
+            classifiers. 0 without translators, ``max_steps`` without classifiers.
+        joint: both are trained at every step instead.
         lr: highest learning rate of the classifiers.
         translator_lr: highest learning rate of the translators.
-        warmup: share of a stage in which the rate rises; it then falls as a cosine, to 0.
+        warmup: share of a stage in which the rate increases; it then decreases as a cosine to 0.
         weight_decay: of AdamW, on matrices.
         seed: of everything random.
         save_every: steps between checkpoints.
@@ -87,7 +84,7 @@ class Schedule:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the run goes on later
+class Stopped(Exception):  # noqa: N818 - not an error: the run can be resumed
     """A signal asked the run to stop; its checkpoint is written."""
 
     def __init__(self, number: int, step: int, folder: Path) -> None:
@@ -99,7 +96,7 @@ class Stopped(Exception):  # noqa: N818 - no error: the run goes on later
 
 
 class Trainer:
-    """A run over what one backbone shows.
+    """A training run on the hidden states of one backbone.
 
     Args:
         objective: heads and losses.
@@ -108,7 +105,7 @@ class Trainer:
         schedule: steps and rates.
         accelerator: device, precision and processes.
         folder: the run's.
-        settings: all that must be the same when a run goes on, as plain values.
+        settings: those that must be equal in a resumed run, as plain values.
     """
 
     def __init__(
@@ -137,8 +134,8 @@ class Trainer:
         """Run to the last step, from the checkpoint if there is one.
 
         Raises:
-            SettingError: a loss that is no number, a full disk, or another run's checkpoint.
-            Stopped: told to stop; the checkpoint is written.
+            SettingError: a loss that is not finite, a full disk, or another run's checkpoint.
+            Stopped: by a signal; the checkpoint is written.
         """
         self._resume()
         main = self._accelerator.is_main_process
@@ -155,7 +152,7 @@ class Trainer:
                     raise Stopped(received[0], self.step, self._folder)
                 del losses
             if self._saved != self.step:
-                self._save()  # what is left to do, calibration and cards, may fail too
+                self._save()  # later steps, calibration and cards, may fail too
 
     def _one_step(self) -> Losses:
         translator_lr, classifier_lr = self._schedule.stage(self.step)
@@ -183,7 +180,7 @@ class Trainer:
         return losses
 
     def _check_finite(self, name: str, value: torch.Tensor) -> None:
-        """Before the weights move: a checkpoint must never hold what is no number."""
+        """Check before the weights change, so that checkpoints never contain NaN."""
         number = torch.as_tensor(value).item()
         if not math.isfinite(number):
             raise SettingError(
@@ -192,7 +189,7 @@ class Trainer:
             )
 
     def _next_batch(self) -> Batch:
-        """This process's batch; every process draws all of them, so that one position is enough."""
+        """This process's batch; every process reads all batches, so that there is one position."""
         batches: list[Batch] = [next(self._stream) for _ in range(self._accelerator.num_processes)]
         return batches[int(self._accelerator.process_index)]
 
@@ -222,7 +219,7 @@ class Trainer:
         return total
 
     def _cut_log(self) -> None:
-        """Drop rows beyond the checkpoint: they are about to be written again."""
+        """Remove rows after the checkpoint, which will be written again."""
         path = self._folder / LOG
         if path.exists():
             kept = [row for row in read_log(path) if row["step"] <= self.step]
@@ -256,7 +253,7 @@ class Trainer:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             saved = state["settings"]
-        except Exception as error:  # a cut zip, a foreign file: many kinds
+        except Exception as error:  # a truncated zip, another file: many kinds
             raise SettingError(
                 f"{path} is no checkpoint of a run: {first_line(error, 120)}; "
                 f"remove it to start again"
@@ -277,7 +274,7 @@ class Trainer:
             self._cut_log()
 
     def forget(self) -> None:
-        """Remove the checkpoint of a run that is finished."""
+        """Remove the checkpoint of a finished run."""
         if self._accelerator.is_main_process:
             (self._folder / CHECKPOINT).unlink(missing_ok=True)
 
@@ -297,7 +294,7 @@ class Trainer:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a row cut short by a kill is left out."""
+    """The rows of a log; an incomplete last row is ignored."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -308,7 +305,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _groups(objective: Objective, schedule: Schedule) -> list[dict[str, Any]]:
-    """Translators and classifiers apart; matrices decay, vectors do not."""
+    """Parameter groups of translators and classifiers; weight decay is for matrices only."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in objective.heads.named_parameters():
         key = (name.startswith("translators"), parameter.dim() > 1)
@@ -326,7 +323,7 @@ def _groups(objective: Objective, schedule: Schedule) -> list[dict[str, Any]]:
 
 @contextmanager
 def _signals() -> Iterator[Sequence[int]]:
-    """Signals received; the loop finishes its step before it obeys."""
+    """Signals received; the loop stops after its current step."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

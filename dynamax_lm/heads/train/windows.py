@@ -1,8 +1,4 @@
-"""Documents as windows of tokens, in batches whose place in the stream can be saved.
-
-Owns packing, batching and the resumable position. It does not know models; it takes any function
-from texts to token ids.
-"""
+"""Documents as windows of tokens, in batches, with a position in the stream that can be saved."""
 
 from __future__ import annotations
 
@@ -20,14 +16,14 @@ from dynamax_lm.heads.train.data import Document, Source
 Encode = Callable[[str], list[int]]
 """A text to token ids, special tokens included, as lm-eval would encode a prompt."""
 
-_POOL = 8  # batches whose windows are sorted by length together, so that few pads are run
+_POOL = 8  # batches whose windows are sorted by length together, to reduce padding
 
 
 class Window(NamedTuple):
-    """Tokens to run, of which those from ``start`` on are asked at the exits.
+    """Tokens to run, of which those from ``start`` on are checked at the exits.
 
-    The tokens before stand for a prompt, which is always read at full depth: a classifier with a
-    memory starts it empty at ``start``.
+    The tokens before it are a prompt, always at full depth: the state of a classifier is empty at
+    ``start``.
     """
 
     ids: tuple[int, ...]
@@ -35,11 +31,11 @@ class Window(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows side by side, pads on the right.
+    """Windows of one batch, with padding on the right.
 
     Attributes:
         ids: (B, T).
-        starts: (B,) first token asked.
+        starts: (B,) first token checked.
         lengths: (B,) tokens of each window.
     """
 
@@ -61,14 +57,14 @@ class Batch(NamedTuple):
         )
 
     def windows(self) -> list[Window]:
-        """The rows without their pads."""
+        """The rows without padding."""
         return [
             Window(tuple(self.ids[row, :length].tolist()), int(self.starts[row]))
             for row, length in enumerate(self.lengths.tolist())
         ]
 
     def asked(self) -> tuple[Tensor, Tensor]:
-        """Where the asked tokens are: positions (B, A), and which of them are real (B, A)."""
+        """The checked tokens: positions (B, A), and which of them are real (B, A)."""
         counts = self.lengths - self.starts
         offsets = torch.arange(int(counts.max()), device=counts.device)
         positions = self.starts[:, None] + offsets
@@ -81,9 +77,9 @@ class Packing:
     """How documents become windows.
 
     Attributes:
-        window: tokens of a window of plain text, and at most of a prompt with its answer.
-        separator: token put between packed plain texts, if the tokenizer has one.
-        seed: decides where a window of plain text starts to be asked.
+        window: tokens of a window of plain text, and largest number for a prompt with its answer.
+        separator: token between packed plain texts, if the tokenizer has one.
+        seed: determines the first checked token of a window of plain text.
     """
 
     window: int
@@ -93,12 +89,12 @@ class Packing:
     def windows(
         self, document: Document, ids: list[int], prompt: int, carry: list[int]
     ) -> Iterator[Window]:
-        """The windows that ``document`` completes; what is left over stays in ``carry``.
+        """The windows that ``document`` completes; remaining tokens are put into ``carry``.
 
         Args:
             document: the text.
             ids: its tokens.
-            prompt: how many of them are the prompt's.
+            prompt: number of prompt tokens among them.
             carry: tokens of plain text that have not filled a window yet.
         """
         if document.prompt:
@@ -114,13 +110,13 @@ class Packing:
             yield Window(piece, self._start(piece))
 
     def _start(self, piece: tuple[int, ...]) -> int:
-        """A place in the first half: what stands before is the prompt of what follows."""
+        """A position in the first half; the tokens before it are the prompt."""
         return random.Random(f"start:{self.seed}:{piece}").randrange(max(1, len(piece) // 2))
 
 
 @dataclass
 class Position:
-    """A place in the stream.
+    """A position in the stream.
 
     Attributes:
         epoch: passes begun, from 0.
@@ -136,11 +132,11 @@ class Position:
 
 
 class BatchStream:
-    """Endless batches in an order that the seed decides; can be saved and continued exactly.
+    """Endless batches in an order determined by the seed; can be saved and resumed exactly.
 
     Args:
         source: documents.
-        keep: which of them belong to this stream's split.
+        keep: whether a document is in this stream's split.
         encode: text to ids.
         packing: documents to windows.
         batch_size: windows in a batch.
@@ -176,7 +172,7 @@ class BatchStream:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Resume from ``state``."""
         fields = {name: state[name] for name in ("epoch", "document", "carry", "pool")}
         self._at = Position(**fields)
         self._documents = None
@@ -203,7 +199,7 @@ class BatchStream:
         return batch
 
     def once(self) -> Iterator[Batch]:
-        """One pass, the last batch possibly small; for held-out text."""
+        """One pass, whose last batch may be smaller; for held-out text."""
         windows: list[Window] = []
         for window in self._one_pass([]):
             windows.append(window)
@@ -213,7 +209,7 @@ class BatchStream:
         yield from self._batches(windows, 0)
 
     def fills_a_window(self) -> bool:
-        """Whether one pass has at least one window; reads no further than that."""
+        """Whether one pass has at least one window; reads only up to it."""
         return next(self._one_pass([]), None) is not None
 
     def _one_pass(self, carry: list[int]) -> Iterator[Window]:
@@ -233,7 +229,7 @@ class BatchStream:
             document = self._next_document()
             if document is not None:
                 windows += self._windows_of(document, self._at.carry)
-            elif not windows and self._at.pool == 0:  # the very first pass, and nothing came of it
+            elif not windows and self._at.pool == 0:  # the first pass, without a window
                 raise SettingError(self._too_short())
         self._pool = list(self._batches(windows, self._at.pool))
         self._at.pool += 1
