@@ -1,4 +1,1 @@
-"""Ratios of seconds, measured in one process: our engine against transformers and against limits.
-
-Owns the measurements and their tables. It changes nothing that it measures.
-"""
+"""Speed benchmarks: ratios of seconds in one process, to transformers and to hardware limits."""

@@ -1,7 +1,6 @@
-"""``python -m dynamax_lm.bench``: how fast is the engine, as ratios within one process.
+"""``python -m dynamax_lm.bench``: speed of the decoders, as ratios within one process.
 
-Owns the command line. Random weights of a given shape are measured unless ``--model_args`` names a
-checkpoint.
+Random weights of a given shape are measured unless ``--model_args`` names a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Decoding: full depth against transformers and the limit, by batch and by context.
-
-Owns these measurements.
-"""
+"""Decoding benchmarks: full depth against transformers and the limit, by batch and by context."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def ours(
     policy: ExitPolicy = FULL_DEPTH,
     **options: Any,
 ) -> Contestant:
-    """Our engine generating ``new`` tokens a row."""
+    """This package's decoder, generating ``new`` tokens a row."""
     requests = [GenerateRequest(prompt, new, endless) for prompt in prompts]
     return lambda: generate(subject.stack, requests, policy=policy, **options)
 
@@ -97,7 +94,7 @@ def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
 def context(subject: Subject) -> Iterator[Row]:
     """Cost per token as the context grows.
 
-    The prompt is taken in before the clock starts: its noise alone would exceed a step.
+    The prompt is prefilled before timing starts: its noise alone would exceed a step.
     """
     steps = 4 if subject.quick else 12
     lengths = [128, 512] if subject.quick else [128, 1024, 4096]
@@ -120,7 +117,7 @@ def context(subject: Subject) -> Iterator[Row]:
 
 
 def _steps_after(subject: Subject, length: int, steps: int) -> Contestant:
-    """``steps`` tokens at full depth after a prompt of ``length``, always the same ones."""
+    """``steps`` tokens at full depth after a prompt of ``length``, which are fixed."""
     stack = subject.stack
     state = prefill(stack, subject.prompts(1, length))
     mark = stack.mark(state)

@@ -1,6 +1,6 @@
-"""Leaving early: seconds against the ideal, which is the measured time of the layers really run.
+"""Early-exit benchmarks: seconds against the ideal, which is the measured time of the layers run.
 
-Owns these measurements and scripted exits.
+Exits are scripted.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from dynamax_lm.core.stack import TokenBatch
 
 @dataclass(frozen=True, slots=True)
 class Staggered(ExitPolicy):
-    """Lets a fixed number of tokens leave at every exit, whatever their confidence.
+    """A policy under which a fixed number of tokens exit at every exit, whatever their confidence.
 
     Attributes:
-        share: tokens that leave at each exit.
+        share: tokens that exit at each exit.
     """
 
     share: int = 1
@@ -40,11 +40,11 @@ class Staggered(ExitPolicy):
 
 @dataclass(frozen=True, slots=True)
 class EveryFew(ExitPolicy):
-    """Lets all tokens leave but those of every few steps, which run to full depth.
+    """A policy under which all tokens exit, except those of every few steps.
 
     Attributes:
         every: steps from one that runs to full depth to the next.
-        asked: the questions so far.
+        asked: the checks so far.
     """
 
     every: int = 4
@@ -58,14 +58,14 @@ class EveryFew(ExitPolicy):
 
 
 def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
-    """Every token leaves at half depth."""
+    """Every token exits at half depth."""
     half = subject.layers // 2
     policy = ExitPolicy((half,), "top_prob", 0.0)
     yield _against_ideal(subject, batch, policy, {half: batch}, "all exit at half depth", 0.95)
 
 
 def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
-    """A row leaves at each of evenly spread exits from a quarter of the depth on."""
+    """One row exits at each of evenly spread exits from a quarter of the depth on."""
     layers = subject.layers
     quarter = layers // 4
     exits = sorted({quarter + (layers - quarter) * place // (batch - 1) for place in range(batch)})
@@ -77,7 +77,7 @@ def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
 
 
 def caught_up(subject: Subject, every: int = 4) -> Iterator[Row]:
-    """Half depth but for every fourth token, which takes those that wait along (``recompute``)."""
+    """Half depth except for every fourth token, which runs pending ones too (``recompute``)."""
     half, steps = subject.layers // 2, 8 if subject.quick else 24
     policy = EveryFew((half,), "top_prob", 0.5, every=every)
     prompts = subject.prompts(1, 32)
@@ -140,7 +140,7 @@ def _against_ideal(
 
 
 def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
-    """Layers at the rows alive, the state of those that left, and a look at every exit."""
+    """Layers of the running rows, the state of exited ones, and a check at every exit."""
     alive, gone, total = batch, 0, 0.0
     run_time: dict[tuple[int, int], float] = {}
     for layer in range(subject.layers):
@@ -149,15 +149,15 @@ def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
             run_time[key] = _layer_time(subject, batch, alive)
         total += run_time[key]
         if layer + 1 in leaving:
-            total += unembed_time(subject, alive)  # the look; those that leave reuse it
+            total += unembed_time(subject, alive)  # the check; exiting rows reuse its projection
             alive, gone = alive - leaving[layer + 1], gone + leaving[layer + 1]
     return total + (unembed_time(subject, alive) if alive else 0.0)
 
 
 def _layer_time(subject: Subject, batch: int, alive: int) -> float:
-    """Seconds of a layer with ``alive`` rows running, the others having left below it.
+    """Seconds of a layer with ``alive`` rows running, the others having exited below it.
 
-    All layers are run in turn, so that weights come from memory as they do in a real step.
+    All layers run in turn, so that weights are read from memory as in a real step.
     """
     stack = subject.stack
     prompts = subject.prompts(batch, 33)
@@ -183,20 +183,20 @@ def _layer_time(subject: Subject, batch: int, alive: int) -> float:
 
 
 def unembed_time(subject: Subject, rows: int) -> float:
-    """Seconds of one vocabulary projection, its weights in memory and not in a cache."""
+    """Seconds of one vocabulary projection, with its weights in memory and not in a cache."""
     config = subject.model.config
     hidden = torch.randn(rows, config.hidden_size, device=subject.stack.device)
     hidden = hidden.to(subject.model.dtype)
     flush = torch.ones(16 << 20)
     times = []
     for _ in range(max(5, subject.rounds)):
-        flush.add_(1.0)  # 64 MiB go through the caches
+        flush.add_(1.0)  # 64 MiB replace the contents of the caches
         times.append(seconds(lambda: subject.stack.unembed(hidden)))
     return statistics.median(times)
 
 
 def multiple_choice(subject: Subject) -> Iterator[Row]:
-    """Scoring four options whose tokens leave after three quarters of the layers."""
+    """Scoring four options whose tokens exit after three quarters of the layers."""
     from dynamax_lm.core.score import ScoreRequest, score
 
     batch, tokens = (2, 8) if subject.quick else (8, 32)

@@ -1,7 +1,4 @@
-"""What no engine can beat: the bare matrix products, and the bytes they read.
-
-Owns the limits. It does not know the engine.
-"""
+"""Hardware limits of a decoding step: its matrix products alone, and the bytes they read."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from dynamax_lm.decoders.cpu.products import project_parted, project_trusted
 def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Contestant:
     """All matrix products of one step at full depth, and the vocabulary projection.
 
-    As the engine has them, or ``plain``: by transformers' own ``F.linear``.
+    With this package's products, or ``plain``: with transformers' ``F.linear``.
     """
     linears: Sequence[Any] = subject.plain_linears() if plain else subject.linears()
     dtype = subject.model.dtype
@@ -34,7 +31,7 @@ def bare_products(subject: Subject, batch: int, *, plain: bool = False) -> Conte
             if plain:
                 project_trusted(linear, rows)
             elif getattr(linear, "cut", 0):
-                project_parted(linear, rows, linear.cut, project)  # never joined in the engine
+                project_parted(linear, rows, linear.cut, project)  # never joined in the decoder
             else:
                 project(linear, rows)
 

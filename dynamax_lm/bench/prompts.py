@@ -1,7 +1,4 @@
-"""Prompts, scoring and the scan alone, against transformers' forward.
-
-Owns these measurements.
-"""
+"""Prefill and scoring benchmarks against transformers' forward."""
 
 from __future__ import annotations
 

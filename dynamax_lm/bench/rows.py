@@ -1,7 +1,4 @@
-"""What a measurement says, and the files it is written to.
-
-Owns the table. It does not measure.
-"""
+"""Rows of the benchmark's tables, and the files they are written to."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ class Row:
         part: which measurement.
         model: architecture and number format.
         what: the work, in words.
-        meaning: what ``ratio`` is, in words.
-        ratio: the number that counts.
+        meaning: of ``ratio``, in words.
+        ratio: the result.
         goal: bound on ``ratio``, or ``None`` without one.
         at_most: whether the goal is an upper bound.
-        seconds: medians behind it (bytes for memory), by contestant.
+        seconds: medians behind it (bytes for memory), by candidate.
     """
 
     part: str
@@ -64,7 +61,7 @@ def _amount(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where it was measured."""
+    """The machine of a measurement."""
 
     processor: str
     cores: int
@@ -91,7 +88,7 @@ class Hardware:
         )
 
     def sentence(self) -> str:
-        """For people."""
+        """A line of text."""
         return (
             f"{self.accelerator or self.processor}, {self.cores} cores, {self.threads} threads, "
             f"torch {self.torch}, transformers {self.transformers}, "
@@ -104,7 +101,7 @@ HEADINGS = ["model", "what", "ratio of", "ratio", "goal", "met", "medians"]
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Which products a model's layers were given, and why.
+    """The products chosen for a model's layers, and why.
 
     Attributes:
         model: architecture and number format.

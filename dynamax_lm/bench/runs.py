@@ -1,7 +1,4 @@
-"""Whole evaluations through lm-eval: our models against its ``hf`` model, in seconds and memory.
-
-Owns these measurements.
-"""
+"""Benchmarks of whole evaluations against lm-eval's ``hf`` model, in seconds and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ TASK = "dynamax_coqa_sample"
 
 
 def runs(subject: Subject) -> Iterator[Row]:
-    """The sample of CoQA, on the embedded model, and on the subject if it knows its tokens."""
+    """The sample of CoQA, on the embedded model, and on the subject if its vocabulary fits."""
     from transformers import AutoConfig
 
     name = subject.name.split()[0] + " tiny"
@@ -106,7 +103,7 @@ def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any
 
 
 def memory(subject: Subject) -> Iterator[Row]:
-    """Peak resident memory of the same run as a command of its own."""
+    """Peak resident memory of the same run in a process of its own."""
     with _saved(subject) as scratch:
         shared = f"pretrained={scratch},dtype={str(subject.model.dtype).removeprefix('torch.')}"
         hf = _peak("hf", shared, subject)
@@ -125,7 +122,7 @@ def memory(subject: Subject) -> Iterator[Row]:
 
 
 def _peak(model: str, model_args: str, subject: Subject) -> float:
-    """Bytes that a run of its own process held at most."""
+    """Peak memory, in bytes, of a run in a process of its own."""
     command = [sys.executable, "-m", "dynamax_lm", "--model", model, "--model_args", model_args]
     command += ["--tasks", TASK, "--limit", "8", "--batch_size", "8", "--verbosity", "ERROR"]
     command += ["--gen_kwargs", "max_gen_toks=32", "--device", str(subject.stack.device)]
@@ -133,10 +130,10 @@ def _peak(model: str, model_args: str, subject: Subject) -> float:
 
 
 def peak_resident(command: list[str]) -> float:
-    """Bytes that ``command`` held at most.
+    """Peak memory of ``command``, in bytes.
 
-    Linux gives a process the peak of the one that starts it, up to ``exec``: a small process in
-    between starts the command, or every command would seem to need as much as this one does.
+    On Linux a process inherits the peak of its parent up to ``exec``: a small process in between
+    starts the command, since otherwise this process's peak would be a lower bound.
     """
     done = subprocess.run(
         [sys.executable, "-c", _WATCH, *command], capture_output=True, text=True, check=False

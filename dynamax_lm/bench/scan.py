@@ -1,7 +1,4 @@
-"""The Mamba-2 scan alone, against transformers' torch path.
-
-Owns this measurement.
-"""
+"""Benchmark of the Mamba-2 scan against transformers' torch path."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from dynamax_lm.decoders.ssd import TRUSTED, StateSpace
 
 
 def scan(subject: Subject) -> Iterator[Row]:
-    """One layer's scan over a long text and over a batch of short ones."""
+    """One layer's scan over a long sequence and over a batch of short ones."""
     space = StateSpace.of(subject.stack.decoder.layers[0].mixer)
     long = 256 if subject.quick else 1024
     for batch, tokens in [(1, long), (8, 64)]:

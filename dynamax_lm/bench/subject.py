@@ -1,7 +1,4 @@
-"""What is measured: a model of a given shape, or a checkpoint, with its layer stack.
-
-Owns the shapes. It does not measure.
-"""
+"""The model that is measured: one of a given shape, or a checkpoint, with its decoder."""
 
 from __future__ import annotations
 
@@ -40,10 +37,10 @@ class Subject:
     Attributes:
         kind: ``dynamax-mistral`` or ``dynamax-mamba``.
         model: transformers' model.
-        stack: the same weights as the engine runs them; on a CPU a copy, whose products are
-            chosen by measurement.
+        stack: the decoder with the same weights; on a CPU a copy, whose products are chosen by
+            measurement.
         rounds: rounds of every measurement.
-        quick: whether to make do with little work.
+        quick: whether to measure less work.
         seed: for prompts.
     """
 
@@ -83,13 +80,13 @@ class Subject:
         return [tuple(row) for row in ids.tolist()]
 
     def linears(self) -> list[torch.nn.Module]:
-        """The matrix products of a step, in order, as the engine has them."""
+        """The matrix products of a step, in order, with this package's products."""
         kinds = (torch.nn.Linear, Packed)
         layers = [part for layer in self.stack.decoder.layers for part in layer.modules()]
         return [part for part in [*layers, self.stack.lm_head] if isinstance(part, kinds)]
 
     def plain_linears(self) -> list[torch.nn.Linear]:
-        """The same as transformers has them."""
+        """The same with transformers' products."""
         layers = [part for layer in self.model.base_model.layers for part in layer.modules()]
         parts = [*layers, self.model.lm_head]
         return [part for part in parts if isinstance(part, torch.nn.Linear)]

@@ -1,7 +1,4 @@
-"""Contestants measured in turns, so that a busy machine slows all of them alike.
-
-Owns a stopwatch over callables. It does not know what they do.
-"""
+"""Timing of several callables in turns, so that load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -14,19 +11,19 @@ from dynamax_lm.core.phase_timer import finish_queued_work
 
 Contestant = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-"""``processor`` counts this process alone: with one thread, what a busy machine would do idle."""
+"""``processor`` counts this process alone: with one thread it is independent of other load."""
 
 _clock = CLOCKS["wall"]
 
 
 def use_clock(name: str) -> None:
-    """Measure by the wall's clock, or by the processor time of this process."""
+    """Measure wall-clock time, or the processor time of this process."""
     global _clock
     _clock = CLOCKS[name]
 
 
 def seconds(run: Contestant) -> float:
-    """Seconds of one call; waits for a GPU at both ends."""
+    """Seconds of one call; synchronises with a GPU at both ends."""
     finish_queued_work()
     start = _clock()
     run()
@@ -35,7 +32,7 @@ def seconds(run: Contestant) -> float:
 
 
 def alternate(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, float]:
-    """Median seconds of each contestant over ``rounds`` rounds, after one warm-up each.
+    """Median seconds of each callable over ``rounds`` rounds, after one warm-up each.
 
     Every round runs all of them, every other round in reverse order.
     """
@@ -43,7 +40,7 @@ def alternate(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, f
 
 
 def samples(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round."""
+    """Seconds of each callable in each round."""
     order = list(contestants)
     for name in order:
         contestants[name]()
@@ -63,7 +60,7 @@ def medians(taken: Mapping[str, list[float]]) -> dict[str, float]:
 def per_step(short: str, long: str, steps: int, taken: Mapping[str, list[float]]) -> float:
     """Median seconds of one of the ``steps`` by which ``long`` is longer than ``short``.
 
-    Paired within a round; what both do once (a prompt, a call's set-up) cancels.
+    Paired within a round; common work (a prompt, the set-up of a call) cancels.
     """
     pairs = zip(taken[short], taken[long], strict=True)
     return statistics.median((b - a) / steps for a, b in pairs)
