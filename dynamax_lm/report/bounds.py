@@ -1,7 +1,7 @@
-"""Between what a metric's values lie, for one document, by the metric's definition.
+"""Bounds of a metric's values for one document, by the metric's definition.
 
-Owns the table. Intervals and verdicts need bounds that hold whatever is observed: the values of one
-run say how far they went, never how far they can go. A metric that is not here has no bounds.
+Intervals and verdicts need bounds that hold for all possible values: the observed values of a run
+give none. A metric that is not in the table has no bounds.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ _OF_TEXT = {name + suffix: b for name in _BLEU_AND_ROUGE for suffix, b in _BY_SU
 
 
 def bounds_of(metric: str) -> Bounds | None:
-    """The bounds of one document's value, or ``None`` where the definition is not known here."""
+    """The bounds of one document's value, or ``None`` for a metric without an entry."""
     return SHARE if metric in _SHARES else _OF_TEXT.get(metric)

@@ -1,7 +1,4 @@
-"""One cell of the leaderboard as people read it.
-
-Owns how numbers and verdicts are written. It does not know columns, nor which of them are shown.
-"""
+"""Text of the leaderboard's cells: formats of numbers and verdicts."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline
 
 NOTHING = "–"
-"""A cell that says nothing."""
+"""An empty cell."""
 
 _AGAINST = {
     "mixed": "mixed against",
@@ -27,19 +24,19 @@ _MARKS = {"beats": "✓", "not distinguishable": "≈", "not tested": "·"}
 
 
 def baseline_of(entry: Entry, account: Account) -> StaticBaseline | None:
-    """The row's static baseline in one account."""
+    """The row's static baseline by one account."""
     return next((one for one in entry.baselines if one.account == account), None)
 
 
 def metric_name(entry: Entry) -> str:
-    """The metric, its filter where that says something, and an arrow for the better way."""
+    """The metric, its filter if not the default, and an arrow for the better direction."""
     key = entry.row.key
     name = key.metric if key.filter == "none" else f"{key.metric} ({key.filter})"
     return f"{name} {'↑' if entry.row.higher_is_better else '↓'}"
 
 
 def setting_text(entry: Entry) -> str:
-    """The setting; the oracle's is marked as what it is."""
+    """The setting; the oracle's is marked as an upper bound."""
     note = " (ceiling, not a result)" if entry.row.kind == "oracle" else ""
     return entry.row.setting + note
 
@@ -60,7 +57,7 @@ def percent(value: Value | None) -> str:
 
 
 def agreement_text(entry: Entry) -> str:
-    """Agreement, and beside it what rounding alone may take off it, where that is not 0."""
+    """Agreement, and the loss that rounding alone can cause, where that is not 0."""
     noise = entry.row.agreement_noise
     floor = "" if noise is None else f" (noise {percent(noise)})"
     return percent(entry.row.agreement) + floor
@@ -75,7 +72,7 @@ def layers_text(entry: Entry) -> str:
 
 
 def pareto_text(entry: Entry) -> str:
-    """On which counts a row is Pareto-optimal."""
+    """The criteria by which a row is Pareto-optimal."""
     names = [name for name in ("quality", "agreement") if getattr(entry.marks, name)]
     return "both" if len(names) == 2 else "".join(names) or "–"
 

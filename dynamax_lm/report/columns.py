@@ -1,8 +1,7 @@
 """The leaderboard's columns: each one object, read by every table, file and page.
 
-Owns what a column is called, where it is shown and how it is read off a row. It does not compare
-rows, and does not know how a table or a file is written. A column's place in ``COLUMNS`` is its
-place in CSV and JSON.
+A column has its names, its positions in tables, and functions of a row. Its position in ``COLUMNS``
+is that in CSV and JSON.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import ACCOUNTS, Account, StaticBaseline
 
 Plain = str | float | int | bool | None
-"""A value as CSV and JSON have it; ``None`` where unknown."""
+"""A value in CSV and JSON; ``None`` where unknown."""
 
 LAST = 1000
-"""The place of a column that comes after the package's own."""
+"""The position of a column after the package's own."""
 
 _NO_VERDICT = frozenset({"unknown", "not tested", "not distinguishable"})
 
@@ -50,16 +49,16 @@ class Column:
         value: of a row, unrounded.
         stderr: its standard error, under the key with ``_stderr``; ``None`` for a column without.
         title: heading in tables.
-        help: what a reader of the page is told of it.
-        text: as people read it; the value itself if left out.
-        markdown: place in the Markdown table, ascending; 0 for not there.
-        page: place in the page's table, likewise.
-        sweep: heading in a sweep's table, which shows the key's number as the results have it;
-            empty for not there.
+        help: its explanation on the page.
+        text: of a cell; by default the value.
+        markdown: position in the Markdown table, ascending; 0 if not shown.
+        page: position in the page's table, likewise.
+        sweep: heading in a sweep's table, which shows the key's value in the results; empty if not
+            shown.
         number: whether the page aligns it as a number.
-        order: what the page sorts by; the value if left out.
+        order: what the page sorts by; by default the value.
         css: the page's class of a cell.
-        link: where a cell of the page leads, relative to the page; empty for nowhere.
+        link: target of a cell of the page, relative to the page; empty for none.
         source: name and digest of a column from outside the package.
     """
 
@@ -79,7 +78,7 @@ class Column:
     source: str = ""
 
     def shown(self, entry: Entry) -> str:
-        """The cell as people read it."""
+        """The text of the cell."""
         if self.text is not None:
             return self.text(entry)
         value = self.value(entry)
@@ -94,7 +93,7 @@ class Column:
 
 
 def _fact(key: str, value: Callable[[Entry], Plain], **more: Any) -> Column:
-    """A column without a standard error, in no table unless its place is given."""
+    """A column without a standard error, in no table unless its position is given."""
     given: dict[str, Any] = {"key": key, "value": value, "markdown": 0, "page": 0, **more}
     return Column(**given)
 
@@ -123,7 +122,7 @@ BASELINES: dict[Account, str] = {
     "answer": "fixed depth of equal answer FLOPs",
     "total": "fixed depth of equal total FLOPs",
 }
-"""What the static baseline's columns are called."""
+"""Names of the static baseline's columns."""
 _PREFIXES: dict[Account, str] = {"answer": "static", "total": "static_total"}
 _HELP: dict[Account, str] = {
     "answer": "the fixed depth whose answers cost the same",
@@ -132,7 +131,7 @@ _HELP: dict[Account, str] = {
 
 
 def _baseline(account: Account) -> list[Column]:
-    """The columns of a static baseline; the verdict's shows all of it."""
+    """The columns of a static baseline; the verdict's cell shows all of it."""
     prefix = _PREFIXES[account]
 
     def part(
@@ -355,7 +354,7 @@ def with_outside(named: Sequence[str]) -> tuple[Column, ...]:
         named: each ``FILE.py:NAME`` or an entry point's name, of a :class:`Column`.
 
     Raises:
-        SettingError: it cannot be loaded, is no column, or its key is taken.
+        SettingError: it cannot be loaded, is not a column, or its key is taken.
     """
     columns = list(COLUMNS)
     for text in named:

@@ -1,7 +1,4 @@
-"""What must be equal before two results may be held against each other.
-
-Owns the reasons for a refusal. It does not compare any numbers.
-"""
+"""Conditions that must be equal for two results to be compared, and reasons for refusals."""
 
 from __future__ import annotations
 

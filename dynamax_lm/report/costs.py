@@ -1,7 +1,6 @@
-"""The widths that the ledger counts with, for a run whose model is not here.
+"""The architecture's widths for the ledger, from a run's results.
 
-Owns where they are found: in the results, or in the checkpoint's configuration if that is a folder
-on this machine. It does not know bills.
+They are read from the results, or from the checkpoint's configuration if that is a local folder.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
 
 
 def costs_of(run: Run) -> LayerCosts | None:
-    """What one layer of the run's model costs, or ``None`` where nobody says."""
+    """The costs of the run's model, or ``None`` if unknown."""
     written = _written(run)
     for beside in ("exit_extras", "measure"):
         written.pop(beside, None)
@@ -38,7 +37,7 @@ def costs_of(run: Run) -> LayerCosts | None:
 
 
 def measure_of(run: Run) -> MeasureFacts | None:
-    """The facts of the run's measure: the package's, or those written down of one from outside."""
+    """The facts of the run's measure: the package's, or those recorded of one from outside."""
     try:
         written = _written(run).get("measure")
         if written is None:
@@ -50,7 +49,7 @@ def measure_of(run: Run) -> MeasureFacts | None:
 
 
 def exit_extras_of(run: Run) -> list[HeadCosts] | None:
-    """What is trained for each exit of the run, none without heads; ``None`` if nobody says."""
+    """Costs of the trained modules of each exit, empty without heads; ``None`` if unknown."""
     extras = _written(run).get("exit_extras")
     if extras is None:
         return None if run.settings.get("heads") else []
@@ -62,7 +61,7 @@ def exit_extras_of(run: Run) -> list[HeadCosts] | None:
 
 
 def _checked(costs: AttentionCosts | Mamba2Costs) -> AttentionCosts | Mamba2Costs:
-    """The costs, where every width is a count; what has a default may be left open.
+    """The costs, if every width is a count; those with defaults may be missing.
 
     Raises:
         TypeError: one is not.

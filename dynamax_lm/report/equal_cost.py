@@ -1,10 +1,9 @@
-"""Differences to a baseline of equal cost, where the cost is itself known from documents alone.
+"""Differences to a baseline of equal cost, where the cost is itself estimated from documents.
 
-Owns the joint inference. The cheapest and the dearest documents move the depth whose cost equals a
-setting's, and where agreement rises steeply with depth that error is larger than the difference
-itself: an interval that took the depth for known said "better" or "worse" of ties in half of all
-draws of 1,000 documents. Here the cost has an interval of its own, and a claim must hold against
-the baseline of every cost in it. It does not know runs or files.
+The depth of equal cost varies with the sampled documents, and where agreement rises steeply with
+depth that error is larger than the difference itself: an interval with the depth taken as known
+reported a difference for ties in half of all draws of 1,000 documents. Here the cost has an
+interval of its own, and a claim must hold against the baseline of every cost in it.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _SIDE = (1 - LEVEL) / 2
 _LEVELS = tuple(_SIDE * 3.0**power for power in range(3, -13, -1))
 """P-values are rounded up to one of these, or to 1."""
 _BETWEEN = 5
-"""Costs within an interval at which a claim is tried; what is compared is continuous in them."""
+"""Number of costs of an interval at which a claim is tested; differences are continuous in them."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """What fixed depths give for each document, by what they cost.
+    """Values of fixed depths for each document, by their cost.
 
     Attributes:
         costs: (P,) of each measured depth, ascending, as a share of full depth's FLOPs.
         values: (P, n) of each document at each.
-        whole: whether the last is full depth, above which no depth costs more.
+        whole: whether the last is full depth, the largest cost.
     """
 
     costs: Floats
@@ -60,9 +59,9 @@ class Path:
     def fair(self, low: float, high: float, *, higher: bool) -> bool:
         """Whether a claim against depths of these costs is one against depths of equal cost.
 
-        Below the cheapest measured depth stands that one, which costs more than it should: good
-        enough to be beaten, not to lose to. Above the dearest it is the other way round, unless
-        that is full depth, which no depth exceeds.
+        Below the least measured cost the baseline is that depth, which costs more: a setting that
+        is better than it is better than one of equal cost, but not conversely. Above the largest
+        measured cost it is the other way round, unless that is full depth.
         """
         return self.whole or high <= self.costs[-1] if higher else bool(self.costs[0] <= low)
 
@@ -98,12 +97,12 @@ def at_equal_cost(
     At level u the cost's interval misses the true mean cost with probability u / 2 at most, and the
     gap to the baseline of the true cost is misjudged with probability u / 2 at most; the p-value is
     the least u at which the claim holds for every cost of the interval. Levels are nested, so that
-    it is one. The interval of the difference holds each end at half of what 95 % leaves.
+    it is one. Each end of the difference's interval has half of the error probability of 5 %.
 
     Args:
         first: (n,) the setting's value of each document.
         path: of the fixed depths.
-        costs: (n,) what the setting cost, as a share of full depth.
+        costs: (n,) of the setting, as a share of full depth.
         bounds: of a value.
         cost_bounds: of a cost, by the rule's definition.
 
@@ -120,7 +119,7 @@ def at_equal_cost(
         return mean_interval(spent, cost_bounds, level=1 - 2 * side) or cost_bounds
 
     def tried(side: float, *, higher: bool) -> list[Floats] | None:
-        """Gaps at costs of the interval that either side misses with probability ``side``."""
+        """Gaps at costs of the interval with error probability ``side`` on each side."""
         low, high = cost_interval(side)
         if not path.fair(low, high, higher=higher):
             return None

@@ -1,7 +1,4 @@
-"""Which pictures a report has: what is drawn of what, under which heading and name.
-
-Owns the choice of metric and runs. It does not know how a picture looks or where it is written.
-"""
+"""Selection of a report's pictures: metric, runs, heading and name of each."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class Figures(NamedTuple):
     """The pictures of one task under one set of conditions.
 
     Attributes:
-        heading: checkpoint and task, and the conditions where there are others beside them.
+        heading: checkpoint and task, and the conditions where there are several.
         pictures: at least one.
     """
 
@@ -34,7 +31,7 @@ class Figures(NamedTuple):
 
 
 def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
-    """The pictures of every task in which exits took part."""
+    """The pictures of every task with exits."""
     chosen = _one_metric_each(rows)
     twice = Counter((arena[0].checkpoint, arena[0].task) for arena in chosen)
     numbers: Counter[tuple[str, str]] = Counter()
@@ -53,7 +50,7 @@ def safe(text: str) -> str:
 
 
 def _one_metric_each(rows: Sequence[Row]) -> list[Arena]:
-    """Of each task the rows of its first metric, in the task's own order, that tells rows apart."""
+    """Of each task the rows of its first metric, in the task's order, whose values differ."""
     groups: dict[object, list[Arena]] = {}
     for arena in arenas(rows):
         if any(row.flops_saved is not None for row in arena):
@@ -67,7 +64,7 @@ def _one_metric_each(rows: Sequence[Row]) -> list[Arena]:
 
 
 def _place(arena: Arena) -> int:
-    """Where the task lists the metric; behind all others where it does not."""
+    """The metric's position in the task's list; last if it is not listed."""
     row = arena[0]
     listed = (row.run.of_task("configs", row.task) or {}).get("metric_list") or ()
     names = [one.get("metric") for one in listed if isinstance(one, Mapping)]
@@ -75,7 +72,7 @@ def _place(arena: Arena) -> int:
 
 
 def _varies(arena: Arena) -> bool:
-    """Whether the metric's values differ: one that is always 0 shows nothing."""
+    """Whether the metric's values differ between rows."""
     return len({row.quality.mean for row in arena}) > 1
 
 
@@ -94,14 +91,14 @@ def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Pict
 
 
 def _judge(row: Row) -> str:
-    """Whose confidence a curve shows: a static setting's name does not say."""
+    """The name of a curve's measure, which a static setting's name lacks."""
     if row.kind == "static":
         return f"{row.run.settings.get('confidence')}, {setting_of(row.run)}"
     return setting_of(row.run)
 
 
 def _widest(arena: Arena) -> list[Row]:
-    """Of each measure the run of the lowest threshold, which shows most of its range."""
+    """Of each measure the run of the lowest threshold, whose confidences have the widest range."""
     chosen: dict[str, Row] = {}
     for row in (row for row in arena if row.kind in {"dynamic", "static"}):
         name = measure_of(row)

@@ -1,7 +1,4 @@
-"""Correction for how many comparisons a page has looked at.
-
-Owns Holm's step-down procedure. It does not know what is compared.
-"""
+"""Holm's step-down correction for the number of comparisons of a page."""
 
 from __future__ import annotations
 
@@ -9,11 +6,10 @@ from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted so that at most a share u of pages has any true hypothesis at u or less.
+    """P-values adjusted for the family-wise error rate.
 
     Holm (1979): the k-th smallest of m is multiplied by m - k + 1, and none is less than the one
-    before it. It asks nothing of how the comparisons depend on each other; those of one page share
-    documents.
+    before it. It is valid under any dependence of the comparisons, which share documents.
 
     Args:
         p_values: each in [0, 1].

@@ -1,7 +1,4 @@
-"""What is written beside points and bars, so that it is said once and can be read.
-
-Owns the words. It does not know how a picture is drawn otherwise.
-"""
+"""Labels of points and bars in pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from dynamax_lm.report.rules import threshold_text
 
 
 def measure_of(row: Row) -> str:
-    """A dynamic setting without its threshold: what one line of a picture joins."""
+    """A dynamic setting without its threshold, the name of a picture's line."""
     settings = row.run.settings
     return row.setting.replace(f" ≥ {threshold_text(settings)}", "", 1)
 
 
 def label_points(axes: Any, rows: Sequence[Row]) -> None:
-    """Thresholds and depths beside their points; points that lie together share a label."""
+    """Label points by thresholds and depths; adjacent points share a label."""
     wide, high = (abs(end - start) or 1.0 for start, end in (axes.get_xlim(), axes.get_ylim()))
     groups: list[list[tuple[float, float, float]]] = []
     for row in rows:
@@ -50,7 +47,7 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _labelled(row: Row) -> float | None:
-    """The number that tells a row's point from its neighbours on one line."""
+    """The number that distinguishes a row's point on its line."""
     if row.kind == "dynamic":
         threshold = row.run.settings.get("threshold")
         return float(threshold) if is_finite(threshold) else None
@@ -58,7 +55,7 @@ def _labelled(row: Row) -> float | None:
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What all settings have in common, and what is left of each."""
+    """The common part of all settings, and the rest of each."""
     parts = [name.split(", ") for name in names]
     common = [part for part in parts[0] if all(part in other for other in parts)]
     left = [", ".join(part for part in some if part not in common) for some in parts]

@@ -1,6 +1,6 @@
 """All comparisons of one report: each row with its marks, static baselines and differences.
 
-Owns which row is held against which. It does not show anything.
+This module determines which rows are compared.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FULL_DEPTH = frozenset({"plain", "full"})
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row and what its comparisons came to.
+    """A row and the results of its comparisons.
 
     Attributes:
         row: what was measured.
         marks: whether it is Pareto-optimal.
-        baselines: the static depths of the same FLOPs, one an account, for dynamic rows.
+        baselines: the static depths of the same FLOPs, one for each account, for dynamic rows.
     """
 
     row: Row
@@ -43,12 +43,12 @@ class Entry:
 
 
 class Apart(NamedTuple):
-    """Settings of one checkpoint and task that were not asked the same, and so are not compared.
+    """Settings of one checkpoint and task under different conditions, which are not compared.
 
     Attributes:
         task: the task.
         checkpoint: the weights.
-        settings: how many settings, in words of both sides.
+        settings: their numbers on both sides, in words.
         reason: what differs.
     """
 
@@ -60,12 +60,12 @@ class Apart(NamedTuple):
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """What a report shows.
+    """The contents of a report.
 
     Attributes:
-        entries: one a row.
+        entries: one for each row.
         comparisons: paired by document.
-        apart: what was refused without pairing anything.
+        apart: comparisons refused before pairing.
     """
 
     entries: list[Entry]
@@ -74,18 +74,18 @@ class Leaderboard:
 
     @property
     def tested(self) -> int:
-        """Over how many comparisons the report has looked, each of them for both directions."""
+        """Number of comparisons in the report, each in both directions."""
         return sum(_tested(one) for one in self.comparisons)
 
 
 def build(library: Library, baseline: Library | None = None) -> Leaderboard:
-    """Compares everything that may be compared.
+    """Makes all comparisons.
 
     Args:
-        library: what was found.
-        baseline: runs that every row is held against, too. Each row is held against the full-depth
-            answers of its own run; where a run has none, against a plain or full-depth run of the
-            same checkpoint, if there is one.
+        library: the runs.
+        baseline: runs that every row is compared with. Each row is also compared with the
+            full-depth answers of its own run; where a run has none, with a plain or full-depth run
+            of the same checkpoint, if there is one.
     """
     rows = rows_of(library.runs)
     chosen = rows_of(baseline.runs) if baseline else rows
@@ -94,7 +94,7 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     for arena in arenas(rows):
         for row, marks in zip(arena, pareto_marks(arena), strict=True):
             entries.append(Entry(row, marks, static_baselines(row, arena)))
-            if row.run.is_group(row.task):  # it has no documents but its tasks'
+            if row.run.is_group(row.task):  # it has no documents of its own
                 continue
             if row.full_depth is not None and row.kind not in _FULL_DEPTH:
                 comparisons.append(against_full_depth(library, row))
@@ -113,11 +113,11 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Each with what is shown, corrected for how many there are.
+    """Each with its significant direction, corrected for the number of comparisons.
 
     Holm's procedure, once for all claims of *higher* and once for all of *lower*, each at half of
-    what the level leaves: of pages on which nothing differs, at most that share says *higher*
-    anywhere, and at most that share *lower*.
+    the error level: of pages without true differences, at most that share claims *higher* anywhere,
+    and at most that share *lower*.
     """
     gaps = [c.difference for c in comparisons if c.difference and c.difference.tested]
     side = (1 - LEVEL) / 2
@@ -132,7 +132,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _apart(groups: Sequence[Sequence[Row]]) -> list[Apart]:
-    """Each arena against the largest one of its checkpoint and task, metrics taken together."""
+    """Each comparison group against the largest one of its checkpoint and task."""
     found: dict[Apart, None] = {}
     largest: dict[object, Sequence[Row]] = {}
     for rows in sorted(groups, key=len, reverse=True):
@@ -156,7 +156,7 @@ def _tested(comparison: Comparison) -> bool:
 def _gains(
     comparisons: Sequence[Comparison],
 ) -> Callable[[Row, StaticBaseline], list[Gain]]:
-    """A baseline's tested comparisons, turned so that more is better."""
+    """A baseline's tested comparisons, signed so that higher is better."""
     by_key = {one.key: one for one in comparisons if _tested(one)}
 
     def of(row: Row, baseline: StaticBaseline) -> list[Gain]:
@@ -174,12 +174,12 @@ def _gains(
 
 
 def _once(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Without repeats: a task's several metrics share one agreement."""
+    """Without duplicates: the metrics of a task share one agreement."""
     return list({(one.key, one.difference, one.reason): one for one in comparisons}.values())
 
 
 def _opponents(row: Row, rows: Sequence[Row], *, everyone: bool) -> list[Row]:
-    """Rows of the same task and metric that this one is held against."""
+    """Rows of the same task and metric that this one is compared with."""
     same = [o for o in rows if (o.task, o.key) == (row.task, row.key) and o.run is not row.run]
     if everyone:
         return [other for other in same if other.run.path != row.run.path]

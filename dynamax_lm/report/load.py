@@ -1,7 +1,6 @@
-"""From folders to runs: lm-eval's results and samples, and the traces that belong to them.
+"""From folders to runs: lm-eval's results and samples, and their traces.
 
-Owns where the files lie and what may be wrong with them: a file that cannot be read costs its run
-one clear line, never the report. It does not know what the numbers mean.
+A file that cannot be read is reported in one line, and the report is made without it.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ _RESULTS = re.compile(r"results_(?P<stamp>.+)\.json")
 
 @dataclass
 class Library:
-    """Everything found, and what could not be read.
+    """The runs found, and the files that could not be read.
 
     Attributes:
         runs: newest last, each once.
-        problems: one line a file that was left out, naming it.
+        problems: one line for each omitted file, naming it.
     """
 
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Comparisons ask for the same few files again and again; all of them may not fit.
+        # Comparisons read the same few files repeatedly; all files may not fit in memory.
         self._read_samples = lru_cache(maxsize=_KEPT_FILES)(read_samples)
 
     def note(self, line: str) -> None:
-        """Remembers a problem, once."""
+        """Records a problem, once."""
         if line not in self.problems:
             self.problems.append(line)
 
@@ -60,7 +59,7 @@ class Library:
         """The trace of one task, or ``None`` where there is none or a file is damaged.
 
         A later run with the same ``trace_dir`` replaces the files of an earlier one; traces whose
-        depths are not those in the results are such, and are refused.
+        depths differ from the results are refused.
         """
         files = run.trace_files(task)
         lines = self.lines(files) if files else None
@@ -153,7 +152,7 @@ def _results_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _half_written(file: Path) -> bool:
-    """Whether it lies where a sweep that was cut had not finished writing a point."""
+    """Whether it is in the temporary folder of an interrupted sweep."""
     return any(one.startswith(".") and one.endswith(".partial") for one in file.parts)
 
 
@@ -172,7 +171,7 @@ def _read_run(path: Path) -> Run:
 
 
 def _sample_files(path: Path, results: Mapping[str, Any]) -> dict[str, Path]:
-    """Samples stand beside their results, under the same time stamp."""
+    """Samples are in the folder of their results, with the same time stamp."""
     match = _RESULTS.fullmatch(path.name)
     if match is None:
         return {}
@@ -181,7 +180,7 @@ def _sample_files(path: Path, results: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _trace_folder(path: Path, data: Mapping[str, Any]) -> Path | None:
-    """The run's trace folder: where it was written, or where it was moved with the results."""
+    """The run's trace folder: as written, or moved together with the results."""
     block = data.get("config", {}).get("early_exit") or {}
     written = block.get("settings", {}).get("trace_dir")
     if not written:

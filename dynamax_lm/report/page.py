@@ -1,6 +1,6 @@
-"""The report as HTML: one leaderboard page, and one page a task for tokens.
+"""The report as HTML: one leaderboard page, and one page of tokens for each task.
 
-Owns what goes into the templates. Pages need no network, and forbid themselves any.
+This module fills the templates. Pages need no network, and their content policy forbids any.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A row as the template takes it."""
+    """A row for the template."""
 
     task: str
     metric: str
@@ -46,7 +46,7 @@ class _Shown:
 
 
 EMBEDDED = 6 << 20
-"""Bytes of pictures that the page holds itself: about ninety tasks of four."""
+"""Bytes of pictures embedded in the page: about ninety tasks of four."""
 
 
 def leaderboard_page(
@@ -64,14 +64,14 @@ def leaderboard_page(
 
     Args:
         board: rows and comparisons.
-        runs: how many were read.
-        problems: what could not be, one line a file.
-        figures: pictures under their headings. The page holds the first ``EMBEDDED`` bytes of
-            them, and names the others' files in ``pictures/`` beside it.
+        runs: number of runs read.
+        problems: one line for each file that could not be read.
+        figures: pictures under their headings. The first ``EMBEDDED`` bytes of them are embedded,
+            the others are linked in the folder ``pictures/``.
         links: the token page of a results file's task, relative to this page.
-        convention: what the numbers mean, as the results say it.
-        verification: what a verification came to, in a sentence.
-        columns: what is shown of each row; one that says nothing of any is left out.
+        convention: of the FLOPs, from the results.
+        verification: the result of a verification, in a sentence.
+        columns: of the table; empty ones are omitted.
     """
     every = sorted([*columns, _answers(links or {})], key=lambda one: one.page)
     every = [column for column in every if column.page]
@@ -123,7 +123,7 @@ def tokens_page(page: TokenPage) -> str:
 
 
 def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str | bool]]]]:
-    """Every picture as the template takes it: itself while there is room, else its file's name."""
+    """Every picture for the template: embedded up to the limit, else its file's name."""
     room, shown = EMBEDDED, []
     for heading, pictures in figures:
         sources: list[dict[str, str | bool]] = []
@@ -145,7 +145,7 @@ def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str |
 
 
 def _answers(links: Mapping[tuple[str, str], str]) -> Column:
-    """Where the answers of a row can be read token by token."""
+    """The token page of a row."""
 
     def link(entry: Entry) -> str:
         return links.get((str(entry.row.run.path), entry.row.task), "")

@@ -1,7 +1,6 @@
-"""Differences of two settings on the very same documents, with intervals.
+"""Paired differences of two settings on the same documents, with intervals.
 
-Owns the pairing, and the reasons for refusing one. Two means over different documents differ for
-reasons that have nothing to do with the setting; they are never subtracted here.
+Means over different documents are never subtracted; reasons for refusing a comparison are given.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from dynamax_lm.report.static_baseline import FULL_DEPTH, OWN_FULL_DEPTH, Accoun
 
 AGREEMENT = "agreement"
 SAVED: dict[Account, str] = {"answer": "flops_saved", "total": "flops_saved_total"}
-"""What each account calls the share that a document saved."""
+"""By account, the metric of a document's saving."""
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences, and what it says of documents that were not asked.
+    """The mean of paired differences, and inference about its expectation.
 
     Attributes:
-        documents: how many pairs.
+        documents: number of pairs.
         mean: of the differences, first minus second.
         low: lower end of the interval; minus infinity where there is none.
         high: upper end, likewise.
         p_higher: p-value of the hypothesis that the true mean is zero or less; small where the
             first is higher. 1 where there is no interval.
         p_lower: the same of zero or more; small where the first is lower.
-        differing: how many pairs differ at all.
+        differing: number of pairs that differ.
     """
 
     documents: int
@@ -52,27 +51,27 @@ class Difference(NamedTuple):
 
     @property
     def tested(self) -> bool:
-        """Whether the pairs were enough, and bounded, for an interval."""
+        """Whether the pairs suffice, and are bounded, for an interval."""
         return math.isfinite(self.low)
 
 
 class MismatchError(SettingError):
-    """Two runs that cannot be paired; says why."""
+    """Two runs that cannot be paired, with the reason."""
 
 
 Shown = Literal["higher", "lower", ""]
 
 
 class Comparison(NamedTuple):
-    """One setting against another, or why they were not compared.
+    """One setting against another, or the reason why they are not compared.
 
     Attributes:
         row: the setting.
-        metric: what is compared: the task's metric, or agreement.
-        against: what it is held against, in words.
+        metric: the compared metric: the task's, or agreement.
+        against: the other setting, in words.
         difference: first minus second; ``None`` where refused.
         reason: why it was refused, or has no interval; empty otherwise.
-        shown: what is shown of the setting, corrected for all comparisons of the page.
+        shown: the significant direction, corrected for all comparisons of the page.
     """
 
     row: Row
@@ -84,7 +83,7 @@ class Comparison(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for the same comparison: a task's several metrics share one agreement."""
+        """Equal for the same comparison: the metrics of a task share one agreement."""
         row = self.row
         return row.run.path, row.task, row.key.filter, self.metric, self.against
 
@@ -99,9 +98,9 @@ def difference(
     """The paired difference of two equally long lists of per-document values.
 
     Args:
-        first: one value a document.
+        first: one value for each document.
         second: the other setting's value for the same document.
-        bounds: between what every value lies by definition; ``None`` where nobody knows.
+        bounds: of every value by definition; ``None`` if unknown.
         level: coverage of the interval, in (0, 1).
 
     Raises:
@@ -146,13 +145,13 @@ def against_run(library: Library, row: Row, other: Row) -> Comparison:
 def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list[Comparison]:
     """The row's metric and agreement against a static baseline's, document by document.
 
-    Between two measured depths the baseline draws one of them for each document, by odds at which
-    it costs the same. A document's gap to it is then random, and has the mean over the two depths
-    as its expectation given the document. These expectations are what is compared: over documents
-    they have the same true mean as the gaps of any draw, and lie within the same bounds, so that an
-    interval that holds for bounded values is valid for the drawn baseline too, without the luck of
-    one draw. (An interval that goes by the spread of few such gaps alone is not: they are mostly a
-    little above zero and seldom far below it.)
+    Between two measured depths the baseline draws one of them for each document, with odds at which
+    its cost is equal. A document's gap to it is then random; its conditional expectation is the
+    mean over the two depths. These expectations are compared: over documents they have the same
+    true mean as the gaps of any draw, and the same bounds, so that an interval for bounded values
+    is valid for the drawn baseline too, without the variance of one draw. (An interval from the
+    sample variance of few such gaps is not: they are mostly slightly above zero and rarely far
+    below it.)
     """
     comparisons = []
     for metric in (row.key.metric, AGREEMENT):
@@ -200,7 +199,7 @@ def compare(library: Library, first: Run, second: Run, task: str, key: MetricKey
     """The paired difference of one metric between two runs.
 
     Raises:
-        MismatchError: they were not asked the same, or do not say what each document got.
+        MismatchError: different conditions, or no values of single documents.
     """
     ours, theirs = _paired(library, first, second, task, key.filter)
     pairs = [(ours[n].number(key.metric), theirs[n].number(key.metric)) for n in sorted(ours)]
@@ -241,7 +240,7 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
         number = sample.number(metric)
         if number is not None:
             averaged.append(number)
-        else:  # a document without text is left out of the published mean
+        else:  # the published mean excludes documents without text
             number = _without_text(sample, metric)
         if number is None:
             raise MismatchError(f"{metric} is not one number a document in both")
@@ -254,9 +253,9 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
 
 
 def _without_text(sample: Sample, metric: str) -> float | None:
-    """What stands for a document without text: what its stop agreed on and cost.
+    """Values of a document without text: agreement and cost of its stop sequence.
 
-    In the account of prompts and texts such a document spends what full depth does: its prompt.
+    By the account with prompts such a document costs as much as at full depth: its prompt.
     """
     if metric == SAVED["total"]:
         return None if sample.number(f"{SAVED['answer']}_with_stop") is None else 0.0
@@ -282,7 +281,7 @@ def _difference(
     metric: str,
     published: tuple[Value | None, Value | None],
 ) -> Difference:
-    """The difference, if it is that of the two published values: both must be means."""
+    """The difference, if both published values are means and it equals theirs."""
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(both) != len(pairs) or not both:
         raise MismatchError(f"{metric} is not one number a document in both")
@@ -293,7 +292,7 @@ def _difference(
 
 
 def _bounded(first: Sequence[float], second: Sequence[float], metric: str) -> Difference:
-    """The difference under the bounds of the metric's definition, if the values keep them."""
+    """The difference with the bounds of the metric's definition, if the values are within them."""
     try:
         return difference(first, second, bounds_of(metric))
     except ValueError as error:

@@ -1,8 +1,7 @@
-"""Which settings no other setting beats on both counts.
+"""Pareto-optimal settings in saving and quality.
 
-Owns dominance. The oracle takes no part: it is a ceiling, never a result. Full depth always does:
-it saves nothing and agrees with itself, so a setting that costs more than it and is no better is
-beaten by not exiting at all.
+The oracle, an upper bound, is excluded. Full depth is always included: it saves nothing and agrees
+with itself, and dominates a setting that costs more and is no better.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dynamax_lm.report.rows import Row
 
 
 class Marks(NamedTuple):
-    """Whether a row is Pareto-optimal among those it may be held against.
+    """Whether a row is Pareto-optimal in its comparison group.
 
     Attributes:
         quality: in net FLOPs saved and the task's metric.
@@ -29,12 +28,12 @@ Point = tuple[float, ...]
 
 
 def optimal(points: Sequence[Point]) -> list[bool]:
-    """For each point, higher being better: no other is at least as good and somewhere better."""
+    """For each point, higher being better: whether no other point dominates it."""
     return [not any(_dominates(other, point) for other in points) for point in points]
 
 
 def pareto_marks(arena: Sequence[Row]) -> list[Marks]:
-    """Marks for rows that may be held against each other, in their order."""
+    """Marks for the rows of a comparison group, in their order."""
     sign = 1 if all(row.higher_is_better for row in arena) else -1
     at_full_depth = [sign * row.full_depth.mean for row in arena if row.full_depth]
     quality = _marked(

@@ -1,6 +1,6 @@
 """The report's pictures, as PNG and SVG.
 
-Owns what is drawn, and that markers and hatches differ where colours do. It compares nothing.
+Markers and hatches differ wherever colours do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _STYLES: dict[Kind, tuple[str, str, str]] = {
 _MOST_BARS = 40
 _DPI = 110
 _LEGEND_WIDTH = 100
-"""Letters that a legend has room for, side by side."""
+"""Largest number of letters in a row of a legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Picture:
 
     Attributes:
         name: file name without suffix.
-        title: what it shows.
-        description: the same for those who cannot see it.
+        title: its title.
+        description: alternative text.
         png: its bytes.
         svg: its text.
     """
@@ -76,11 +76,11 @@ class Picture:
 
 
 def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
-    """Quality and agreement against net FLOPs saved, with the oracle's ceiling.
+    """Quality and agreement against net FLOPs saved, with the oracle's upper bound.
 
     Args:
         name: file name without suffix.
-        arena: rows of one task and metric that may be held against each other.
+        arena: a comparison group: rows of one task, metric and conditions.
     """
     drawn = [row for row in arena if row.flops_saved is not None]
     if not drawn:
@@ -93,7 +93,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
             axes.axhline(level, color=DARK_GREY, linestyle=DASHED, linewidth=1, zorder=0)
         axes.axvline(0, color=LIGHT_GREY, linewidth=1, zorder=0)
         axes.grid(color=PALE_GREY)
-        axes.margins(0.08, 0.12)  # room for the labels of the outermost points
+        axes.margins(0.08, 0.12)  # space for the labels of the outermost points
     for label, rows, colour, marker in _series(drawn):
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
         for axes, values in (
@@ -147,7 +147,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
 
 
 def depths(name: str, arena: Sequence[Row]) -> Picture | None:
-    """At which layer the tokens of one task leave, a bar a setting."""
+    """Exit layers of one task's tokens, one bar for each setting."""
     bars = [(row, row.run.totals(row.task) or {}) for row in arena]
     bars = [(row, totals) for row, totals in bars if totals.get("tokens")][:_MOST_BARS]
     if not bars:
@@ -194,7 +194,7 @@ def depths(name: str, arena: Sequence[Row]) -> Picture | None:
 
 
 def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
-    """What answer tokens cost, item by item, as shares of full depth."""
+    """FLOPs of answer tokens by item, as shares of full depth."""
     bars = [(row, row.run.totals(row.task) or {}) for row in arena]
     bars = [(row, t) for row, t in bars if t.get("ledger", {}).get("share_of_full_depth")]
     bars = bars[:_MOST_BARS]
@@ -237,7 +237,7 @@ def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
 
 
 def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | None:
-    """How often a token that left with some confidence is full depth's."""
+    """Agreement of exited tokens with full depth, by confidence."""
     curves = [curve for curve in curves if curve.bins][: len(_DYNAMIC)]
     if not curves:
         return None
@@ -300,7 +300,7 @@ def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
 
 
 def _before(item: str, totals: Any) -> float:
-    """Where an item's part of a bar begins."""
+    """The start of an item's part of a bar."""
     shares, left = totals["ledger"]["share_of_full_depth"], 0.0
     for name, *_ in _LEDGER:
         if name == item:

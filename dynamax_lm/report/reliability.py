@@ -1,8 +1,7 @@
-"""How far a confidence can be believed: bins of it against agreement with full depth.
+"""Reliability of a confidence: agreement with full depth by bin, with intervals.
 
-Owns which tokens count, and the intervals. Only tokens of the text that left early do: at full
-depth a token agrees with itself, and a stop that every layer predicts would make any confidence
-look right.
+Only tokens of the text that exited early count: at full depth a token agrees with itself, and the
+stop sequence, which most layers predict, would raise every bin.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Share(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One setting's bins, by rising confidence."""
+    """One setting's bins, by increasing confidence."""
 
     label: str
     bins: list[Share]
@@ -48,7 +47,7 @@ def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Cu
     Args:
         label: the setting.
         lines: its tokens.
-        layers: L; tokens that used as many are left out.
+        layers: L; tokens that used as many are excluded.
     """
     pairs = [
         (line.confidence, line.emitted == line.full_depth)

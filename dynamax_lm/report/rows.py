@@ -1,7 +1,4 @@
-"""The leaderboard's rows: one measured metric of one task under one setting.
-
-Owns what a row holds and how a setting is named in words. It does not compare rows.
-"""
+"""The leaderboard's rows: one measured metric of one task under one setting, and its name."""
 
 from __future__ import annotations
 
@@ -21,8 +18,8 @@ from dynamax_lm.report.runs import MetricKey, Run, Value
 FULL_DEPTH_PREFIX = "full_depth_"
 
 Kind = Literal["dynamic", "static", "full", "oracle", "lossless", "plain"]
-"""How depth is chosen: by confidence, always the same exit, never an exit, by looking at the answer
-(a ceiling, never a result), by drafts that full depth checks, or by a model that is not ours."""
+"""How depth is determined: by confidence, by a fixed exit, at full depth, by the oracle (an upper
+bound, never a result), by drafts that full depth verifies, or a model of another package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +27,31 @@ class Row:
     """One metric of one task in one run; ``None`` where the run has no such number.
 
     Attributes:
-        run: whose numbers these are.
-        checkpoint: the weights, whatever the model type that ran them.
-        setting: every setting that matters, in words.
-        kind: how depth is chosen.
+        run: of the numbers.
+        checkpoint: the weights, independent of the model type.
+        setting: every relevant setting, in words.
+        kind: how depth is determined.
         task: the task or group.
         key: the metric and its filter.
-        conditions: what must be equal for rows to be compared.
-        higher_is_better: which way the metric is better.
+        conditions: must be equal for rows to be compared.
+        higher_is_better: of the metric.
         quality: the task's metric.
         full_depth: the same metric on the full-depth answers.
         layers_used: decoder layers run per token of the text, 1..L.
         flops_saved: net, over the tokens of the text; may be negative.
         flops_saved_total: with the prompt in both.
         agreement: share of tokens equal to full depth's, in [0, 1].
-        layers_used_with_stop: the stop's tokens counted too, as in the next two.
+        layers_used_with_stop: over all generated tokens.
         flops_saved_with_stop: net, over all generated tokens.
         agreement_with_stop: over all generated tokens.
-        stop_share: share of generated tokens that make the stop alone, in [0, 1].
+        stop_share: share of generated tokens that only make the stop sequence, in [0, 1].
         consistency: share of documents whose answer is full depth's, in [0, 1].
-        agreement_noise: share of tokens on which rounding alone parts the reference's pass from
-            full depth, in [0, 1]; ``None`` where it is 0.
+        agreement_noise: share of tokens on which the reference's pass differs from full depth by
+            rounding alone, in [0, 1]; ``None`` where it is 0.
         acceptance_rate: of a lossless run, share of drafted tokens that are accepted.
-        accepted_length: of a lossless run, mean tokens accepted of a draft.
-        passes_per_token: of a lossless run, how often all layers were run for each token.
-        certificate: what is certified of the threshold, in words; empty for nothing.
+        accepted_length: of a lossless run, mean number of accepted tokens in a draft.
+        passes_per_token: of a lossless run, full-depth runs per token.
+        certificate: of the threshold, in words; empty for none.
     """
 
     run: Run
@@ -84,12 +81,12 @@ class Row:
 
     @property
     def goodness(self) -> float:
-        """The metric, turned so that higher is better."""
+        """The metric, signed so that higher is better."""
         return self.quality.mean if self.higher_is_better else -self.quality.mean
 
     @property
     def arena(self) -> tuple[str, str, MetricKey, Conditions]:
-        """Rows with the same one may be held against each other."""
+        """The comparison group: rows with equal keys are compared."""
         return self.checkpoint, self.task, self.key, self.conditions
 
     @property
@@ -108,9 +105,9 @@ def rows_of(runs: Iterable[Run]) -> list[Row]:
 
 
 def arenas(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows by what may be compared, each group in the rows' order.
+    """The rows by comparison group, each group in the rows' order.
 
-    A run that logged no samples has no hash of them; it joins the others where their hash is one.
+    A run without logged samples has no hash of them; it joins the others if they have one hash.
     """
     hashes: dict[object, set[str]] = {}
     for row in rows:
@@ -123,13 +120,13 @@ def arenas(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def first_filter(run: Run, task: str) -> str | None:
-    """The filter under which our keys stand: the task's first."""
+    """The filter of the added metrics: the task's first."""
     keys = (key for key in run.values(task) if key.metric in HIGHER_IS_BETTER)
     return next((key.filter for key in keys), None)
 
 
 def kind_of(run: Run) -> Kind:
-    """How the run chose its depth."""
+    """How the run determined its depth."""
     settings = run.settings
     if not settings:
         return "plain"
@@ -144,13 +141,13 @@ def kind_of(run: Run) -> Kind:
 
 
 def static_depth(run: Run) -> int | None:
-    """The layer at which every token of a static run leaves."""
+    """The exit layer of every token of a static run."""
     exits = run.settings.get("exit_layers")
     return int(exits[0]) if kind_of(run) == "static" and exits else None
 
 
 def checkpoint_of(run: Run) -> str:
-    """The weights' name; the embedded models have one, by whichever door they came in."""
+    """The weights' name; the embedded models have one name each."""
     name = run.pretrained
     for architecture in (ATTENTION, MAMBA2):
         ours = run.model == architecture.model and name == TINY
@@ -162,7 +159,7 @@ def checkpoint_of(run: Run) -> str:
 
 
 def setting_of(run: Run) -> str:
-    """Every setting that matters, in words."""
+    """Every relevant setting, in words."""
     settings, kind = run.settings, kind_of(run)
     if kind == "plain":
         return f"full depth ({run.model})"
@@ -223,7 +220,7 @@ def _row(run: Run, task: str, key: MetricKey) -> Row:
 
 
 def _certificate(run: Run, task: str) -> str:
-    """The certificate in words, and whether it speaks for this task; empty without one."""
+    """The certificate in words, and whether it holds for this task; empty without one."""
     found = (run.early_exit or {}).get("certificate")
     if not isinstance(found, dict):
         return ""

@@ -1,7 +1,6 @@
-"""The exit rule of a run, from what its results say.
+"""The exit rule of a run, from its results, and its name in words.
 
-Owns how it is read and put into words. A rule from outside the package is not run: what its
-thresholds were is not known here.
+A rule from outside the package is not run, so that its thresholds are unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dynamax_lm.core.thresholds import BUILT_IN, PLAIN, ThresholdRule, make_rule
 
 
 def threshold_text(settings: Mapping[str, Any]) -> str:
-    """What confidences were held against, in words."""
+    """The threshold or rule, in words."""
     threshold = settings.get("threshold")
     text = "+".join(map(str, threshold)) if isinstance(threshold, list) else str(threshold)
     if not settings.get("exit_rule"):
@@ -24,13 +23,13 @@ def threshold_text(settings: Mapping[str, Any]) -> str:
 
 
 def number_of(settings: Mapping[str, Any]) -> float:
-    """The threshold, for an order of runs; the least one where each exit has its own."""
+    """The threshold, for ordering runs; the least one where each exit has its own."""
     threshold = settings["threshold"]
     return float(min(threshold) if isinstance(threshold, list) else threshold)
 
 
 def is_known(settings: Mapping[str, Any]) -> bool:
-    """Whether the rule is one of the package."""
+    """Whether the rule is one of the package's."""
     return (settings.get("exit_rule") or PLAIN) in {PLAIN, *BUILT_IN}
 
 

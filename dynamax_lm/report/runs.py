@@ -1,8 +1,4 @@
-"""One run and one document's sample, as their files have them.
-
-Owns the fields' names in lm-eval's results and samples, for every module of the report. It does
-not read files.
-"""
+"""One run and one document's sample, from the fields of lm-eval's results and samples."""
 
 from __future__ import annotations
 
@@ -57,10 +53,10 @@ class Sample:
         metrics: every value logged for it, by name.
         prompts: the prompt of each request.
         continuations: the text scored for each request; ``None`` for generation.
-        responses: for each request, what came back for each repeat.
+        responses: for each request, the response of each repeat.
         doc: the document itself.
         target: the right answer, as text.
-        options: what else each request was given, such as generation options.
+        options: further arguments of each request, such as generation options.
         filtered: for each request, its responses after the filter.
     """
 
@@ -81,7 +77,7 @@ class Sample:
         """A line of a samples file.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a line.
+            KeyError, TypeError, ValueError: not such a line.
         """
         names = _of(data.get("metrics", []), list, "metrics")
         arguments = [
@@ -111,7 +107,7 @@ class Sample:
         )
 
     def number(self, metric: str) -> float | None:
-        """A metric's value, or ``None`` where it is not one finite number."""
+        """A metric's value, or ``None`` if it is not a finite number."""
         value = self.metrics.get(metric)
         if isinstance(value, (bool, int, float)) and math.isfinite(value):
             return float(value)
@@ -120,13 +116,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """One results file and what belongs to it.
+    """One results file and its samples and traces.
 
     Attributes:
         path: the results file.
         data: its JSON.
         sample_files: the samples file of each task that has one.
-        trace_folder: where its traces lie, or ``None``.
+        trace_folder: of its traces, or ``None``.
     """
 
     path: Path
@@ -142,18 +138,18 @@ class Run:
 
     @property
     def early_exit(self) -> Mapping[str, Any] | None:
-        """Our block, or ``None`` for a run of another model."""
+        """This package's block, or ``None`` for a run of another model."""
         return self.config.get("early_exit") or None
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Our settings; empty for a run of another model."""
+        """This package's settings; empty for a run of another model."""
         settings: Mapping[str, Any] = (self.early_exit or {}).get("settings") or {}
         return settings
 
     @property
     def date(self) -> float:
-        """When it was made, in seconds since 1970; 0 where unknown."""
+        """Date of the run, in seconds since 1970; 0 where unknown."""
         date = self.data.get("date")
         return float(date) if isinstance(date, (int, float)) else 0.0
 
@@ -164,7 +160,7 @@ class Run:
 
     @cached_property
     def model_args(self) -> dict[str, str]:
-        """The model arguments as text, whichever form lm-eval wrote."""
+        """The model arguments as text, from any of lm-eval's formats."""
         given = self.config.get("model_args") or {}
         if isinstance(given, str):
             pairs = (part.partition("=") for part in given.split(",") if "=" in part)
@@ -183,7 +179,7 @@ class Run:
         return (self.early_exit or {}).get("layers")
 
     def tasks(self) -> Iterator[str]:
-        """Every task and group with numbers of its own."""
+        """Every task and group with results."""
         for task, numbers in self.data["results"].items():
             if isinstance(numbers, Mapping) and any("," in key for key in numbers):
                 yield str(task)
@@ -217,7 +213,7 @@ class Run:
         return (self.data.get(table) or {}).get(task)
 
     def documents(self, task: str) -> int | None:
-        """How many documents were evaluated, where known."""
+        """Number of evaluated documents, if known."""
         counted = self.of_task("n-samples", task)
         if isinstance(counted, Mapping) and is_finite(counted.get("effective")):
             return int(counted["effective"])
@@ -230,7 +226,7 @@ class Run:
         return [] if self.trace_folder is None else trace_files(self.trace_folder, task)
 
     def owns(self, task: str, lines: Sequence[TraceLine]) -> bool:
-        """Whether a trace has the depths that the results report."""
+        """Whether the depths of a trace are those of the results."""
         totals = self.totals(task) or {}
         depths = Counter(str(line.layers_used) for line in lines)
         published = (totals.get("with_stop") or {}).get("depth_histogram")
@@ -238,7 +234,7 @@ class Run:
 
 
 def _of(value: Any, kind: type[_Kind], what: str) -> _Kind:
-    """A value of the kind that it must have."""
+    """A value, if it has the required type."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{what} is {type(value).__name__}, not {kind.__name__}")
     return value

@@ -1,7 +1,6 @@
-"""The shape that a results file must have for the report to read it.
+"""Validation of the structure of a results file: which values are tables, lists, numbers or names.
 
-Owns which values are tables, lists, numbers or names; a file of another shape is left out with one
-line, so that nothing behind needs to ask again. It does not know what the values mean.
+A file of another structure is omitted with one line, so that other modules need no checks.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ _NAMES = ("confidence", "skipped_state", "mode", "model", "pretrained")
 
 
 def check_shape(data: Any) -> None:
-    """Refuses a results file that cannot be read to its end.
+    """Refuses a results file with an invalid structure.
 
     Raises:
-        ValueError: a value is missing, or of another kind.
+        ValueError: a value is missing, or of another type.
     """
     root = _table("the file", data)
     for task, numbers in _table("results", root.get("results")).items():
@@ -87,7 +86,7 @@ def _check_block(block: Mapping[str, Any]) -> None:
 
 
 def _check_totals(block: Mapping[str, Any]) -> None:
-    """The totals must be those that were written, number by number."""
+    """The totals must equal those that were written, number by number."""
     where = "config.early_exit"
     try:
         again = RunTotals.from_json(block).to_json()

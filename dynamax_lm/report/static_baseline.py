@@ -1,16 +1,14 @@
-"""The baselines of a dynamic setting: always leaving at the one depth that costs the same.
+"""Static baselines of a dynamic setting: the fixed depths of equal cost, and the verdict.
 
-Owns which depth that is, what is known of its quality, and the verdict. The baseline is a model of
-fewer layers, and billed as one: layers that never run keep no state, nothing is asked at exits, a
-translator is paid where the depth speaks through one, and a model of k layers prefills k layers.
-There are two, since a dynamic setting prefills at full depth: one of the same FLOPs over answer
-tokens, prompts left out, and one of the same FLOPs with the prompts in both.
+A baseline is a model of fewer layers, and billed as one: layers that never run keep no state, no
+exit is checked, a translator is billed where the depth has one, and a model of k layers prefills k
+layers. There are two, since a dynamic setting prefills at full depth: one of equal FLOPs over
+answer tokens, without prompts, and one of equal FLOPs with prompts in both.
 
-Equal means: of equal mean over documents of the share of full depth's FLOPs, the number that tables
-print as saved. Documents leave at different depths and have answers of different length, and a
-baseline has one depth, or draws one of two, for all of them. Its quality is measured, or lies
-between two depths that were
-measured, or is unknown and said to be; it is never guessed. Verdicts go by paired documents alone.
+Costs are equal if the mean over documents of the share of full depth's FLOPs is, the number that
+tables give as saved. Exit depths and answer lengths vary between documents, and a baseline has one
+depth, or draws one of two, for all of them. Its quality is measured, or interpolated between two
+measured depths, or unknown. Verdicts are from paired documents alone.
 """
 
 from __future__ import annotations
@@ -26,40 +24,40 @@ from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
 from dynamax_lm.report.rows import Row, static_depth
 
 Account = Literal["answer", "total"]
-"""Whose FLOPs are equal: the answer tokens' alone, or prompts' and answers' together."""
+"""The account of equal FLOPs: answer tokens alone, or prompts and answers together."""
 
 ACCOUNTS: tuple[Account, ...] = ("answer", "total")
 
 Verdict = Literal[
     "beats", "mixed", "not distinguishable", "is worse", "does not beat", "not tested", "unknown"
 ]
-"""``does not beat``: not shown better than full depth, which costs less. ``not tested``: measured,
-but no document can be paired. ``unknown``: not measured."""
+"""``does not beat``: not significantly better than full depth, which costs less. ``not tested``:
+measured, but no document can be paired. ``unknown``: not measured."""
 
 FULL_DEPTH = "full depth is cheaper"
 """The source of a baseline that is full depth itself."""
 OWN_FULL_DEPTH = "its own full depth"
-"""The name of the row's reference as something to be held against."""
+"""The name of the row's own reference in comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticBaseline:
-    """What always leaving at one depth would give for the same FLOPs.
+    """The fixed depth of equal FLOPs.
 
     Attributes:
-        account: which FLOPs are the same.
-        depth: decoder layers, 1..L, a fraction between two depths; L where full depth is cheaper.
+        account: which FLOPs are equal.
+        depth: decoder layers, 1..L, may be fractional; L where full depth costs less.
         quality: the task's metric there, or ``None`` where no static runs enclose the depth.
         agreement: with full depth, or ``None`` likewise.
-        source: where the two come from, in words.
-        verdict: how the dynamic setting fares: ``beats`` asks that it is nowhere shown worse.
-        told_by: the metrics that made the verdict.
-        mixture: the measured depths that it lies between, each with its odds: a baseline that
-            draws one of the two for each document costs the same. ``None`` is full depth; empty
+        source: of the two values, in words.
+        verdict: on the dynamic setting; ``beats`` requires that no metric is significantly worse.
+        told_by: the metrics of the verdict.
+        mixture: the two adjacent measured depths, each with its odds: a baseline that draws one of
+            the two for each document has equal cost. ``None`` is full depth; empty
             where nothing was measured.
         path: every measured depth with its cost as a share of full depth's, ascending.
-        costs: between what one document's share of full depth's FLOPs lies under the setting;
-            ``None`` where nobody knows what its heads cost.
+        costs: bounds of one document's share of full depth's FLOPs under the setting; ``None`` if
+            the costs of its heads are unknown.
     """
 
     account: Account
@@ -75,7 +73,7 @@ class StaticBaseline:
 
     @property
     def name(self) -> str:
-        """In words; the same baseline by either account has one name."""
+        """Its name in words, equal for the same baseline of either account."""
         if self.source == FULL_DEPTH:
             return OWN_FULL_DEPTH
         return f"fixed depth {self.depth:.1f} of equal {self.account} FLOPs"
@@ -83,7 +81,7 @@ class StaticBaseline:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """A depth of which something was measured, and its bill."""
+    """A measured depth, and its cost."""
 
     depth: float
     flops: float
@@ -93,7 +91,7 @@ class _Point:
 
 
 class _Bill(NamedTuple):
-    """What tokens cost at every depth, by one account, as shares of full depth's FLOPs.
+    """Costs of the tokens at every depth, by one account, as shares of full depth's FLOPs.
 
     Attributes:
         spent: by the run, mean over documents.
@@ -108,7 +106,7 @@ class _Bill(NamedTuple):
     whole: float
 
     def at(self, depth: float, translator: int = 0) -> float:
-        """The share of always leaving at ``depth``, through a translator of so many FLOPs."""
+        """The share of the fixed depth ``depth``, with ``translator`` FLOPs for each emission."""
         return self.fixed.at(depth, translator) / self.whole
 
     def depth(self, share: float) -> float:
@@ -117,11 +115,11 @@ class _Bill(NamedTuple):
 
 
 def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ...]:
-    """The baselines of a dynamic row, one an account.
+    """The baselines of a dynamic row, one for each account.
 
     Args:
         row: a row of ``arena``.
-        arena: all rows that it may be held against.
+        arena: its comparison group.
 
     Returns:
         None for a row that is not dynamic, or where the FLOPs of a depth are not known.
@@ -133,7 +131,7 @@ def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ..
 
 
 class Gain(NamedTuple):
-    """What is shown of one metric, setting against baseline, turned so that more is better."""
+    """The comparison of one metric with the baseline, signed so that higher is better."""
 
     metric: str
     better: bool
@@ -141,7 +139,7 @@ class Gain(NamedTuple):
 
 
 def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
-    """The baseline with the verdict that paired documents give.
+    """The baseline with the verdict from paired documents.
 
     Args:
         baseline: as `static_baselines` found it.
@@ -161,7 +159,7 @@ def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
 
 
 def _bill(row: Row, account: Account) -> _Bill | None:
-    """One account. Prompts make no emission: their last token is the answer's.
+    """One account. Prompts have no emission: their last token counts with the answer.
 
     Layers are linear in depth, in prompts and answers alike.
     """
@@ -177,11 +175,11 @@ def _bill(row: Row, account: Account) -> _Bill | None:
 
 
 def cost_bounds(row: Row) -> Bounds | None:
-    """Between what a document's share of full depth's FLOPs lies, by the row's exit rule.
+    """Bounds of a document's share of full depth's FLOPs, by the row's exit policy.
 
-    At least the layers of the first exit, and at most full depth with every check asked and a
-    translator: the state of a skipped layer costs less than the layer. Prompts in both only bring
-    the share nearer to 1. ``None`` where the rule's parts are not known.
+    At least the layers of the first exit, and at most full depth with every check and a translator:
+    the state of a skipped layer costs less than the layer. Prompts in both bring the share nearer
+    to 1. ``None`` where parts of the policy are unknown.
     """
     costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
@@ -227,18 +225,18 @@ def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> 
 
 
 def _missing(row: Row, depth: float) -> str:
-    """Which run would tell the quality at ``depth``: one that always leaves there or before."""
+    """A line on the missing run: one at this fixed depth or below."""
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
     layer = max((layer for layer in exits if layer <= depth), default=max(1, int(depth)))
     return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
 def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
-    """Static runs, one a depth, billed as shares of full depth.
+    """Static runs, one for each depth, billed as shares of full depth.
 
-    What skipped layers remember does not matter where none of them runs again; heads do, so that
-    a static run with those of ``row`` is preferred. A run whose translator nobody knows the cost of
-    is left out.
+    The skipped-state policy has no effect, as no layer above the depth runs later; heads do, so
+    that a static run with those of ``row`` is preferred. A run with a translator of unknown cost is
+    omitted.
     """
     chosen: dict[int, Row] = {}
     for other in sorted(arena, key=lambda one: _unlike(row, one)):
@@ -254,7 +252,7 @@ def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
 
 
 def _translator(static: Row) -> int | None:
-    """FLOPs a token of the translator that a static run speaks through; ``None`` if unknown."""
+    """FLOPs per token of a static run's translator; ``None`` if unknown."""
     extras = exit_extras_of(static.run)
     if extras is None:
         return None
@@ -262,7 +260,7 @@ def _translator(static: Row) -> int | None:
 
 
 def _unlike(row: Row, other: Row) -> tuple[bool, bool]:
-    """Sorts the runs first that have the heads, then the skipped state, of ``row``."""
+    """A sort key: runs with the heads, then with the skipped state, of ``row`` come first."""
     ours, theirs = row.run.settings, other.run.settings
     heads = ours.get("heads_fingerprint") != theirs.get("heads_fingerprint")
     return heads, ours.get("skipped_state") != theirs.get("skipped_state")

@@ -1,6 +1,6 @@
 """The leaderboard as Markdown, CSV and JSON.
 
-Owns the files' forms; ``columns`` has what stands in them. It does not compare anything.
+This module has the file formats; ``columns`` has the contents.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.paired import Comparison
 
 Record = dict[str, str | float | int | bool | None]
-"""A table row as plain values, every column present; ``None`` where unknown."""
+"""A table row as plain values of every column; ``None`` where unknown."""
 
 
 def record_of(entry: Entry, columns: Sequence[Column] = COLUMNS) -> Record:
@@ -77,7 +77,7 @@ def to_csv(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
 
 
 def to_markdown(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
-    """The rows as people read them, then the paired comparisons."""
+    """The rows as text, then the paired comparisons."""
     told = sorted((one for one in columns if one.markdown), key=lambda one: one.markdown)
     head = [column.title for column in told]
     body = [[column.shown(entry) for column in told] for entry in board.entries]
@@ -104,7 +104,7 @@ def to_markdown(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
 
 
 def looked_text(board: Leaderboard) -> str:
-    """Over how many comparisons the page has looked, and what was done about it."""
+    """A line on the number of comparisons and their correction."""
     count = f"{board.tested} comparison{'' if board.tested == 1 else 's'}"
     return (
         f"This page looked at {count}. Each interval holds at {LEVEL:.0%} by itself, for bounded "
@@ -114,7 +114,7 @@ def looked_text(board: Leaderboard) -> str:
 
 
 def difference_text(comparison: Comparison) -> str:
-    """A difference with its interval, or why there is none."""
+    """A difference with its interval, or the reason for none."""
     gap = comparison.difference
     if gap is None:
         return f"not compared: {comparison.reason}"

@@ -1,7 +1,4 @@
-"""Answers token by token: what a token page embeds.
-
-Owns the compact form in which a page holds a thousand documents. It does not know HTML.
-"""
+"""Answers token by token, in the compact JSON format that a token page embeds."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.report.tokentext import Decode, TokenTexts, split
 
 _PROMPT_KEPT = 1500
-"""Characters of the prompt's end that a page holds."""
+"""Characters of the prompt's end on a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +22,16 @@ class TokenPage:
     """One task of one run.
 
     Attributes:
-        run: whose answers they are.
+        run: of the answers.
         task: the task.
         layers: L, or the deepest layer seen.
-        depths: the layers at which tokens may leave, ascending, L included.
+        depths: the layers at which tokens may exit, ascending, L included.
         texts: whether token texts are shown, not ids.
         scored: whether the answers were scored, not generated.
         documents: embedded JSON: for each document ``id``, ``prompt`` (its end), ``values`` and
             ``answers``; each answer has a ``label`` and ``tokens`` as lists
             ``[text, layers used, confidence or null]``, and two more where the exit disagrees with
-            full depth: full depth's text, and what the exit emitted.
+            full depth: full depth's text, and that of the exit.
     """
 
     run: Run
@@ -137,7 +134,7 @@ def _drafts(rows: Sequence[TraceLine], decode: Decode | None) -> dict[str, Any]:
 
 
 def _disagreement(row: TraceLine, decode: Decode | None) -> list[str]:
-    """What full depth would have emitted, and what the exit did, where the two differ."""
+    """Full depth's token and the exit's, where they differ."""
     if row.full_depth is None or row.full_depth == row.emitted:
         return []
     return [split([row.full_depth], decode)[0], split([row.emitted], decode)[0]]

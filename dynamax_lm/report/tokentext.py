@@ -1,7 +1,7 @@
 """Token ids to text, token by token.
 
-Owns how a tokenizer is found for a run, and how an answer's text is cut into its tokens. Where no
-tokenizer can be had the ids themselves are shown.
+This module finds a run's tokenizer, and divides an answer's text among its tokens. Without a
+tokenizer the ids are shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNFINISHED = "\ufffd"
 
 
 class TokenTexts:
-    """Finds each run's tokenizer once; without one that is named, it looks only on this machine.
+    """Finds each run's tokenizer once; unless one is given, only local files are used.
 
     Args:
         tokenizer: folder or hub id to use for every run; ``None`` for each run's own.
@@ -47,7 +47,7 @@ class TokenTexts:
 def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
     """The answer's text by token; joined, it is the text of the whole.
 
-    A character that several tokens make up stands with the last of them.
+    A character of several tokens is assigned to the last of them.
 
     Args:
         ids: the answer's tokens.
@@ -71,7 +71,7 @@ def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
 
 
 _LONGEST = 8
-"""Tokens that may make up one character before it is taken for a broken one."""
+"""Largest number of tokens of one character; beyond it is shown as invalid."""
 
 
 def _find(name: str) -> Decode | None:
@@ -88,11 +88,11 @@ def _find(name: str) -> Decode | None:
 
 
 def _load(name: str) -> Decode:
-    """A decoder that was asked for by name, from the hub if need be."""
+    """A decoder given by name, from the hub if necessary."""
     try:
         file = find_file(name, "tokenizer.json")
         return _fast(file) if file is not None else _slow(name)
-    except Exception as error:  # as above; but this one was asked for
+    except Exception as error:  # as above; but this one was given by name
         raise SettingError(
             f"--tokenizer {name}: cannot be loaded ({one_line(error, 120)}); give a folder with a "
             f"tokenizer.json, or a hub id"
@@ -120,7 +120,7 @@ def _fast(file: Path) -> Decode:
 
 
 def _slow(name: str, **options: bool) -> Decode:
-    """For tokenizers without a tokenizer.json; imports much, and torch."""
+    """For tokenizers without a tokenizer.json; imports transformers and torch."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name, **options)

@@ -1,8 +1,8 @@
-"""Whether the published numbers follow from the samples and traces beside them.
+"""Verification that published numbers follow from their samples and traces.
 
-Owns the order of the checks, and that a run or task that cannot be read costs itself alone. What
-the files cannot determine is listed, never passed over: per run where it depends on the run, and
-field by field in `checks.rerun`.
+This module runs the checks; a fault of one run or task does not affect the others. Values that the
+files do not determine are listed: per run where they depend on the run, and field by field in
+`checks.rerun`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _OTHER_DEPTHS = (
 
 
 def verify(library: Library) -> Verification:
-    """Recomputes every run of ours; what could not be read is a mismatch too."""
+    """Recomputes every run of this package's models; unreadable files are mismatches too."""
     found = Verification()
     ours = [run for run in library.runs if run.early_exit is not None]
     manifests = read_manifests(ours, found)
@@ -71,10 +71,10 @@ def verify(library: Library) -> Verification:
 
 
 def _guarded(where: str, check: Callable[[], None], found: Verification) -> None:
-    """One damaged value costs what it stands in, never the whole verification."""
+    """A damaged value invalidates its own run or task, not the whole verification."""
     try:
         check()
-    except Exception as error:  # whatever a damaged value may raise: it is a finding
+    except Exception as error:  # any error of a damaged value is a finding
         why = error_line(error, 160)
         found.refuse(f"{where}: cannot be verified ({why})")
 
@@ -115,7 +115,7 @@ def _task_again(
     codec: Codec | None,
     found: Verification,
 ) -> TaskTotals:
-    """The task's totals from its trace; without one, the published, for their own arithmetic."""
+    """The task's totals from its trace; without one, the published totals."""
     where = f"{run.path} {task}"
     files = run.trace_files(task)
     if not files:
@@ -152,7 +152,7 @@ def _task_again(
 
 
 def _texts_of(run: Run, task: str, samples: Iterable[Sample]) -> Texts:
-    """How many answers were generated, empty and different, from the logged ones."""
+    """Numbers of generated, empty and distinct answers, from the logged ones."""
     if (run.of_task("configs", task) or {}).get("output_type") != GENERATION:
         return Texts()
     responses = (answer for one in samples for some in one.responses for answer in some)
@@ -162,7 +162,7 @@ def _texts_of(run: Run, task: str, samples: Iterable[Sample]) -> Texts:
 def _owner(
     library: Library, task: str, files: Sequence[Path], lines: Sequence[TraceLine]
 ) -> Run | None:
-    """Another run that traced into the same files, and whose depths these are."""
+    """Another run that wrote the same trace files, with these depths."""
     sharing = (run for run in library.runs if list(run.trace_files(task)) == list(files))
     return next((run for run in sharing if run.owns(task, lines)), None)
 
@@ -208,10 +208,10 @@ def _verify_documents(
 def _verify_full_depth(
     where: str, sample: Sample, document: DocumentAgain, found: Verification
 ) -> bool:
-    """What full agreement implies: the full-depth answer is the run's, and so is its score.
+    """Checks for full agreement: the full-depth answer and its score are the run's.
 
     Returns:
-        Whether that was everything the sample says of full depth.
+        Whether this determines all full-depth values of the sample.
     """
     consistency = sample.number("consistency")
     implied = document.agrees
@@ -228,7 +228,7 @@ def _verify_full_depth(
 def _compare_totals(
     where: str, published: Mapping[str, Any], again: Mapping[str, Any], found: Verification
 ) -> None:
-    """The run's pooled values, and each task's; what else the block holds is checked elsewhere."""
+    """The run's pooled values, and each task's; other values of the block are checked elsewhere."""
     for name, value in again.items():
         if name == "tasks":
             found.compare_exactly(f"{where} tasks", published.get("tasks"), value)

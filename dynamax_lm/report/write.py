@@ -1,7 +1,4 @@
-"""The report's folder: tables, pictures and pages, each file whole or absent.
-
-Owns file names. It does not know how anything looks.
-"""
+"""Writes the report's folder: tables, pictures and pages, each file whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from dynamax_lm.report.tokentext import TokenTexts
 
 
 class Written(NamedTuple):
-    """What was written.
+    """A written report.
 
     Attributes:
         page: the leaderboard's page.
-        rows: how many it has.
+        rows: number of its rows.
     """
 
     page: Path
@@ -78,7 +75,7 @@ def write_report(
 def _token_pages(
     library: Library, rows: Sequence[Row], folder: Path, texts: TokenTexts
 ) -> dict[tuple[str, str], str]:
-    """A page for every task with a trace; where each is, relative to the report."""
+    """A page for every task with a trace, and the path of each, relative to the report."""
     links: dict[tuple[str, str], str] = {}
     for row in rows:
         key = (str(row.run.path), row.task)
@@ -93,5 +90,5 @@ def _token_pages(
 
 
 def _stamp(run: Run) -> str:
-    """Tells runs apart: the time in the name of the results file."""
+    """Identifies a run: the time in the name of the results file."""
     return safe(run.path.stem.removeprefix("results_"))

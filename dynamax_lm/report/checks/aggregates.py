@@ -1,6 +1,6 @@
-"""lm-eval's aggregations that follow from what is logged of each document.
+"""Closed forms of lm-eval's aggregations over logged values of documents.
 
-Owns their closed forms. Others (corpus BLEU, those of a task's own code) are left to lm-eval.
+Others (corpus BLEU, those of a task's own code) are not recomputed here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _perplexity(values: Sequence[float]) -> float:
 
 
 def _per_unit(pairs: Sequence[tuple[float, float]]) -> float:
-    """Log-likelihood by word or byte: each document gives both sums."""
+    """Log-likelihood by word or byte, from both sums of each document."""
     return sum(total for total, _ in pairs) / sum(units for _, units in pairs)
 
 
@@ -47,10 +47,10 @@ def aggregate(kind: str, values: Sequence[Any]) -> float | None:
 
     Args:
         kind: lm-eval's name of the aggregation.
-        values: a number a document, or a pair of sums.
+        values: a number for each document, or a pair of sums.
 
     Returns:
-        ``None`` where the aggregation is not one of these, or a value is not of its form.
+        ``None`` for another aggregation, or a value of another form.
     """
     if not values:
         return None

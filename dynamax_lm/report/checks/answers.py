@@ -1,7 +1,7 @@
-"""Whether a document's logged answers are those of its tokens.
+"""Checks of a document's logged answers against its tokens.
 
-Owns the relations between samples and trace: requests, ``is_greedy``, and, where the tokenizer is
-on this machine, texts and lengths of prompts. It does not know scores.
+These are the relations between samples and trace: requests, ``is_greedy``, and, with a local
+tokenizer, texts and lengths of prompts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _check_prompt(
     codec: Codec,
     found: Verification,
 ) -> None:
-    """How many tokens were prefilled: the prompt's but the last, as far as they fit."""
+    """Number of prefilled tokens: the prompt's without the last, after truncation."""
     longest = run.data.get("max_length")
     prompt = sample.prompts[index]
     if run.data.get("chat_template") or "add_bos_token" in run.model_args or not prompt:
@@ -83,7 +83,7 @@ def _check_prompt(
 
 
 def _stops(run: Run, options: Any) -> list[str]:
-    """The texts at which an answer was cut: the request's, and the end-of-sequence token's."""
+    """The stop sequences of an answer: the request's, and the end-of-sequence token's text."""
     until = options.get("until") if isinstance(options, Mapping) else None
     stops = [until] if isinstance(until, str) else list(until or ())
     end = run.data.get("tokenizer_eos_token")
@@ -93,7 +93,7 @@ def _stops(run: Run, options: Any) -> list[str]:
 
 
 def _check_greedy(where: str, sample: Sample, document: DocumentAgain, found: Verification) -> None:
-    """The logged ``is_greedy`` against the tokens: it ties the samples to the trace."""
+    """The logged ``is_greedy`` against the tokens, which links samples and trace."""
     greedy = document.greedy()
     for index, responses in enumerate(sample.responses):
         for repeat, response in enumerate(responses):

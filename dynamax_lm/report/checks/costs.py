@@ -1,7 +1,4 @@
-"""Whether the widths that a run wrote down are those of a model, and of its number of layers.
-
-Owns the form of ``costs``. It does not know bills.
-"""
+"""Checks that the recorded widths of a run are those of a model with its number of layers."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from dynamax_lm.report.runs import Run
 
 
 def check_costs(run: Run, found: Verification) -> None:
-    """The widths of the model and of what is trained for its exits."""
+    """The widths of the model and of the trained modules of its exits."""
     where = f"{run.path} early_exit"
     block = run.early_exit or {}
     written: Mapping[str, Any] = block.get("costs") or {}

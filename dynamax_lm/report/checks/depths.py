@@ -1,6 +1,6 @@
-"""Whether each token left exactly where its confidence first reached the threshold.
+"""Checks that each token exited where its confidence first reached the threshold.
 
-Owns what the settings say of a single row of a trace. It does not know bills, totals or samples.
+These are all checks of single rows of a trace against the settings.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def check_depths(
 
     Args:
         where: names the run and the task.
-        run: whose settings they are.
+        run: of the settings.
         task: the task's name.
         lines: its rows.
-        found: takes what does not match.
+        found: collects mismatches.
     """
     rule = _Rule(run)
     generates = (run.of_task("configs", task) or {}).get("output_type") == GENERATION
@@ -57,7 +57,7 @@ def check_depths(
 
 
 class _Rule:
-    """What a run's settings allow of a row."""
+    """The constraints of a run's settings on a row."""
 
     def __init__(self, run: Run) -> None:
         settings = run.settings
@@ -75,7 +75,7 @@ class _Rule:
         self.vocabulary: float = vocabulary if isinstance(vocabulary, int) else math.inf
 
     def fault(self, line: TraceLine) -> str | None:
-        """What is wrong with a row, or ``None``."""
+        """The fault of a row, or ``None``."""
         depth, confidence = line.layers_used, line.confidence
         if depth != self.layers and depth not in self.exits:
             return f"{depth} layers, which is no exit"
@@ -123,14 +123,14 @@ class _Rule:
             cutoff_of(one, self.measure or "top_prob", len(self.exits)) for one in thresholds
         ]
         early = depth != self.layers
-        left = self.exits.index(depth) if early else len(self.exits)
-        if -math.inf in cutoffs[:left]:
+        place = self.exits.index(depth) if early else len(self.exits)
+        if -math.inf in cutoffs[:place]:
             first = self.exits[cutoffs.index(-math.inf)]
             return f"{depth} layers under threshold 0, not {first}"
-        if early and cutoffs[left] == math.inf:
+        if early and cutoffs[place] == math.inf:
             return f"left at layer {depth} under threshold 1, which never leaves"
-        # The engine compares in float32. A token that no exit let go keeps the last confidence.
-        last = min(left, len(self.exits) - 1)
+        # The loop compares in float32. A token that ran all layers has the last confidence.
+        last = min(place, len(self.exits) - 1)
         always = cutoffs[last] == -math.inf
         if (always or bool(np.float32(confidence) >= np.float32(cutoffs[last]))) == early:
             return None

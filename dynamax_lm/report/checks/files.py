@@ -1,7 +1,4 @@
-"""Whether the files are still those that the run wrote, by its manifest.
-
-Owns the comparison, file by file. It does not know what the files hold.
-"""
+"""Checks of a run's files against its manifest."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ def _check_traces(
 
 
 def _later_owner(run: Run, path: Path, manifests: Mapping[Path, Manifest]) -> Path | None:
-    """Another run whose manifest has the trace as it is now."""
+    """Another run whose manifest has the present trace."""
     own = manifests[run.path].traces[path.name]
     try:
         now = digest_of(path)

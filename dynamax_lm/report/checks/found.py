@@ -1,7 +1,4 @@
-"""What a verification has found so far.
-
-Owns the count, the mismatches and what was left unchecked. It does not know any relation.
-"""
+"""Findings of a verification: counts, mismatches, and unchecked values."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ _SHOWN = 120
 
 @dataclass
 class Verification:
-    """What was found; it grows as runs are verified.
+    """Findings, added to as runs are verified.
 
     Attributes:
-        checked: values recomputed.
-        mismatches: one line a value that does not match, naming file and value.
-        left: by reason, where values are that the files do not determine.
+        checked: number of values recomputed.
+        mismatches: one line for each value that does not match, naming file and value.
+        left: by reason, the places of values that the files do not determine.
     """
 
     checked: int = 0
@@ -32,14 +29,14 @@ class Verification:
 
     @property
     def unchecked(self) -> list[str]:
-        """One line a reason why values were not checked."""
+        """One line for each reason why values were not checked."""
         return [
             f"{where[0]}" + (f" and {len(where) - 1} more" if where[1:] else "") + f": {why}"
             for why, where in self.left.items()
         ]
 
     def compare(self, where: str, published: Any, again: Any) -> None:
-        """Counts one value, and names it where the two differ."""
+        """Counts one value, and adds a mismatch if the two differ."""
         self.checked += 1
         if not same(published, again):
             self.mismatches.append(
@@ -47,7 +44,7 @@ class Verification:
             )
 
     def compare_all(self, where: str, published: Any, again: Any) -> None:
-        """Every value of ``again``, in whatever it is nested, against the published one."""
+        """Compares every nested value of ``again`` with the published one."""
         if isinstance(again, Mapping):
             there = published if isinstance(published, Mapping) else {}
             for name, value in again.items():
@@ -59,33 +56,33 @@ class Verification:
             self.compare(where, published, again)
 
     def compare_exactly(self, where: str, published: Any, again: Any) -> None:
-        """The same, and nothing else may be published."""
+        """The same, and no other value may be published."""
         self.compare_all(where, published, again)
         if isinstance(again, Mapping) and isinstance(published, Mapping):
             for name in published.keys() - again.keys():
                 self.compare(f"{where} {name}", published[name], None)
 
     def refuse(self, line: str) -> None:
-        """Names what cannot be, or cannot be read."""
+        """Adds a mismatch for an impossible or unreadable value."""
         self.checked += 1
         if line not in self.mismatches:
             self.mismatches.append(line)
 
     def require(self, right: bool, line: str) -> None:
-        """Counts one condition, and names it where it does not hold."""
+        """Counts one condition, and adds a mismatch if it does not hold."""
         self.checked += 1
         if not right and line not in self.mismatches:
             self.mismatches.append(line)
 
     def leave(self, where: str, why: str) -> None:
-        """Names what is not checked."""
+        """Adds an unchecked value."""
         places = self.left.setdefault(why, [])
         if where not in places:
             places.append(where)
 
 
 def same(published: Any, again: Any) -> bool:
-    """Whether two values are one: numbers but for rounding, sequences item by item."""
+    """Whether two values are equal: numbers up to rounding, sequences item by item."""
     if isinstance(published, bool) != isinstance(again, bool):
         return False
     if is_finite(published) and is_finite(again):

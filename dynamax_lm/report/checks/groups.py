@@ -1,7 +1,4 @@
-"""Whether a group's numbers are the averages of its tasks'.
-
-Owns the pooling, as lm-eval does it. It does not know samples.
-"""
+"""Checks that a group's numbers are the averages of its tasks', pooled as in lm-eval."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from dynamax_lm.report.runs import Run
 
 
 def check_group(run: Run, group: str, found: Verification) -> None:
-    """A group's averages of our keys: weighted by documents, as lm-eval pools them."""
+    """A group's averages of the added metrics, weighted by documents, as lm-eval pools them."""
     leaves = leaves_of(run, group)
     for key, value in run.values(group).items():
         if key.metric not in HIGHER_IS_BETTER:

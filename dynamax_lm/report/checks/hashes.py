@@ -1,7 +1,6 @@
-"""lm-eval's hashes of documents, prompts and targets, made again.
+"""Recomputation of lm-eval's hashes of documents, prompts and targets.
 
-Owns how lm-eval 0.4.13 makes them (``evaluator.evaluate`` and ``EvaluationTracker``). It does not
-know what a document means.
+As in lm-eval 0.4.13 (``evaluator.evaluate`` and ``EvaluationTracker``).
 """
 
 from __future__ import annotations

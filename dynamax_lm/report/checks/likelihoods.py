@@ -1,8 +1,7 @@
-"""What the exits' confidences say of the log-likelihoods that were logged.
+"""Bounds on logged log-likelihoods from the exits' confidences.
 
-Owns the bounds. Under ``top_prob`` and ``margin`` the confidence of a token that left early bounds
-the probability of the scored token; a token that ran every layer may have any. It does not know
-accuracies.
+Under ``top_prob`` and ``margin`` the confidence of a token that exited early bounds the probability
+of the scored token; a token that ran every layer has no bound.
 
 For p the largest probability and q any other: under ``top_prob`` c = p, so that q <= min(c, 1 - c);
 under ``margin`` c = p - (second largest), so that c <= p <= (1 + c) / 2 and q <= (1 - c) / 2.
@@ -18,7 +17,7 @@ from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.runs import Sample
 
 _SLACK = 1e-3
-"""Per token, in nats: log-likelihoods may be summed in the model's own number format."""
+"""Tolerance per token, in nats: sums may be in the model's own number format."""
 
 _TINY = 1e-7
 """Below this, one minus a float32 confidence is rounding."""
@@ -40,7 +39,7 @@ def check_likelihoods(
         lines: the document's rows.
         confidence: name of the measure.
         layers: L.
-        found: takes what does not match.
+        found: collects mismatches.
     """
     bounds = _bounds(lines, confidence, layers)
     for index, responses in enumerate(sample.responses):
@@ -70,7 +69,7 @@ def log_likelihood(response: object) -> float | None:
 def _bounds(
     lines: Iterable[TraceLine], confidence: str, layers: int
 ) -> Mapping[tuple[int, int], tuple[float, float, int]]:
-    """For each request and repeat: the least and the greatest sum, and the number of tokens."""
+    """For each request and repeat: the least and the largest sum, and the number of tokens."""
     sums: dict[tuple[int, int], tuple[float, float, int]] = {}
     for line in lines:
         low, high, tokens = sums.get((line.request, line.repeat), (0.0, 0.0, 0))
@@ -82,7 +81,7 @@ def _bounds(
 
 
 def _of_token(confidence: float, likeliest: bool, measure: str) -> tuple[float, float]:
-    """The least and the greatest log-probability of the scored token."""
+    """The least and the largest log-probability of the scored token."""
     if measure == "top_prob":
         if likeliest:
             return _log(confidence), _log(confidence)

@@ -1,7 +1,4 @@
-"""Whether a task's aggregates are those of its samples.
-
-Owns the choice of the aggregation, by lm-eval's name. It does not know traces or groups.
-"""
+"""Checks of a task's aggregates against its samples, by lm-eval's name of the aggregation."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run, Sample
 
 NO_STDERR = "N/A"
-"""What lm-eval writes where one document, or no bootstrap, gives no standard error."""
+"""lm-eval's values for a missing standard error: of one document, or without bootstrap."""
 
 
 def check_means(

@@ -1,7 +1,6 @@
-"""The published numbers again, from the token rows of a trace.
+"""Recomputation of documents, totals and FLOPs from the token rows of a trace.
 
-Owns the way back from a trace file to documents, totals and bills, by the same meanings as
-`summary` and the same count as `ledger`. It does not know what was published.
+Definitions are those of `core.summary` and `core.ledger`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class DocumentAgain:
     Attributes:
         lines: in the order of requests, repeats, windows and positions.
         bill: their FLOPs; ``None`` where a trace does not determine them.
-        text_bill: the same without the tokens that only make a stop.
+        text_bill: the same without the tokens that only make a stop sequence.
     """
 
     lines: Sequence[TraceLine]
@@ -43,16 +42,16 @@ class DocumentAgain:
 
     @property
     def agrees(self) -> bool:
-        """Whether every token, the stop's too, is full depth's."""
+        """Whether every token, the stop sequence included, is full depth's."""
         return all(line.emitted == line.full_depth for line in self.lines)
 
     @property
     def noise(self) -> Noise:
-        """How often the reference's pass differs where full depth is known without it."""
+        """Differences of the reference's pass from tokens known to be full depth's."""
         return Noise.of((line.full_depth, line.reference_pass) for line in self.lines)
 
     def beside_definition(self, n_layers: int, skipped_state: str) -> int:
-        """How many tokens are full depth's by definition, and yet held against another token."""
+        """Number of tokens that are full depth's by definition but have another reference."""
         wrong = 0
         for answer in _answers(self.lines):
             owns = by_definition([line.layers_used for line in answer], n_layers, skipped_state)
@@ -93,7 +92,7 @@ class RunLedger(NamedTuple):
     """Bills the answers of a run.
 
     Attributes:
-        exits: of its exits.
+        exits: the ledger of its exits.
         lossless: whether answers are drafted and verified, and continuations scored at full depth.
     """
 
@@ -101,7 +100,7 @@ class RunLedger(NamedTuple):
     lossless: bool
 
     def answer(self, prompt_tokens: int, answer: Sequence[TraceLine]) -> FlopsBreakdown:
-        """What an answer, or the tokens of its text, cost."""
+        """FLOPs of an answer, or of the tokens of its text."""
         if not self.lossless:
             return self.exits.answer(prompt_tokens, [line.layers_used for line in answer])
         rounds = rounds_of(answer)
@@ -113,8 +112,8 @@ class RunLedger(NamedTuple):
 def ledger_of(run: Run) -> RunLedger | None:
     """The run's ledger; ``None`` where a trace does not determine a bill.
 
-    Trained heads whose costs the run did not write down are such a case. Pending tokens that are
-    recomputed follow from depths (``core.catchup``).
+    It does not for trained heads whose costs the run did not record. Recomputation of pending
+    tokens follows from depths (``core.catchup``).
     """
     settings, costs = run.settings, costs_of(run)
     by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH
@@ -141,8 +140,8 @@ def documents_again(
     """Every document of a trace.
 
     Raises:
-        ValueError: the rows of an answer are not numbered 0, 1, 2, …, or name several ends of its
-            text, or a depth is not an exit.
+        ValueError: the rows of an answer are not numbered 0, 1, 2, …, or have several values of
+            ``text_tokens``, or a depth is not an exit.
     """
     by_document: defaultdict[int, list[TraceLine]] = defaultdict(list)
     for line in lines:
@@ -178,13 +177,13 @@ def totals_again(
     answers: int | None,
     texts: Texts | None = None,
 ) -> TaskTotals:
-    """A task's totals; what a trace does not determine is taken from ``published``.
+    """A task's totals; values that a trace does not determine are those of ``published``.
 
     Args:
-        documents: as `documents_again` gives them.
+        documents: from `documents_again`.
         published: the totals in the results.
-        answers: responses logged in the samples, where there are samples.
-        texts: of the generated ones among them, likewise.
+        answers: number of responses in the samples, if there are any.
+        texts: counts of the generated ones, likewise.
     """
     again = list(documents.values())
     lines = [line for document in again for line in document.lines]
@@ -227,7 +226,7 @@ def _totals(lines: Sequence[TraceLine], bill: FlopsBreakdown) -> TokenTotals:
 
 
 def _answers(lines: Sequence[TraceLine]) -> Iterator[list[TraceLine]]:
-    """Sorted rows, an answer (or window) at a time."""
+    """Sorted rows, by answer (or window)."""
     groups: dict[tuple[int, int, int], list[TraceLine]] = {}
     for line in lines:
         groups.setdefault((line.request, line.repeat, line.window), []).append(line)

@@ -1,7 +1,7 @@
-"""What the files do not determine: only running the model again could show that it was changed.
+"""Fields that the files do not determine: only another run of the model could detect a change.
 
-Owns the list, field by field, with the reason. `report --verify` prints it, and mutation testing
-holds it against what a change of each field shows. It does not check anything.
+`report --verify` prints this list of fields and reasons, and mutation tests compare it with the
+detected changes of each field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class OnlyARerun(NamedTuple):
     """Fields whose change the other files may not contradict.
 
     Attributes:
-        file: which kind of file has them.
+        file: kind of file.
         fields: pattern of the path to the value, names joined by dots, ``*`` for any.
         why: the reason, in words.
     """
@@ -94,16 +94,16 @@ LIST: tuple[OnlyARerun, ...] = (
     ),
     OnlyARerun("trace", "reference_pass", "whether it is null or omitted, which is equivalent"),
 )
-"""Every such field. What stands in several files is found unless all of them are changed."""
+"""Every such field. A change of a value in several files is detected unless all are changed."""
 
 
 def listed(file: str, path: str) -> OnlyARerun | None:
-    """The entry that covers a field, or ``None``."""
+    """The entry of a field, or ``None``."""
     return next((e for e in LIST if e.file == file and fnmatchcase(path, e.fields)), None)
 
 
 def in_words() -> list[str]:
-    """One line a reason: which fields of which files."""
+    """One line for each reason, with fields and files."""
     lines: dict[tuple[str, str], list[str]] = {}
     for entry in LIST:
         lines.setdefault((entry.why, entry.file), []).append(entry.fields)

@@ -1,7 +1,4 @@
-"""Whether a task's samples are whole, and say what the task's configuration says.
-
-Owns what lm-eval writes into every line alike. It does not know scores, tokens or bills.
-"""
+"""Checks that a task's samples are complete, and consistent with its configuration."""
 
 from __future__ import annotations
 
@@ -40,9 +37,9 @@ def check_samples(
 
 
 def _check_keys(where: str, sample: Sample, keys: set[str], found: Verification) -> None:
-    """A number in the results comes from every document, and every number of a document gets in."""
+    """Metrics in the results are those of every document, and conversely."""
     logged = set(sample.metrics)
-    # A document without text has none of the keys that its text would; its tokens say which.
+    # A document without text has no metrics over text; its tokens determine which.
     missing = sorted(keys - logged - HIGHER_IS_BETTER.keys())
     found.require(not missing, f"{where}: its metrics lack {', '.join(missing)}")
     numbers = sorted(name for name in logged - keys if sample.number(name) is not None)

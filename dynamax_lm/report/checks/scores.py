@@ -1,7 +1,4 @@
-"""Every score of every document from its responses: by the task's own code, or in closed form.
-
-Owns which of the two a task gets. It does not know tokens or depths.
-"""
+"""Recomputation of every document's scores from its responses: by the task's code or closed forms."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _log = logging.getLogger(__name__)
 def check_scores(
     where: str, run: Run, task: str, samples: Sequence[Sample], found: Verification
 ) -> None:
-    """Every score of a task's samples, and what leads to it: target, options, filter."""
+    """Every score of a task's samples, with target, options and filter."""
     config: Mapping[str, Any] = run.of_task("configs", task) or {}
     try:
         code = TaskCode(run, task, samples)
@@ -45,7 +42,7 @@ def check_scores(
 def _check_configuration(
     where: str, run: Run, config: Mapping[str, Any], code: TaskCode, found: Verification
 ) -> None:
-    """The configuration that was logged is the file's, where the same release is here."""
+    """The logged configuration is that of the file, if the same release is installed."""
     import lm_eval
 
     from dynamax_lm import __version__
@@ -90,7 +87,7 @@ def _check_with_code(
 
 
 def _as_logged(filtered: Sequence[Any]) -> list[Any]:
-    """Responses as lm-eval logs them: every part as text."""
+    """Responses in lm-eval's log format: every part as text."""
     return [_as_logged(one) if isinstance(one, (list, tuple)) else str(one) for one in filtered]
 
 
@@ -127,7 +124,7 @@ def _single(sample: Sample) -> dict[str, float]:
 
 
 def _choice(sample: Sample, delimiter: str) -> dict[str, float]:
-    """A document whose answer is the likeliest option; ties go to the first."""
+    """A document whose answer is the most likely option; the first of equal ones."""
     totals = [log_likelihood(pair) for pair in sample.filtered]
     options = [text for text in sample.continuations if text is not None]
     gold = sample.target

@@ -1,7 +1,6 @@
-"""Whether a run's settings say the same wherever they stand, and the certificate what follows.
+"""Checks of a run's ``config``: settings are consistent, and its certificate follows from them.
 
-Owns the relations inside ``config``: arguments, settings, identity, fingerprint, heads and
-certificate. It does not know tokens or scores.
+These are the relations between arguments, settings, identity, fingerprint, heads and certificate.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
 def check_settings(run: Run, found: Verification) -> None:
-    """Everything that the results say of how the run was made, against each other."""
+    """All settings in the results against each other."""
     where = f"{run.path} early_exit"
     block, settings = run.early_exit or {}, run.settings
     unknown = ", ".join(sorted(settings.keys() - _SETTINGS))
@@ -79,7 +78,7 @@ def _check_identity(
 
 
 def _check_config(run: Run, settings: Mapping[str, Any], found: Verification) -> None:
-    """What lm-eval wrote of the model, against our settings."""
+    """lm-eval's information on the model, against this package's settings."""
     where, config = f"{run.path} config", run.config
     found.compare(f"{where} model", config.get("model"), settings.get("model"))
     found.compare(f"{run.path} model_source", run.data.get("model_source"), settings.get("model"))
@@ -94,7 +93,7 @@ def _check_config(run: Run, settings: Mapping[str, Any], found: Verification) ->
 def _check_arguments(
     where: str, run: Run, settings: Mapping[str, Any], found: Verification
 ) -> None:
-    """Every model argument that was given is the setting that it became."""
+    """Every given model argument equals its setting."""
     given = run.config.get("model_args")
     if isinstance(given, str):
         pieces = (part.partition("=") for part in given.split(","))
@@ -154,7 +153,7 @@ def _check_outside(
 ) -> None:
     """A measure and a rule from outside the package, whose files may be elsewhere.
 
-    What is checked here is taken out of ``own``, our arguments.
+    Checked arguments are removed from ``own``, this package's arguments.
     """
     for argument in ("confidence", "exit_rule"):
         name = str(settings.get(argument))
@@ -212,7 +211,7 @@ def _check_heads(
 def _check_certificate(
     where: str, run: Run, settings: Mapping[str, Any], found: Verification
 ) -> None:
-    """For which tasks the certificate speaks, from the settings and how the tasks asked."""
+    """The tasks for which the certificate holds, from settings and task setups."""
     certificate = (run.early_exit or {}).get("certificate")
     if certificate is None:
         return
@@ -238,7 +237,7 @@ def _check_certificate(
 
 
 def _asked(run: Run, task: str) -> dict[str, Any]:
-    """How a task asked, as far as lm-eval's own tables say it."""
+    """The setup of a task, as far as lm-eval's tables determine it."""
     config: Mapping[str, Any] = run.of_task("configs", task) or {}
     chat = bool(run.data.get("chat_template"))
     directions = run.of_task("higher_is_better", task) or {}
@@ -266,5 +265,5 @@ def _asked(run: Run, task: str) -> dict[str, Any]:
 
 
 def _own(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    """The certificate as the heads carry it, without what a run adds."""
+    """The certificate of the heads, without the entries that a run adds."""
     return {name: value for name, value in certificate.items() if name not in _ADDED}

@@ -1,7 +1,6 @@
-"""Whether lm-eval's tables by task agree with each other.
+"""Checks of lm-eval's tables by task against each other.
 
-Owns the names of those tables: versions, few-shot counts, directions, document counts, groups and
-hashes of prompts. It does not know samples or traces.
+These are versions, few-shot counts, directions, document counts, groups and hashes of prompts.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _BY_TASK = ("configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
 
 def check_tables(run: Run, found: Verification) -> None:
-    """Every table of a results file that says what another one says too."""
+    """Every table of a results file whose values are also in another one."""
     tasks = set((run.data.get("configs") or {}).keys())
     groups = set(run.data.get("group_subtasks") or ())
     for table in _BY_TASK:
@@ -68,7 +67,7 @@ def _check_task(run: Run, task: str, found: Verification) -> None:
 
 
 def _limited(original: float, limit: Any) -> int:
-    """How many documents a limit leaves: a share of them below 1, a number above."""
+    """Number of documents under a limit: a share of them below 1, else a number."""
     if not is_finite(limit):
         return -1
     most = math.ceil(original * limit) if limit < 1 else int(limit)
@@ -76,7 +75,7 @@ def _limited(original: float, limit: Any) -> int:
 
 
 def _check_directions(run: Run, task: str, config: Mapping[str, Any], found: Verification) -> None:
-    """Which way each metric is better: ours by definition, a task's own by its configuration."""
+    """The direction of each metric: added ones by definition, a task's own by configuration."""
     listed = {
         str(one.get("metric")): one.get("higher_is_better")
         for one in config.get("metric_list") or ()
@@ -97,7 +96,7 @@ def _check_directions(run: Run, task: str, config: Mapping[str, Any], found: Ver
 
 
 def _check_group(run: Run, group: str, found: Verification) -> None:
-    """A group's numbers stand twice, and its members are tasks or groups of the same file."""
+    """A group's numbers are in two tables, and its members are tasks or groups of the file."""
     where = f"{run.path} group {group}"
     members = (run.data.get("group_subtasks") or {}).get(group) or ()
     for member in members:

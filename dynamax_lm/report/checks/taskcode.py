@@ -1,8 +1,7 @@
-"""A task's own code, from its file among lm-eval's tasks or ours, over documents that were logged.
+"""A task's own code, from the installed task files, over logged documents.
 
-Owns how a task is built again without its data: the logged documents stand in for them. Code is
-never taken from a results file; the file that it names must be part of what is installed here. It
-does not know what the task's numbers are compared with.
+The task is built without its data, which the logged documents replace. Code is never read from a
+results file; the file that it names must be among the installed tasks of lm-eval or this package.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _ELSEWHERE = frozenset(
     {"num_fewshot", "generation_kwargs", "metadata", "dataset_kwargs", "task_alias"}
 )
-"""What the command line may set, or where the data lie; all but the last are checked elsewhere."""
+"""Options of the command line, and the path of the data; all but the last are checked elsewhere."""
 
 
 class NoTaskCodeError(Exception):
-    """Why a task cannot be built here, in words."""
+    """The reason why a task cannot be built."""
 
 
 class TaskCode:
-    """One task, built again.
+    """One task, built from its file.
 
     Args:
         run: the run that names the task's file.
         task: the task's name.
-        samples: whose documents stand in for the task's data; at least one.
+        samples: with the documents that replace the task's data; at least one.
 
     Raises:
-        NoTaskCodeError: its file is not one that is installed here, or its code fails.
+        NoTaskCodeError: its file is not installed, or its code fails.
     """
 
     def __init__(self, run: Run, task: str, samples: Sequence[Sample]) -> None:
@@ -58,14 +57,14 @@ class TaskCode:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The task's configuration as its file has it, as JSON values, without addresses."""
+        """The task's configuration from its file, as JSON values, without addresses."""
         from lm_eval.config.task import TaskConfig
 
         shown = TaskConfig(**copy.deepcopy(self._config)).to_dict()
         return {k: v for k, v in plain(shown).items() if k not in _ELSEWHERE}
 
     def filtered(self, samples: Sequence[Sample], kind: str) -> list[list[Any]]:
-        """For each sample, its responses after the filter that it names, one a request.
+        """For each sample, its responses after its filter, one for each request.
 
         Raises:
             NoTaskCodeError: there is no such filter, or it fails.
@@ -147,7 +146,7 @@ class TaskCode:
 
 
 def plain(value: Any) -> Any:
-    """A value as a JSON file of lm-eval's has it, without the addresses of functions."""
+    """A value in lm-eval's JSON format, without the addresses of functions."""
     from lm_eval.utils import handle_non_serializable
 
     text = json.dumps(value, default=handle_non_serializable, ensure_ascii=False)
@@ -155,12 +154,12 @@ def plain(value: Any) -> Any:
 
 
 def without_addresses(value: Any) -> Any:
-    """The same of a value that was read from a file."""
+    """The same for a value that was read from a file."""
     return json.loads(_ADDRESS.sub("", json.dumps(value, ensure_ascii=False)))
 
 
 def _installed(source: str) -> Path:
-    """The file here that a results file names, wherever it lay there."""
+    """The installed file that a results file names, whatever its path there."""
     match = _KNOWN.fullmatch(source.replace("\\", "/"))
     if match is None:
         raise NoTaskCodeError("its file is not among lm-eval's tasks or ours")
@@ -207,7 +206,7 @@ def _build(config: Mapping[str, Any], docs: list[Any]) -> Any:
 
 
 class _Documents(list[Any]):
-    """Documents with the one thing more that a task asks of its data."""
+    """Documents with the attribute that a task reads of its data."""
 
     @property
     def features(self) -> dict[str, None]:
@@ -216,7 +215,7 @@ class _Documents(list[Any]):
 
 
 def _response(logged: Any) -> Any:
-    """A response as the task's code gets it; lm-eval logs every part as text."""
+    """A response for the task's code; lm-eval logs every part as text."""
     if isinstance(logged, (list, tuple)) and len(logged) == 2:
         return float(logged[0]), logged[1] == "True"
     return logged
@@ -224,7 +223,7 @@ def _response(logged: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tasks that are built warn of what the run has warned of."""
+    """Suppress warnings of task construction, which the run has given."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

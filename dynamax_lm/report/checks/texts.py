@@ -1,7 +1,6 @@
-"""Tokens to text and back, as the run's own tokenizer does it.
+"""Tokens to text, and lengths of prompts, by the run's own tokenizer.
 
-Owns the tokenizer's use by verification: what lm-eval decodes, special tokens left out, and how
-many tokens a prompt has. It does not know traces.
+Texts are decoded as in lm-eval, without special tokens.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ class Codec:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def answer(self, tokens: Sequence[int], stops: Sequence[str]) -> str:
-        """An answer's text, cut at the first of each stop, as lm-eval's ``hf`` model cuts it."""
+        """An answer's text, truncated at stop sequences as by lm-eval's ``hf`` model."""
         text = self.text(tokens)
         for stop in stops:
             text = text.split(stop)[0]
         return text
 
     def count(self, prompt: str) -> int:
-        """How many tokens a prompt has, with those that the tokenizer adds."""
+        """Number of tokens of a prompt, with those that the tokenizer adds."""
         return len(self._tokenizer.encode(prompt).ids)
 
 
 def codec_of(run: Run) -> Codec | None:
-    """The run's tokenizer, or ``None`` where it is not on this machine, or works otherwise."""
+    """The run's tokenizer, or ``None`` if it is not local, or of another type."""
     folder = checkpoint_folder(run)
     name = run.model_args.get("tokenizer") or (str(folder) if folder else run.pretrained)
     try:
@@ -58,7 +57,7 @@ def codec_of(run: Run) -> Codec | None:
         if config is not None:
             options = json.loads(config.read_text(encoding="utf-8"))
             if options.get("clean_up_tokenization_spaces"):
-                return None  # transformers changes the text once more
+                return None  # transformers post-processes the text
         return Codec(file)
-    except Exception:  # a tokenizer's file may fail in any way: then texts are left unchecked
+    except Exception:  # any error of a tokenizer's file: texts are then unchecked
         return None
