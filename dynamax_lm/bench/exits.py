@@ -32,7 +32,7 @@ class Staggered(ExitPolicy):
 
     share: int = 1
 
-    def leaves(self, confidence: Tensor, *details: Any) -> Tensor:
+    def exiting(self, confidence: Tensor, *details: Any) -> Tensor:
         """(n,) bool: the first ``share`` tokens."""
         del details
         return torch.arange(confidence.shape[0], device=confidence.device) < self.share
@@ -44,17 +44,17 @@ class EveryFew(ExitPolicy):
 
     Attributes:
         every: steps from one that runs to full depth to the next.
-        asked: the checks so far.
+        checks: the checks so far.
     """
 
     every: int = 4
-    asked: list[int] = field(default_factory=lambda: [0])
+    checks: list[int] = field(default_factory=lambda: [0])
 
-    def leaves(self, confidence: Tensor, *details: Any) -> Tensor:
+    def exiting(self, confidence: Tensor, *details: Any) -> Tensor:
         """(n,) bool: all or none."""
         del details
-        self.asked[0] += 1
-        return torch.full_like(confidence, self.asked[0] % self.every, dtype=torch.bool)
+        self.checks[0] += 1
+        return torch.full_like(confidence, self.checks[0] % self.every, dtype=torch.bool)
 
 
 def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:

@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> Certificate:
         SystemExit: an option that argparse refuses.
     """
     options = parser().parse_args(arguments)
-    from dynamax_lm.certify.command import certify_as_asked
+    from dynamax_lm.certify.command import certify_by_options
 
-    return certify_as_asked(options)
+    return certify_by_options(options)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -31,7 +31,7 @@ from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.values import as_number, is_missing
 
 
-def certify_as_asked(options: argparse.Namespace) -> Certificate:
+def certify_by_options(options: argparse.Namespace) -> Certificate:
     """Certify, print, and write the certificate.
 
     Raises:

@@ -80,10 +80,10 @@ def _as_rendered_now(
     rendered_anew = {"cache_requests": False, "rewrite_requests_cache": False}
     original(task, **{**options, **rendered_anew})
     now, task._instances = task._instances, cached
-    return [_asked(one) for one in now] == [_asked(one) for one in cached]
+    return [_sent(one) for one in now] == [_sent(one) for one in cached]
 
 
-def _asked(instance: Any) -> tuple[Any, ...]:
+def _sent(instance: Any) -> tuple[Any, ...]:
     return (instance.request_type, instance.args, instance.doc, instance.repeats)
 
 

@@ -39,7 +39,7 @@ def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
         of = (arena[0].checkpoint, arena[0].task)
         numbers[of] += 1
         name = "_".join(map(safe, of)) + (f"_{numbers[of]}" if numbers[of] > 1 else "")
-        heading = ", ".join(of) + (f" ({_asked(arena[0])})" if twice[of] > 1 else "")
+        heading = ", ".join(of) + (f" ({_conditions(arena[0])})" if twice[of] > 1 else "")
         if drawn := _drawn(library, arena, name, heading):
             yield Figures(heading, drawn)
 
@@ -111,7 +111,7 @@ def _threshold(row: Row) -> float:
     return number_of(row.run.settings)
 
 
-def _asked(row: Row) -> str:
+def _conditions(row: Row) -> str:
     """The conditions that most often differ, in words."""
     conditions = row.conditions
     return (

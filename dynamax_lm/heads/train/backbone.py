@@ -80,7 +80,7 @@ class Backbone:
 
     def observe(self, batch: Batch, exit_layers: Sequence[int]) -> Observation:
         """Run ``batch`` at full depth and read it after each of ``exit_layers``, counted from 1."""
-        _, real = batch.asked()
+        _, real = batch.checked()
         *hidden, final = self.read(batch, exit_layers)
         return self.observation(hidden, final, real)
 
@@ -99,7 +99,7 @@ class Backbone:
     def read(self, batch: Batch, exit_layers: Sequence[int]) -> list[Tensor]:
         """(B, A, D) at the answer tokens, after each of ``exit_layers`` and the final norm."""
         device = self.stack.device
-        positions, _ = batch.asked()
+        positions, _ = batch.checked()
         rows, width = batch.ids.shape
         slots = (positions + torch.arange(rows)[:, None] * width).to(device)
         needed, place = slots.unique(return_inverse=True)  # a shorter row repeats its last slot

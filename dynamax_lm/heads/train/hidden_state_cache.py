@@ -52,7 +52,7 @@ class Observer:
                 shown = fresh[:, place, : len(one.ids) - one.start].contiguous()
                 self._save(one, shown)
                 known[number] = shown
-        _, real = batch.asked()
+        _, real = batch.checked()
         shape = (len(self._exits) + 1, *real.shape, self._backbone.width)
         whole = next(one for one in known if one is not None).new_zeros(shape)
         for row, kept in enumerate(known):

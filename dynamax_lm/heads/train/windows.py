@@ -63,7 +63,7 @@ class Batch(NamedTuple):
             for row, length in enumerate(self.lengths.tolist())
         ]
 
-    def asked(self) -> tuple[Tensor, Tensor]:
+    def checked(self) -> tuple[Tensor, Tensor]:
         """The checked tokens: positions (B, A), and which of them are real (B, A)."""
         counts = self.lengths - self.starts
         offsets = torch.arange(int(counts.max()), device=counts.device)

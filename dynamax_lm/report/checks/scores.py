@@ -1,4 +1,4 @@
-"""Recomputation of every document's scores from its responses: by the task's code or closed forms."""
+"""Recomputation of every document's scores from its responses, by task code or closed forms."""
 
 from __future__ import annotations
 

@@ -233,10 +233,10 @@ def _check_certificate(
     evaluated = sorted(run.data.get("configs") or {})
     found.compare(f"{where} certificate setups", sorted(setups), evaluated)
     for task in setups:
-        found.compare_all(f"{where} certificate setups {task}", setups[task], _asked(run, task))
+        found.compare_all(f"{where} certificate setups {task}", setups[task], _setup(run, task))
 
 
-def _asked(run: Run, task: str) -> dict[str, Any]:
+def _setup(run: Run, task: str) -> dict[str, Any]:
     """The setup of a task, as far as lm-eval's tables determine it."""
     config: Mapping[str, Any] = run.of_task("configs", task) or {}
     chat = bool(run.data.get("chat_template"))

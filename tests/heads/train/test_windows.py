@@ -82,7 +82,7 @@ def test_a_record_is_asked_from_the_last_prompt_token_and_its_last_token_is_not_
 
 def test_a_batch_pads_on_the_right_and_asks_each_row_from_its_start():
     batch = Batch.of([Window((1, 2, 3, 4), 1), Window((5, 6), 1)])
-    positions, real = batch.asked()
+    positions, real = batch.checked()
     assert batch.ids.tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
     assert positions.tolist()[0] == [1, 2, 3]
     assert positions[1, 0] == 1
