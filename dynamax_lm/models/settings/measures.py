@@ -6,15 +6,13 @@ import inspect
 from dataclasses import replace
 from typing import Any
 
-from dynamax_lm.common.extensions import installed, load, read_reference
 from dynamax_lm.core.measures import BUILT_IN, Check, MeasureFacts, facts_of, register
-from dynamax_lm.models.settings.values import hint, is_missing, refusal
+from dynamax_lm.models.settings.classes import load_class, read_class
+from dynamax_lm.models.settings.values import refusal
 
 NAME = "confidence"
 GROUP = "dynamax_lm.confidence"
 """Entry points whose classes are measures."""
-
-_HOW = "or FILE.py:CLASS for one of your own"
 
 
 def read_confidence(value: object) -> str | None:
@@ -23,18 +21,7 @@ def read_confidence(value: object) -> str | None:
     Raises:
         SettingError: no such measure.
     """
-    if is_missing(value):
-        return None
-    word = value.strip() if isinstance(value, str) else ""
-    if word in BUILT_IN:
-        if word in installed(GROUP):
-            why = f"an installed package has {GROUP} of that name too; rename or remove it"
-            raise refusal(NAME, value, why)
-        return word
-    if word and read_reference(word, GROUP) is not None:
-        return word
-    names = (*BUILT_IN, *sorted(installed(GROUP)))
-    raise refusal(NAME, value, f"choose one of {', '.join(names)}, {_HOW}{hint(str(value), names)}")
+    return read_class(NAME, value, BUILT_IN, GROUP)
 
 
 def find_measure(written: str) -> MeasureFacts:
@@ -45,10 +32,7 @@ def find_measure(written: str) -> MeasureFacts:
     """
     if written in BUILT_IN:
         return facts_of(written)
-    reference = read_reference(written, GROUP)
-    if reference is None:
-        raise refusal(NAME, written, f"no such measure; give a name, {_HOW}")
-    name, made = load(NAME, reference, GROUP)
+    name, made = load_class(NAME, written, GROUP)
     facts = getattr(made, "facts", None)
     if not isinstance(facts, MeasureFacts):
         raise refusal(NAME, written, "the class lacks facts = MeasureFacts(reads='logits', ...)")

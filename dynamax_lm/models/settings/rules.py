@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dynamax_lm.common.extensions import installed, load, read_reference
 from dynamax_lm.core.thresholds import (
     BUILT_IN,
     PLAIN,
@@ -17,8 +16,9 @@ from dynamax_lm.core.thresholds import (
     register_rule,
     rule_class,
 )
+from dynamax_lm.models.settings.classes import load_class, read_class
 from dynamax_lm.models.settings.heads import CERTIFIED
-from dynamax_lm.models.settings.values import as_number, hint, is_missing, read_share, refusal
+from dynamax_lm.models.settings.values import as_number, is_missing, read_share, refusal
 
 NAME = "exit_rule"
 ARGUMENTS = "exit_rule_args"
@@ -28,7 +28,6 @@ GROUP = "dynamax_lm.exit_rule"
 Threshold = float | tuple[float, ...]
 """One threshold, or one for each exit."""
 
-_HOW = "or FILE.py:CLASS for one of your own"
 _LISTED = "give a threshold for each exit as [0.9,0.8,0.7] or 0.9+0.8+0.7"
 
 
@@ -65,18 +64,7 @@ def read_rule(value: object) -> str | None:
     Raises:
         SettingError: no such rule.
     """
-    if is_missing(value):
-        return None
-    word = value.strip() if isinstance(value, str) else ""
-    if word in {PLAIN, *BUILT_IN}:
-        if word in installed(GROUP):
-            why = f"an installed package has {GROUP} of that name too; rename or remove it"
-            raise refusal(NAME, value, why)
-        return word
-    if word and read_reference(word, GROUP) is not None:
-        return word
-    names = (PLAIN, *BUILT_IN, *sorted(installed(GROUP)))
-    raise refusal(NAME, value, f"choose one of {', '.join(names)}, {_HOW}{hint(str(value), names)}")
+    return read_class(NAME, value, (PLAIN, *BUILT_IN), GROUP)
 
 
 def read_rule_arguments(value: object) -> tuple[tuple[str, float], ...]:
@@ -113,10 +101,7 @@ def find_rule(written: str) -> str:
     """
     if written in {PLAIN, *BUILT_IN}:
         return written
-    reference = read_reference(written, GROUP)
-    if reference is None:
-        raise refusal(NAME, written, f"no such rule; give a name, {_HOW}")
-    name, made = load(NAME, reference, GROUP)
+    name, made = load_class(NAME, written, GROUP)
     if not (issubclass(made, ThresholdRule) and "__dataclass_params__" in vars(made)):
         raise refusal(NAME, written, "the class is no dataclass over core.thresholds.ThresholdRule")
     if made.at is ThresholdRule.at:
