@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
     from dynamax_lm.core.score import score
+    from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
     from dynamax_lm.heads import ExitHeads
@@ -51,6 +52,8 @@ _HOMES = {
     "MeasureFacts": "core.measures",
     "Score": "api",
     "SettingError": "common.errors",
+    "SkippedFacts": "core.skipped_states",
+    "SkippedState": "core.skipped_states",
     "ThresholdRule": "core.thresholds",
     "TokenRow": "core.trace",
     "generate": "core.generate",
@@ -78,6 +81,8 @@ __all__ = [
     "MeasureFacts",
     "Score",
     "SettingError",
+    "SkippedFacts",
+    "SkippedState",
     "ThresholdRule",
     "TokenRow",
     "__version__",

@@ -16,6 +16,7 @@ from dynamax_lm.certify.cli import main as certify
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.measures import BUILT_IN
+from dynamax_lm.headroom.__main__ import main as headroom
 from dynamax_lm.models.settings import find_measure
 from dynamax_lm.report.__main__ import main as report
 from dynamax_lm.report.columns import with_outside
@@ -113,7 +114,13 @@ def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
     assert not again & digests
 
 
-def test_a_measure_of_a_file_is_certified_under_its_digest(here: Path, checkpoint: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "ours"),
+    [("confidence", "my_measures.py:TopThreeMass"), ("skipped_state", "my_states.py:Damped")],
+)
+def test_a_class_of_a_file_is_certified_under_its_digest(
+    here: Path, checkpoint: Path, argument: str, ours: str
+) -> None:
     rows = [{"question": f"{n}+1", "answer": "x", "choices": ["x", "y"]} for n in range(300)]
     data = here / "rows.jsonl"
     data.write_text("".join(json.dumps(row | {"gold": 0}) + "\n" for row in rows))
@@ -123,11 +130,11 @@ def test_a_measure_of_a_file_is_certified_under_its_digest(here: Path, checkpoin
             *("--tasks", "toy_gen", "--data", str(data), "--num_fewshot", "0"),
             *("--thresholds", "1", "--risk", "0.1"),
             *("--batch_size", "64", "--gen_kwargs", "max_gen_toks=1"),
-            confidence="my_measures.py:TopThreeMass",
+            **{argument: ours},
         )
     )
-    known = find_measure("my_measures.py:TopThreeMass").name
-    assert certificate.setting.confidence == known
+    known = getattr(certificate.setting, argument)
+    assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", known)
 
 
 def test_a_measure_of_a_file_is_asked_by_the_benchmark_of_criteria(here: Path) -> None:
@@ -180,6 +187,55 @@ def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     )
     assert report(["fixed", "--verify"]) == 0
     assert "always layer 1" in to_markdown(build(load([here / "fixed"])))
+
+
+def test_a_skipped_state_of_a_file_is_swept_verified_and_reported(
+    here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = "my_states.py:Damped"
+    command = options(
+        checkpoint,
+        *("--tasks", "toy_gen,toy_mc", "--limit", "3"),
+        *("--vary", f"skipped_state=propagate,{ours}", "--thresholds", "0.02,1"),
+        trace_dir="traces",
+    )
+    sweep(command)
+    found = blocks(here)
+    assert len({block["fingerprint"] for block in found.values()}) == 4
+    own = {name: block for name, block in found.items() if "Damped" in name}
+    assert len(own) == 2
+    (name,) = {block["settings"]["skipped_state"] for block in own.values()}
+    assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", name)
+    for point, block in own.items():
+        twin = found[point.replace("my_states.py_Damped", "propagate")]
+        costs = block["costs"]
+        kv = 4 * costs["width"] * costs["kv_heads"] * costs["head_dim"]
+        assert costs["skipped_state"] == {"name": name, "flops": kv}
+        assert "skipped_state" not in twin["costs"]
+        if block["settings"]["threshold"] == 1:
+            assert block["ledger"] == twin["ledger"]
+        else:
+            assert block["layers_used"] < block["layers"]
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
+    assert name in to_markdown(build(load([here / "out"])))
+
+
+def test_headroom_bills_a_skipped_state_of_a_file(here: Path, checkpoint: Path) -> None:
+    found = {}
+    for state in ("propagate", "my_states.py:Damped", "copy_kv"):
+        command = options(checkpoint, "--tasks", "toy_gen", "--limit", "3", skipped_state=state)
+        headroom([*command, "--output_path", state])
+        (file,) = here.glob(f"{state}/*/headroom.json")
+        found[state] = json.loads(file.read_text())
+    free, halved, copied = (one["groups"][0]["default"]["saved"] for one in found.values())
+    assert free == halved, "projections are billed, and no product of elements"
+    assert free["value"] < copied["value"]
+    name = found["my_states.py:Damped"]["settings"]["skipped_state"]
+    assert re.fullmatch(r"my_states\.py:Damped@[0-9a-f]{12}", name)
 
 
 def test_a_column_of_a_file_stands_in_every_table_and_file(here: Path, tmp_path: Path) -> None:

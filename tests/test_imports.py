@@ -67,7 +67,8 @@ TABLE: dict[str, Row] = {
     "core.thresholds": row("core.measures", HEAVY),
     "core.catchup": row("", HEAVY),
     "core.full_depth": row("", HEAVY),
-    "core.ledger": row("core.catchup core.measures core.trace", HEAVY),
+    "core.skipped_states": row("", HEAVY),
+    "core.ledger": row("core.catchup core.measures core.skipped_states core.trace", HEAVY),
     "core.fixed_depth": row("core.ledger", HEAVY),
     "core.summary": row("core.trace", HEAVY),
     "core": row("", MODELS),
@@ -75,7 +76,9 @@ TABLE: dict[str, Row] = {
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
-    "decoders": row("core.catchup core.ledger core.pending core.stack", LM_EVAL),
+    "decoders": row(
+        "core.catchup core.ledger core.pending core.skipped_states core.stack", LM_EVAL
+    ),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
@@ -91,7 +94,8 @@ TABLE: dict[str, Row] = {
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors common.extensions core.catchup core.ledger core.measures core.thresholds",
+        "common.errors common.extensions core.catchup core.ledger core.measures "
+        "core.skipped_states core.thresholds",
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
@@ -116,8 +120,9 @@ TABLE: dict[str, Row] = {
         "common.errors report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "common core.fixed_depth core.full_depth core.ledger core.measures core.summary "
-        "core.thresholds core.trace decoders.checkpoint harness heads.shipped models.settings",
+        "common core.fixed_depth core.full_depth core.ledger core.measures core.skipped_states "
+        "core.summary core.thresholds core.trace decoders.checkpoint harness heads.shipped "
+        "models.settings",
         frozenset({"torch", "transformers"}),
     ),
 }

@@ -49,8 +49,9 @@ from dynamax_lm.common.commandline import load_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.common.outputs import replacing, write_text
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.settings import find_measure, read_confidence
+from dynamax_lm.models.settings import find_measure, find_skipped_state, read_confidence
 from dynamax_lm.models.settings.exits import read_exit_rule
 
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     install_one_line_errors()
     options = _parser().parse_args(argv)
     options.measures = [one for one in map(read_confidence, options.measures) if one]
+    architecture: Any = MAMBA2.name if options.model == MAMBA2.model else ATTENTION.name
+    options.skipped_state = find_skipped_state(options.skipped_state, architecture)
     torch.manual_seed(options.seed)
     folder = Path(options.output_path)
     lm = _load(options.model, options.model_args, options)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from dynamax_lm.core.catchup import RECOMPUTE, final_depths
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
+from dynamax_lm.core.skipped_states import SkippedFacts, registered
 from dynamax_lm.core.trace import DraftRound, FlopsBreakdown
 
 CONVENTION = (
@@ -59,7 +60,7 @@ class DecoderCosts(Protocol):
         """All layers for positions 0..tokens-1, without a final norm or projection."""
         ...
 
-    def states(self, skipped_state: str, first: int) -> int:
+    def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of the skipped layers ``first``..L-1 for one token.
 
         Raises:
@@ -98,7 +99,7 @@ class LayerCosts:
         """One layer for positions 0..tokens-1."""
         raise NotImplementedError
 
-    def skipped(self, skipped_state: str) -> int:
+    def skipped(self, skipped_state: str | SkippedFacts) -> int:
         """The state of one skipped layer for one token.
 
         ``recompute`` is 0 here: whole layers are billed when a pending token runs them.
@@ -108,9 +109,15 @@ class LayerCosts:
         """
         if skipped_state == RECOMPUTE:
             return 0
-        if skipped_state not in self.SKIPPED:
-            raise ValueError(f"{self.KIND} has no skipped_state {skipped_state!r}")
-        return self.SKIPPED[skipped_state](self)
+        if isinstance(skipped_state, SkippedFacts):
+            if isinstance(self, skipped_state.layers):
+                return skipped_state.flops(self)
+        elif skipped_state in self.SKIPPED:
+            return self.SKIPPED[skipped_state](self)
+        elif outside := registered(skipped_state):
+            return self.skipped(outside.facts)
+        name = skipped_state.name if isinstance(skipped_state, SkippedFacts) else skipped_state
+        raise ValueError(f"{self.KIND} has no skipped_state {name!r}")
 
     def layers(self, position: int, first: int, last: int) -> int:
         """Layers ``first``..``last - 1`` for the token at ``position``."""
@@ -120,7 +127,7 @@ class LayerCosts:
         """All layers for positions 0..tokens-1, each at its real context."""
         return self.n_layers * self.prompt_layer(tokens)
 
-    def states(self, skipped_state: str, first: int) -> int:
+    def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of layers ``first``..L-1 for one token."""
         return (self.n_layers - first) * self.skipped(skipped_state)
 
@@ -163,7 +170,7 @@ class HybridCosts:
         """All layers for positions 0..tokens-1."""
         return sum(kind.prompt_layer(tokens) for kind in self.kinds)
 
-    def states(self, skipped_state: str, first: int) -> int:
+    def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of layers ``first``..L-1 for one token.
 
         Raises:
@@ -395,9 +402,8 @@ class Ledger:
         costs: the architecture.
         exit_layers: ascending, each in 1..L-1; empty for full depth.
         confidence: the measure: its name if it is registered, or its facts.
-        skipped_state: the skipped-state policy.
-        exit_extras: costs of the trained modules of each exit; as long as ``exit_layers``, or empty
-            for none.
+        skipped_state: what skipped layers remember: the policy's name, or its facts.
+        exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
 
     Raises:
         ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
@@ -410,7 +416,7 @@ class Ledger:
         *,
         exit_layers: Sequence[int] = (),
         confidence: str | MeasureFacts = "top_prob",
-        skipped_state: str = "propagate",
+        skipped_state: str | SkippedFacts = "propagate",
         exit_extras: Sequence[HeadCosts] = (),
     ) -> None:
         exits = tuple(exit_layers)
@@ -426,7 +432,7 @@ class Ledger:
         self,
         exits: tuple[int, ...],
         measure: MeasureFacts,
-        skipped_state: str,
+        skipped_state: str | SkippedFacts,
         extras: Sequence[HeadCosts],
     ) -> dict[int, _Depth]:
         """By depth, an exit's or L, the FLOPs of a token in addition to its layers."""

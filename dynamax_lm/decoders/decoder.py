@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.ledger import DecoderCosts, HybridCosts
 from dynamax_lm.core.pending import PendingTokens
+from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
-from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerState, PassContext
+from dynamax_lm.decoders.adapter import (
+    LayerAdapter,
+    LayerKind,
+    LayerState,
+    PassContext,
+    SkipPolicy,
+)
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
 from dynamax_lm.decoders.rows import RowLengths
@@ -98,18 +105,19 @@ class Decoder:
         vocab_size: int,
         arithmetic: Arithmetic,
     ) -> None:
-        self.layers = list(layers)
         self.arithmetic = arithmetic
-        self.n_layers = len(self.layers)
         self._embedding: Any = embedding
         self._norm: Any = norm
         self._head = head
         self.vocab_size = vocab_size
+        self.layers = list(layers)
+        self.n_layers = len(self.layers)
         self._kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
         places = {id(kind): place for place, kind in enumerate(self._kinds)}
         self._kind_of = [places[id(layer.kind)] for layer in self.layers]
         shared = set.intersection(*(set(layer.skipped) for layer in self.layers))
         self.skipped_states = frozenset(shared | {RECOMPUTE})
+        self._policies: dict[str, list[SkipPolicy]] = {}
 
     @property
     def costs(self) -> DecoderCosts:
@@ -169,8 +177,15 @@ class Decoder:
         skipped = None
         if run.frozen_hidden is not None and run.skipped_state != RECOMPUTE:
             below = states[index - 1] if index else None
-            skipped = layer.skipped[run.skipped_state](layer, states[index], below, context)
+            policy = self._policy(run.skipped_state)[index]
+            skipped = policy(layer, states[index], below, context)
         return layer.run(hidden, states[index], context, skipped)
+
+    def _policy(self, name: str) -> list[SkipPolicy]:
+        """Of each layer, the skipped-state policy of that name; looked up once."""
+        if name not in self._policies:
+            self._policies[name] = [_policy_of(layer, name) for layer in self.layers]
+        return self._policies[name]
 
     def end(self, state: LayerStates, run: ForwardPass) -> None:
         """Close a pass: the state now includes its tokens."""
@@ -219,3 +234,17 @@ class Decoder:
         index = torch.tensor(rows, dtype=torch.long)
         layers = [layer.take(index) for layer in state.layers]
         return LayerStates(layers, state.rows.take(rows), state.pending.take(rows))
+
+
+def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
+    """The policy of the layer's own table, or one from outside the package for its kind.
+
+    Raises:
+        ValueError: the layer has no such policy.
+    """
+    if name in layer.skipped:
+        return layer.skipped[name]
+    outside, costs = registered(name), layer.kind.costs
+    if outside is None or not isinstance(costs, outside.facts.layers):
+        raise ValueError(f"{costs.KIND} has no skipped_state {name!r}")
+    return outside.policy.skip

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.ledger import Mamba2Costs
+from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
@@ -61,7 +62,9 @@ class Mamba2Kind:
 
     def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> RecurrentContext:
         """Start a pass."""
-        return RecurrentContext(run, rows, shorter=skipped_state in {FREEZE, RECOMPUTE})
+        outside = registered(skipped_state)
+        shorter = outside.facts.shorter if outside else skipped_state in {FREEZE, RECOMPUTE}
+        return RecurrentContext(run, rows, shorter=shorter)
 
 
 class Mamba2Layer:
@@ -102,7 +105,17 @@ class Mamba2Layer:
         context: RecurrentContext,
         skipped: Inputs | None,
     ) -> Tensor:
-        """(N, D) of the running cells (N, D); the state advances over them and the frozen ones."""
+        """(N, D) of the running cells (N, D); the state advances over them and the frozen ones.
+
+        Raises:
+            ValueError: a policy gave no inputs for frozen cells that the layer sees, or some for
+                cells that it does not see.
+        """
+        if (skipped is not None) != context.sees_frozen:
+            raise ValueError(
+                "skip of a skipped-state policy returns what layer.propagate does, or None if the "
+                "policy's facts have shorter=True"
+            )
         for row, count in zip(context.run.chunk.rows, context.reached(), strict=True):
             state.tokens[row] += count
         if not hidden.shape[0] and skipped is None:

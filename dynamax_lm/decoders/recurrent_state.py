@@ -127,6 +127,11 @@ class RecurrentContext:
         self._step_rows: tuple[list[int] | None, list[int]] | None = None
         self._cell_rows: list[int] | None = None
 
+    @property
+    def sees_frozen(self) -> bool:
+        """Whether there are frozen cells that a layer sees."""
+        return self.run.frozen_hidden is not None and not self._shorter
+
     def masked(self, flat: Tensor) -> Tensor:
         """(B * T, E) ``flat`` with zeros at the padding of a prefill."""
         if self.mask is None:

@@ -35,6 +35,7 @@ from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import (
     RECORDS,
@@ -381,17 +382,20 @@ class DynamaxLM(Processes):
                     **asdict(costs),
                     "exit_extras": [extra._asdict() for extra in extras],
                 }
-                | self._measure_costs(costs),
+                | self._outside_costs(costs),
             ),
         )
 
-    def _measure_costs(self, costs: AttentionCosts | Mamba2Costs) -> dict[str, Any]:
-        """The facts with which a report bills a measure from outside without running its code."""
-        facts = facts_of(self.settings.confidence)
-        if not facts.outside:
-            return {}
-        exits = len(self.settings.exit_layers)
-        return {"measure": facts.record(exits, costs.width, costs.vocabulary)}
+    def _outside_costs(self, costs: AttentionCosts | Mamba2Costs) -> dict[str, Any]:
+        """What a report needs to bill classes from outside, whose code it does not run."""
+        written: dict[str, Any] = {}
+        facts, policy = facts_of(self.settings.confidence), registered(self.settings.skipped_state)
+        if facts.outside:
+            exits = len(self.settings.exit_layers)
+            written["measure"] = facts.record(exits, costs.width, costs.vocabulary)
+        if policy is not None:
+            written["skipped_state"] = policy.facts.record(costs)
+        return written
 
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""

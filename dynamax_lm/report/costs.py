@@ -12,8 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.ledger import AttentionCosts, HeadCosts, LayerCosts, Mamba2Costs
+from dynamax_lm.core.ledger import (
+    AttentionCosts,
+    HeadCosts,
+    LayerCosts,
+    Mamba2Costs,
+    skipped_states,
+)
 from dynamax_lm.core.measures import MeasureFacts, facts_of
+from dynamax_lm.core.skipped_states import SkippedFacts
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.report.runs import Run
 
@@ -27,7 +34,7 @@ _BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
 def costs_of(run: Run) -> LayerCosts | None:
     """The costs of the run's model, or ``None`` if unknown."""
     written = _written(run)
-    for beside in ("exit_extras", "measure"):
+    for beside in ("exit_extras", "measure", "skipped_state"):
         written.pop(beside, None)
     kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
     try:
@@ -46,6 +53,20 @@ def measure_of(run: Run) -> MeasureFacts | None:
     except (AttributeError, TypeError, ValueError):
         return None
     return known if known.name == run.settings.get("confidence") else None
+
+
+def skipped_state_of(run: Run) -> str | SkippedFacts | None:
+    """The run's skipped-state policy: its name, or the facts written down of one from outside."""
+    name = run.settings.get("skipped_state")
+    try:
+        written = _written(run).get("skipped_state")
+        if written is None:
+            kinds = _BY_ARCHITECTURE.values()
+            return name if any(name in skipped_states(kind) for kind in kinds) else None
+        known = SkippedFacts.from_record(written)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return known if known.name == name else None
 
 
 def exit_extras_of(run: Run) -> list[HeadCosts] | None:

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from dynamax_lm.common.intervals import Bounds
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
 from dynamax_lm.report.rows import Row, static_depth
 
 Account = Literal["answer", "total"]
@@ -177,27 +177,32 @@ def _bill(row: Row, account: Account) -> _Bill | None:
 def cost_bounds(row: Row) -> Bounds | None:
     """Bounds of a document's share of full depth's FLOPs, by the row's exit policy.
 
-    At least the layers of the first exit, and at most full depth with every check and a translator:
-    the state of a skipped layer costs less than the layer. Prompts in both bring the share nearer
-    to 1. ``None`` where parts of the policy are unknown.
+    At least the layers of the first exit, and at most full depth with every check asked and a
+    translator, or what a token of one exit costs at position 0, where skipped layers weigh most:
+    the state of a skipped layer may cost more than the layer under a policy from outside. Prompts
+    in both only bring the share nearer to 1. ``None`` where the rule's parts are not known.
     """
     costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
-    if costs is None or extras is None or measure is None or not exits:
+    state = skipped_state_of(row.run)
+    if costs is None or extras is None or measure is None or state is None or not exits:
         return None
     try:
         ledger = Ledger(
             costs,
             exit_layers=exits,
             confidence=measure,
-            skipped_state=str(row.run.settings.get("skipped_state")),
+            skipped_state=state,
             exit_extras=extras,
         )
     except ValueError:
         return None
     bill = ledger.answer(0, [costs.n_layers])
     translator = max((extra.translator for extra in extras), default=0)
-    return Bounds(exits[0] / costs.n_layers, 1 + (bill.checks + translator) / bill.full_depth)
+    highest = 1 + (bill.checks + translator) / bill.full_depth
+    at_exits = (ledger.answer(0, [layer]) for layer in exits)
+    highest = max(highest, *(one.spent / one.full_depth for one in at_exits))
+    return Bounds(exits[0] / costs.n_layers, highest)
 
 
 def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:

@@ -18,11 +18,11 @@ from dynamax_lm.models.settings.names import (
 )
 from dynamax_lm.models.settings.products import read_products
 from dynamax_lm.models.settings.record import (
-    Architecture,
     ExitSettings,
     RawSettings,
     parse_settings,
 )
+from dynamax_lm.models.settings.skipped import Architecture, find_skipped_state
 
 __all__ = [
     "FIXED_AT_LOADING",
@@ -33,6 +33,7 @@ __all__ = [
     "HeadsFacts",
     "RawSettings",
     "find_measure",
+    "find_skipped_state",
     "mend_split_lists",
     "parse_settings",
     "read_confidence",

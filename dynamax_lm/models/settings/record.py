@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Mamba2Costs, skipped_states
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
 from dynamax_lm.models.settings.exits import ExitRule, Listed, Spread, read_exit_rule
@@ -41,6 +38,12 @@ from dynamax_lm.models.settings.rules import (
     read_rule_arguments,
     read_threshold,
 )
+from dynamax_lm.models.settings.skipped import (
+    DEFAULT,
+    Architecture,
+    find_skipped_state,
+    read_skipped_state,
+)
 from dynamax_lm.models.settings.values import (
     read_folder,
     read_name,
@@ -48,25 +51,10 @@ from dynamax_lm.models.settings.values import (
     refusal,
 )
 
-Architecture = Literal["attention", "mamba2"]
-
 Plain = str | float | bool | list[int] | list[float] | dict[str, float] | None
 """A setting as a JSON value."""
 
 _MODES = ("exit", "full", LOSSLESS)
-_LAYERS: dict[Architecture, type[LayerCosts]] = {
-    "attention": AttentionCosts,
-    "mamba2": Mamba2Costs,
-}
-_SKIPPED_STATES = tuple(dict.fromkeys(name for one in _LAYERS.values() for name in one.SKIPPED))
-_IMPOSSIBLE = {
-    ("attention", "freeze"): "on attention it would leave a silent hole in each skipped layer's "
-    "cache",
-    ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy",
-}
-"""Why a kind of layer lacks a policy, where there is a reason."""
-
-_DEFAULT_SKIPPED_STATE = "propagate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +65,7 @@ class ExitSettings:
         exit_layers: ascending, each in 1..L-1; empty in ``mode="full"``.
         confidence: name of the measure, with the digest of its source where it is from outside.
         threshold: in [0, 1], or one for each exit.
-        skipped_state: the skipped-state policy.
+        skipped_state: name of the policy, with the digest of its source where it is from outside.
         mode: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         heads: folder, hub id or shipped name of trained heads, or ``None``.
@@ -147,7 +135,7 @@ class RawSettings:
         exit_layers: the rule; the default one where none was given.
         confidence: as written, not loaded yet, or ``None`` where none was given.
         threshold: in [0, 1], one for each exit, ``certified``, or ``None`` where none was given.
-        skipped_state: name, or ``None`` where none was given.
+        skipped_state: as written, not loaded yet, or ``None`` where none was given.
         mode: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         trace_dir: folder, or ``None``.
@@ -192,14 +180,10 @@ class RawSettings:
             SettingError: exits outside 1..L-1, too few layers for any, a ``skipped_state`` that
                 these layers do not have, a measure that needs more exits, or heads without them.
         """
-        skipped_state = self.skipped_state or _DEFAULT_SKIPPED_STATE
+        skipped_state = self.skipped_state or DEFAULT
         if self.mode == LOSSLESS:
             skipped_state = lossless_state(self.skipped_state)
-        *others, last = had = skipped_states(_LAYERS[architecture])
-        if skipped_state not in had:
-            why = _IMPOSSIBLE.get((architecture, skipped_state), "these layers do not have it")
-            choice = f"{', '.join(others)} or {last}"
-            raise refusal("skipped_state", skipped_state, f"{why}; use {choice}")
+        skipped_state = find_skipped_state(skipped_state, architecture)
         rule = find_rule(self.exit_rule or PLAIN)
         confidence = self._confidence(rule, heads)
         exits: tuple[int, ...] = ()
@@ -275,9 +259,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
         threshold=read_threshold(raw.get("threshold")),
-        skipped_state=read_name(
-            "skipped_state", raw.get("skipped_state"), (*_SKIPPED_STATES, RECOMPUTE)
-        ),
+        skipped_state=read_skipped_state(raw.get("skipped_state")),
         mode=mode,
         draft_length=draft_length,
         reference=read_switch("reference", raw.get("reference"), default=True),

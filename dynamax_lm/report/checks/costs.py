@@ -7,7 +7,7 @@ from typing import Any
 
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.report.checks.found import Verification
-from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
 from dynamax_lm.report.runs import Run
 
 
@@ -25,6 +25,10 @@ def check_costs(run: Run, found: Verification) -> None:
     found.require(
         measure_of(run) is not None,
         f"{where} costs measure: no facts of {run.settings.get('confidence')}",
+    )
+    found.require(
+        skipped_state_of(run) is not None,
+        f"{where} costs skipped_state: no facts of {run.settings.get('skipped_state')}",
     )
     if "measure" in written:
         exits = run.settings.get("exit_layers") or ()

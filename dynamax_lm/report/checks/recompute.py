@@ -15,10 +15,8 @@ from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.summary import NOISE, Drafts, TaskTotals, Texts, TokenTotals
 from dynamax_lm.core.trace import DraftRound, FlopsBreakdown, Noise
-from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of
+from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
 from dynamax_lm.report.runs import Run
-
-_BILLED_BY_DEPTH = frozenset({"propagate", "copy_kv", "freeze", "recompute"})
 
 
 @dataclass(frozen=True)
@@ -116,17 +114,16 @@ def ledger_of(run: Run) -> RunLedger | None:
     tokens follows from depths (``core.catchup``).
     """
     settings, costs = run.settings, costs_of(run)
-    by_depth = settings.get("skipped_state") in _BILLED_BY_DEPTH
     plain = settings.get("mode") in {"exit", "full", "lossless"}
-    extras, measure = exit_extras_of(run), measure_of(run)
-    if costs is None or extras is None or measure is None or not by_depth or not plain:
+    extras, measure, state = exit_extras_of(run), measure_of(run), skipped_state_of(run)
+    if costs is None or extras is None or measure is None or state is None or not plain:
         return None
     try:
         exits = Ledger(
             costs,
             exit_layers=tuple(settings["exit_layers"]),
             confidence=measure,
-            skipped_state=settings["skipped_state"],
+            skipped_state=state,
             exit_extras=extras,
         )
         return RunLedger(exits, settings.get("mode") == "lossless")

@@ -35,7 +35,7 @@ _SETTINGS = frozenset(
     }
 )
 _ADDED = frozenset({"applies", "setups"})
-_NOT_RUN = "the confidences it computes: code from outside the package is not run to verify"
+_NOT_RUN = "what it computes: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
 
@@ -151,11 +151,11 @@ def _check_arguments(
 def _check_outside(
     where: str, own: dict[str, Any], settings: Mapping[str, Any], found: Verification
 ) -> None:
-    """A measure and a rule from outside the package, whose files may be elsewhere.
+    """Classes from outside the package, whose files may be elsewhere.
 
     Checked arguments are removed from ``own``, this package's arguments.
     """
-    for argument in ("confidence", "exit_rule"):
+    for argument in ("confidence", "exit_rule", "skipped_state"):
         name = str(settings.get(argument))
         if name == without_digest(name):
             continue

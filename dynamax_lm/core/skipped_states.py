@@ -1,0 +1,102 @@
+"""Skipped-state policies from outside the package: their facts, and the one registry.
+
+Owns what ledger, settings, decoders and reports need of such a policy. The package's own policies
+are in the tables of their layers and costs. It imports no torch, and does not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedFacts:
+    """A policy as the ledger, the settings and a report need to know it.
+
+    Attributes:
+        name: left out in a class; policies are named after their file or entry point.
+        layers: cost classes of the kinds of layer that it is for, such as ``AttentionCosts``.
+        flops: FLOPs of one skipped layer for one token, from that layer's costs.
+        shorter: whether a skipped layer does not see the token, as under ``freeze``. Attention
+            layers see every token.
+    """
+
+    name: str = ""
+    layers: tuple[type[Any], ...]
+    flops: Callable[[Any], int]
+    shorter: bool = False
+
+    def __post_init__(self) -> None:
+        classes = isinstance(self.layers, tuple) and all(isinstance(o, type) for o in self.layers)
+        if not classes or not self.layers:
+            raise ValueError("layers is a tuple of cost classes, such as (AttentionCosts,)")
+
+    def record(self, costs: Any) -> dict[str, Any]:
+        """What a results file says of the policy, for layers of these ``costs``."""
+        return {"name": self.name, "flops": self.flops(costs)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SkippedFacts:
+        """The facts of a results file; they hold for the layers of its run.
+
+        Raises:
+            ValueError: a value is missing, or none that :meth:`record` writes.
+        """
+        name, count = record.get("name"), record.get("flops")
+        if not isinstance(name, str) or type(count) is not int or count < 0:
+            raise ValueError("a skipped-state policy has a name, and its flops are a count")
+        return cls(name=name, layers=(object,), flops=lambda costs: count)
+
+
+class SkippedState:
+    """A skipped-state policy; made once, without arguments.
+
+    Attributes:
+        facts: what is known of it without running it.
+    """
+
+    facts: ClassVar[SkippedFacts]
+
+    def skip(self, layer: Any, state: Any, below: Any, context: Any) -> Any:
+        """Give one layer the state of the tokens that exited below it.
+
+        Args:
+            layer: the adapter, with the package's policies for it as methods, such as
+                ``layer.propagate(state, below, context)``.
+            state: this layer's, to be written.
+            below: of the layer below, ``None`` for the first.
+            context: of the pass; ``context.run.frozen`` are the token slots (M,) that exited, and
+                ``context.run.frozen_hidden`` (M, D) their hidden states at the exit.
+
+        Returns:
+            What ``layer.run`` takes in with the running tokens; ``None`` for nothing.
+        """
+        raise NotImplementedError
+
+
+class Registered(NamedTuple):
+    """A policy, and its facts under the name that results have."""
+
+    facts: SkippedFacts
+    policy: SkippedState
+
+
+_POLICIES: dict[str, Registered] = {}
+
+
+def register_skipped_state(facts: SkippedFacts, policy: SkippedState) -> None:
+    """Make a policy known by its facts' name.
+
+    Raises:
+        ValueError: the name is taken, or empty.
+    """
+    if not facts.name or facts.name in _POLICIES:
+        raise ValueError(f"a policy needs a name of its own, and {facts.name!r} is none")
+    _POLICIES[facts.name] = Registered(facts, policy)
+
+
+def registered(name: str) -> Registered | None:
+    """The policy of that name from outside the package, if one is registered."""
+    return _POLICIES.get(name)
