@@ -149,9 +149,9 @@ def test_what_a_measure_says_is_checked_as_it_runs(named: Any) -> None:
         "view.logits.amax(-1)": "reads='logits'",
         "view.emission.float()": "reads='logits'",
         "view.hidden.clamp(0, 1)": r"\(3,\)",
-        "view.hidden.sum(-1) + 2": "within",
-        "view.hidden.sum(-1) * float('nan')": "within",
-        "0.5": "float of 3",
+        "view.hidden.sum(-1) + 2": r"in \[0, 1\]",
+        "view.hidden.sum(-1) * float('nan')": r"in \[0, 1\]",
+        "0.5": "float for 3",
     }
     for said, match in wrong.items():
         source = NORM.replace("view.hidden.norm(dim=-1).clamp(0, 1)", said)
