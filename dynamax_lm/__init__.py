@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import ExitView, Measure
+    from dynamax_lm.core.decode import GenerateRequest
     from dynamax_lm.core.exit_probe import probe_exits
     from dynamax_lm.core.generate import generate
-    from dynamax_lm.core.ledger import AttentionCosts, Ledger, Mamba2Costs
+    from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
-    from dynamax_lm.core.score import score
+    from dynamax_lm.core.score import ScoreRequest, score
     from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
+    from dynamax_lm.decoders.attention import MistralStack
+    from dynamax_lm.decoders.decoder import Decoder
+    from dynamax_lm.decoders.mamba2 import Mamba2Stack
     from dynamax_lm.heads import ExitHeads
     from dynamax_lm.report.columns import Column
     from dynamax_lm.report.leaderboard import Entry
@@ -40,17 +44,23 @@ _HOMES = {
     "AttentionCosts": "core.ledger",
     "FlopsBreakdown": "core.trace",
     "Column": "report.columns",
+    "Decoder": "decoders.decoder",
     "Entry": "report.leaderboard",
     "ExitGrid": "api",
     "ExitHeads": "heads",
     "ExitModel": "api",
     "ExitPolicy": "core.policy",
     "ExitView": "core.confidence",
+    "GenerateRequest": "core.decode",
+    "LayerCosts": "core.ledger",
     "Ledger": "core.ledger",
     "Mamba2Costs": "core.ledger",
+    "Mamba2Stack": "decoders.mamba2",
     "Measure": "core.confidence",
     "MeasureFacts": "core.measures",
+    "MistralStack": "decoders.attention",
     "Score": "api",
+    "ScoreRequest": "core.score",
     "SettingError": "common.errors",
     "SkippedFacts": "core.skipped_states",
     "SkippedState": "core.skipped_states",
@@ -69,17 +79,23 @@ __all__ = [
     "AttentionCosts",
     "FlopsBreakdown",
     "Column",
+    "Decoder",
     "Entry",
     "ExitGrid",
     "ExitHeads",
     "ExitModel",
     "ExitPolicy",
     "ExitView",
+    "GenerateRequest",
+    "LayerCosts",
     "Ledger",
     "Mamba2Costs",
+    "Mamba2Stack",
     "Measure",
     "MeasureFacts",
+    "MistralStack",
     "Score",
+    "ScoreRequest",
     "SettingError",
     "SkippedFacts",
     "SkippedState",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import dynamax_lm
 from benchmarks.criteria.asking import Fixed, read_exits
 from dynamax_lm.certify.cli import main as certify
 from dynamax_lm.common.certificate import Certificate
@@ -24,6 +26,7 @@ from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.tables import to_json, to_markdown
 from dynamax_lm.sweep.__main__ import main as sweep
+from tests.builders import random_model, uneven_requests
 from tests.checkpoints import save_checkpoint
 from tests.quick import only_toys_alone
 from tests.report.synthetic import GENERATION, Plan, write_run
@@ -236,6 +239,76 @@ def test_headroom_bills_a_skipped_state_of_a_file(here: Path, checkpoint: Path) 
     assert free["value"] < copied["value"]
     name = found["my_states.py:Damped"]["settings"]["skipped_state"]
     assert re.fullmatch(r"my_states\.py:Damped@[0-9a-f]{12}", name)
+
+
+@pytest.mark.usefixtures("no_gradients")
+@pytest.mark.parametrize("skipped", ["propagate", "recompute"])
+@pytest.mark.parametrize("threshold", [1.0, 0.15])
+def test_a_new_kind_of_layer_decodes_as_it_scores(
+    here: Path, skipped: str, threshold: float
+) -> None:
+    """Alone and beside others; at full depth as its modules do when called one after the other."""
+    made: Any = runpy.run_path(str(here / "my_layers.py"))
+    model = random_model("mistral", 3)
+    stack: dynamax_lm.Decoder = made["average_above"](model)
+    policy = dynamax_lm.ExitPolicy((1, 2, 4), "top_prob", threshold)
+    given: Any = {"policy": policy, "skipped_state": skipped, "reference": True}
+    asked, _ = uneven_requests()
+    answers = dynamax_lm.generate(stack, asked, **given)
+    depths = {used for answer in answers for used in answer.trace.layers_used}
+    assert depths == {6} if threshold == 1 else len(depths) > 1
+    again = [
+        dynamax_lm.ScoreRequest(one.prompt, answer.trace.tokens)
+        for one, answer in zip(asked, answers, strict=True)
+    ]
+    scored = dynamax_lm.score(stack, again, **given)
+    ledger = dynamax_lm.Ledger(stack.costs, exit_layers=policy.exit_layers, skipped_state=skipped)
+    for one, answer, other in zip(asked, answers, scored, strict=True):
+        (alone,) = dynamax_lm.generate(stack, [one], **given)
+        assert alone.trace.tokens == answer.trace.tokens == other.trace.emitted
+        assert alone.trace.layers_used == answer.trace.layers_used == other.trace.layers_used
+        assert answer.reference == greedy_by_hand(model, stack, one)
+        bill = ledger.answer(answer.trace.prompt_tokens, answer.trace.layers_used)
+        if threshold == 1:
+            assert answer.trace.tokens == answer.reference
+            assert bill.spent - bill.full_depth == bill.checks
+        else:
+            assert bill.layers < bill.full_depth
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_a_new_kind_of_layer_decodes_losslessly(here: Path) -> None:
+    made: Any = runpy.run_path(str(here / "my_layers.py"))
+    model = random_model("mistral", 3)
+    stack: dynamax_lm.Decoder = made["average_above"](model)
+    asked, _ = uneven_requests()
+    policy = dynamax_lm.ExitPolicy((2,), "top_prob", 0.1)
+    answers = dynamax_lm.generate(stack, asked, policy=policy, draft_length=3)
+    for one, answer in zip(asked, answers, strict=True):
+        assert answer.trace.tokens == greedy_by_hand(model, stack, one)
+    drafted = [one for answer in answers for one in answer.trace.rounds or ()]
+    assert any(one.depths for one in drafted)
+
+
+def greedy_by_hand(
+    model: Any, stack: dynamax_lm.Decoder, request: dynamax_lm.GenerateRequest
+) -> tuple[int, ...]:
+    """Modules called on the whole text, each average in its closed form."""
+    tokens = list(request.prompt)
+    while len(tokens) < len(request.prompt) + request.max_new:
+        hidden = model.model.embed_tokens(torch.tensor([tokens]))
+        angles = model.model.rotary_emb(hidden, torch.arange(len(tokens))[None])
+        past = torch.arange(len(tokens))[:, None] - torch.arange(len(tokens))
+        weights = 0.2 * 0.8 ** past.clamp(min=0).float()
+        weights[:, 0] /= 0.2  # the first token starts the average
+        weights = weights * (past >= 0)
+        averages: list[Any] = list(stack.layers[1::2])
+        for block, average in zip(model.model.layers, averages, strict=True):
+            hidden = block(hidden, attention_mask=None, position_embeddings=angles)
+            hidden = hidden + average.out(weights @ hidden)
+        logits = model.lm_head(model.model.norm(hidden[0, -1]))
+        tokens.append(int(logits.argmax()))
+    return tuple(tokens[len(request.prompt) :])
 
 
 def test_a_column_of_a_file_stands_in_every_table_and_file(here: Path, tmp_path: Path) -> None:

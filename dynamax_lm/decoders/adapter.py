@@ -4,8 +4,9 @@ An adapter has no access to exits: a cell stops running, and a skipped-state pol
 fills the state of the layers above.
 
 To add a kind of layer, write one file with the state of a layer (:class:`LayerState`), what all
-layers of the kind share in a pass (:class:`PassContext`, created by a :class:`LayerKind`), and the
-layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.ledger``.
+layers of the kind share in a pass (:class:`PassContext`, made by a :class:`LayerKind`), and the
+layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.ledger``. See
+CONTRIBUTING, "A kind of layer".
 
 Glossary: B rows of a state, N running cells, M frozen cells (those that exited below), D width.
 """
@@ -91,7 +92,8 @@ class LayerAdapter(Protocol):
 
     Attributes:
         skipped: by name, the skipped-state policies that it has, with the names of its costs'
-            table. ``propagate`` is among them; ``recompute``, which runs whole layers, is not.
+            table. ``propagate`` is among them. ``recompute`` is not: it is no matter of a layer.
+            Policies from outside the package are in ``core.skipped_states`` instead.
     """
 
     skipped: ClassVar[Mapping[str, SkipPolicy]]

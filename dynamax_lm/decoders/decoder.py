@@ -6,6 +6,7 @@ Glossary: B rows of a state, N running cells, D width, V vocabulary, L layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -110,6 +111,10 @@ class Decoder:
         self._norm: Any = norm
         self._head = head
         self.vocab_size = vocab_size
+        self._arrange(layers)
+
+    def _arrange(self, layers: Sequence[LayerAdapter]) -> None:
+        """Take ``layers``, and what follows from them."""
         self.layers = list(layers)
         self.n_layers = len(self.layers)
         self._kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
@@ -118,6 +123,16 @@ class Decoder:
         shared = set.intersection(*(set(layer.skipped) for layer in self.layers))
         self.skipped_states = frozenset(shared | {RECOMPUTE})
         self._policies: dict[str, list[SkipPolicy]] = {}
+
+    def with_layers(self, layers: Sequence[LayerAdapter]) -> Decoder:
+        """The same decoder with other layers: embedding, norm, head and operations stay.
+
+        Args:
+            layers: bottom to top, at least one, of any kinds.
+        """
+        other = copy(self)
+        other._arrange(layers)
+        return other
 
     @property
     def costs(self) -> DecoderCosts:
