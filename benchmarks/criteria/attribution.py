@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.criteria.states import States
@@ -22,6 +21,7 @@ from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.score import TargetReader
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.heads import ExitHeads
 
@@ -94,17 +94,18 @@ def _run(
     stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
 ) -> list[int]:
     chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
-    emitted = _MostLikely(sum(chunk.lengths))
+    nothing_asked = torch.zeros(sum(chunk.lengths), 0, dtype=torch.long, device=stack.device)
+    reader = TargetReader(nothing_asked, torch.float32)
     run_chunk(
         stack,
         state,
         chunk,
-        emitted,
+        reader,
         policy=ExitPolicy(trial.exits, trial.confidence, threshold),
         skipped_state=trial.skipped_state,
         session=HeadSession.of(trial.heads, len(inputs)),
     )
-    tokens: list[int] = emitted.tokens.tolist()
+    tokens: list[int] = reader.read().emitted.tolist()
     return tokens
 
 
@@ -121,19 +122,3 @@ def _groups(
         group.append(number)
     if group:
         yield group
-
-
-class _MostLikely:
-    """Keeps the most likely token of each cell (``dynamax_lm.core.loop.Emitter``)."""
-
-    def __init__(self, count: int) -> None:
-        self.tokens = torch.zeros(count, dtype=torch.long)
-
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        """(n,) the most likely tokens."""
-        del index
-        return logits.argmax(-1)
-
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        """Keep them."""
-        self.tokens[index.cpu()] = logits.argmax(-1).cpu()
