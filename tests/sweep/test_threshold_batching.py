@@ -19,7 +19,7 @@ from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, 
 from tests.core.test_laws import Tally
 from tests.heads.builders import CLASSIFIERS, heads_of
 from tests.sweep.test_reuse_cache import Counting
-from tests.sweep.test_threshold_replay import THRESHOLDS, draw_exits, draw_scores
+from tests.sweep.test_threshold_replay import THRESHOLDS, draw_exits, draw_requests, draw_scores
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -65,11 +65,7 @@ def test_rows_answer_as_if_alone(
     model = shape.model()
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
-    stop = data.draw(st.sampled_from([never, lambda answer: answer[-1] % 5 == 0]))
-    asked = [
-        GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
-        for number, row in enumerate(rows)
-    ]
+    asked = draw_requests(data, rows)
     runner, grid = draw_runner(data), draw_grid(data)
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())

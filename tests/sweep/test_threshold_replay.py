@@ -44,6 +44,15 @@ def draw_exits(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, str,
     return heads, measure, exits
 
 
+def draw_requests(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
+    """Answers of different lengths, some of which stop by themselves."""
+    stop = data.draw(st.sampled_from([never, lambda answer: answer[-1] % 5 == 0]))
+    return [
+        GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
+        for number, row in enumerate(rows)
+    ]
+
+
 def draw_scores(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[ScoreRequest]:
     """Two continuations of each row, which differ in their last token or in their lengths."""
     length = st.integers(1, 5)
@@ -90,11 +99,7 @@ def test_answers_follow_up_to_the_first_disagreement(
     model = shape.model()
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
-    stop = data.draw(st.sampled_from([never, lambda answer: answer[-1] % 5 == 0]))
-    asked = [
-        GenerateRequest(row, data.draw(st.integers(1, 8)), stop, key=f"{number}")
-        for number, row in enumerate(rows)
-    ]
+    asked = draw_requests(data, rows)
     runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
     for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
         options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
