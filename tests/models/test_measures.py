@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,18 +40,6 @@ COSTS = AttentionCosts(
     head_dim=4,
     vocabulary=10,
 )
-
-
-@pytest.fixture
-def named(tmp_path: Path) -> Any:
-    """``named(source)``: the source in a file, and its class ``Ours`` as an argument names it."""
-
-    def write(source: str) -> str:
-        path = tmp_path / "mine.py"
-        path.write_text(source)
-        return f"{path}:Ours"
-
-    return write
 
 
 def settle(confidence: str, **given: Any) -> ExitSettings:
