@@ -14,6 +14,7 @@ from synthetic import COSTS, GENERATION, Plan, write_run
 
 from dynamax_lm.common.tracefile import read_trace
 from dynamax_lm.core.ledger import Ledger, norm_flops, unembed_flops
+from dynamax_lm.core.skipped_states import SkippedFacts
 from dynamax_lm.core.summary import TaskTotals
 from dynamax_lm.report.checks.recompute import RunLedger, documents_again, totals_again
 from dynamax_lm.report.load import load
@@ -27,6 +28,7 @@ from dynamax_lm.report.static_baseline import (
     Gain,
     StaticBaseline,
     _bill,
+    cost_bounds,
     judged,
     static_baselines,
 )
@@ -90,6 +92,29 @@ def test_the_baselines_depth_costs_what_the_row_does(
         assert depth == pytest.approx(layer, abs=0.1)
     else:
         assert depth > layer, "state that nobody reads is the row's burden, not its baseline's"
+
+
+@given(
+    dear=st.floats(0, 4),
+    prompt=st.integers(0, 40),
+    used=st.lists(st.sampled_from([2, 5, 8]), min_size=1, max_size=9),
+)
+def test_no_documents_cost_is_beyond_its_bounds(
+    tmp_path_factory: pytest.TempPathFactory, dear: float, prompt: int, used: list[int]
+) -> None:
+    """Also where a policy from outside bills more for a skipped layer than the layer costs."""
+    state = {"name": "my_states.py:Dear@0123456789ab", "flops": int(dear * COSTS.layer(0))}
+    folder = tmp_path_factory.mktemp("run")
+    made = write_run(folder, Plan(documents=2, tasks=ONE, exits=(2, 5)))
+    data = made.data()
+    block = data["config"]["early_exit"]
+    block["settings"]["skipped_state"], block["costs"]["skipped_state"] = state["name"], state
+    made.change(data)
+    bounds = cost_bounds(_arena(folder)[0])
+    assert bounds is not None
+    ledger = Ledger(COSTS, exit_layers=[2, 5], skipped_state=SkippedFacts.from_record(state))
+    bill = ledger.answer(prompt, used)
+    assert bounds.low <= 1 - bill.flops_saved <= bounds.high
 
 
 def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
