@@ -9,7 +9,8 @@ Read in this order to follow every number of the results table from a logit to i
 3. ``stack``: the protocol of a decoder that runs layer by layer.
 4. ``loop``: one pass through the layers with exits. ``exit_view`` and ``head_session`` give a
    measure its logits, hidden states and trained heads; ``exited_tokens``, ``pending`` and
-   ``catchup`` determine which layers an exited token still runs, now or later.
+   ``catchup`` determine which layers an exited token still runs, now or later; ``skipped_states``
+   registers policies from outside the package.
 5. ``prefill``, ``decode`` and ``generate``: generation. ``score`` and ``reading``: log-likelihoods.
    ``lossless``: self-speculative decoding. ``phase_timer``: the seconds of each part.
 6. ``full_depth`` and ``reference``: the full-depth model's tokens and answers, with which
