@@ -402,7 +402,7 @@ class Ledger:
         costs: the architecture.
         exit_layers: ascending, each in 1..L-1; empty for full depth.
         confidence: the measure: its name if it is registered, or its facts.
-        skipped_state: what skipped layers remember: the policy's name, or its facts.
+        skipped_state: the skipped-state policy: its name, or its facts.
         exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
 
     Raises:

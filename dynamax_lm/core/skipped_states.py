@@ -1,7 +1,7 @@
 """Skipped-state policies from outside the package: their facts, and the one registry.
 
-Owns what ledger, settings, decoders and reports need of such a policy. The package's own policies
-are in the tables of their layers and costs. It imports no torch, and does not know files.
+Ledger, settings, decoders and reports read the registry, so it imports no torch. The package's own
+policies are in the tables of their layers and costs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, ClassVar, NamedTuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedFacts:
-    """A policy as the ledger, the settings and a report need to know it.
+    """Facts of a policy that the ledger, the settings and reports use.
 
     Attributes:
-        name: left out in a class; policies are named after their file or entry point.
+        name: omitted in a class; policies are named after their file or entry point.
         layers: cost classes of the kinds of layer that it is for, such as ``AttentionCosts``.
         flops: FLOPs of one skipped layer for one token, from that layer's costs.
-        shorter: whether a skipped layer does not see the token, as under ``freeze``. Attention
-            layers see every token.
+        shorter: whether the state of a skipped layer omits the token, as under ``freeze``. The
+            cache of attention layers has every token.
     """
 
     name: str = ""
@@ -34,15 +34,15 @@ class SkippedFacts:
             raise ValueError("layers is a tuple of cost classes, such as (AttentionCosts,)")
 
     def record(self, costs: Any) -> dict[str, Any]:
-        """What a results file says of the policy, for layers of these ``costs``."""
+        """The entry of a results file for the policy, for layers of these ``costs``."""
         return {"name": self.name, "flops": self.flops(costs)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SkippedFacts:
-        """The facts of a results file; they hold for the layers of its run.
+        """The facts from a results file; valid for the layers of its run.
 
         Raises:
-            ValueError: a value is missing, or none that :meth:`record` writes.
+            ValueError: a value is missing, or is not one that :meth:`record` writes.
         """
         name, count = record.get("name"), record.get("flops")
         if not isinstance(name, str) or type(count) is not int or count < 0:
@@ -54,13 +54,13 @@ class SkippedState:
     """A skipped-state policy; made once, without arguments.
 
     Attributes:
-        facts: what is known of it without running it.
+        facts: name, layers and costs.
     """
 
     facts: ClassVar[SkippedFacts]
 
     def skip(self, layer: Any, state: Any, below: Any, context: Any) -> Any:
-        """Give one layer the state of the tokens that exited below it.
+        """Fill one layer's state for the tokens that exited below it.
 
         Args:
             layer: the adapter, with the package's policies for it as methods, such as
@@ -71,13 +71,13 @@ class SkippedState:
                 ``context.run.frozen_hidden`` (M, D) their hidden states at the exit.
 
         Returns:
-            What ``layer.run`` takes in with the running tokens; ``None`` for nothing.
+            Inputs that ``layer.run`` adds to those of the running tokens; ``None`` for none.
         """
         raise NotImplementedError
 
 
 class Registered(NamedTuple):
-    """A policy, and its facts under the name that results have."""
+    """A policy, and its facts with its name in results."""
 
     facts: SkippedFacts
     policy: SkippedState
@@ -87,7 +87,7 @@ _POLICIES: dict[str, Registered] = {}
 
 
 def register_skipped_state(facts: SkippedFacts, policy: SkippedState) -> None:
-    """Make a policy known by its facts' name.
+    """Register a policy by the name in its facts.
 
     Raises:
         ValueError: the name is taken, or empty.

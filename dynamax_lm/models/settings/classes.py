@@ -1,6 +1,6 @@
 """Arguments that name a class: of the package, of a Python file, or of an installed package.
 
-Owns how they are written and refused. It does not know what a class is for.
+This module parses such names and refuses invalid ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HOW = "or FILE.py:CLASS for one of your own"
 
 
 def read_class(argument: str, value: object, built_in: Collection[str], group: str) -> str | None:
-    """A name as it was written, or ``None`` where none was given; nothing is run.
+    """A name as written, or ``None`` where none was given; runs no code.
 
     Args:
         argument: its name.
@@ -41,7 +41,7 @@ def read_class(argument: str, value: object, built_in: Collection[str], group: s
 
 
 def load_class(argument: str, written: str, group: str) -> Extension:
-    """The class from outside that a name of :func:`read_class` stands for; its code is run.
+    """The class from outside that a name from :func:`read_class` denotes; its code is run.
 
     Raises:
         SettingError: no such name, or code that cannot be loaded.

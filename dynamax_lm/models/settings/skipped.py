@@ -1,7 +1,4 @@
-"""The skipped-state policy: one of the package, one of a Python file, or one that is installed.
-
-Owns the argument ``skipped_state``. It does not know what a policy does to a layer.
-"""
+"""The argument ``skipped_state``: a policy of the package, a file or an installed package."""
 
 from __future__ import annotations
 
@@ -39,14 +36,14 @@ _IMPOSSIBLE = {
     ("attention", "freeze"): _HOLE,
     ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy",
 }
-"""Why a kind of layer lacks a policy, where there is a reason to give."""
+"""Why a kind of layer lacks a policy, where there is a reason."""
 
 
 def read_skipped_state(value: object) -> str | None:
-    """A policy as it was written, or ``None`` where none was given; nothing is run.
+    """A policy as written, or ``None`` where none was given; runs no code.
 
     Raises:
-        SettingError: it names no policy.
+        SettingError: no such policy.
     """
     return read_class(NAME, value, _BUILT_IN, GROUP)
 
@@ -55,7 +52,7 @@ def find_skipped_state(written: str, architecture: Architecture) -> str:
     """The name of a policy that these layers have, registered if it is from outside.
 
     Raises:
-        SettingError: these layers cannot have it, its code cannot be loaded, or is no policy.
+        SettingError: these layers do not have it, its code cannot be loaded, or is not a policy.
     """
     kind = _LAYERS[architecture]
     *others, last = had = skipped_states(kind)
@@ -90,7 +87,7 @@ def _fault(made: type[Any], facts: SkippedFacts, kind: type[LayerCosts]) -> str 
         return "the class lacks skip(self, layer, state, below, context)"
     try:
         inspect.signature(made().skip).bind("layer", "state", "below", "context")
-    except Exception as error:  # whatever somebody's class may raise
+    except Exception as error:  # any error of the class's code
         return f"it is called as CLASS().skip(layer, state, below, context): {error_line(error)}"
     some: Any = kind
     try:
