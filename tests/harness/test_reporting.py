@@ -73,7 +73,7 @@ def test_a_document_averages_over_the_tokens_of_its_text_and_again_over_all(
 
 
 def test_noise_is_shown_for_tasks_that_have_it(evaluate: Evaluate) -> None:
-    loud = evaluate("toy_gen", "toy_mc", model=ToyExits(noise=0.3))
+    loud = evaluate("toy_gen", "toy_mc", model=ToyExits(noise=0.7))
     for task in ("toy_gen", "toy_mc"):
         samples = first_filter(loud, task)
         name = samples[0]["filter"]

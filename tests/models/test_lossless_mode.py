@@ -142,7 +142,6 @@ def test_the_report_recomputes_drafts_and_shows_them(tmp_path: Path) -> None:
     subprocess.run(run, check=True, capture_output=True, env=environment, timeout=200)
     report = [sys.executable, "-m", "dynamax_lm.report", str(tmp_path), "--output_path"]
     report += [str(tmp_path / "report")]
-    subprocess.run([*report], check=True, capture_output=True, env=environment, timeout=200)
     verified = subprocess.run(
         [*report, "--verify"], check=False, capture_output=True, env=environment, timeout=200
     )
