@@ -18,8 +18,16 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.validity.populations import LAYERS, Floats, Population, populations, read
+from benchmarks.validity.populations import (
+    EXITS,
+    LAYERS,
+    Floats,
+    Population,
+    populations,
+    read,
+)
 from dynamax_lm.common.intervals import LEVEL, SHARE, Bounds, p_at_least, p_at_most
 from dynamax_lm.core.ledger import AttentionCosts, norm_flops, unembed_flops
 from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
@@ -27,7 +35,6 @@ from dynamax_lm.headroom.ceiling import Prices
 from dynamax_lm.report.equal_cost import Path, at_equal_cost
 
 COUNTS = (6, 10, 20, 40, 100, 300, 1000)
-EXITS = (8, 10, 12, 14)
 GAPS = (0.02, 0.05, 0.10)
 SIDE = (1 - LEVEL) / 2
 _RESAMPLES = 2000
@@ -90,23 +97,28 @@ def randomised(one: Population, count: int, rng: np.random.Generator) -> Floats:
 
 
 def of_the_same_cost(
-    one: Population, count: int, rng: np.random.Generator
+    one: Population, count: int, rng: np.random.Generator, *, further: bool = False
 ) -> tuple[Floats, Path, Floats, Bounds]:
     """The rule, the fixed depths and the rule's cost on documents drawn, and bounds of a cost.
+
+    Measured are the population's two depths, and with ``further`` those in between, too.
 
     The rule's FLOPs are scaled so that over the whole population the mixture of equal cost is the
     one of equal agreement; in a draw the depth of equal cost differs from that by chance.
     """
     costs = tiny_costs()
     emission, layers = norm_flops(costs) + unembed_flops(costs), costs.layer(100) * LAYERS
-    shallow = (emission + layers * one.depth / LAYERS) / (emission + layers)
+    between = one.further if further else ()
+    depths = np.array([one.depth, *(depth for depth, _ in between), LAYERS])
+    measured = (emission + layers * depths / LAYERS) / (emission + layers)
+    shallow = float(measured[0])
     share = one.spent / one.full
     factor = (shallow + one.share * (1 - shallow)) / share.mean()
     checks = len(EXITS) * (emission + 4 * costs.width**2)  # a translator costs less than that
     highest = 1 + checks / (costs.layer(0) * LAYERS + emission)
     chosen = rng.integers(0, len(one.rule), count)
-    both = np.stack([one.shallow[chosen], np.ones(count)])
-    path = Path(np.array([shallow, 1.0]), both, whole=True)
+    values = [one.shallow, *(agreement for _, agreement in between), np.ones(len(one.rule))]
+    path = Path(measured, np.stack(values)[:, chosen], whole=True)
     spread = Bounds(factor * EXITS[0] / LAYERS, factor * highest)
     return one.rule[chosen], path, factor * share[chosen], spread
 
@@ -120,17 +132,51 @@ def claims_at_equal_cost(one: Population, count: int, draws: int, method: str) -
         draws: how many times.
         method: ``old``, ``depth taken for known`` (betting, at the depth found), or ``new``.
     """
+    if method == "new":
+        return Rates(*verdicts(one, count, draws).mean(0).tolist())
     rng = np.random.default_rng([1, count])
     said = np.zeros(2)
     for _ in range(draws):
-        rule, path, costs, spread = of_the_same_cost(one, count, rng)
-        if method == "new":
-            found = at_equal_cost(rule.tolist(), path, costs.tolist(), SHARE, spread)
-            said += (found.p_higher <= SIDE, found.p_lower <= SIDE)
-        else:
-            gaps = rule - path.at(float(costs.mean()))
-            said += (old if method == "old" else new)(gaps, 0.0, SHARE.of_gaps, rng)
+        rule, path, costs, _ = of_the_same_cost(one, count, rng)
+        gaps = rule - path.best(float(costs.mean()))
+        said += (old if method == "old" else new)(gaps, 0.0, SHARE.of_gaps, rng)
     return Rates(*(said / draws).tolist())
+
+
+def verdicts(
+    one: Population, count: int, draws: int, *, further: bool = False
+) -> NDArray[np.bool_]:
+    """(draws, 2) whether a report says better, and worse; the same draws with further depths."""
+    rng, said = np.random.default_rng([1, count]), []
+    for _ in range(draws):
+        rule, path, costs, spread = of_the_same_cost(one, count, rng, further=further)
+        found = at_equal_cost(rule.tolist(), path, costs.tolist(), SHARE, spread)
+        said.append((found.p_higher <= SIDE, found.p_lower <= SIDE))
+    return np.array(said)
+
+
+def nearest(one: Population, count: int, draws: int) -> Rates:
+    """How often each claim is made against the mixture of the two nearest of all depths."""
+    rng, said = np.random.default_rng([1, count]), np.zeros(2)
+    for _ in range(draws):
+        rule, path, costs, _ = of_the_same_cost(one, count, rng, further=True)
+        place = int(np.searchsorted(path.costs, costs.mean()).clip(1, len(path.costs) - 1))
+        two = Path(path.costs[place - 1 : place + 1], path.values[place - 1 : place + 1], True)
+        gaps = rule - two.best(float(costs.mean()))
+        said += new(gaps, 0.0, SHARE.of_gaps, rng)
+    return Rates(*(said / draws).tolist())
+
+
+def better_by(one: Population, gap: float) -> Population:
+    """The rule agrees ``gap`` more than its equal in cost; negative where it agrees less.
+
+    Raises:
+        ValueError: no mixture agrees so much more or less.
+    """
+    share = one.share - gap / float(1 - one.shallow.mean())
+    if not 0 <= share <= 1:
+        raise ValueError(f"{one.name}: no mixture is {gap} away")
+    return replace(one, share=share)
 
 
 def claims(
@@ -146,9 +192,7 @@ def claims(
 
 def found_at_equal_cost(one: Population, gap: float, count: int, draws: int) -> float:
     """How often a rule is shown to be better that agrees ``gap`` more than its equal in cost."""
-    share = one.share - gap / float(1 - one.shallow.mean())
-    better = replace(one, share=share)
-    return claims_at_equal_cost(better, count, draws, "new").higher
+    return claims_at_equal_cost(better_by(one, gap), count, draws, "new").higher
 
 
 def missed(
@@ -198,6 +242,26 @@ def _cost(draws: int) -> None:
             _line(one.name, map(_both, rates))
 
 
+def _measured(draws: int) -> None:
+    """Ties and rules that are worse, with the population's two depths measured, and with all."""
+    for loss in (0.0, 0.01, 0.02):
+        for further in (False, True):
+            _head(f"{100 * loss:.0f} points worse, {'all' if further else 'two'} depths measured")
+            for one in _outer_best():
+                worse = better_by(one, -loss)
+                said = (verdicts(worse, n, draws, further=further) for n in COUNTS)
+                _line(one.name, (_both(Rates(*rates.mean(0).tolist())) for rates in said))
+        _head(f"{100 * loss:.0f} points worse, the two nearest of all depths, known cost")
+        for one in _outer_best():
+            worse = better_by(one, -loss)
+            _line(one.name, (_both(nearest(worse, n, draws)) for n in COUNTS))
+
+
+def _outer_best() -> list[Population]:
+    """Five depths of which the outer two make the best mixture, with room for a worse rule."""
+    return [one for one in populations() if len(one.further) == len(EXITS) - 1][:1]
+
+
 def _power(draws: int) -> None:
     for title, at_cost in (("a given depth", False), ("a depth of equal cost", True)):
         _head(f"new: a true gap to {title} is found, %")
@@ -223,6 +287,7 @@ def _mean(draws: int) -> None:
 PARTS: dict[str, Callable[[int], None]] = {
     "false": _false,
     "cost": _cost,
+    "measured": _measured,
     "power": _power,
     "mean": _mean,
 }

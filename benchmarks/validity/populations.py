@@ -36,6 +36,7 @@ MIXTURES = (
 )
 """Rules, each with the lower depth of its mixture; the higher one is full depth."""
 LAYERS = 16
+EXITS = (8, 10, 12, 14)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Population:
         rule: (M,) agreement of each document under the rule.
         shallow: (M,) at the lower fixed depth; the higher one is full depth, which agrees always.
         depth: the lower one.
+        further: every depth in between that was measured, ascending, and (M,) agreement there;
+            they agree less than mixtures of the outer two, so that these stay the best.
         share: odds of full depth at which the mixture agrees exactly as well as the rule.
         spent: (M,) the rule's FLOPs over answer tokens.
         full: (M,) full depth's FLOPs over the same tokens.
@@ -56,6 +59,7 @@ class Population:
     rule: Floats
     shallow: Floats
     depth: int
+    further: tuple[tuple[int, Floats], ...]
     share: float
     spent: Floats
     full: Floats
@@ -86,6 +90,11 @@ def populations(file: Path = DATA) -> list[Population]:
                 rule=rule,
                 shallow=shallow,
                 depth=depth,
+                further=tuple(
+                    (other, columns[f"{translators}_layer_{other}"] / tokens)
+                    for other in EXITS
+                    if other > depth
+                ),
                 share=(float(rule.mean()) - low) / (1 - low),
                 spent=columns[f"{translators}_top_prob_{threshold}_flops"],
                 full=columns["full_depth_flops"],

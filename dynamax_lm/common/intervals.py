@@ -13,7 +13,7 @@ variables by betting", JRSS B 2024, arXiv 2010.09686, sections 3 and 4).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +109,40 @@ def mean_interval(
     return bounds.low + width * low, bounds.low + width * high
 
 
+class Bets:
+    """Bets that the mean of each of several rows of values is higher than a given one.
+
+    For claims of many means at once: that all of them, or at least one, lie above something. What
+    `p_at_most` does for one row is done for all in one pass.
+
+    Args:
+        values: (R, n) one row a mean, one column a document, all within ``bounds``.
+        bounds: of a value.
+
+    Raises:
+        ValueError: no values, or a value outside its bounds.
+    """
+
+    def __init__(self, values: Floats, bounds: Bounds) -> None:
+        self._scaled, self._bounds = _scaled(values, bounds), bounds
+        self._stakes = _stakes(self._scaled)
+
+    def log_capital(self, mean: float) -> Floats:
+        """(R,) minus the logarithm of each row's p-value that its mean is ``mean`` or less."""
+        return _log_capitals(self._scaled, self._stakes, _place(mean, self._bounds))
+
+    def least(self, over: Callable[[Floats], float]) -> float:
+        """The least mean at which the capitals no longer suffice.
+
+        Args:
+            over: by how much (R,) logarithms of capitals exceed what a claim needs; it does not
+                fall where one of them rises.
+        """
+        low, width = self._bounds.low, self._bounds.high - self._bounds.low
+        place = _root(lambda mean: over(_log_capitals(self._scaled, self._stakes, mean)))
+        return low + width * place
+
+
 def _scaled(values: Sequence[float] | Floats, bounds: Bounds) -> Floats:
     """``values`` scaled to [0, 1], in a random order that does not depend on them.
 
@@ -121,8 +155,9 @@ def _scaled(values: Sequence[float] | Floats, bounds: Bounds) -> Floats:
         raise ValueError("a mean needs finite values")
     if array.min() < bounds.low - slack or array.max() > bounds.high + slack:
         raise ValueError(f"a value lies outside [{bounds.low:g}, {bounds.high:g}]")
-    order = np.random.default_rng(0).permutation(array.size)
-    return np.asarray(np.clip((array[order] - bounds.low) / width, 0.0, 1.0), dtype=np.float64)
+    order = np.random.default_rng(0).permutation(array.shape[-1])
+    scaled = (array[..., order] - bounds.low) / width
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float64)
 
 
 def _place(mean: float, bounds: Bounds) -> float:
@@ -136,33 +171,40 @@ def _p_at_most(scaled: Floats, mean: float) -> float:
 
 
 def _stakes(scaled: Floats) -> Floats:
-    """(n,) the bet on each document, from the previous documents alone."""
-    count = scaled.size
+    """(..., n) the bet on each document, from the previous documents alone."""
+    count = scaled.shape[-1]
     seen = np.arange(1, count + 1) + 1.0
-    mean = (_PRIOR_MEAN + np.cumsum(scaled)) / seen
-    variance = (_PRIOR_VARIANCE + np.cumsum((scaled - mean) ** 2)) / seen
-    before = np.concatenate(([_PRIOR_VARIANCE], variance[:-1]))
+    mean = (_PRIOR_MEAN + np.cumsum(scaled, axis=-1)) / seen
+    variance = (_PRIOR_VARIANCE + np.cumsum((scaled - mean) ** 2, axis=-1)) / seen
+    before = np.concatenate(
+        [np.full_like(scaled[..., :1], _PRIOR_VARIANCE), variance[..., :-1]], axis=-1
+    )
     return np.asarray(np.sqrt(2 * math.log(1 / _STAKES_LEVEL) / (count * before)))
 
 
 def _log_capital(scaled: Floats, stakes: Floats, mean: float) -> float:
-    """The logarithm of the largest capital reached by bets on a mean above ``mean``.
+    return float(_log_capitals(scaled, stakes, mean))
+
+
+def _log_capitals(scaled: Floats, stakes: Floats, mean: float) -> Floats:
+    """(...) the logarithm of the largest capital reached by bets on a mean above ``mean``.
 
     Each factor, ``1 + min(stake, cap / mean) (value - mean)``, decreases as ``mean`` grows.
     """
     bets = np.minimum(stakes, _CAP / mean) if mean > 0 else stakes
-    capital = np.cumsum(np.log1p(bets * (scaled - mean)))
-    return float(capital.max(initial=0.0))
+    capital = np.cumsum(np.log1p(bets * (scaled - mean)), axis=-1)
+    return np.asarray(capital.max(axis=-1, initial=0.0), dtype=np.float64)
 
 
 def _least(scaled: Floats, side: float) -> float:
     """The least mean that is not rejected at level ``side``; 0 if none is rejected."""
-    from scipy.optimize import brentq
-
     stakes, needed = _stakes(scaled), math.log(1 / side)
+    return _root(lambda mean: _log_capital(scaled, stakes, mean) - needed)
 
-    def over(mean: float) -> float:
-        return _log_capital(scaled, stakes, mean) - needed
+
+def _root(over: Callable[[float], float]) -> float:
+    """Where a function that falls over [0, 1] reaches 0, or just below; 0 where it starts there."""
+    from scipy.optimize import brentq
 
     if over(0.0) <= 0:
         return 0.0

@@ -3,7 +3,9 @@
 The depth of equal cost varies with the sampled documents, and where agreement rises steeply with
 depth that error is larger than the difference itself: an interval with the depth taken as known
 reported a difference for ties in half of all draws of 1,000 documents. Here the cost has an
-interval of its own, and a claim must hold against the baseline of every cost in it.
+interval of its own, and a claim must hold against the baseline of every cost in it. The baseline of
+a cost is the best mixture of two measured depths: where agreement is convex in depth, that of the
+two nearest is weak, and weaker the more depths were measured.
 """
 
 from __future__ import annotations
@@ -14,22 +16,35 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dynamax_lm.common.intervals import (
-    FEWEST,
-    LEVEL,
-    Bounds,
-    Floats,
-    mean_interval,
-    p_at_least,
-    p_at_most,
-)
+from dynamax_lm.common.intervals import FEWEST, LEVEL, Bets, Bounds, Floats, mean_interval
 
 _SIDE = (1 - LEVEL) / 2
 _LEVELS = tuple(_SIDE * 3.0**power for power in range(3, -13, -1))
 """P-values are rounded up to one of these, or to 1."""
 _BETWEEN = 5
 """Number of costs of an interval at which a claim is tested; differences are continuous in them."""
+
+
+def mixtures(costs: Floats, cost: float) -> Floats:
+    """Every mixture of two depths that costs as much as given, as odds of the depths.
+
+    Args:
+        costs: (P,) of the depths, ascending.
+        cost: what the mixtures cost; below the first or above the last depth that depth stands.
+
+    Returns:
+        (K, P) rows that sum to 1: one for every pair of depths that encloses the cost, and one for
+        every depth that costs exactly that.
+    """
+    cost = min(max(cost, float(costs[0])), float(costs[-1]))
+    exact = np.eye(len(costs))[costs == cost]
+    low, high = np.nonzero(np.outer(costs < cost, costs > cost))
+    share = (cost - costs[low]) / (costs[high] - costs[low])
+    pairs, rows = np.zeros((len(low), len(costs))), np.arange(len(low))
+    pairs[rows, low], pairs[rows, high] = 1 - share, share
+    return np.concatenate([exact, pairs])
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,26 @@ class Path:
     values: Floats
     whole: bool
 
-    def at(self, cost: float) -> Floats:
-        """(n,) expected values under the mixture of two neighbouring depths that costs ``cost``."""
-        if len(self.costs) == 1:
-            return np.asarray(self.values[0], dtype=np.float64)
-        place = int(np.clip(np.searchsorted(self.costs, cost), 1, len(self.costs) - 1))
-        low, high = self.costs[place - 1], self.costs[place]
-        share = min(1.0, max(0.0, (cost - low) / (high - low)))
-        mixed = (1 - share) * self.values[place - 1] + share * self.values[place]
-        return np.asarray(mixed, dtype=np.float64)
+    def mixtures(self, cost: float) -> Floats:
+        """(K, n) expected values under every mixture of two depths that costs ``cost``."""
+        return np.asarray(mixtures(self.costs, cost) @ self.values, dtype=np.float64)
+
+    def best(self, cost: float) -> Floats:
+        """(n,) expected values under the mixture of cost ``cost`` with the highest mean."""
+        found = self.mixtures(cost)
+        return np.asarray(found[found.mean(axis=1).argmax()], dtype=np.float64)
+
+    def places(self, low: float, high: float) -> list[float]:
+        """Costs from ``low`` to ``high`` at which to try a claim, measured depths among them."""
+        inner = [cost for cost in self.costs.tolist() if low < cost < high]
+        return sorted({*np.linspace(low, high, _BETWEEN).tolist(), *inner})
+
+    def pairs(self, places: Sequence[float]) -> int:
+        """The most pairs that enclose one cost between the first and the last of ``places``."""
+        middles = (np.asarray(places[:-1]) + np.asarray(places[1:])) / 2
+        below = np.searchsorted(self.costs, middles)
+        between = (below * (len(self.costs) - below)).max(initial=1)
+        return max(int(between), *(len(mixtures(self.costs, cost)) for cost in places))
 
     def fair(self, low: float, high: float, *, higher: bool) -> bool:
         """Whether a claim against depths of these costs is one against depths of equal cost.
@@ -71,7 +97,7 @@ class Found:
     """A difference of means at equal cost.
 
     Attributes:
-        gaps: (n,) first minus the baseline of the mean cost observed.
+        gaps: (n,) first minus the best mixture of the mean cost observed.
         low: lower end of the 95 % interval; minus infinity where there is none.
         high: upper end, likewise.
         p_higher: p-value of the hypothesis that the true mean difference is zero or less.
@@ -110,7 +136,7 @@ def at_equal_cost(
         ValueError: a value or cost outside its bounds.
     """
     ours, spent = np.asarray(first, dtype=np.float64), np.asarray(costs, dtype=np.float64)
-    gaps = ours - path.at(float(spent.mean()))
+    gaps = ours - path.best(float(spent.mean()))
     if len(gaps) < FEWEST:
         return Found(gaps, -math.inf, math.inf, 1.0, 1.0)
 
@@ -118,31 +144,93 @@ def at_equal_cost(
     def cost_interval(side: float) -> tuple[float, float]:
         return mean_interval(spent, cost_bounds, level=1 - 2 * side) or cost_bounds
 
-    def tried(side: float, *, higher: bool) -> list[Floats] | None:
-        """Gaps at costs of the interval with error probability ``side`` on each side."""
-        low, high = cost_interval(side)
+    def claim(level: float, *, higher: bool) -> _Claim | None:
+        """At costs of the interval with error probability ``level / 4`` on each side."""
+        low, high = cost_interval(level / 4)
         if not path.fair(low, high, higher=higher):
             return None
-        inner = [cost for cost in path.costs.tolist() if low < cost < high]
-        places = sorted({*np.linspace(low, high, _BETWEEN).tolist(), *inner})
-        return [ours - path.at(cost) for cost in places]
+        return _Claim.of(ours, path, path.places(low, high), level / 2, bounds, higher=higher)
 
     def p_value(*, higher: bool) -> float:
-        test, least = p_at_most if higher else p_at_least, 1.0
+        least = 1.0
         for level in _LEVELS:
-            some = tried(level / 4, higher=higher)
-            if some is None or any(test(gap, 0.0, bounds.of_gaps) > level / 2 for gap in some):
+            one = claim(level, higher=higher)
+            if one is None or not one.holds:
                 break
             least = level
         return least
 
     def end(*, higher: bool) -> float:
-        some, place = tried(_SIDE / 4, higher=higher), 0 if higher else 1
-        if some is None:
-            return bounds.of_gaps[place]
-        ends = [mean_interval(gap, bounds.of_gaps, level=1 - _SIDE) for gap in some]
-        return (min if higher else max)(one[place] for one in ends if one)
+        one = claim(_SIDE, higher=higher)
+        if one is None:
+            return bounds.of_gaps[0 if higher else 1]
+        return one.end if higher else -one.end
 
     return Found(
         gaps, end(higher=True), end(higher=False), p_value(higher=True), p_value(higher=False)
     )
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """That a setting is higher, or lower, than the best mixture of every cost of an interval.
+
+    Higher than the best is higher than every mixture: each is tested at the whole level, and all
+    must be rejected. Lower than the best is lower than one of them: the level is shared among as
+    many as can enclose a cost.
+
+    Attributes:
+        gaps: (R, n) to the mixtures of every cost, turned so that the claim is a mean above 0.
+        starts: where the mixtures of each cost begin.
+        needed: logarithm of the capital that rejects.
+        bounds: of a gap.
+        all_of_them: whether every mixture of a cost must be rejected, or one.
+    """
+
+    gaps: Floats
+    starts: NDArray[np.int64]
+    needed: float
+    bounds: Bounds
+    all_of_them: bool
+
+    @classmethod
+    def of(
+        cls,
+        ours: Floats,
+        path: Path,
+        places: Sequence[float],
+        level: float,
+        bounds: Bounds,
+        *,
+        higher: bool,
+    ) -> _Claim:
+        """The claim at costs ``places``, at one-sided ``level``."""
+        found = [path.mixtures(cost) for cost in places]
+        gaps = ours - np.concatenate(found)
+        return cls(
+            gaps=gaps if higher else -gaps,
+            starts=np.cumsum([0, *map(len, found[:-1])]),
+            needed=math.log((1 if higher else path.pairs(places)) / level),
+            bounds=bounds.of_gaps,
+            all_of_them=higher,
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is shown."""
+        return self._weakest(self._bets.log_capital(0.0)) >= self.needed
+
+    @property
+    def end(self) -> float:
+        """The greatest gap, turned like the claim, that is shown; at most the one observed."""
+        least = self._bets.least(lambda capital: self._weakest(capital) - self.needed)
+        return min(least, self._weakest(self.gaps.mean(axis=1)))
+
+    @property
+    def _bets(self) -> Bets:
+        return Bets(self.gaps, self.bounds)
+
+    def _weakest(self, values: Floats) -> float:
+        """Of (R,) values, one a mixture, the one that the claim hangs on."""
+        reduce = np.minimum if self.all_of_them else np.maximum
+        return float(reduce.reduceat(values, self.starts).min())

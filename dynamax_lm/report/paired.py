@@ -183,7 +183,7 @@ def _at_equal_cost(
     path = Path(np.asarray([share for _, share in points]), np.asarray(parts), whole=known)
     bounds, spent = bounds_of(metric), [1 - saved[number] for number in ours]
     if bounds is None:
-        mixed = path.at(float(np.mean(spent)))
+        mixed = path.best(float(np.mean(spent)))
         return difference(list(ours.values()), mixed.tolist(), None)
     try:
         found = at_equal_cost(list(ours.values()), path, spent, bounds, baseline.costs)

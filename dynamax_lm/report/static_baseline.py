@@ -7,20 +7,24 @@ answer tokens, without prompts, and one of equal FLOPs with prompts in both.
 
 Costs are equal if the mean over documents of the share of full depth's FLOPs is, the number that
 tables give as saved. Exit depths and answer lengths vary between documents, and a baseline has one
-depth, or draws one of two, for all of them. Its quality is measured, or interpolated between two
-measured depths, or unknown. Verdicts are from paired documents alone.
+depth, or draws one of two, for all of them. Its quality is measured, or that of the best mixture of
+two measured depths, or unknown; the best mixture may be another for quality than for agreement.
+Verdicts are from paired documents alone, against every mixture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from dynamax_lm.common.intervals import Bounds
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
+from dynamax_lm.report.equal_cost import mixtures
 from dynamax_lm.report.rows import Row, static_depth
 
 Account = Literal["answer", "total"]
@@ -52,9 +56,9 @@ class StaticBaseline:
         source: of the two values, in words.
         verdict: on the dynamic setting; ``beats`` requires that no metric is significantly worse.
         told_by: the metrics of the verdict.
-        mixture: the two adjacent measured depths, each with its odds: a baseline that draws one of
-            the two for each document has equal cost. ``None`` is full depth; empty
-            where nothing was measured.
+        mixture: the two measured depths of equal cost that agree most, each with its odds: a
+            baseline that draws one of the two for each document has equal cost. ``None`` is full
+            depth; empty where nothing was measured.
         path: every measured depth with its cost as a share of full depth's, ascending.
         costs: bounds of one document's share of full depth's FLOPs under the setting; ``None`` if
             the costs of its heads are unknown.
@@ -209,24 +213,46 @@ def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> 
     full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
-    known = [full, *_measured(row, arena, bill)]
-    path = tuple((point.row, point.flops) for point in sorted(known, key=_by_flops))
-    below = max((p for p in known if p.flops <= bill.spent), key=_by_flops, default=None)
-    above = min((p for p in known if p.flops >= bill.spent), key=_by_flops, default=None)
-    if below is None or above is None:
+    known = sorted([full, *_measured(row, arena, bill)], key=_by_flops)
+    path = tuple((point.row, point.flops) for point in known)
+    quality = _best(known, bill.spent, lambda point: point.goodness)
+    agreement = _best(known, bill.spent, lambda point: point.agreement)
+    mixture = agreement or quality or _best(known, bill.spent, lambda point: 0.0)
+    if not mixture:
         depth = max(1.0, bill.depth(bill.spent))
         return StaticBaseline(account, depth, None, None, _missing(row, depth), "unknown")
-    if below is above:
-        return _of(row, account, below, "measured", ((below.row, 1.0),), path)
-    share = (bill.spent - below.flops) / (above.flops - below.flops)
     point = _Point(
-        _mean(below.depth, above.depth, share),
+        sum(odds * one.depth for one, odds in mixture),
         bill.spent,
-        _between(below.goodness, above.goodness, share),
-        _between(below.agreement, above.agreement, share),
+        _mean([(one.goodness, odds) for one, odds in quality]),
+        _mean([(one.agreement, odds) for one, odds in agreement]),
     )
-    source = f"measured at {below.depth:g} and {above.depth:g}"
-    return _of(row, account, point, source, ((below.row, 1 - share), (above.row, share)), path)
+    source = f"measured{_depths(mixture)}"
+    if quality and _depths(quality) != _depths(mixture):
+        source = f"{row.key.metric} measured{_depths(quality)}, agreement{_depths(mixture)}"
+    return _of(row, account, point, source, tuple((one.row, odds) for one, odds in mixture), path)
+
+
+_Mixture = Sequence[tuple[_Point, float]]
+"""One depth or two, each with its odds."""
+
+
+def _best(
+    known: Sequence[_Point], spent: float, value: Callable[[_Point], float | None]
+) -> _Mixture:
+    """The mixture of two depths of the highest value that costs ``spent``; empty for none."""
+    there = [(point, found) for point in known if (found := value(point)) is not None]
+    if not there or not there[0][0].flops <= spent <= there[-1][0].flops:
+        return ()
+    points, values = zip(*there, strict=True)
+    odds = mixtures(np.array([point.flops for point in points]), spent)
+    best = odds[(odds @ np.array(values)).argmax()].tolist()
+    return [(point, odd) for point, odd in zip(points, best, strict=True) if odd > 0]
+
+
+def _depths(mixture: _Mixture) -> str:
+    """Which depths are mixed; empty for a single one, which is the baseline's own."""
+    return f" at {' and '.join(f'{one.depth:g}' for one, _ in mixture)}" if mixture[1:] else ""
 
 
 def _missing(row: Row, depth: float) -> str:
@@ -281,12 +307,9 @@ def _by_flops(point: _Point) -> float:
     return point.flops
 
 
-def _mean(low: float, high: float, share: float) -> float:
-    return low + share * (high - low)
-
-
-def _between(low: float | None, high: float | None, share: float) -> float | None:
-    return None if low is None or high is None else _mean(low, high, share)
+def _mean(parts: Sequence[tuple[float | None, float]]) -> float | None:
+    known = [value * odds for value, odds in parts if value is not None]
+    return sum(known) if known and len(known) == len(parts) else None
 
 
 def _of(

@@ -9,16 +9,19 @@ from scipy.stats import binomtest
 from benchmarks.validity.comparisons import (
     SIDE,
     Draw,
+    better_by,
     claims,
     claims_at_equal_cost,
     expected,
     missed,
+    nearest,
     new,
     old,
     plain_means,
     randomised,
+    verdicts,
 )
-from benchmarks.validity.populations import populations
+from benchmarks.validity.populations import LAYERS, populations
 
 DRAWS, FEW_DRAWS = 150, 40
 FALSE_ALARM = 1e-3
@@ -46,6 +49,22 @@ def test_a_depth_found_from_the_same_documents_makes_no_claims(number: int) -> N
         rates = claims_at_equal_cost(one, count, FEW_DRAWS, "new")
         assert not _too_often(rates.higher, SIDE, FEW_DRAWS), count
         assert not _too_often(rates.lower, SIDE, FEW_DRAWS), count
+
+
+def test_measuring_more_depths_never_turns_worse_into_better() -> None:
+    """Depths between agree less here than the outer two mixed: nearer ones are a weaker baseline."""
+    one = populations()[0]
+    assert len(one.further) == 3
+    for depth, agreement in one.further:
+        share = (depth - one.depth) / (LAYERS - one.depth)
+        assert agreement.mean() < (1 - share) * one.shallow.mean() + share
+    worse = better_by(one, -0.01)
+    for rule, count, draws in ((one, 1000, FEW_DRAWS), (worse, 3000, 10)):
+        two, five = (verdicts(rule, count, draws, further=more) for more in (False, True))
+        assert not (five[:, 0] & ~two[:, 0]).any(), "measuring more makes no rule better"
+        assert not five[:, 0].any()
+        assert (five[:, 1].mean() > 0.5) == (rule is worse), "and hides none that is worse"
+    assert nearest(worse, 3000, 10).higher > 0.5, "the nearest two would make it better"
 
 
 def test_taking_that_depth_for_known_would() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from dynamax_lm.common.intervals import SHARE, Bounds, p_at_most
 from dynamax_lm.report.equal_cost import Path, at_equal_cost
@@ -26,7 +27,7 @@ def test_no_claim_is_stronger_than_at_the_cost_observed(drawn: list[Row]) -> Non
     path = _path(shallow, deep)
     found = at_equal_cost(ours, path, costs, SHARE, COSTS)
     assert found.low <= found.gaps.mean() <= found.high
-    assert found.gaps == pytest.approx(np.array(ours) - path.at(float(np.mean(costs))))
+    assert found.gaps == pytest.approx(np.array(ours) - path.best(float(np.mean(costs))))
     if found.p_higher <= 0.025:
         assert p_at_most(found.gaps, 0.0, SHARE.of_gaps) <= 0.025
         assert found.low >= 0
@@ -55,10 +56,70 @@ def test_costs_that_spread_widen_the_interval() -> None:
     assert apart.high - apart.low > 1.5 * (even.high - even.low)
 
 
-def test_between_measured_depths_lies_their_mixture() -> None:
+def test_between_measured_depths_lies_every_mixture_of_two_that_enclose() -> None:
     path = Path(np.array([0.5, 0.75, 1.0]), np.array([[0.0], [0.2], [1.0]]), whole=True)
-    for cost, value in ((0.4, 0.0), (0.5, 0.0), (0.625, 0.1), (0.875, 0.6), (1.2, 1.0)):
-        assert path.at(cost) == pytest.approx([value])
+    for cost, values in (
+        (0.4, [0.0]),
+        (0.5, [0.0]),
+        (0.625, [0.1, 0.25]),
+        (0.75, [0.2, 0.5]),
+        (0.875, [0.6, 0.75]),
+        (1.2, [1.0]),
+    ):
+        assert sorted(path.mixtures(cost).ravel()) == pytest.approx(values)
+        assert path.best(cost) == pytest.approx([values[-1]])
+
+
+hundredths = st.integers(50, 100).map(lambda number: number / 100)
+measured = st.lists(hundredths, min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@given(measured, st.floats(0.4, 1.1), st.randoms(use_true_random=False))
+def test_the_best_mixture_is_the_upper_hull(costs: list[float], cost: float, rng: object) -> None:
+    values = [rng.random() for _ in costs]  # type: ignore[attr-defined]
+    path = Path(np.array(costs), np.array(values)[:, None], whole=False)
+    inside = min(max(cost, costs[0]), costs[-1])
+    odds = linprog(
+        -np.array(values), A_eq=[costs, [1.0] * len(costs)], b_eq=[inside, 1.0], bounds=(0, 1)
+    )
+    assert path.best(cost)[0] == pytest.approx(-odds.fun, abs=1e-6)
+
+
+def test_a_further_measured_depth_weakens_no_baseline() -> None:
+    """Convex in depth: the mixture of the outer two is the best, whatever lies between them."""
+    rng = np.random.default_rng(0)
+    count, depths = 400, np.linspace(0.6, 1.0, 5)
+    chance = np.array([0.2, 0.25, 0.3, 0.4, 1.0])
+    values = (rng.random((5, count)) < chance[:, None]).astype(np.float64)
+    costs = rng.uniform(0.7, 0.9, count).tolist()
+    bounds = Bounds(0.7, 0.9)
+    for right, higher in ((0.45, False), (0.9, True)):  # where the outer mixture is right in 0.6
+        ours = (rng.random(count) < right).astype(np.float64).tolist()
+        few, many = (
+            at_equal_cost(ours, Path(depths[kept], values[kept], True), costs, SHARE, bounds)
+            for kept in ([0, 4], [0, 1, 2, 3, 4])
+        )
+        assert few.gaps == pytest.approx(many.gaps)
+        assert few.p_higher <= many.p_higher
+        assert many.low <= few.low
+        assert (many.p_higher <= 0.025, many.p_lower <= 0.025) == (higher, not higher)
+
+
+def test_lower_than_one_of_several_pays_for_each() -> None:
+    """A setting level with every mixture but one is shown lower at less than the whole level."""
+    rng = np.random.default_rng(1)
+    count, depths = 100, np.array([0.5, 0.6, 0.9, 1.0])
+    values = np.tile((rng.random(count) < 0.5).astype(np.float64), (4, 1))
+    ours = values[0] * (rng.random(count) < 0.7)
+    one, four = (
+        at_equal_cost(
+            ours.tolist(), Path(depths[kept], values[kept], True), [0.75] * count, SHARE, COSTS
+        )
+        for kept in ([0, 3], [0, 1, 2, 3])
+    )
+    assert one.p_lower < four.p_lower
+    assert one.high < four.high
+    assert one.low == pytest.approx(four.low)
 
 
 def test_beyond_what_was_measured_only_the_safe_claim_is_made() -> None:
