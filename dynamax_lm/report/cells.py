@@ -77,8 +77,14 @@ def pareto_text(entry: Entry) -> str:
     return "both" if len(names) == 2 else "".join(names) or "–"
 
 
-def baseline_text(baseline: StaticBaseline | None) -> str:
-    """A static baseline and the verdict; a dynamic row that does not beat it is marked."""
+def baseline_text(baseline: StaticBaseline | None, published: Value | None = None) -> str:
+    """A static baseline and the verdict; a dynamic row that does not beat it is marked.
+
+    Args:
+        baseline: of a row.
+        published: the row's agreement. Where documents without text make it another one than that
+            on the documents compared, the latter is told beside the baseline's.
+    """
     if baseline is None:
         return "–"
     mark = _MARKS.get(baseline.verdict, "✗")
@@ -89,6 +95,9 @@ def baseline_text(baseline: StaticBaseline | None) -> str:
         return f"{mark} {baseline.verdict}{told}: {baseline.source}"
     quality = "?" if baseline.quality is None else f"{baseline.quality:.3f}"
     agreement = "?" if baseline.agreement is None else f"{100 * baseline.agreement:.1f} %"
+    own = baseline.row_agreement
+    if own is not None and published is not None and abs(own - published.mean) > 1e-9:
+        agreement += f" (against {100 * own:.1f} %, documents without text included)"
     against = _AGAINST.get(baseline.verdict, baseline.verdict)
     verdict = f"{mark} {against} layer {baseline.depth:.1f}"
     return f"{verdict}{told}: {quality}, agreement {agreement}; {baseline.source}"

@@ -160,12 +160,13 @@ def _baseline(account: Account) -> list[Column]:
             "",
             title=BASELINES[account],
             help=_HELP[account],
-            text=lambda entry: baseline_text(baseline_of(entry, account)),
+            text=lambda entry: baseline_text(baseline_of(entry, account), entry.row.agreement),
             css=css,
             markdown=16 + place,
             page=10 + place,
         ),
         part("told_by", lambda one: " ".join(one.told_by), ""),
+        part("row_agreement", lambda one: one.row_agreement, None),
     ]
 
 

@@ -5,7 +5,7 @@ This module determines which rows are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -19,10 +19,19 @@ from dynamax_lm.report.paired import (
     against_full_depth,
     against_run,
     against_static,
+    mean_agreement,
+    mean_cost,
 )
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, arenas, rows_of
-from dynamax_lm.report.static_baseline import Gain, StaticBaseline, judged, static_baselines
+from dynamax_lm.report.static_baseline import (
+    ACCOUNTS,
+    Gain,
+    StaticBaseline,
+    judged,
+    on_paired_documents,
+    static_baselines,
+)
 
 _FULL_DEPTH = frozenset({"plain", "full"})
 
@@ -93,14 +102,16 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     comparisons: list[Comparison] = []
     for arena in arenas(rows):
         for row, marks in zip(arena, pareto_marks(arena), strict=True):
-            entries.append(Entry(row, marks, static_baselines(row, arena)))
             if row.run.is_group(row.task):  # it has no documents of its own
+                entries.append(Entry(row, marks, static_baselines(row, arena)))
                 continue
             if row.full_depth is not None and row.kind not in _FULL_DEPTH:
                 comparisons.append(against_full_depth(library, row))
-            for one in entries[-1].baselines:
-                if one.mixture:
-                    comparisons += against_static(library, row, one)
+            baselines = []
+            for one, paired in _static(library, row, arena) if row.kind == "dynamic" else ():
+                baselines.append(one)
+                comparisons += paired
+            entries.append(Entry(row, marks, tuple(baselines)))
             for other in _opponents(row, chosen, everyone=baseline is not None):
                 comparisons.append(against_run(library, row, other))
     comparisons = corrected(_once(comparisons))
@@ -110,6 +121,18 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
         for entry in entries
     ]
     return Leaderboard(entries, comparisons, _apart(arenas(rows)))
+
+
+def _static(
+    library: Library, row: Row, arena: Sequence[Row]
+) -> Iterator[tuple[StaticBaseline, list[Comparison]]]:
+    """A dynamic row's baselines on the documents that are paired, and the row against each."""
+    spent = {account: mean_cost(library, row, account) for account in ACCOUNTS}
+    own = mean_agreement(library, row)
+    for one in static_baselines(row, arena, spent):
+        paired = against_static(library, row, one) if one.mixture else []
+        gaps = (c.difference.mean for c in paired if c.metric == AGREEMENT and c.difference)
+        yield on_paired_documents(one, own, next(gaps, None)), paired
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -142,6 +142,29 @@ def against_run(library: Library, row: Row, other: Row) -> Comparison:
         return Comparison(row, metric, other.name, None, str(error))
 
 
+def mean_cost(library: Library, row: Row, account: Account) -> float | None:
+    """The row's mean share of full depth's FLOPs over the documents that are paired.
+
+    The published saving leaves out documents without text; here, as in differences at equal cost,
+    they count with what their stop cost. ``None`` where samples do not say.
+    """
+    saved = _mean_of(library, row, SAVED[account])
+    return None if saved is None else 1 - saved
+
+
+def mean_agreement(library: Library, row: Row) -> float | None:
+    """The row's mean agreement over the documents that are paired; see `mean_cost`."""
+    return _mean_of(library, row, AGREEMENT)
+
+
+def _mean_of(library: Library, row: Row, metric: str) -> float | None:
+    try:
+        values = _values(library, row, metric)
+    except MismatchError:
+        return None
+    return sum(values.values()) / len(values)
+
+
 def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list[Comparison]:
     """The row's metric and agreement against a static baseline's, document by document.
 

@@ -14,7 +14,7 @@ Verdicts are from paired documents alone, against every mixture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -56,6 +56,8 @@ class StaticBaseline:
         source: of the two values, in words.
         verdict: on the dynamic setting; ``beats`` requires that no metric is significantly worse.
         told_by: the metrics of the verdict.
+        row_agreement: of the setting itself on the documents of ``agreement``: all that were
+            paired, including those without text, which the published mean leaves out.
         mixture: the two measured depths of equal cost that agree most, each with its odds: a
             baseline that draws one of the two for each document has equal cost. ``None`` is full
             depth; empty where nothing was measured.
@@ -74,6 +76,7 @@ class StaticBaseline:
     path: tuple[tuple[Row | None, float], ...] = ()
     costs: Bounds | None = None
     told_by: tuple[str, ...] = ()
+    row_agreement: float | None = None
 
     @property
     def name(self) -> str:
@@ -118,19 +121,24 @@ class _Bill(NamedTuple):
         return self.fixed.depth(share * self.whole)
 
 
-def static_baselines(row: Row, arena: Sequence[Row]) -> tuple[StaticBaseline, ...]:
+def static_baselines(
+    row: Row, arena: Sequence[Row], spent: Mapping[Account, float | None] | None = None
+) -> tuple[StaticBaseline, ...]:
     """The baselines of a dynamic row, one for each account.
 
     Args:
         row: a row of ``arena``.
         arena: its comparison group.
+        spent: the row's mean share of full depth's FLOPs over the paired documents, where known;
+            otherwise the published mean is used, which leaves out documents without text.
 
     Returns:
         None for a row that is not dynamic, or where the FLOPs of a depth are not known.
     """
     if row.kind != "dynamic":
         return ()
-    bills = ((account, _bill(row, account)) for account in ACCOUNTS)
+    spent = spent or {}
+    bills = ((account, _bill(row, account, spent.get(account))) for account in ACCOUNTS)
     return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
 
 
@@ -162,7 +170,22 @@ def judged(baseline: StaticBaseline, gains: Sequence[Gain]) -> StaticBaseline:
     return replace(baseline, verdict=verdict, told_by=told_by)
 
 
-def _bill(row: Row, account: Account) -> _Bill | None:
+def on_paired_documents(
+    baseline: StaticBaseline, own: float | None, gap: float | None
+) -> StaticBaseline:
+    """The baseline with its agreement on the paired documents, if there are any.
+
+    Args:
+        baseline: as `static_baselines` found it.
+        own: mean agreement of the row on these documents.
+        gap: mean paired difference of agreement.
+    """
+    if own is None or gap is None:
+        return baseline
+    return replace(baseline, agreement=own - gap, row_agreement=own)
+
+
+def _bill(row: Row, account: Account, spent: float | None = None) -> _Bill | None:
     """One account. Prompts have no emission: their last token counts with the answer.
 
     Layers are linear in depth, in prompts and answers alike.
@@ -175,7 +198,7 @@ def _bill(row: Row, account: Account) -> _Bill | None:
     whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
     emission = FixedDepths.of(costs, 0.0, tokens).emission
     fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens)
-    return _Bill(1 - saved.mean, fixed, costs.n_layers, whole)
+    return _Bill(1 - saved.mean if spent is None else spent, fixed, costs.n_layers, whole)
 
 
 def cost_bounds(row: Row) -> Bounds | None:

@@ -52,7 +52,7 @@ def test_a_depth_found_from_the_same_documents_makes_no_claims(number: int) -> N
 
 
 def test_measuring_more_depths_never_turns_worse_into_better() -> None:
-    """Depths between agree less here than the outer two mixed: nearer ones are a weaker baseline."""
+    """Depths between agree less here than the outer two mixed, so that nearer ones are weaker."""
     one = populations()[0]
     assert len(one.further) == 3
     for depth, agreement in one.further:

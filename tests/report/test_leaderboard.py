@@ -55,7 +55,7 @@ def _verdict(folder: Path, gain: float, theirs: float) -> str:
 
     Full depth, near which the baseline with prompts lies, is what the setting itself answers.
     """
-    common = {"seed": 4, "tasks": ONE, "documents": 100, "scale": 0.1}
+    common = {"seed": 4, "tasks": ONE, "documents": 100, "scale": 0.1, "right": 1.0}
     write_run(folder / "a", Plan(gain=gain, **common))  # type: ignore[arg-type]
     for layer in (1, 7):
         settings = {"exit_layers": [layer], "threshold": 0}
@@ -65,7 +65,7 @@ def _verdict(folder: Path, gain: float, theirs: float) -> str:
 
 
 def test_a_verdict_goes_by_paired_documents(tmp_path: Path) -> None:
-    """The runs differ in agreement by chance alone, and in the metric by the gain."""
+    """The runs agree with full depth alike, and differ in the metric by the gain."""
     assert _verdict(tmp_path / "more", 0.8, 0.0) == "beats"
     assert _verdict(tmp_path / "less", 0.0, 0.8) == "is worse"
     assert _verdict(tmp_path / "same", 0.0, 0.0) == "not distinguishable"

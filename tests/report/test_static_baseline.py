@@ -17,9 +17,11 @@ from dynamax_lm.common.tracefile import read_trace
 from dynamax_lm.core.ledger import Ledger, norm_flops, unembed_flops
 from dynamax_lm.core.skipped_states import SkippedFacts
 from dynamax_lm.core.summary import TaskTotals
+from dynamax_lm.report.cells import baseline_text
 from dynamax_lm.report.checks.recompute import RunLedger, documents_again, totals_again
+from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
-from dynamax_lm.report.paired import against_static
+from dynamax_lm.report.paired import against_static, mean_cost
 from dynamax_lm.report.rows import Row, arenas, rows_of
 from dynamax_lm.report.static_baseline import (
     ACCOUNTS,
@@ -197,6 +199,37 @@ def test_documents_without_text_take_part_by_what_their_stop_did(tmp_path: Path)
         if pair[0][0] <= spent <= pair[1][0]
     )
     assert agreement.difference.mean == pytest.approx(mean - theirs)
+
+
+@pytest.mark.parametrize("silent", [0, 10, 20])
+def test_what_is_printed_is_what_was_tested(tmp_path: Path, silent: int) -> None:
+    """The depth, and the agreement of both sides, are of the same documents as the difference."""
+    write_run(tmp_path / "a", Plan(seed=4, tasks=ONE, silent=silent, documents=40))
+    for layer in (1, 7):
+        write_run(tmp_path / str(layer), replace(_static(layer), documents=40))
+    library = load([tmp_path])
+    board = build(library)
+    entry = next(one for one in board.entries if one.row.kind == "dynamic")
+    row, (baseline, _) = entry.row, entry.baselines
+    gaps = {one.metric: one.difference for one in board.comparisons if one.against == baseline.name}
+    assert gaps["agreement"] is not None
+    assert gaps["em"] is not None
+    assert baseline.agreement is not None
+    assert baseline.row_agreement is not None
+    assert baseline.quality is not None
+    tested = pytest.approx(gaps["agreement"].mean)
+    assert baseline.row_agreement - baseline.agreement == tested
+    assert row.quality.mean - baseline.quality == pytest.approx(gaps["em"].mean)
+    bill, spent = _bill(row, "answer"), mean_cost(library, row, "answer")
+    assert bill is not None
+    assert spent is not None
+    assert bill.at(baseline.depth) == pytest.approx(spent)
+    assert row.agreement is not None
+    same = row.agreement.mean == pytest.approx(baseline.row_agreement)
+    assert same == (silent == 0)
+    text = baseline_text(baseline, row.agreement)
+    assert ("documents without text included" in text) == (silent > 0)
+    assert 0 <= baseline.agreement <= 1
 
 
 def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
