@@ -253,7 +253,8 @@ COLUMNS: tuple[Column, ...] = (
     _metric(
         "flops_saved",
         title="net FLOPs saved",
-        help="over the text's tokens: checks, projections and state included",
+        help="over the text's tokens: checks, projections and state included; "
+        "of a fixed depth the run's own bill, which its point and Pareto mark do not use",
         sweep="FLOPs saved",
         markdown=8,
         page=8,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from dynamax_lm.report import pictures
@@ -14,6 +15,8 @@ from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.reliability import reliability_curve
 from dynamax_lm.report.rows import Row, arenas, setting_of
 from dynamax_lm.report.rules import number_of
+from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static_baseline import saving_of
 
 Arena = Sequence[Row]
 
@@ -82,12 +85,20 @@ def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Pict
         if lines := library.trace(row.run, row.task):
             curves.append(reliability_curve(_judge(row), lines, row.run.layers or 0))
     drawn = (
-        pictures.trade_off(f"{name}_saved", arena),
+        pictures.trade_off(f"{name}_saved", _points(arena)),
         pictures.reliability(f"{name}_reliability", heading, curves),
         pictures.depths(f"{name}_depths", arena),
         pictures.ledger(f"{name}_ledger", arena),
     )
     return [picture for picture in drawn if picture is not None]
+
+
+def _points(arena: Arena) -> list[Row]:
+    """The rows with the saving that their points stand for: see `saving_of`."""
+    return [
+        row if (saved := saving_of(row)) is None else replace(row, flops_saved=Value(saved, None))
+        for row in arena
+    ]
 
 
 def _judge(row: Row) -> str:

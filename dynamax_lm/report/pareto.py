@@ -1,7 +1,8 @@
 """Pareto-optimal settings in saving and quality.
 
 The oracle, an upper bound, is excluded. Full depth is always included: it saves nothing and agrees
-with itself, and dominates a setting that costs more and is no better.
+with itself, and dominates a setting that costs more and is no better. A fixed depth stands for the
+model of so many layers, as in the baselines.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dynamax_lm.report.rows import Row
+from dynamax_lm.report.static_baseline import saving_of
 
 
 class Marks(NamedTuple):
@@ -48,9 +50,8 @@ def pareto_marks(arena: Sequence[Row]) -> list[Marks]:
 
 
 def _point(row: Row, value: float) -> Point | None:
-    if row.kind == "oracle" or row.flops_saved is None:
-        return None
-    return row.flops_saved.mean, value
+    saved = saving_of(row)
+    return None if row.kind == "oracle" or saved is None else (saved, value)
 
 
 def _marked(points: Sequence[Point | None], rivals: Sequence[Point]) -> list[bool]:

@@ -142,6 +142,21 @@ def static_baselines(
     return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
 
 
+def saving_of(row: Row) -> float | None:
+    """What a row's point stands for: net share of FLOPs saved over answer tokens.
+
+    Of a fixed depth it is what a model of so many layers saves over the run's tokens, as in a
+    baseline, without the state of layers that never run and the checks that the run was billed for;
+    of any other row, and where widths are not known, the run's own mean. ``None`` without one.
+    """
+    if row.flops_saved is None:
+        return None
+    depth, translator, bill = static_depth(row.run), _translator(row), _bill(row, "answer")
+    if depth is None or translator is None or bill is None:
+        return row.flops_saved.mean
+    return 1 - bill.at(depth, translator)
+
+
 class Gain(NamedTuple):
     """The comparison of one metric with the baseline, signed so that higher is better."""
 

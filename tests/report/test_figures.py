@@ -11,11 +11,13 @@ import pytest
 from synthetic import GENERATION, Made, Plan, write_run
 
 from dynamax_lm.report import page as pages
+from dynamax_lm.report import pictures
 from dynamax_lm.report.figures import Figures, figures_of
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.page import leaderboard_page
-from dynamax_lm.report.rows import rows_of
+from dynamax_lm.report.rows import Row, rows_of
+from dynamax_lm.report.static_baseline import saving_of
 
 ONE = {"gen": GENERATION}
 
@@ -73,16 +75,34 @@ def test_a_static_curve_names_the_measure_that_it_shows(tmp_path: Path) -> None:
     assert "margin, always layer 3" in curve.svg
 
 
+def test_the_point_of_a_fixed_depth_is_the_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "a", Plan(tasks=ONE))
+    write_run(tmp_path / "b", Plan(tasks=ONE, settings={"exit_layers": [2], "threshold": 0}))
+    seen: list[Row] = []
+    monkeypatch.setattr(pictures, "trade_off", lambda name, arena: seen.extend(arena))
+    _figures(tmp_path)
+    by_kind = {row.kind: row for row in rows_of(load([tmp_path]).runs)}
+    assert {row.kind for row in seen} == {"dynamic", "static"}
+    for drawn in seen:
+        row = by_kind[drawn.kind]
+        assert drawn.flops_saved is not None
+        assert row.flops_saved is not None
+        assert drawn.flops_saved.mean == saving_of(row)
+        assert (drawn.flops_saved.mean == row.flops_saved.mean) == (row.kind == "dynamic")
+
+
 def test_a_page_holds_pictures_while_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path)
     library = load([tmp_path])
     figures = _figures(tmp_path)
-    pictures = [picture for one in figures for picture in one.pictures]
-    monkeypatch.setattr(pages, "EMBEDDED", len(pictures[0].png) + len(pictures[1].png))
+    drawn = [picture for one in figures for picture in one.pictures]
+    monkeypatch.setattr(pages, "EMBEDDED", len(drawn[0].png) + len(drawn[1].png))
     html = leaderboard_page(build(library), runs=1, figures=figures)
     assert html.count("data:image/png") == 2
     beside = re.findall(r'src="(pictures/[^"]+)"', html)
-    assert beside == [f"pictures/{picture.name}.png" for picture in pictures[2:]]
+    assert beside == [f"pictures/{picture.name}.png" for picture in drawn[2:]]
     assert html.count("a file beside it") == len(beside)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import GENERATION, Plan, write_run
+from synthetic import COSTS, GENERATION, Plan, write_run
 
+from dynamax_lm.core.ledger import norm_flops, unembed_flops
 from dynamax_lm.report.load import load
 from dynamax_lm.report.pareto import optimal, pareto_marks
 from dynamax_lm.report.rows import arenas, rows_of
+from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static_baseline import saving_of
 
 coordinate = st.integers(-3, 3).map(float)
 
@@ -51,3 +56,36 @@ def test_the_oracle_takes_no_part_and_full_depth_always_does(tmp_path: Path) -> 
     assert dynamic.agreement is not None
     cheaper_than_full = dynamic.flops_saved.mean > 0
     assert by_kind["dynamic"].agreement == (cheaper_than_full or dynamic.agreement.mean > 1)
+
+
+def test_a_fixed_depth_stands_for_the_model_of_so_many_layers(tmp_path: Path) -> None:
+    """Its run is billed for the state of layers that never run; no baseline is."""
+    task = {"gen": GENERATION}
+    write_run(tmp_path / "a", Plan(tasks=task))
+    made = write_run(
+        tmp_path / "b", Plan(tasks=task, settings={"exit_layers": [2], "threshold": 0})
+    )
+    (arena,) = arenas(rows_of(load([tmp_path]).runs))
+    static = next(row for row in arena if row.kind == "static")
+    dynamic = next(row for row in arena if row.kind == "dynamic")
+    assert static.flops_saved is not None
+    assert dynamic.flops_saved is not None
+    assert saving_of(dynamic) == dynamic.flops_saved.mean
+    totals = made.data()["config"]["early_exit"]["tasks"]["gen"]
+    whole = totals["ledger"]["flops"]["full_depth"]
+    emission = totals["tokens"] * (norm_flops(COSTS) + unembed_flops(COSTS))
+    saved = saving_of(static)
+    assert saved == pytest.approx(1 - (2 * (whole - emission) / 8 + emission) / whole)
+    own = static.flops_saved.mean
+    assert own < saved
+    for between, expected in (((own + saved) / 2, False), (saved + 0.01, True)):
+        like = replace(
+            dynamic,
+            quality=static.quality,
+            full_depth=static.full_depth,
+            agreement=static.agreement,
+            flops_saved=Value(between, None),
+        )
+        marks = pareto_marks([like, static])
+        assert marks[0].agreement == expected
+        assert marks[1].agreement != expected
