@@ -75,6 +75,7 @@ def test_a_fixed_depth_stands_for_the_model_of_so_many_layers(tmp_path: Path) ->
     whole = totals["ledger"]["flops"]["full_depth"]
     emission = totals["tokens"] * (norm_flops(COSTS) + unembed_flops(COSTS))
     saved = saving_of(static)
+    assert saved is not None
     assert saved == pytest.approx(1 - (2 * (whole - emission) / 8 + emission) / whole)
     own = static.flops_saved.mean
     assert own < saved
