@@ -194,9 +194,9 @@ def test_documents_without_text_take_part_by_what_their_stop_did(tmp_path: Path)
     depths = [1.0 if part is None else part.agreement.mean for part, _ in baseline.path]
     spent, points = 1 - sum(saved) / 8, list(zip(costs, depths, strict=True))
     theirs = max(
-        np.interp(spent, *zip(*pair, strict=True))
-        for pair in combinations(points, 2)
-        if pair[0][0] <= spent <= pair[1][0]
+        float(np.interp(spent, [low, high], [less, more]))
+        for (low, less), (high, more) in combinations(points, 2)
+        if low <= spent <= high
     )
     assert agreement.difference.mean == pytest.approx(mean - theirs)
 
