@@ -200,7 +200,8 @@ def _draft(
     session: HeadSession | None,
 ) -> None:
     """Run one token of each row through the layers below the exit, and check the exit."""
-    stack.begin_draft(state, [row.number for row in rows if not row.hidden])
+    if starting := [row.number for row in rows if not row.hidden]:
+        stack.begin_draft(state, starting)
     (depth,) = policy.exit_layers
     ids = torch.tensor([[row.last] for row in rows], device=stack.device)
     numbers = tuple(row.number for row in rows)
@@ -212,35 +213,27 @@ def _draft(
     stack.end(state, run)
     if session is not None and policy.confidence == "head":
         session.begin(batch, run.cells)
-    may = [row.may_draft for row in rows]
+    checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.hidden.append(state_at_exit)
+        row.confidence.append(None)
         row.checked = False
-    checked = [place for place, one in enumerate(may) if one]
     if not checked:
-        for row in rows:
-            row.confidence.append(None)
         return
     index = torch.tensor(checked, device=hidden.device)
     some = hidden if len(checked) == len(rows) else hidden[index]
     choice = TokenChoice([row.request for row in rows], [row.with_draft for row in rows])
     view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
-    drafting = policy.exiting(
-        confidence, _cutoffs(policy, [len(rows[one].with_draft) for one in checked])
-    )
-    tokens = choice.choose(index, view.logits) if bool(drafting.any()) else index
-    found = dict(
-        zip(
-            checked,
-            zip(confidence.tolist(), drafting.tolist(), tokens.tolist(), strict=True),
-            strict=True,
-        )
-    )
-    for place, row in enumerate(rows):
-        value, drafts, token = found.get(place, (math.nan, False, -1))
-        row.confidence.append(None if math.isnan(value) else value)
-        row.checked = place in found
+    steps = [len(rows[place].with_draft) for place in checked]
+    drafting = policy.exiting(confidence, _cutoffs(policy, steps)).tolist()
+    tokens = view.emission.tolist() if any(drafting) else checked
+    for place, value, drafts, token in zip(
+        checked, confidence.tolist(), drafting, tokens, strict=True
+    ):
+        row = rows[place]
+        row.checked = True
+        row.confidence[-1] = None if math.isnan(value) else value
         if drafts:
             row.drafted.append(token)
 
