@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast, overload
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.token_pieces import split
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
@@ -235,12 +237,8 @@ class ExitModel:
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The text that each token adds to the previous ones."""
-        pieces, said = [], ""
-        for end in range(1, len(ids) + 1):
-            text: str = self.lm.tok_decode(list(ids[:end]), skip_special_tokens=False)
-            pieces.append(text[len(said) :])
-            said = text
-        return tuple(pieces)
+        decode = partial(self.lm.tok_decode, skip_special_tokens=False)
+        return tuple(split(ids, decode))
 
 
 def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) -> ExitModel:

@@ -57,6 +57,7 @@ TABLE: dict[str, Row] = {
     "common.extensions": row("common.errors", HEAVY),
     "common.validation": row("common.errors", HEAVY),
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
+    "common.token_pieces": row("", HEAVY),
     "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
     "common.commandline": row(
         "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
@@ -110,14 +111,14 @@ TABLE: dict[str, Row] = {
     "models.processes": row(""),
     "models.lm": Row(ANY),
     "__main__": row("harness.plugin"),
-    "api": row("common.errors core decoders.checkpoint models"),
+    "api": row("common.errors common.token_pieces core decoders.checkpoint models"),
     # tools
     "certify": Row(ANY),
     "sweep": Row(ANY),
     "headroom": Row(ANY),
     "bench": Row(ANY),
     "report.tokentext": row(
-        "common.errors report", frozenset({"torch"})
+        "common.errors common.token_pieces report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
         "common core.fixed_depth core.full_depth core.ledger core.measures core.skipped_states "

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dynamax_lm.common.token_pieces import Decode, split
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.report.checks.recompute import rounds_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import first_filter
 from dynamax_lm.report.runs import Run, Sample
-from dynamax_lm.report.tokentext import Decode, TokenTexts, split
+from dynamax_lm.report.tokentext import TokenTexts
 
 _PROMPT_KEPT = 1500
 """Characters of the prompt's end on a page."""

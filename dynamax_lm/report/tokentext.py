@@ -1,22 +1,14 @@
-"""Token ids to text, token by token.
-
-This module finds a run's tokenizer, and divides an answer's text among its tokens. Without a
-tokenizer the ids are shown.
-"""
+"""Finds the tokenizer of a run; without one, token ids are shown."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError, one_line
+from dynamax_lm.common.token_pieces import Decode
 from dynamax_lm.report.costs import checkpoint_folder
 from dynamax_lm.report.runs import Run
-
-Decode = Callable[[list[int]], str]
-
-_UNFINISHED = "\ufffd"
 
 
 class TokenTexts:
@@ -42,36 +34,6 @@ class TokenTexts:
         if own not in self._known:
             self._known[own] = _find(own)
         return self._known[own]
-
-
-def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
-    """The answer's text by token; joined, it is the text of the whole.
-
-    A character of several tokens is assigned to the last of them.
-
-    Args:
-        ids: the answer's tokens.
-        decode: from ids to text; ``None`` shows the ids.
-    """
-    if decode is None:
-        return [f"⟨{number}⟩" for number in ids]
-    pieces, start, before = [], 0, ""
-    for end in range(1, len(ids) + 1):
-        text = decode(list(ids[start:end]))
-        if text.endswith(_UNFINISHED) and end < len(ids) and end - start < _LONGEST:
-            pieces.append("")
-            continue
-        pieces.append(text[len(before) :])
-        # One token of context is kept: some tokenizers drop a leading space.
-        start = end - 1
-        before = decode(list(ids[start:end]))
-        if before.endswith(_UNFINISHED):
-            start, before = end, ""
-    return pieces
-
-
-_LONGEST = 8
-"""Largest number of tokens of one character; beyond it is shown as invalid."""
 
 
 def _find(name: str) -> Decode | None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from synthetic import Plan, write_run
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.token_pieces import split
 from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
 from dynamax_lm.report.load import load
-from dynamax_lm.report.tokentext import TokenTexts, split
+from dynamax_lm.report.tokentext import TokenTexts
 
 
 @given(st.text(max_size=30))
