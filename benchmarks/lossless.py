@@ -27,6 +27,7 @@ from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.lossless import AUTO, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.summary import Drafts
 from dynamax_lm.models.requests import text_request
 
 
@@ -95,22 +96,17 @@ def _lossless(
 
 def _row(lm: Any, point: Point, full: float, run: tuple[float, list[Progress]]) -> list[Any]:
     seconds, answers = run
-    rounds = [one for answer in answers for one in answer.rounds]
-    drafted, accepted = (
-        sum(len(one.drafted) for one in rounds),
-        sum(one.accepted for one in rounds),
-    )
-    tokens = sum(len(answer.tokens) for answer in answers)
+    found = Drafts.counted((len(answer.tokens), answer.rounds) for answer in answers)
     share = point.exit_layer / lm.stack.n_layers
-    cost = sum(one.inputs for one in rounds) * share + len(rounds) * (1 - share)
+    cost = found.inputs * share + found.rounds * (1 - share)
     return [
         point.exit_layer,
         point.threshold,
         point.draft_length or "auto",
-        f"{accepted / max(1, drafted):.0%}",
-        f"{tokens / len(rounds):.2f}",
+        f"{found.acceptance_rate or 0:.0%}",
+        f"{found.tokens / found.rounds:.2f}",
         f"{full / seconds:.2f}",
-        f"{tokens / cost:.2f}",
+        f"{found.tokens / cost:.2f}",
     ]
 
 

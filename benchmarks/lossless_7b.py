@@ -12,12 +12,13 @@ projection. Nothing here was timed.
 
 from __future__ import annotations
 
+from scipy.optimize import brentq
+
 from benchmarks.ledger_7b import CODESTRAL, MISTRAL
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.core.ledger import AttentionCosts, Mamba2Costs, unembed_flops
 
 DRAFTS = (2, 4, 8)
-_STEPS = 60
 
 
 def layer_weights(costs: AttentionCosts | Mamba2Costs) -> float:
@@ -49,11 +50,7 @@ def break_even(costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int)
 
     if tokens(1.0) < wanted:
         return None
-    low, high = 0.0, 1.0
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tokens(middle) < wanted else (low, middle)
-    return high
+    return float(brentq(lambda acceptance: tokens(acceptance) - wanted, 0.0, 1.0))
 
 
 def main() -> None:

@@ -28,8 +28,6 @@ from dynamax_lm.core.ledger import (
     HeadCosts,
     Ledger,
     Mamba2Costs,
-    norm_flops,
-    unembed_flops,
 )
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -414,24 +412,9 @@ class DynamaxLM(Processes):
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
         if self._lossless:
             block["speed"] = self.speed.to_json()
-            self._tell_speed(block)
+            rate = (block.get("drafts") or {}).get("acceptance_rate")
+            self.speed.report(rate, self._stack.costs, self.batch_size)
         return info | {"early_exit": block}
-
-    def _tell_speed(self, block: Mapping[str, Any]) -> None:
-        """One line on whether the run saved time, and why if not."""
-        speedup, drafts = self.speed.speedup, block.get("drafts")
-        if speedup is None or drafts is None:
-            return
-        costs = type(self).COSTS.from_config(self.config)
-        look = (norm_flops(costs) + unembed_flops(costs)) / costs.layer(0)
-        text = (
-            "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
-            "drafted tokens were accepted, a vocabulary check costs as much as %.1f layers, batch "
-            "size %s"
-        )
-        told = _log.info if speedup >= 1 else _log.warning
-        rate = 100 * (drafts["acceptance_rate"] or 0.0)
-        told(text, self.speed.documents, speedup, rate, look, self.batch_size)
 
     # -- requests -------------------------------------------------------------------------------
 

@@ -5,14 +5,18 @@ It records the seconds of both, and whether the answers are equal.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import GeneratedAnswer, generate
+from dynamax_lm.core.ledger import DecoderCosts, norm_flops, unembed_flops
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.stack import LayerStack
+
+_log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 
 DOCUMENTS = 16
 """Least number of documents decoded at full depth too, if the run has as many."""
@@ -73,6 +77,26 @@ class SpeedCheck:
             known = theirs.trace.tokens if ours.reference is not None else None
             checked.append(replace(ours, reference=known))
         return checked
+
+    def report(self, acceptance: float | None, costs: DecoderCosts, batch_size: object) -> None:
+        """Log in one line whether the run saved time; as a warning, with the causes, if not.
+
+        Args:
+            acceptance: accepted share of the drafted tokens; ``None`` if none was drafted.
+            costs: of the decoder.
+            batch_size: of the run.
+        """
+        speedup = self.speedup
+        if speedup is None:
+            return
+        check = (norm_flops(costs) + unembed_flops(costs)) / costs.layers(0, 0, 1)
+        _log.log(
+            logging.INFO if speedup >= 1 else logging.WARNING,
+            "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
+            "drafted tokens were accepted, a vocabulary check costs as much as %.1f layers, batch "
+            "size %s",
+            *(self.documents, speedup, 100 * (acceptance or 0.0), check, batch_size),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Counts, seconds and their ratio, as JSON values."""
