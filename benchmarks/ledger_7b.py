@@ -9,15 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dynamax_lm.core.ledger import (
-    AttentionCosts,
-    HeadCosts,
-    LayerCosts,
-    Ledger,
-    Mamba2Costs,
-    norm_flops,
-    unembed_flops,
-)
+from dynamax_lm.core.costs import LayerCosts, norm_flops, unembed_flops
+from dynamax_lm.core.ledger import HeadCosts, Ledger
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 
 MISTRAL = AttentionCosts(
     n_layers=32,

@@ -16,7 +16,9 @@ from scipy.optimize import brentq
 
 from benchmarks.ledger_7b import CODESTRAL, MISTRAL
 from dynamax_lm.common.markdown import markdown_table
-from dynamax_lm.core.ledger import AttentionCosts, Mamba2Costs, unembed_flops
+from dynamax_lm.core.costs import unembed_flops
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 
 DRAFTS = (2, 4, 8)
 

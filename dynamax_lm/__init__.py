@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import ExitView, Measure
+    from dynamax_lm.core.costs import LayerCosts
     from dynamax_lm.core.decode import GenerateRequest
     from dynamax_lm.core.exit_probe import probe_exits
     from dynamax_lm.core.generate import generate
-    from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
+    from dynamax_lm.core.ledger import Ledger
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
     from dynamax_lm.core.score import ScoreRequest, score
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
     from dynamax_lm.decoders.attention import MistralStack
+    from dynamax_lm.decoders.costs.attention import AttentionCosts
+    from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
     from dynamax_lm.decoders.decoder import Decoder
     from dynamax_lm.decoders.mamba2 import Mamba2Stack
     from dynamax_lm.heads import ExitHeads
@@ -41,7 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "api",
     "AnswerTrace": "core.trace",
-    "AttentionCosts": "core.ledger",
+    "AttentionCosts": "decoders.costs.attention",
     "FlopsBreakdown": "core.trace",
     "Column": "report.columns",
     "Decoder": "decoders.decoder",
@@ -52,9 +55,9 @@ _HOMES = {
     "ExitPolicy": "core.policy",
     "ExitView": "core.confidence",
     "GenerateRequest": "core.decode",
-    "LayerCosts": "core.ledger",
+    "LayerCosts": "core.costs",
     "Ledger": "core.ledger",
-    "Mamba2Costs": "core.ledger",
+    "Mamba2Costs": "decoders.costs.mamba2",
     "Mamba2Stack": "decoders.mamba2",
     "Measure": "core.confidence",
     "MeasureFacts": "core.measures",

@@ -69,17 +69,22 @@ TABLE: dict[str, Row] = {
     "core.catchup": row("", HEAVY),
     "core.full_depth": row("", HEAVY),
     "core.skipped_states": row("", HEAVY),
-    "core.ledger": row("core.catchup core.measures core.skipped_states core.trace", HEAVY),
-    "core.fixed_depth": row("core.ledger", HEAVY),
-    "core.summary": row("core.trace", HEAVY),
+    "core.costs": row("core.catchup core.skipped_states", HEAVY),
+    "core.ledger": row(
+        "core.catchup core.costs core.measures core.skipped_states core.trace", HEAVY
+    ),
+    "core.fixed_depth": row("core.costs", HEAVY),
+    "core.texts": row("", HEAVY),
+    "core.drafts": row("core.trace", HEAVY),
+    "core.totals": row("core.drafts core.texts core.trace", HEAVY),
+    "core.summary": row("core.drafts core.texts core.totals core.trace", HEAVY),
     "core": row("", MODELS),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
+    "decoders.costs": row("core.costs", HEAVY),
     "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
-    "decoders": row(
-        "core.catchup core.ledger core.pending core.skipped_states core.stack", LM_EVAL
-    ),
+    "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
     "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
@@ -91,12 +96,12 @@ TABLE: dict[str, Row] = {
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(
         "common.certificate common.errors common.manifest common.tracefile core.trace core.ledger "
-        "core.summary",
+        "core.drafts core.summary core.texts core.totals",
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors common.extensions core.catchup core.ledger core.measures "
-        "core.skipped_states core.thresholds",
+        "common.errors common.extensions core.catchup core.costs core.measures "
+        "core.skipped_states core.thresholds decoders.costs",
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
@@ -109,6 +114,11 @@ TABLE: dict[str, Row] = {
         "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
     ),
     "models.processes": row(""),
+    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
+    "models.answering": row(
+        "core decoders.decoder heads models.processes models.requests models.runner "
+        "models.settings models.speed_check"
+    ),
     "models.lm": Row(ANY),
     "__main__": row("harness.plugin"),
     "api": row("common.errors common.token_pieces core decoders.checkpoint models"),
@@ -121,8 +131,9 @@ TABLE: dict[str, Row] = {
         "common.errors common.token_pieces report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "common core.fixed_depth core.full_depth core.ledger core.measures core.skipped_states "
-        "core.summary core.thresholds core.trace decoders.checkpoint harness heads.shipped "
+        "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.measures "
+        "core.skipped_states core.summary core.texts core.thresholds core.totals core.trace "
+        "decoders.checkpoint decoders.costs harness heads.shipped "
         "models.settings",
         frozenset({"torch", "transformers"}),
     ),

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.criteria.states import States
+from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.fixed_depth import FixedDepths
-from dynamax_lm.core.ledger import HeadCosts, LayerCosts, Ledger
+from dynamax_lm.core.ledger import HeadCosts, Ledger
 
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-12

@@ -32,7 +32,8 @@ from benchmarks.criteria.choice import (
     judge,
 )
 from benchmarks.criteria.states import States
-from dynamax_lm.core.ledger import HeadCosts, LayerCosts
+from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.heads import ExitHeads
 
 TARGETS = (0.90, 0.95, 0.99)

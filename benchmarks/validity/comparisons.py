@@ -29,8 +29,9 @@ from benchmarks.validity.populations import (
     read,
 )
 from dynamax_lm.common.intervals import LEVEL, SHARE, Bounds, p_at_least, p_at_most
-from dynamax_lm.core.ledger import AttentionCosts, norm_flops, unembed_flops
+from dynamax_lm.core.costs import norm_flops, unembed_flops
 from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices
 from dynamax_lm.report.equal_cost import Path, at_equal_cost
 

@@ -186,8 +186,10 @@ def _study(folder: Path) -> Iterator[tuple[str, Grid, PerDocument, Floats]]:
     from benchmarks.criteria import states as stored
     from benchmarks.criteria.asking import Exits
     from benchmarks.criteria.study import compare, thresholds
-    from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Mamba2Costs
+    from dynamax_lm.core.costs import LayerCosts
     from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
+    from dynamax_lm.decoders.costs.attention import AttentionCosts
+    from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
     from dynamax_lm.heads import ExitHeads
 
     bank = ExitHeads.from_pretrained(folder / "heads" / "translators")

@@ -115,7 +115,8 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
     from benchmarks.criteria import states as stored
     from benchmarks.criteria.accounts import Tariff
     from benchmarks.criteria.asking import Fixed
-    from dynamax_lm.core.ledger import AttentionCosts, HeadCosts
+    from dynamax_lm.core.ledger import HeadCosts
+    from dynamax_lm.decoders.costs.attention import AttentionCosts
     from dynamax_lm.heads import ExitHeads
 
     states = stored.read(folder / "test")

@@ -15,8 +15,10 @@ Read in this order to follow every number of the results table from a logit to i
    ``lossless``: self-speculative decoding. ``phase_timer``: the seconds of each part.
 6. ``full_depth`` and ``reference``: the full-depth model's tokens and answers, with which
    agreement and consistency compare.
-7. ``ledger``: the FLOPs of an answer; ``fixed_depth``: those of a fixed-depth baseline.
-8. ``summary``: from traces and bills to the values of the results table.
+7. ``costs``: the FLOPs of a decoder's parts, and ``ledger``: of an answer; ``fixed_depth``: those
+   of a fixed-depth baseline.
+8. ``texts``, ``drafts`` and ``totals``: pooled counts. ``summary``: from traces and bills to the
+   values of the results table.
 
 ``exit_probe`` evaluates every exit on every token in one full-depth pass; the tools use it.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dynamax_lm.core.ledger import DecoderCosts, norm_flops, unembed_flops
+from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
 
 
 class FixedDepths(NamedTuple):

@@ -13,20 +13,15 @@ pooled values are reported with the run's settings, never in the table.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
 
-from dynamax_lm.core.trace import AnswerTrace, DraftRound, ExitRecord, FlopsBreakdown, Noise
-
-NOISE = "agreement_noise"
-"""The key of the noise floor; tasks report it where it is not 0."""
-
-SCHEMA = 2
-"""Version of the JSON format of `RunTotals`, raised where old readers would misread a value."""
+from dynamax_lm.core.drafts import Drafts
+from dynamax_lm.core.texts import Texts, text_key
+from dynamax_lm.core.totals import TaskTotals, TokenTotals
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, Noise
 
 GENERATION = "generate_until"
 SCORING = "loglikelihood"
@@ -119,49 +114,6 @@ class DocumentSummary:
         return {name: value for name, value in pairs if value is not None}
 
 
-class Texts(NamedTuple):
-    """Numbers of generated texts: all, empty and distinct.
-
-    To pool parts of one task use `of` with all their texts; `pooled` counts a text of both parts
-    twice.
-
-    Attributes:
-        answers: generated answers, one per request and repeat.
-        empty: those of white space alone.
-        distinct: different ones, leading and trailing white space aside; empty texts count as one.
-    """
-
-    answers: int = 0
-    empty: int = 0
-    distinct: int = 0
-
-    @classmethod
-    def of(cls, keys: Iterable[str]) -> Texts:
-        """The counts of texts given by their `text_key`."""
-        counted = Counter(keys)
-        return cls(counted.total(), counted[""], len(counted))
-
-    @property
-    def mostly_empty(self) -> bool:
-        """Whether more than half are empty: such answers support no conclusion."""
-        return 2 * self.empty > self.answers
-
-    @property
-    def few(self) -> bool:
-        """Whether fewer than half are distinct: agreement with full depth is then easy to reach."""
-        return 2 * self.distinct < self.answers
-
-    def pooled(self, other: Texts) -> Texts:
-        """Sums of both; distinct texts are counted within each part."""
-        return Texts(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-def text_key(text: str) -> str:
-    """A short hash of a text; empty for one of white space alone."""
-    bare = text.strip()
-    return hashlib.sha256(bare.encode("utf-8", "surrogatepass")).hexdigest()[:16] if bare else ""
-
-
 def text_keys(requests: Iterable[Request]) -> list[str]:
     """The `text_key` of every generated answer."""
     return [
@@ -170,268 +122,6 @@ def text_keys(requests: Iterable[Request]) -> list[str]:
         if request.kind == GENERATION
         for answer in request.answers
     ]
-
-
-class Drafts(NamedTuple):
-    """Counts of drafted tokens and their verification; zeros where none were drafted.
-
-    Attributes:
-        rounds: drafts verified.
-        drafted: tokens that exits emitted.
-        accepted: those that are full depth's.
-        inputs: tokens that ran all layers.
-        tokens: tokens of the answers.
-    """
-
-    rounds: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    inputs: int = 0
-    tokens: int = 0
-
-    @classmethod
-    def of(cls, traces: Iterable[AnswerTrace]) -> Drafts:
-        """The counts of all lossless answers among ``traces``."""
-        lossless = [trace for trace in traces if trace.rounds is not None]
-        return cls.counted((len(trace), trace.rounds or ()) for trace in lossless)
-
-    @classmethod
-    def counted(cls, answers: Iterable[tuple[int, Sequence[DraftRound]]]) -> Drafts:
-        """The counts of answers, each given as its tokens and its rounds."""
-        pairs = list(answers)
-        rounds = [one for _, some in pairs for one in some]
-        return cls(
-            rounds=len(rounds),
-            drafted=sum(len(one.drafted) for one in rounds),
-            accepted=sum(one.accepted for one in rounds),
-            inputs=sum(one.inputs for one in rounds),
-            tokens=sum(tokens for tokens, _ in pairs),
-        )
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Share of drafted tokens that are accepted."""
-        return self.accepted / self.drafted if self.drafted else None
-
-    @property
-    def accepted_length(self) -> float | None:
-        """Mean number of accepted tokens in a draft."""
-        return self.accepted / self.rounds if self.rounds else None
-
-    @property
-    def passes_per_token(self) -> float | None:
-        """Full-depth runs per token of the answers, rejected tokens included."""
-        return self.inputs / self.tokens if self.tokens else None
-
-    def pooled(self, other: Drafts) -> Drafts:
-        """Both counts."""
-        return Drafts(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts and rates, as JSON values."""
-        return {
-            **self._asdict(),
-            "acceptance_rate": self.acceptance_rate,
-            "accepted_length": self.accepted_length,
-            "passes_per_token": self.passes_per_token,
-        }
-
-
-@dataclass(frozen=True)
-class TokenTotals:
-    """Totals pooled over tokens, of the texts or of whole answers.
-
-    Attributes:
-        tokens: emitted tokens.
-        depths: their number by layers used.
-        compared: those with a full-depth reference token.
-        agreeing: those that equal it.
-        bill: FLOPs by item.
-    """
-
-    tokens: int = 0
-    depths: Counter[int] = field(default_factory=Counter)
-    compared: int = 0
-    agreeing: int = 0
-    bill: FlopsBreakdown = field(default_factory=FlopsBreakdown)
-
-    @classmethod
-    def of(cls, traces: Sequence[AnswerTrace], bill: FlopsBreakdown) -> TokenTotals:
-        """The totals of all tokens of ``traces``."""
-        compared = [trace for trace in traces if trace.full_depth is not None]
-        return cls(
-            tokens=sum(map(len, traces)),
-            depths=Counter(layers for trace in traces for layers in trace.layers_used),
-            compared=sum(map(len, compared)),
-            agreeing=sum(trace.agreeing or 0 for trace in compared),
-            bill=bill,
-        )
-
-    @property
-    def layers_used(self) -> float | None:
-        """Mean layers over the tokens."""
-        if not self.tokens:
-            return None
-        return sum(layers * count for layers, count in self.depths.items()) / self.tokens
-
-    @property
-    def flops_saved(self) -> float | None:
-        """Net share saved; ``None`` without tokens."""
-        return self.bill.flops_saved if self.tokens else None
-
-    @property
-    def flops_saved_total(self) -> float | None:
-        """The same with the prompts in both."""
-        return self.bill.flops_saved_total if self.tokens else None
-
-    @property
-    def agreement(self) -> float | None:
-        """Share of compared tokens that equal full depth's."""
-        return self.agreeing / self.compared if self.compared else None
-
-    def __add__(self, other: TokenTotals) -> TokenTotals:
-        return TokenTotals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Totals and the pooled values that follow from them, as JSON values."""
-        return {
-            "tokens": self.tokens,
-            "layers_used": self.layers_used,
-            "flops_saved": self.flops_saved,
-            "flops_saved_total": self.flops_saved_total,
-            "agreement": self.agreement,
-            "compared_tokens": self.compared,
-            "agreeing_tokens": self.agreeing,
-            "depth_histogram": {str(k): self.depths[k] for k in sorted(self.depths)},
-            "ledger": ledger(self.bill),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TokenTotals:
-        """The totals that `to_json` wrote."""
-        flops = data["ledger"]["flops"]
-        return cls(
-            tokens=data["tokens"],
-            depths=Counter({int(k): v for k, v in data["depth_histogram"].items()}),
-            compared=data["compared_tokens"],
-            agreeing=data["agreeing_tokens"],
-            bill=FlopsBreakdown(**{f.name: flops[f.name] for f in fields(FlopsBreakdown)}),
-        )
-
-
-_POOLED = ("texts", "noise", "drafts")
-"""Fields of `TaskTotals` that are named tuples, which ``+`` would concatenate."""
-
-
-@dataclass(frozen=True)
-class TaskTotals:
-    """Pooled totals of documents; adding two pools them.
-
-    Attributes:
-        documents: documents counted.
-        answers: responses counted, one per request and repeat.
-        prompt_tokens: tokens prefilled at full depth.
-        generated_tokens: tokens of generated answers, their stop sequences included.
-        texts: numbers of generated answers: all, empty and distinct.
-        text: over the tokens of texts and scored continuations.
-        with_stop: over all emitted tokens.
-        noise: tokens that are full depth's by definition, compared with the reference's pass.
-        drafts: of lossless answers, their stop sequences included.
-    """
-
-    documents: int = 0
-    answers: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    texts: Texts = field(default_factory=Texts)
-    text: TokenTotals = field(default_factory=TokenTotals)
-    with_stop: TokenTotals = field(default_factory=TokenTotals)
-    noise: Noise = field(default_factory=Noise)
-    drafts: Drafts = field(default_factory=Drafts)
-
-    @property
-    def stop_share(self) -> float | None:
-        """Share of generated tokens that only make a stop; ``None`` if none were generated."""
-        if not self.generated_tokens:
-            return None
-        return (self.with_stop.tokens - self.text.tokens) / self.generated_tokens
-
-    def __add__(self, other: TaskTotals) -> TaskTotals:
-        pooled = {name: getattr(self, name).pooled(getattr(other, name)) for name in _POOLED}
-        summed = [f.name for f in fields(self) if f.name not in _POOLED]
-        sums = {name: getattr(self, name) + getattr(other, name) for name in summed}
-        return TaskTotals(**sums, **pooled)
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts, then the values over texts, then those ``with_stop``, as JSON values."""
-        drafts = {"drafts": self.drafts.to_json()} if self.drafts.rounds else {}
-        return {
-            "documents": self.documents,
-            "answers": self.answers,
-            "generated_answers": self.texts.answers,
-            "empty_answers": self.texts.empty,
-            "distinct_answers": self.texts.distinct,
-            "prompt_tokens": self.prompt_tokens,
-            "generated_tokens": self.generated_tokens,
-            "stop_share": self.stop_share,
-            NOISE: {**self.noise._asdict(), "rate": self.noise.rate},
-            **self.text.to_json(),
-            "with_stop": self.with_stop.to_json(),
-            **drafts,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TaskTotals:
-        """The totals that `to_json` wrote."""
-        return cls(
-            documents=data["documents"],
-            answers=data["answers"],
-            prompt_tokens=data["prompt_tokens"],
-            generated_tokens=data["generated_tokens"],
-            texts=Texts(data["generated_answers"], data["empty_answers"], data["distinct_answers"]),
-            text=TokenTotals.from_json(data),
-            with_stop=TokenTotals.from_json(data["with_stop"]),
-            noise=Noise(**{name: data[NOISE][name] for name in Noise._fields}),
-            drafts=Drafts(*(data.get("drafts", {}).get(name, 0) for name in Drafts._fields)),
-        )
-
-
-@dataclass
-class RunTotals:
-    """Totals of a run by task. Mutable: a run adds its tasks as they finish."""
-
-    tasks: dict[str, TaskTotals] = field(default_factory=dict)
-
-    def add(self, task: str, totals: TaskTotals) -> None:
-        """Add ``totals`` to those of ``task``."""
-        self.tasks[task] = self.tasks.get(task, TaskTotals()) + totals
-
-    @property
-    def total(self) -> TaskTotals:
-        """All tasks pooled."""
-        return sum(self.tasks.values(), TaskTotals())
-
-    def to_json(self) -> dict[str, Any]:
-        """The run's pooled values, and each task's below them."""
-        tasks = {name: totals.to_json() for name, totals in sorted(self.tasks.items())}
-        return {"schema": SCHEMA, **self.total.to_json(), "tasks": tasks}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunTotals:
-        """The totals that `to_json` wrote.
-
-        Raises:
-            ValueError: the data have the format of another version.
-        """
-        if data.get("schema") != SCHEMA:
-            raise ValueError(other_schema(data.get("schema")))
-        return cls({name: TaskTotals.from_json(task) for name, task in data["tasks"].items()})
-
-
-def other_schema(found: object) -> str:
-    """Error line for results in the format of another version."""
-    before = "; their numbers count the stop with the answer" if found == 1 else ""
-    return f"early-exit totals of schema {found!r}, not {SCHEMA}{before}: run it again"
 
 
 def summarise(requests: Sequence[Request]) -> DocumentSummary:
@@ -523,23 +213,6 @@ def consistency(requests: Sequence[Request]) -> float | None:
         for i in range(repeats)
     ]
     return sum(same) / repeats
-
-
-def ledger(bill: FlopsBreakdown) -> dict[str, Any]:
-    """A bill item by item, in FLOPs and as shares.
-
-    Shares of answer items are of the same tokens at full depth, so that they sum to
-    ``1 - flops_saved``; the prompt's share is of prompt and answers at full depth.
-    """
-    flops = {f.name: getattr(bill, f.name) for f in fields(FlopsBreakdown)}
-    items = [name for name in flops if name not in ("prompt", "full_depth")]
-    whole = bill.prompt + bill.full_depth
-    shares = {name: flops[name] / bill.full_depth for name in items} if bill.full_depth else {}
-    return {
-        "flops": {**flops, "spent": bill.spent},
-        "share_of_full_depth": shares,
-        "prompt_share_of_total": bill.prompt / whole if whole else None,
-    }
 
 
 def _records(requests: Iterable[Request]) -> list[ExitRecord]:

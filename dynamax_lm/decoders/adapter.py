@@ -5,7 +5,7 @@ fills the state of the layers above.
 
 To add a kind of layer, write one file with the state of a layer (:class:`LayerState`), what all
 layers of the kind share in a pass (:class:`PassContext`, made by a :class:`LayerKind`), and the
-layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.ledger``. See
+layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.costs``. See
 CONTRIBUTING, "A kind of layer".
 
 Glossary: B rows of a state, N running cells, M frozen cells (those that exited below), D width.
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from dynamax_lm.core.ledger import LayerCosts
+from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.rows import RowLengths

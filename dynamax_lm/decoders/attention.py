@@ -22,11 +22,11 @@ from transformers.models.mistral.modeling_mistral import (
     eager_attention_forward,
 )
 
-from dynamax_lm.core.ledger import AttentionCosts
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_trusted
 from dynamax_lm.decoders.decoder import Decoder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.ledger import DecoderCosts, HybridCosts
+from dynamax_lm.core.costs import DecoderCosts, HybridCosts
 from dynamax_lm.core.pending import PendingTokens
 from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.ledger import Mamba2Costs
 from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dynamax_lm.core.summary import HIGHER_IS_BETTER, NOISE
+from dynamax_lm.core.summary import HIGHER_IS_BETTER
+from dynamax_lm.core.totals import NOISE
 from dynamax_lm.harness.reference import PREFIX
 
 

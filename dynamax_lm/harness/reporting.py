@@ -12,16 +12,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dynamax_lm.common.tracefile import TraceWriter
-from dynamax_lm.core.summary import (
-    NOISE,
-    Answer,
-    Request,
-    TaskTotals,
-    Texts,
-    pool,
-    summarise,
-    text_keys,
-)
+from dynamax_lm.core.summary import Answer, Request, pool, summarise, text_keys
+from dynamax_lm.core.texts import Texts
+from dynamax_lm.core.totals import NOISE, TaskTotals
 from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.metric_injection import Tap, remove_tap
 from dynamax_lm.harness.ranks import everywhere

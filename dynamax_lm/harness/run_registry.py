@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from dynamax_lm.common.certificate import TaskSetup
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.summary import RunTotals
+from dynamax_lm.core.totals import RunTotals
 from dynamax_lm.core.trace import ExitRecord, record_of
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamax_lm.common.intervals import Bounds
-from dynamax_lm.core.ledger import LayerCosts, Ledger
+from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.headroom.probe import Ranks
 
 ExitDecisions = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dynamax_lm.common.intervals import SHARE, Bounds, mean_interval
-from dynamax_lm.core.ledger import LayerCosts
-from dynamax_lm.core.summary import Texts
+from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.texts import Texts
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
 

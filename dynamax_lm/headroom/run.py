@@ -9,7 +9,7 @@ from dynamax_lm import __version__
 from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
-from dynamax_lm.core.summary import TaskTotals
+from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.headroom.documents import RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge

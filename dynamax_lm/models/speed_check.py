@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import GeneratedAnswer, generate
-from dynamax_lm.core.ledger import DecoderCosts, norm_flops, unembed_flops
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.stack import LayerStack
 

@@ -12,16 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.ledger import (
-    AttentionCosts,
-    HeadCosts,
-    LayerCosts,
-    Mamba2Costs,
-    skipped_states,
-)
+from dynamax_lm.core.costs import LayerCosts, skipped_states
+from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.core.measures import MeasureFacts, facts_of
 from dynamax_lm.core.skipped_states import SkippedFacts
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.report.runs import Run
 
 _BY_ARCHITECTURE: dict[str, type[AttentionCosts] | type[Mamba2Costs]] = {

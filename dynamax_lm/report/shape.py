@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynamax_lm.common.validation import is_finite
-from dynamax_lm.core.summary import RunTotals
+from dynamax_lm.core.totals import RunTotals
 
 _TABLES_OF_TABLES = ("configs", "higher_is_better", "n-samples")
 _TABLES = ("versions", "n-shot", "task_hashes", "group_subtasks", "groups")

@@ -14,7 +14,9 @@ from typing import Any
 
 from dynamax_lm.common.errors import error_line
 from dynamax_lm.common.tracefile import TraceLine
-from dynamax_lm.core.summary import GENERATION, NOISE, RunTotals, TaskTotals, Texts, text_key
+from dynamax_lm.core.summary import GENERATION
+from dynamax_lm.core.texts import Texts, text_key
+from dynamax_lm.core.totals import NOISE, RunTotals, TaskTotals
 from dynamax_lm.report.checks.answers import NO_TOKENIZER, check_answers
 from dynamax_lm.report.checks.costs import check_costs
 from dynamax_lm.report.checks.depths import check_depths

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.ledger import AttentionCosts, Ledger
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.thresholds import (
@@ -24,6 +24,7 @@ from dynamax_lm.core.thresholds import (
     register_rule,
     rule_class,
 )
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, never, random_model
 

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.core.fixed_depth import FixedDepths
-from dynamax_lm.core.ledger import AttentionCosts, Ledger, Mamba2Costs
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 
 ATTENTION = AttentionCosts(
     n_layers=6, width=16, feedforward=40, query_heads=4, kv_heads=2, head_dim=4, vocabulary=50

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.core.summary import (
-    Answer,
-    Request,
-    RunTotals,
-    TaskTotals,
-    consistency,
-    ledger,
-    pool,
-    summarise,
-)
+from dynamax_lm.core.summary import Answer, Request, consistency, pool, summarise
+from dynamax_lm.core.totals import RunTotals, TaskTotals, ledger
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, Noise, Reference
 
 

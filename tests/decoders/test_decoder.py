@@ -10,21 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynamax_lm.core.costs import HybridCosts, LayerCosts, skipped_states
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.ledger import (
-    AttentionCosts,
-    HybridCosts,
-    LayerCosts,
-    Ledger,
-    Mamba2Costs,
-    skipped_states,
-)
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import catch_up, run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import AttentionLayer
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Layer

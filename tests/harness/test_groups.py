@@ -10,7 +10,7 @@ import pytest
 from lm_eval.utils import make_table
 from toy_model import ToyExits, ToyPlain
 
-from dynamax_lm.core.summary import NOISE
+from dynamax_lm.core.totals import NOISE
 from dynamax_lm.harness.groups import _extra_metrics
 
 Evaluate = Callable[..., dict[str, Any]]

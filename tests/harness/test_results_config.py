@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toy_model import ToyExits
 
-from dynamax_lm.core.summary import RunTotals
+from dynamax_lm.core.totals import RunTotals
 from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, TracedText
 from dynamax_lm.harness.results_config import early_exit_block
 

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Ledger, Mamba2Costs
+from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.trace import FlopsBreakdown
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
 from tests.builders import make_config
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.common.intervals import SHARE, Bounds
-from dynamax_lm.core.ledger import AttentionCosts
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.measure import KS, estimate, measure

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dynamax_lm.core.summary import Texts
+from dynamax_lm.core.texts import Texts
 from dynamax_lm.headroom.measure import Ceiling, Estimate, Headroom, LayerNumbers
 from dynamax_lm.headroom.verdict import judge, labels_advice
 

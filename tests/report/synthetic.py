@@ -20,9 +20,11 @@ from dynamax_lm import __version__
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.tracefile import TraceWriter
 from dynamax_lm.core.full_depth import by_definition
-from dynamax_lm.core.ledger import AttentionCosts, Ledger
-from dynamax_lm.core.summary import HIGHER_IS_BETTER, Answer, Request, RunTotals, pool, summarise
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.summary import HIGHER_IS_BETTER, Answer, Request, pool, summarise
+from dynamax_lm.core.totals import RunTotals
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import Verification, verify

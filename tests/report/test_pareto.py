@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
-from dynamax_lm.core.ledger import norm_flops, unembed_flops
+from dynamax_lm.core.costs import norm_flops, unembed_flops
 from dynamax_lm.report.load import load
 from dynamax_lm.report.pareto import optimal, pareto_marks
 from dynamax_lm.report.rows import arenas, rows_of

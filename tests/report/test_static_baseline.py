@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
 from dynamax_lm.common.tracefile import read_trace
-from dynamax_lm.core.ledger import Ledger, norm_flops, unembed_flops
+from dynamax_lm.core.costs import norm_flops, unembed_flops
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.skipped_states import SkippedFacts
-from dynamax_lm.core.summary import TaskTotals
+from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.report.cells import baseline_text
 from dynamax_lm.report.checks.recompute import RunLedger, documents_again, totals_again
 from dynamax_lm.report.leaderboard import build

@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from dynamax_lm.common.errors import error_line
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.ledger import AttentionCosts, LayerCosts, Mamba2Costs, skipped_states
+from dynamax_lm.core.costs import LayerCosts, skipped_states
 from dynamax_lm.core.skipped_states import (
     SkippedFacts,
     SkippedState,
     register_skipped_state,
     registered,
 )
+from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.models.settings.classes import load_class, read_class
 from dynamax_lm.models.settings.values import refusal
 

@@ -1,6 +1,6 @@
 """Recomputation of documents, totals and FLOPs from the token rows of a trace.
 
-Definitions are those of `core.summary` and `core.ledger`.
+Definitions are those of `core.summary`, `core.totals` and `core.ledger`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.core.drafts import Drafts
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.summary import NOISE, Drafts, TaskTotals, Texts, TokenTotals
+from dynamax_lm.core.texts import Texts
+from dynamax_lm.core.totals import NOISE, TaskTotals, TokenTotals
 from dynamax_lm.core.trace import DraftRound, FlopsBreakdown, Noise
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
 from dynamax_lm.report.runs import Run

@@ -1,0 +1,113 @@
+"""FLOPs of Mamba-2 layers, in their recurrent form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dynamax_lm.core.costs import LayerCosts
+
+_ADVANCE_OPS = 3
+
+
+_READ_OUT_OPS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mamba2Costs(LayerCosts):
+    """A decoder of Mamba-2 blocks, counted in their recurrent form.
+
+    A parallel scan computes more; it is billed as the recurrence, for exits and full depth alike,
+    so that a number does not depend on how a prompt is divided into chunks.
+
+    Attributes:
+        n_layers: L, at least 1.
+        width: D.
+        inner: width of x, of the gate and of the output: heads times head width.
+        heads: SSM heads, one dt each.
+        groups: groups of B and C.
+        state_size: SSM state elements per inner channel.
+        kernel: width of the convolution.
+        vocabulary: V.
+    """
+
+    KIND: ClassVar[str] = "Mamba-2"
+    SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
+        # the convolution is billed whole: its window includes C
+        "propagate": lambda costs: costs.state_projection + costs.convolution + costs.advance,
+        "freeze": lambda costs: 0,
+    }
+
+    n_layers: int
+    width: int
+    inner: int
+    heads: int
+    groups: int
+    state_size: int
+    kernel: int
+    vocabulary: int
+
+    @classmethod
+    def from_config(cls, config: Any) -> Mamba2Costs:
+        """Read the attributes of a transformers ``Mamba2Config``."""
+        return cls(
+            n_layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            inner=int(config.expand * config.hidden_size),
+            heads=config.num_heads,
+            groups=config.n_groups,
+            state_size=config.state_size,
+            kernel=config.conv_kernel,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.inner + 2 * self.groups * self.state_size
+
+    @property
+    def state_projection(self) -> int:
+        """The columns of in_proj that the state reads: x, B, C and dt."""
+        return 2 * self.width * (self.channels + self.heads)
+
+    @property
+    def gate_projection(self) -> int:
+        """The remaining columns of in_proj."""
+        return 2 * self.width * self.inner
+
+    @property
+    def convolution(self) -> int:
+        """The depthwise convolution over x, B and C."""
+        return 2 * self.kernel * self.channels
+
+    @property
+    def advance(self) -> int:
+        """The SSM state's step: decay, outer product, sum."""
+        return _ADVANCE_OPS * self.inner * self.state_size
+
+    @property
+    def read_out(self) -> int:
+        """The SSM's output: product with C, sum."""
+        return _READ_OUT_OPS * self.inner * self.state_size
+
+    @property
+    def out_projection(self) -> int:
+        """out_proj."""
+        return 2 * self.inner * self.width
+
+    def layer(self, position: int) -> int:
+        """One layer; the same at every position."""
+        return (
+            self.state_projection
+            + self.gate_projection
+            + self.convolution
+            + self.advance
+            + self.read_out
+            + self.out_projection
+        )
+
+    def prompt_layer(self, tokens: int) -> int:
+        """One layer for ``tokens`` positions, in recurrent form."""
+        return tokens * self.layer(0)

@@ -1,0 +1,252 @@
+"""Answers to lm-eval's three request types, in batches, each response with its record.
+
+This module has batching, billing and the progress bars. Settings, weights and heads are the model's
+(``models.lm``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from lm_eval.api.instance import Instance
+from tqdm import tqdm
+
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.phase_timer import PhaseTimer
+from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.core.trace import (
+    AnswerTrace,
+    ExitRecord,
+    FlopsBreakdown,
+    TracedScore,
+    TracedText,
+    TracedTotal,
+)
+from dynamax_lm.decoders.decoder import Decoder
+from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.processes import Processes
+from dynamax_lm.models.requests import (
+    TextRequest,
+    answer_text,
+    answer_text_tokens,
+    fit_score,
+    rolling_windows,
+    row_seeds,
+    text_request,
+)
+from dynamax_lm.models.runner import Runner
+from dynamax_lm.models.settings import ExitSettings
+from dynamax_lm.models.speed_check import SpeedCheck
+
+_log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
+_CPU_BATCH = 8
+"""Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
+_Item = TypeVar("_Item")
+
+
+class Answering(Processes):
+    """The ``hf`` model whose requests are answered by a decoder with exits.
+
+    Attributes:
+        settings: in force.
+        timer: seconds of each phase under these settings.
+        speed: of lossless decoding against full depth.
+        fingerprint: of the checkpoint and the settings, written into every record.
+    """
+
+    settings: ExitSettings
+    timer: PhaseTimer
+    speed: SpeedCheck
+    fingerprint: str
+    _stack: Decoder
+    _heads: ExitHeads | None
+    _policy: ExitPolicy
+    _ledger: Ledger
+    _runner: Runner
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """A fixed size on a CPU, where probing with full contexts takes minutes."""
+        if self.device.type == "cpu":
+            return min(_CPU_BATCH, int(self.max_batch_size))
+        size: int = super()._detect_batch_size(requests, pos)
+        return size
+
+    def _rows_at_once(self) -> int:
+        """The batch size that products are chosen for; on a GPU there is no choice."""
+        size = self.batch_size
+        return min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
+
+    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        size = self.batch_size
+        if size == "auto":
+            size = self._detect_batch_size()
+        for start in range(0, len(items), int(size)):
+            yield items[start : start + int(size)]
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Score (key, context ids, continuation ids), each as a response with its record."""
+        del override_bs
+        fitted = [fit_score(context, tokens, self.max_length) for _, context, tokens in requests]
+        results: list[tuple[float, bool]] = []
+        for (key, _, _), answer in zip(requests, self._score(fitted, disable_tqdm), strict=True):
+            result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
+            if key is not None:
+                self.cache_hook.add_partial("loglikelihood", key, result)
+            results.append(result)
+        return results
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """The log-likelihood of whole texts, window by window."""
+        windows = [rolling_windows(self, request.args[0]) for request in requests]
+        answers = iter(self._score([one for some in windows for one in some], disable_tqdm))
+        totals: list[float] = []
+        for request, some in zip(requests, windows, strict=True):
+            parts = [next(answers) for _ in some]
+            full = [part.full_depth_score for part in parts]
+            known = [pair[0] for pair in full if pair is not None]
+            reference = sum(known) if len(known) == len(parts) else None
+            total = TracedTotal(
+                sum(part.score[0] for part in parts), self._record(parts, reference)
+            )
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+            totals.append(total)
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Generate every request's text, each as a response with its record."""
+        seeds = row_seeds(requests, torch.initial_seed())
+        ready = [
+            text_request(self, request.args[0], request.args[1], seed)
+            for request, seed in zip(requests, seeds, strict=True)
+        ]
+        order = sorted(
+            range(len(ready)),
+            key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt),
+        )
+        texts: dict[int, TracedText] = {}
+        with self._progress(len(requests), "Generating", disable_tqdm) as bar:
+            for numbers in self._batches(order):
+                some = [ready[number] for number in numbers]
+                for number, text in zip(numbers, self._generate(some), strict=True):
+                    texts[number] = text
+                    self.cache_hook.add_partial("generate_until", requests[number].args, text)
+                bar.update(len(numbers))
+        return [texts[number] for number in range(len(requests))]
+
+    def _generate(self, some: list[TextRequest]) -> list[TracedText]:
+        with self._context():
+            requests, before = [one.request for one in some], self.timer.answer
+            answers = self._runner.generate(
+                self._stack,
+                requests,
+                policy=self._policy,
+                skipped_state=self.settings.skipped_state,
+                reference=self.settings.reference,
+                heads=self._heads,
+                timer=self.timer,
+                draft_length=self.settings.draft_length,
+            )
+            if self._lossless and self.speed.wanted:
+                took = self.timer.answer - before
+                answers = self.speed.check(self._stack, requests, answers, took)
+            traces = [
+                replace(
+                    answer.trace,
+                    text_tokens=answer_text_tokens(self, answer.trace.tokens, one.until),
+                )
+                for one, answer in zip(some, answers, strict=True)
+            ]
+        texts = []
+        for one, answer, trace in zip(some, answers, traces, strict=True):
+            reference = None
+            if answer.reference is not None:
+                reference = answer_text(self, answer.reference, one.until)
+            record = ExitRecord(
+                self.fingerprint,
+                (trace,),
+                self._bill(trace),
+                reference,
+                self._bill(trace.text),
+                (answer.attached,),
+            )
+            texts.append(TracedText(answer_text(self, trace.tokens, one.until), record))
+        return texts
+
+    @property
+    def _lossless(self) -> bool:
+        return self.settings.draft_length is not None
+
+    def _bill(self, trace: AnswerTrace) -> FlopsBreakdown:
+        if trace.rounds is None:
+            return self._ledger.answer(trace.prompt_tokens, trace.layers_used)
+        return self._ledger.lossless(trace.prompt_tokens, trace.rounds, len(trace))
+
+    def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
+        """Score in batches, longest first; requests that share a prompt are adjacent."""
+        order = sorted(
+            range(len(requests)),
+            key=lambda n: (
+                -len(requests[n].prompt) - len(requests[n].continuation),
+                requests[n].prompt,
+                requests[n].continuation,
+            ),
+        )
+        if self._lossless:
+            _log.info("mode=lossless: log-likelihoods are computed at full depth")
+        answers: dict[int, ScoredAnswer] = {}
+        with self._progress(len(requests), "Scoring", disable_tqdm) as bar:
+            for numbers in self._batches(order):
+                with self._context():
+                    scored = self._runner.score(
+                        self._stack,
+                        [requests[number] for number in numbers],
+                        policy=FULL_DEPTH if self._lossless else self._policy,
+                        skipped_state=self.settings.skipped_state,
+                        reference=self.settings.reference,
+                        heads=self._heads,
+                        softmax_dtype=self.softmax_dtype or torch.float32,
+                        timer=self.timer,
+                    )
+                answers.update(zip(numbers, scored, strict=True))
+                bar.update(len(numbers))
+        return [answers[number] for number in range(len(requests))]
+
+    def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
+        bill = FlopsBreakdown()
+        for answer in answers:
+            trace = answer.trace
+            if self._lossless:
+                bill += self._ledger.at_full_depth(trace.prompt_tokens, len(trace))
+            else:
+                bill += self._ledger.answer(trace.prompt_tokens, trace.layers_used)
+        return ExitRecord(
+            self.fingerprint,
+            tuple(answer.trace for answer in answers),
+            bill,
+            reference,
+            attached=tuple(answer.attached for answer in answers),
+        )
+
+    def _progress(self, total: int, what: str, disable: bool) -> Any:
+        return tqdm(total=total, desc=f"{what} with early exits", disable=disable or self.rank != 0)
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """No gradients, and mixed precision if configured."""
+        dtype = self.mixed_precision_dtype
+        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        with torch.inference_mode(), autocast:
+            yield
