@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dynamax_lm.common.commandline import Command, add_lm_eval_options
+from dynamax_lm.models.commandline import Command, add_lm_eval_options
 from dynamax_lm.models.runner import CoreRunner, Runner
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE

@@ -59,9 +59,6 @@ TABLE: dict[str, Row] = {
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
     "common.token_pieces": row("", HEAVY),
     "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
-    "common.commandline": row(
-        "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
-    ),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
     "core.measures": row("", HEAVY),
@@ -120,6 +117,9 @@ TABLE: dict[str, Row] = {
         "models.settings models.speed_check"
     ),
     "models.lm": Row(ANY),
+    "models.commandline": row(
+        "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
+    ),
     "__main__": row("harness.plugin"),
     "api": row("common.errors common.token_pieces core decoders.checkpoint models"),
     # tools
@@ -252,6 +252,21 @@ def test_no_module_needs_itself() -> None:
     """Cycles between modules; the package's own ``__init__`` files only re-export."""
     for name in NAMES - {""}:
         assert name not in reach(name) or name in {n for n in NAMES if n + "." in " ".join(NAMES)}
+
+
+FOLDERS = sorted({name.partition(".")[0] for name in NAMES if "." in name})
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_no_arrow_between_folders_runs_back(name: str) -> None:
+    """Of the folders, only the command that trains heads imports what imports its folder."""
+
+    def targets(folder: str) -> set[str]:
+        members = (one for one in NAMES if inside(one, folder) and not inside(one, "heads.train"))
+        return {target.partition(".")[0] for one in members for target in own_targets(one)}
+
+    for other in targets(name) & set(FOLDERS) - {name}:
+        assert name not in targets(other), f"{name} and {other} import each other"
 
 
 @pytest.mark.parametrize("name", ["core", "harness", "heads", "decoders"])

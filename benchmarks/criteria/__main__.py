@@ -45,12 +45,12 @@ from benchmarks.criteria.prompts import (
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thresholds
-from dynamax_lm.common.commandline import load_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.settings import find_measure, find_skipped_state, read_confidence
 from dynamax_lm.models.settings.exits import read_exit_rule
 

@@ -21,12 +21,12 @@ from dynamax_lm.certify.sample_size import needed_by_any_test, needed_without_lo
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
-from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.harness.machine import described_once
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.values import as_number, is_missing
 

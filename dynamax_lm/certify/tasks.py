@@ -12,8 +12,8 @@ from typing import Any
 
 from dynamax_lm.certify.decontamination import contents, digest, read_records, shared, value_of
 from dynamax_lm.certify.units import CONTENTS, draw, group
-from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.models.commandline import Command
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dynamax_lm.common.commandline import Command, add_lm_eval_options, run_command
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 
 
 def main(arguments: list[str]) -> None:

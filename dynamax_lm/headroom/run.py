@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dynamax_lm import __version__
-from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.headroom.documents import RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
+from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import parse_settings
 from dynamax_lm.models.settings.exits import Every, read_exit_rule
 from dynamax_lm.models.settings.values import is_missing

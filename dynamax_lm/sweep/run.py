@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
-from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.extensions import source_digest
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.core.totals import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
+from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show

@@ -20,11 +20,11 @@ from dynamax_lm.certify.cli import main, parser
 from dynamax_lm.certify.decontamination import read_records
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
-from dynamax_lm.common.commandline import Command
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
+from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.models.runner import CoreRunner
 from dynamax_lm.sweep import reuse_cache

@@ -13,8 +13,8 @@ from typing import Any
 
 import lm_eval
 
-from dynamax_lm.common.commandline import load_lm
 from dynamax_lm.common.outputs import write_text
+from dynamax_lm.models.commandline import load_lm
 
 MODELS = ("mistral", "mamba")
 KEYS = ("flops_saved", "agreement", "layers_used", "consistency")
