@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import ExitView, Measure
     from dynamax_lm.core.costs import LayerCosts
-    from dynamax_lm.core.decode import GenerateRequest
     from dynamax_lm.core.exit_probe import probe_exits
     from dynamax_lm.core.generate import generate
     from dynamax_lm.core.ledger import Ledger
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
+    from dynamax_lm.core.requests import GenerateRequest
     from dynamax_lm.core.score import ScoreRequest, score
     from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
     from dynamax_lm.core.thresholds import ThresholdRule
@@ -54,7 +54,7 @@ _HOMES = {
     "ExitModel": "api",
     "ExitPolicy": "core.policy",
     "ExitView": "core.confidence",
-    "GenerateRequest": "core.decode",
+    "GenerateRequest": "core.requests",
     "LayerCosts": "core.costs",
     "Ledger": "core.ledger",
     "Mamba2Costs": "decoders.costs.mamba2",

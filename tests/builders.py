@@ -20,7 +20,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from dynamax_lm.core.decode import GenerateRequest
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack

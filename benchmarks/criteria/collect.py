@@ -17,10 +17,10 @@ from tqdm import tqdm
 from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
 from dynamax_lm.core.confidence import ExitView
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
 

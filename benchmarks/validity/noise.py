@@ -22,9 +22,9 @@ import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from dynamax_lm.common.markdown import markdown_table
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.decoders.attention import MistralStack

@@ -76,7 +76,7 @@ class Measure:
         facts: name, costs and requirements.
 
     Args:
-        tokens: N, how many tokens the pass has.
+        tokens: N, how many tokens the pass has, or can have at a time.
         exits: how many exits there are.
     """
 
@@ -160,6 +160,8 @@ class Patience(Measure):
         index = view.index.to(token.device)
         self._token, self._streak = self._token.to(token.device), self._streak.to(token.device)
         agrees = token == self._token[index]
+        if view.exit == 0:  # what is stored at the index may be of an earlier token
+            agrees = torch.zeros_like(agrees)
         streak = torch.where(agrees, self._streak[index] + 1, 0)
         self._token[index], self._streak[index] = token, streak
         return streak.float() / (self.exits - 1)

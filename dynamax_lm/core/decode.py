@@ -1,106 +1,277 @@
-"""The decoding loop: one token of every unfinished row at a time.
+"""Decoding with continuous batching: rows run segment by segment, each at its own token.
 
-This module has generation requests, token choice from logits, and the partial answer of a row.
+Rows that exit emit and start over with their next token, while the others of the same step go on to
+the next segment with whatever rows stand there. What skipped layers must remember of a token that
+exited is computed with the next token of its row that runs them, so that the weights are read once
+for both (``pending``).
+
+Glossary: F rows in flight, n rows of a step, N tokens of a step (the n rows' own, and pending ones
+that run with them), D width, E exits, L layers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.catchup import too_many_pending
+from dynamax_lm.core.catchup import RECOMPUTE, too_many_pending
+from dynamax_lm.core.confidence import Confidence, make_confidence
+from dynamax_lm.core.exit_check import ExitCheck
 from dynamax_lm.core.head_session import HeadSession
-from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.reading import Reading
-from dynamax_lm.core.stack import LayerStack, TokenBatch
-from dynamax_lm.core.trace import DraftRound
+from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice
+from dynamax_lm.core.scheduler import Scheduler
+from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
-class Chooser(Protocol):
-    """Chooses one row's next token; the same arguments always give the same token."""
+class Decoding:
+    """Rows in flight.
 
-    def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
-        """The next token after ``answer``, from raw ``logits`` (1, V)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A text to continue.
-
-    Attributes:
-        prompt: token ids, at least one.
-        max_new: largest number of tokens to generate, at least 1.
-        stops: whether an answer ends with a stop sequence, which is part of it.
-        chooser: how to choose a token; ``None`` takes the most likely one.
-        key: identifies all of the above: equal keys, equal full-depth answers; ``None`` if unknown.
+    Args:
+        stack: the decoder.
+        state: of the rows.
+        rows: F, how many rows it has.
+        policy: when a token exits.
+        skipped_state: the skipped-state policy.
+        session: trained heads with a state of F rows, if any.
+        batch_size: largest number of rows in a step.
     """
-
-    prompt: tuple[int, ...]
-    max_new: int
-    stops: Callable[[Sequence[int]], bool]
-    chooser: Chooser | None = None
-    key: str | None = None
-
-    def finished(self, answer: Sequence[int]) -> bool:
-        """Whether ``answer`` is complete."""
-        return len(answer) >= self.max_new or self.stops(answer)
-
-
-@dataclass
-class Progress:
-    """One row's answer so far.
-
-    Attributes:
-        tokens: token ids.
-        layers_used: layers run for each, 1..L.
-        confidence: of each, at the exit it took or the last one checked.
-        exact: the tokens that full depth emits from an exact state, for the oracle; else empty.
-        rounds: drafts of lossless decoding; else empty.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    layers_used: list[int] = field(default_factory=list)
-    confidence: list[float | None] = field(default_factory=list)
-    exact: list[int] = field(default_factory=list)
-    rounds: list[DraftRound] = field(default_factory=list)
-
-
-class TokenChoice:
-    """Chooses tokens for a chunk: cell i continues ``prefixes[i]`` of request ``owners[i]``."""
 
     def __init__(
-        self, owners: Sequence[GenerateRequest], prefixes: Sequence[Sequence[int]]
+        self,
+        stack: LayerStack,
+        state: DecoderState,
+        rows: int,
+        policy: ExitPolicy,
+        skipped_state: str,
+        session: HeadSession | None,
+        batch_size: int,
     ) -> None:
-        self._owners = owners
-        self._prefixes = prefixes
-        self.tokens = torch.zeros(len(owners), dtype=torch.long)
+        self._stack, self.state, self._policy = stack, state, policy
+        self._skipped_state, self._session = skipped_state, session
+        self._bounds = (0, *policy.exit_layers, stack.n_layers)
+        self._scheduler = Scheduler(len(self._bounds) - 1, batch_size)
+        self._choice = TokenChoice.of_rows(rows)
+        self._progress = [Progress() for _ in range(rows)]
+        self._confidence: list[float] = [math.nan] * rows
+        self._cutoffs: Tensor | None = None
+        self.exact: DecoderState | None = None
+        targets = None
+        if policy.needs_target:
+            self.exact = stack.take(state, range(rows))
+            targets = torch.zeros(rows, dtype=torch.long, device=stack.device)
+        self._measures = [self._new_measure()] * rows
+        self._check = ExitCheck(stack, policy, self._measures[0], self._choice, session, targets)
 
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        chosen = logits.argmax(-1)
-        for place, cell in enumerate(index.tolist()):
-            chooser = self._owners[cell].chooser
-            if chooser is not None:
-                chosen[place] = chooser(self._prefixes[cell], logits[place : place + 1])
-        return chosen
+    def __bool__(self) -> bool:
+        """Whether any row has not finished."""
+        return bool(self._scheduler)
 
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        self.tokens[index.cpu()] = self.choose(index, logits).cpu()
+    def replace(self, rows: Sequence[int], source: Any, taken: Sequence[int]) -> None:
+        """``rows``, which have finished, get the prompt states ``taken`` of ``source``."""
+        self._stack.put(self.state, rows, source, taken)
+        if self.exact is not None:
+            self._stack.put(self.exact, rows, source, taken)
+        if self._session is not None:
+            self._session.forget(rows)
 
-    def read(self) -> Reading:
-        """The chosen tokens, without target tokens (K = 0)."""
-        return Reading(torch.zeros(self.tokens.shape[0], 0), self.tokens)
+    def start(
+        self, row: int, request: GenerateRequest, progress: Progress, threshold: float | None = None
+    ) -> None:
+        """Continue ``request`` in ``row``, whose state is that of its prompt and ``progress``.
 
+        Args:
+            row: of the state, not in flight.
+            request: what to continue.
+            progress: its answer so far, which grows.
+            threshold: in place of the policy's; for all rows or for none.
+        """
+        self._choice.owners[row], self._choice.prefixes[row] = request, progress.tokens
+        self._progress[row] = progress
+        if threshold is not None:
+            if self._cutoffs is None:
+                self._cutoffs = torch.zeros(len(self._progress), device=self._stack.device)
+            self._cutoffs[row] = self._policy.cutoffs([threshold])[0]
+        self._scheduler.ready(row, 0)
 
-def answer_inputs(request: GenerateRequest, answer: Sequence[int], steps: int) -> list[int]:
-    """The input tokens that produce the first ``steps`` tokens of ``answer``."""
-    return [request.prompt[-1], *answer[: steps - 1]]
+    def step(self) -> list[int]:
+        """Run one segment for some rows.
+
+        Returns:
+            The rows that have finished.
+        """
+        segment, rows = self._scheduler.next()
+        if segment == 0:
+            self._begin_tokens(rows)
+        depth = self._bounds[segment + 1]
+        hidden = self._run(self._bounds[segment], depth, rows)
+        index = torch.tensor(rows, device=self._stack.device)
+        if depth == self._stack.n_layers:
+            self._check.at_full_depth(index, hidden)
+            return self._emitted(rows, depth)
+        exiting = self._ask(segment, index, hidden)
+        for row, exits in zip(rows, exiting, strict=True):
+            if not exits:
+                self._scheduler.ready(row, segment + 1)
+        done = [row for row, exits in zip(rows, exiting, strict=True) if exits]
+        return self._emitted(done, depth)
+
+    def _begin_tokens(self, rows: Sequence[int]) -> None:
+        """The next token of each of ``rows`` begins."""
+        if self.exact is not None:
+            chunk = self._new_tokens(rows)
+            full = TokenChoice(
+                [self._choice.owners[row] for row in rows],
+                [self._choice.prefixes[row] for row in rows],
+            )
+            run_chunk(self._stack, self.exact, chunk, full)
+            assert self._check.targets is not None
+            self._check.targets[list(rows)] = full.tokens.to(self._stack.device)
+            for row, token in zip(rows, full.tokens.tolist(), strict=True):
+                self._progress[row].exact.append(token)
+        if self._session is not None and self._policy.confidence == "head":
+            self._session.begin_tokens(torch.tensor(rows, device=self._stack.device))
+        if facts_of(self._policy.confidence).outside:  # it may keep anything about earlier exits
+            measure = self._new_measure()
+            for row in rows:
+                self._measures[row] = measure
+        for row in rows:
+            self._confidence[row] = math.nan
+
+    def _new_measure(self) -> Confidence:
+        exits = len(self._policy.exit_layers)
+        return make_confidence(self._policy.confidence, tokens=len(self._progress), exits=exits)
+
+    def _new_tokens(self, rows: Sequence[int]) -> TokenBatch:
+        """The token that each of ``rows`` runs next."""
+        last = []
+        for row in rows:
+            owner = self._choice.owners[row]
+            assert owner is not None
+            last.append([(self._choice.prefixes[row] or owner.prompt)[-1]])
+        return TokenBatch.of(last, rows, self._stack.device)
+
+    def _run(self, first: int, last: int, rows: Sequence[int]) -> Tensor:
+        """(n, D) the rows' tokens after layers ``first``..``last - 1``; pending ones run with them.
+
+        A token in flight is the last pending token of its row.
+        """
+        stack, pending = self._stack, self.state.pending
+        if first == 0:
+            run = stack.begin(self.state, self._new_tokens(rows), self._skipped_state)
+            hidden = stack.embed(run)
+            for layer in range(last):
+                hidden = stack.layer(layer, hidden, run)
+            stack.end(self.state, run)
+            if last < stack.n_layers:
+                for row, one in zip(rows, hidden.split(1), strict=True):
+                    pending.append(row, last, one)
+            return hidden
+        hidden, counts = self._run_pending(first, last, rows, running=1)
+        if len(rows) == hidden.shape[0]:
+            return hidden
+        ends = torch.tensor(counts).cumsum(0) - 1
+        return hidden[ends.to(hidden.device)]
+
+    def _run_pending(
+        self, first: int, last: int, rows: Sequence[int], running: int
+    ) -> tuple[Tensor, list[int]]:
+        """Run the pending tokens of ``rows`` that have run ``first`` layers.
+
+        Args:
+            first: the next layer.
+            last: the layer before which they stop.
+            rows: each with such tokens.
+            running: how many tokens of each row run in full, 1 or 0; of the others, except under
+                ``recompute``, the state of the layers alone is computed.
+
+        Returns:
+            (N, D) hidden states of those that run, or of all under ``recompute``, row by row; and
+            how many tokens of each row these are.
+        """
+        stack, pending = self._stack, self.state.pending
+        counts = [pending.stopped_at(row, first) for row in rows]
+        ids = torch.zeros(len(rows), max(counts), dtype=torch.long, device=stack.device)
+        known = tuple(counts)
+        chunk = TokenBatch(ids, known, tuple(rows), known=known)
+        run = stack.begin(self.state, chunk, self._skipped_state)
+        hidden = torch.cat([pending.last(row, n) for row, n in zip(rows, counts, strict=True)])
+        frozen = self._skipped_state != RECOMPUTE and (running == 0 or max(counts) > 1)
+        if frozen:
+            ends = torch.tensor(counts).cumsum(0) - 1
+            stays = torch.zeros(hidden.shape[0], dtype=torch.bool)
+            if running:
+                stays[ends] = True
+            run.freeze(~stays, hidden)
+            hidden = hidden[stays.to(hidden.device)]
+        for layer in range(first, last):
+            hidden = stack.layer(layer, hidden, run)
+        stack.end(self.state, run)
+        done = last == stack.n_layers
+        sizes = [running] * len(rows) if frozen else counts
+        for row, count, new in zip(rows, counts, hidden.split(sizes), strict=True):
+            pending.advance(row, count, last, new, done=done)
+        return hidden, sizes
+
+    def _ask(self, exit: int, index: Tensor, hidden: Tensor) -> list[bool]:
+        """Check an exit for the rows ``index`` (n,), and emit those that exit: which ones."""
+        rows = index.tolist()
+        cutoffs = None if self._cutoffs is None else self._cutoffs[index]
+        if self._policy.rule is not None:
+            steps = [len(self._choice.prefixes[row]) for row in rows]
+            by_rule = self._policy.cutoffs_at(steps)
+            cutoffs = None if by_rule is None else by_rule.to(index.device)
+        exiting = [False] * len(rows)
+        by_measure: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            by_measure.setdefault(id(self._measures[row]), []).append(place)
+        for places in by_measure.values():
+            check, some = self._check, index
+            own, states = cutoffs, hidden
+            if len(by_measure) > 1:
+                at = torch.tensor(places, device=index.device)
+                some, states = index[at], hidden[at.to(hidden.device)]
+                own = None if cutoffs is None else cutoffs[at]
+            check = dataclasses.replace(self._check, measure=self._measures[rows[places[0]]])
+            checked = check.at_exit(exit, some, states, own)
+            pairs = zip(checked.exiting.tolist(), checked.confidence.tolist(), strict=True)
+            for place, (exits, confidence) in zip(places, pairs, strict=True):
+                exiting[place], self._confidence[rows[place]] = exits, confidence
+        return exiting
+
+    def _emitted(self, rows: Sequence[int], depth: int) -> list[int]:
+        """Note the token that each of ``rows`` emitted at ``depth``: those that have finished."""
+        finished: list[int] = []
+        going_on: list[int] = []
+        tokens = self._choice.tokens
+        for row in rows:
+            progress, confidence = self._progress[row], self._confidence[row]
+            progress.tokens.append(int(tokens[row]))
+            progress.layers_used.append(depth)
+            progress.confidence.append(None if math.isnan(confidence) else confidence)
+            owner = self._choice.owners[row]
+            assert owner is not None
+            (finished if owner.finished(progress.tokens) else going_on).append(row)
+        self._flush([r for r in going_on if too_many_pending(self.state.pending.count(r))])
+        for row in going_on:
+            self._scheduler.ready(row, 0)
+        return finished
+
+    def _flush(self, rows: Sequence[int]) -> None:
+        """Run all pending tokens of ``rows`` to the last layer."""
+        if not rows:
+            return
+        for first, last in zip(self._bounds[1:-1], self._bounds[2:], strict=True):
+            some = [row for row in rows if self.state.pending.stopped_at(row, first)]
+            if some:
+                self._run_pending(first, last, some, running=0)
 
 
 def decode(
@@ -113,52 +284,14 @@ def decode(
     session: HeadSession | None,
     thresholds: Sequence[float] | None = None,
 ) -> None:
-    """Generate until every row has finished; a finished row is no longer run.
+    """Generate until every row of ``state`` has finished.
 
     ``thresholds``, one for each row, replace the policy's own.
     """
-    exact = stack.take(state, range(len(rows))) if policy.needs_target else None
-    cutoffs = None if thresholds is None else policy.cutoffs(thresholds).to(stack.device)
-    active = list(range(len(rows)))
-    while active:
-        last = [(rows[row].tokens or requests[row].prompt)[-1] for row in active]
-        chunk = TokenBatch.of([[token] for token in last], active, stack.device)
-        owners = [requests[row] for row in active]
-        prefixes = [rows[row].tokens for row in active]
-        targets: Tensor | None = None
-        if exact is not None:
-            full = TokenChoice(owners, prefixes)
-            run_chunk(stack, exact, chunk, full)
-            targets = full.tokens.to(stack.device)
-            for row, token in zip(active, full.tokens.tolist(), strict=True):
-                rows[row].exact.append(token)
-        chosen = TokenChoice(owners, prefixes)
-        own = policy.cutoffs_at([len(prefix) for prefix in prefixes])
-        if cutoffs is not None:
-            own = cutoffs[active]
-        depths = run_chunk(
-            stack,
-            state,
-            chunk,
-            chosen,
-            policy=policy,
-            cutoffs=None if own is None else own.to(stack.device),
-            skipped_state=skipped_state,
-            targets=targets,
-            session=session,
-        )
-        steps = zip(
-            active,
-            chosen.tokens.tolist(),
-            depths.layers_used.tolist(),
-            depths.confidence.tolist(),
-            strict=True,
-        )
-        for row, token, used, confidence in steps:
-            rows[row].tokens.append(token)
-            rows[row].layers_used.append(used)
-            rows[row].confidence.append(None if math.isnan(confidence) else confidence)
-        active = [row for row in active if not requests[row].finished(rows[row].tokens)]
-        catch_up(
-            stack, state, [row for row in active if too_many_pending(state.pending.count(row))]
-        )
+    count = len(rows)
+    decoding = Decoding(stack, state, count, policy, skipped_state, session, max(1, count))
+    own = [None] * count if thresholds is None else thresholds
+    for row, (request, progress, threshold) in enumerate(zip(requests, rows, own, strict=True)):
+        decoding.start(row, request, progress, threshold)
+    while decoding:
+        decoding.step()

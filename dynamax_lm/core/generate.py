@@ -1,20 +1,31 @@
-"""Token-by-token generation with exits, and its full-depth reference: prefill, decode, compare."""
+"""Generation with exits, and its full-depth reference: prefill, decode, compare.
+
+Requests are prefilled in batches; a row in flight that finishes is replaced by the next request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynamax_lm.core.decode import GenerateRequest, Progress, decode
+from dynamax_lm.core.decode import Decoding, decode
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
+from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import AnswerTrace
+
+IN_FLIGHT = 4
+"""Rows in flight for each row of a step, with exits."""
+
+_MOST_OPEN = 4
+"""Further batches whose prompt states may be kept, because one of their rows has not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +53,15 @@ def generate(
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
     draft_length: int | None = None,
+    batch_size: int | None = None,
+    rows_in_flight: int | None = None,
+    on_answers: Callable[[Mapping[int, GeneratedAnswer]], None] | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
 
     Args:
         stack: the decoder.
-        requests: what to continue, as one batch.
+        requests: what to continue; those of similar length next to each other.
         policy: when a token exits.
         skipped_state: the skipped-state policy.
         reference: whether to compute the full-depth model's answers as well.
@@ -55,26 +69,169 @@ def generate(
         timer: accumulates the seconds spent.
         draft_length: generate losslessly (``core.lossless``) with at most this many tokens a draft,
             at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
+        batch_size: largest number of rows in a step, and of prompts in a prefill; by default all.
+        rows_in_flight: rows with a state at a time, at least ``batch_size``; by default
+            ``batch_size`` times ``IN_FLIGHT`` with exits, and ``batch_size`` without.
+        on_answers: called with answers by the requests' numbers, as soon as they are complete.
     """
     timer = timer or PhaseTimer()
-    with timer.measure("prompt"):
-        state = prefill(stack, [request.prompt for request in requests])
-    mark = stack.mark(state) if reference and policy.exit_layers else None
+    size = batch_size or max(1, len(requests))
+    known = FullDepthAnswers()
+    run = _Run(stack, policy, skipped_state, reference, heads, timer, known)
+    batches = [range(at, min(at + size, len(requests))) for at in range(0, len(requests), size)]
+    found: dict[int, GeneratedAnswer] = {}
+
+    def keep(some: Mapping[int, GeneratedAnswer]) -> None:
+        found.update(some)
+        if on_answers is not None:
+            on_answers(some)
+
+    if draft_length is None and len(batches) > 1:
+        flight = rows_in_flight or size * (IN_FLIGHT if policy.exit_layers else 1)
+        _continuous(run, requests, batches, size, min(max(flight, size), len(requests)), keep)
+    else:
+        for numbers in batches:
+            some = [requests[number] for number in numbers]
+            keep(dict(zip(numbers, _one_batch(run, some, draft_length), strict=True)))
+    return [found[number] for number in range(len(requests))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all requests of a call have in common; see :func:`generate`."""
+
+    stack: LayerStack
+    policy: ExitPolicy
+    skipped_state: str
+    reference: bool
+    heads: TrainedHeads | None
+    timer: PhaseTimer
+    known: FullDepthAnswers
+
+    @property
+    def compares(self) -> bool:
+        """Whether answers must be compared with full depth."""
+        return self.reference and bool(self.policy.exit_layers)
+
+    def answers(
+        self,
+        state: Any,
+        mark: Any,
+        requests: Sequence[GenerateRequest],
+        rows: Sequence[Progress],
+    ) -> list[GeneratedAnswer]:
+        """The complete ``rows`` as answers; ``state`` and ``mark`` are those of their prompts."""
+        if not self.reference:
+            return answers(requests, rows)
+        if not self.compares:
+            same = [Comparison(row.tokens, None, row.tokens) for row in rows]
+            return answers(requests, rows, same)
+        with self.timer.measure("reference"):
+            compared = compare(
+                self.stack, state, mark, requests, rows, self.skipped_state, self.known
+            )
+        return answers(requests, rows, compared)
+
+
+def _one_batch(
+    run: _Run, requests: Sequence[GenerateRequest], draft_length: int | None
+) -> list[GeneratedAnswer]:
+    """Answer one batch in the state of its prompts."""
+    with run.timer.measure("prompt"):
+        state = prefill(run.stack, [request.prompt for request in requests])
+    mark = run.stack.mark(state) if run.compares else None
     rows = [Progress() for _ in requests]
-    with timer.measure("answer"):
-        session = HeadSession.of(heads, len(rows))
+    with run.timer.measure("answer"):
+        session = HeadSession.of(run.heads, len(rows))
         if draft_length is None:
-            decode(stack, state, requests, rows, policy, skipped_state, session)
+            decode(run.stack, state, requests, rows, run.policy, run.skipped_state, session)
         else:
-            decode_lossless(stack, state, requests, rows, policy, session, draft_length)
-    if not reference:
-        return answers(requests, rows)
-    if mark is None:
-        return answers(requests, rows, [Comparison(row.tokens, None, row.tokens) for row in rows])
-    with timer.measure("reference"):
-        known = FullDepthAnswers()
-        compared = compare(stack, state, mark, requests, rows, skipped_state, known)
-    return answers(requests, rows, compared)
+            decode_lossless(run.stack, state, requests, rows, run.policy, session, draft_length)
+    return run.answers(state, mark, requests, rows)
+
+
+@dataclass
+class _Batch:
+    """Requests whose prompts were run together.
+
+    Attributes:
+        numbers: of the requests.
+        state: of their prompts; kept until the last has finished, if answers are compared.
+        rows: their answers.
+        given: how many of them have been put into a row in flight.
+        unfinished: how many have not finished.
+    """
+
+    numbers: Sequence[int]
+    state: Any
+    rows: list[Progress]
+    given: int = 0
+    unfinished: int = 0
+
+
+def _continuous(
+    run: _Run,
+    requests: Sequence[GenerateRequest],
+    batches: Sequence[Sequence[int]],
+    batch_size: int,
+    flight: int,
+    keep: Callable[[Mapping[int, GeneratedAnswer]], None],
+) -> None:
+    """Answer ``batches`` with ``flight`` rows; a finished row is replaced by a new one at once."""
+    stack, timer = run.stack, run.timer
+    decoding = Decoding(
+        stack,
+        stack.new_state(flight),
+        flight,
+        run.policy,
+        run.skipped_state,
+        HeadSession.of(run.heads, flight),
+        batch_size,
+    )
+    free, to_come = list(range(flight)), deque(batches)
+    entering: _Batch | None = None
+    owners: dict[int, tuple[_Batch, int]] = {}
+    open_batches = 0
+    most = _MOST_OPEN + flight // batch_size
+    while decoding or to_come or entering is not None:
+        while free and (entering is not None or (to_come and open_batches < most)):
+            if entering is None:
+                numbers = to_come.popleft()
+                with timer.measure("prompt"):
+                    state = prefill(stack, [requests[number].prompt for number in numbers])
+                rows = [Progress() for _ in numbers]
+                entering = _Batch(numbers, state, rows, unfinished=len(numbers))
+                open_batches += 1
+            batch = entering
+            some = range(batch.given, min(batch.given + len(free), len(batch.numbers)))
+            into = [free.pop() for _ in some]
+            with timer.measure("answer"):
+                decoding.replace(into, batch.state, some)
+            for row, place in zip(into, some, strict=True):
+                decoding.start(row, requests[batch.numbers[place]], batch.rows[place])
+                owners[row] = batch, place
+            batch.given = some.stop
+            if batch.given == len(batch.numbers):
+                entering = None
+                if not run.compares:
+                    batch.state = None
+        with timer.measure("answer"):
+            finished = decoding.step()
+        free += finished
+        for row in finished:
+            batch, place = owners.pop(row)
+            batch.unfinished -= 1
+            if not run.compares:
+                number = batch.numbers[place]
+                (answer,) = run.answers(None, None, [requests[number]], [batch.rows[place]])
+                keep({number: answer})
+            elif not batch.unfinished:
+                some_requests = [requests[number] for number in batch.numbers]
+                mark = stack.mark(batch.state)
+                done = run.answers(batch.state, mark, some_requests, batch.rows)
+                batch.state = None
+                keep(dict(zip(batch.numbers, done, strict=True)))
+            open_batches -= not batch.unfinished
 
 
 def answers(

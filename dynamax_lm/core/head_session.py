@@ -6,6 +6,7 @@ Prefill, the reference and the oracle's full-depth passes check no exits and do 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -26,8 +27,12 @@ class TrainedHeads(Protocol):
         """An empty state for a batch of ``rows`` rows."""
         ...
 
-    def begin(self, state: Any, tokens: int) -> None:
-        """A pass of ``tokens`` tokens begins."""
+    def begin(self, state: Any, tokens: int, index: Tensor | None = None) -> None:
+        """A pass of ``tokens`` tokens begins; or new tokens begin at ``index`` (n,) of it."""
+        ...
+
+    def forget(self, state: Any, rows: Sequence[int]) -> None:
+        """``rows`` of the batch have other requests from now on."""
         ...
 
     def confidence(
@@ -58,7 +63,7 @@ class HeadSession:
     """
 
     def __init__(self, heads: TrainedHeads, rows: int) -> None:
-        self._heads = heads
+        self._heads, self._count = heads, rows
         self._state = heads.new_state(rows)
         self._rows: Tensor | None = None
 
@@ -72,6 +77,17 @@ class HeadSession:
         rows = torch.tensor(chunk.rows, device=cells.device)
         self._rows = rows[cells // chunk.width]
         self._heads.begin(self._state, cells.shape[0])
+
+    def begin_tokens(self, rows: Tensor) -> None:
+        """A new token of each of ``rows`` (n,) begins; a token's index is its row."""
+        if self._rows is None:
+            self._rows = torch.arange(self._count, device=rows.device)
+            self._heads.begin(self._state, self._count)
+        self._heads.begin(self._state, self._count, rows)
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """``rows`` have other requests from now on."""
+        self._heads.forget(self._state, rows)
 
     def confidence(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
         """(n,) confidences at an exit for tokens ``index`` (n,) of the pass; advances the state."""

@@ -11,35 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.exit_view import View, slices
+from dynamax_lm.core.exit_check import ExitCheck, LogitsSink
 from dynamax_lm.core.exited_tokens import DeferExited, DropExited, RunningCells
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
-
-
-class LogitsSink(Protocol):
-    """Receives the logits of exiting tokens."""
-
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        """(n,) the token that each would emit; changes no state.
-
-        Args:
-            index: (n,) which of the chunk's N tokens these are.
-            logits: (n, V) raw logits.
-        """
-        ...
-
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        """Emit from these logits; called once per token of the chunk."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,43 +80,26 @@ def run_chunk(
     layers_used = torch.full((count,), stack.n_layers, device=device)
     confidence = torch.full((count,), torch.nan, device=device)
     exits = {layers: number for number, layers in enumerate(policy.exit_layers)}
-    measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
+    check: ExitCheck | None = None
+    if sink is not None:
+        measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
+        check = ExitCheck(stack, policy, measure, sink, session, targets)
     if session is not None and policy.confidence == "head":
         session.begin(chunk, run.cells)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, cells.resume(layer, hidden), run)
-        if layer + 1 not in exits or sink is None or not running.shape[0]:
+        if layer + 1 not in exits or check is None or not running.shape[0]:
             continue
-        at_exit = cells.not_exited(hidden)
-        exiting = torch.zeros_like(running, dtype=torch.bool)
-        for part in slices(stack, running.shape[0]):
-            view = View(
-                unembed=stack.unembed,
-                exit=exits[layer + 1],
-                layer=layer + 1,
-                index=running[part],
-                hidden=at_exit[part],
-                session=session,
-                choose=sink.choose,
-                targets=targets,
-            )
-            checked = measure.ask(view).to(device)
-            confidence[view.index] = checked
-            own = None if cutoffs is None else cutoffs[view.index]
-            exits_here = policy.exiting(
-                checked, own[:, view.exit] if own is not None and own.dim() > 1 else own
-            )
-            exiting[part] = exits_here
-            if exits_here.any():
-                sink.emit(view.index[exits_here], view.some_logits(exits_here))
+        own = None if cutoffs is None else cutoffs[running]
+        exiting, confidence[running] = check.at_exit(
+            exits[layer + 1], running, cells.not_exited(hidden), own
+        )
         if exiting.any():
             layers_used[running[exiting]] = layer + 1
             hidden = cells.remove(exiting, hidden, layer + 1)
             running = running[~exiting]
-    if sink is not None and running.shape[0]:
-        at_exit = cells.not_exited(hidden)
-        for part in slices(stack, running.shape[0]):
-            sink.emit(running[part], stack.unembed(at_exit[part]))
+    if check is not None and running.shape[0]:
+        check.at_full_depth(running, cells.not_exited(hidden))
     stack.end(state, run)
     cells.close()
     return ExitDecisions(layers_used, confidence)

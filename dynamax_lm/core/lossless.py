@@ -28,10 +28,10 @@ from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.decode import GenerateRequest, Progress, TokenChoice
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 

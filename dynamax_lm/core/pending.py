@@ -1,6 +1,7 @@
-"""Pending tokens: those that exited early under ``recompute`` and have layers still to run.
+"""Pending tokens: those whose last layers have not run, or have not been given their state.
 
-A state records them by row: the layers that each has run, and its hidden state there.
+They have exited early, or are in flight. A state records them by row: the layers that each has run,
+and its hidden state; under ``recompute`` the one after these layers, else the one at its exit.
 """
 
 from __future__ import annotations
@@ -63,6 +64,40 @@ class PendingTokens:
             self.rows[row] = PendingRow(list(depths), hidden)
         else:
             self.rows.pop(row, None)
+
+    def append(self, row: int, depth: int, hidden: Tensor) -> None:
+        """Add a token of ``row`` that has run ``depth`` layers; ``hidden`` is (1, D)."""
+        if row in self.rows:
+            depths, before = self.rows[row]
+            self.rows[row] = PendingRow([*depths, depth], torch.cat([before, hidden]))
+        else:
+            self.rows[row] = PendingRow([depth], hidden)
+
+    def stopped_at(self, row: int, depth: int) -> int:
+        """How many tokens of ``row`` have run exactly ``depth`` layers: its last ones."""
+        return self.depths(row).count(depth)
+
+    def last(self, row: int, count: int) -> Tensor:
+        """(count, D) hidden states of the last ``count`` pending tokens of ``row``."""
+        return self.rows[row].hidden[-count:]
+
+    def advance(self, row: int, count: int, depth: int, new: Tensor, *, done: bool) -> None:
+        """The last ``count`` tokens of ``row`` have run, or been given the state of, more layers.
+
+        Args:
+            row: of the state.
+            count: at least 1.
+            depth: layers run for each now.
+            new: (m, D) hidden states of the last m of them; the others keep theirs.
+            done: whether no layer is left, so that they are no longer pending.
+        """
+        depths, hidden = self.rows[row]
+        if done:
+            self.keep(row, depths[:-count], hidden[:-count])
+            return
+        kept = hidden[: hidden.shape[0] - new.shape[0]]
+        joined = torch.cat([kept, new]) if kept.shape[0] else new
+        self.rows[row] = PendingRow([*depths[:-count], *[depth] * count], joined)
 
     def hidden(self, rows: Sequence[int], device: torch.device) -> Tensor:
         """(W, D) hidden states of the pending tokens of ``rows``, row after row."""

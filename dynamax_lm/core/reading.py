@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dynamax_lm.core.loop import LogitsSink
+from dynamax_lm.core.exit_check import LogitsSink
 
 
 @dataclass(frozen=True, slots=True)

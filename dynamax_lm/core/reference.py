@@ -15,10 +15,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.decode import GenerateRequest, Progress, TokenChoice, answer_inputs, decode
+from dynamax_lm.core.decode import decode
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
+from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 

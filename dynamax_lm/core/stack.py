@@ -243,3 +243,14 @@ class LayerStack(Protocol):
     def take(self, state: Any, rows: Sequence[int]) -> DecoderState:
         """A new, independent state of ``rows`` of ``state``; rows may repeat."""
         ...
+
+    def put(self, state: Any, rows: Sequence[int], source: Any, taken: Sequence[int]) -> None:
+        """Copy rows ``taken`` of ``source`` over ``rows`` of ``state``, which are discarded.
+
+        Args:
+            state: of the decoder.
+            rows: as many as ``taken``, all different.
+            source: another state of the decoder; no token of the rows taken is pending.
+            taken: rows of ``source``.
+        """
+        ...

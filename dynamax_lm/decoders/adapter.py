@@ -48,6 +48,19 @@ class LayerState(Protocol):
         """An independent state of ``rows`` (B',), which may repeat."""
         ...
 
+    def put(
+        self, rows: Sequence[int], source: Any, taken: Sequence[int], lengths: RowLengths
+    ) -> None:
+        """Copy rows ``taken`` of ``source`` over ``rows``, without padding.
+
+        Args:
+            rows: of this state, all different.
+            source: the same layer's state of other rows.
+            taken: rows of ``source``, as many as ``rows``.
+            lengths: padding and lengths of the rows of ``source``.
+        """
+        ...
+
     def begin_draft(self, rows: Sequence[int]) -> None:
         """Tokens that ``rows`` get from now on can be withdrawn, by the adapter's ``withdraw``."""
         ...

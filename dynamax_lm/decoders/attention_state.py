@@ -49,6 +49,16 @@ class KeyValues:
             self.keys[rows.to(self.keys.device)], self.values[rows.to(self.values.device)]
         )
 
+    def put(
+        self, rows: Sequence[int], source: KeyValues, taken: Sequence[int], lengths: RowLengths
+    ) -> None:
+        """Copy rows ``taken`` of ``source`` to the first slots of ``rows``."""
+        self.reserve(max(lengths.tokens(old) for old in taken))
+        for row, old in zip(rows, taken, strict=True):
+            start, end = lengths.pads[old], lengths.columns[old]
+            self.keys[row, :, : end - start] = source.keys[old, :, start:end]
+            self.values[row, :, : end - start] = source.values[old, :, start:end]
+
     def begin_draft(self, rows: Sequence[int]) -> None:
         """Nothing to do; see ``mark``."""
 

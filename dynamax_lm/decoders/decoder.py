@@ -250,6 +250,18 @@ class Decoder:
         layers = [layer.take(index) for layer in state.layers]
         return LayerStates(layers, state.rows.take(rows), state.pending.take(rows))
 
+    def put(
+        self, state: LayerStates, rows: Sequence[int], source: LayerStates, taken: Sequence[int]
+    ) -> None:
+        """Copy rows ``taken`` of ``source`` over ``rows`` of ``state``, without their padding."""
+        if not rows:
+            return
+        for to, layer in zip(state.layers, source.layers, strict=True):
+            to.put(rows, layer, taken, source.rows)
+        state.rows.put(rows, source.rows, taken)
+        for row in rows:
+            state.pending.rows.pop(row, None)
+
 
 def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     """The policy of the layer's own table, or one from outside the package for its kind.

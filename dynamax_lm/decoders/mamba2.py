@@ -33,7 +33,7 @@ from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 FREEZE = "freeze"
 
 _FEW = 8
-"""Number of drafted tokens up to which the recurrence is faster than the chunked form."""
+"""Number of tokens up to which the recurrence is faster than the chunked form."""
 
 
 class Inputs(NamedTuple):
@@ -242,7 +242,8 @@ class Mamba2Layer:
         x, b, c = self._split(convolved)
         rows = None if context.all_rows else context.state_rows.to(device)
         dt = dt.unflatten(0, (batch, width))
-        if state.draft is not None and width <= _FEW:
+        few = state.draft is not None or bool(run.chunk.known)
+        if few and width <= _FEW:
             some = None if rows is None else list(run.chunk.rows)
             output = self._recur(state.ssm, some, x, dt, b, c)
             flat = output.flatten(0, 1).flatten(1)

@@ -84,6 +84,16 @@ class Recurrence:
             self.draft.ssm[index] = self.ssm[index]
         self.draft.inputs.update((row, []) for row in rows)
 
+    def put(
+        self, rows: Sequence[int], source: Recurrence, taken: Sequence[int], lengths: RowLengths
+    ) -> None:
+        """Copy rows ``taken`` of ``source`` over ``rows``; padding is not part of the state."""
+        del lengths
+        for row, old in zip(rows, taken, strict=True):
+            self.tokens[row] = source.tokens[old]
+        self.conv[list(rows)] = source.conv[list(taken)]
+        self.ssm[list(rows)] = source.ssm[list(taken)]
+
     def take(self, rows: Tensor) -> Recurrence:
         """An independent state of ``rows`` (B',), which may repeat."""
         tokens = [self.tokens[row] for row in rows.tolist()]

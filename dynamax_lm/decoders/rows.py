@@ -53,6 +53,11 @@ class RowLengths:
         """An independent copy of ``rows``, which may repeat."""
         return RowLengths([self.pads[row] for row in rows], [self.columns[row] for row in rows])
 
+    def put(self, rows: Sequence[int], source: RowLengths, taken: Sequence[int]) -> None:
+        """Set ``rows`` to the lengths of rows ``taken`` of ``source``, without padding."""
+        for row, old in zip(rows, taken, strict=True):
+            self.pads[row], self.columns[row] = 0, source.tokens(old)
+
     def copy(self) -> RowLengths:
         """An independent copy."""
         return RowLengths(list(self.pads), list(self.columns))

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import GeneratedAnswer
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import record_of

@@ -8,7 +8,7 @@ An exit is identified by its *layer*: the layers run before it, 1..L-1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +78,24 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         """An empty state for a batch of ``rows`` rows."""
         return HeadsState(rows)
 
-    def begin(self, state: HeadsState, tokens: int) -> None:
-        """A pass of ``tokens`` tokens begins; state along depth is reset."""
-        if self.depth is not None:
+    def begin(self, state: HeadsState, tokens: int, index: Tensor | None = None) -> None:
+        """A pass of ``tokens`` tokens begins, or new tokens begin at ``index`` (n,) of it.
+
+        State along depth is reset, of all tokens or of those.
+        """
+        if self.depth is None:
+            return
+        if index is None or state.depth is None:
             state.depth = self.depth.empty(tokens)
+        else:
+            state.depth.put(index, self.depth.empty(index.shape[0]))
+
+    def forget(self, state: HeadsState, rows: Sequence[int]) -> None:
+        """``rows`` of the batch have other requests from now on: their state is reset."""
+        for layer, memory in state.along.items():
+            empty = self._classifier(layer).empty(len(rows))
+            if rows and empty is not None:
+                memory.put(torch.tensor(list(rows)), empty)
 
     def confidence(
         self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: HeadsState

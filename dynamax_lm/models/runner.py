@@ -12,11 +12,11 @@ from typing import Protocol
 
 import torch
 
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.head_session import TrainedHeads
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.core.stack import LayerStack
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.phase_timer import PhaseTimer
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import LayerStack
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings

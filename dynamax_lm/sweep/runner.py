@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.decode import GenerateRequest, Progress, decode
+from dynamax_lm.core.decode import decode
 from dynamax_lm.core.generate import GeneratedAnswer, answers, generate
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
@@ -21,6 +21,7 @@ from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.reference import Comparison, compare
+from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.score import ScoreBatch, ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.sweep.generation_replay import replay_generation

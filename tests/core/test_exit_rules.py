@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.thresholds import (
     CalmDecay,

@@ -25,10 +25,10 @@ from transformers import (
 from transformers.models.mamba2.modeling_mamba2 import mamba2_selective_state_update
 
 from dynamax_lm.core.costs import LayerCosts, norm_flops, unembed_flops
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.costs.attention import AttentionCosts

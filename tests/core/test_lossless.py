@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.decode import GenerateRequest, Progress, decode
+from dynamax_lm.core.decode import decode
 from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.lossless import AUTO, DraftLength, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from tests.builders import STACKS, never, prompts, random_model

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import ThresholdBatcher

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.decode import GenerateRequest
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
