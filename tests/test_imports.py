@@ -111,10 +111,11 @@ TABLE: dict[str, Row] = {
         "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
     ),
     "models.processes": row(""),
+    "models.memory": row("", LM_EVAL),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
     "models.answering": row(
-        "core decoders.decoder heads models.processes models.requests models.runner "
-        "models.settings models.speed_check"
+        "core decoders.decoder heads models.memory models.processes models.requests "
+        "models.runner models.settings models.speed_check"
     ),
     "models.lm": Row(ANY),
     "models.commandline": row(

@@ -19,6 +19,7 @@ from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.state_size import tensor_bytes
 from dynamax_lm.core.trace import AnswerTrace
 
 IN_FLIGHT = 4
@@ -55,6 +56,7 @@ def generate(
     draft_length: int | None = None,
     batch_size: int | None = None,
     rows_in_flight: int | None = None,
+    state_bytes: int | None = None,
     on_answers: Callable[[Mapping[int, GeneratedAnswer]], None] | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
@@ -72,6 +74,8 @@ def generate(
         batch_size: largest number of rows in a step, and of prompts in a prefill; by default all.
         rows_in_flight: rows with a state at a time, at least ``batch_size``; by default
             ``batch_size`` times ``IN_FLIGHT`` with exits, and ``batch_size`` without.
+        state_bytes: the default number of rows in flight is smaller where their states would take
+            more memory than this; ``None`` for no limit.
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
     """
     timer = timer or PhaseTimer()
@@ -88,7 +92,10 @@ def generate(
 
     if draft_length is None and len(batches) > 1:
         flight = rows_in_flight or size * (IN_FLIGHT if policy.exit_layers else 1)
-        _continuous(run, requests, batches, size, min(max(flight, size), len(requests)), keep)
+        limit = None if rows_in_flight else state_bytes
+        _continuous(
+            run, requests, batches, size, min(max(flight, size), len(requests)), limit, keep
+        )
     else:
         for numbers in batches:
             some = [requests[number] for number in numbers]
@@ -169,16 +176,34 @@ class _Batch:
     unfinished: int = 0
 
 
+def _prefilled(run: _Run, requests: Sequence[GenerateRequest], numbers: Sequence[int]) -> _Batch:
+    with run.timer.measure("prompt"):
+        state = prefill(run.stack, [requests[number].prompt for number in numbers])
+    return _Batch(numbers, state, [Progress() for _ in numbers], unfinished=len(numbers))
+
+
+def _row_bytes(batch: _Batch, requests: Sequence[GenerateRequest]) -> int:
+    """Bytes of a row's state at the end of its answer, at most; of the longest prompts."""
+    some = [requests[number] for number in batch.numbers]
+    prompt = max(1, max(len(one.prompt) for one in some) - 1)
+    whole = prompt + max(one.max_new for one in some)
+    return max(1, tensor_bytes(batch.state) // len(some)) * whole // prompt
+
+
 def _continuous(
     run: _Run,
     requests: Sequence[GenerateRequest],
     batches: Sequence[Sequence[int]],
     batch_size: int,
     flight: int,
+    limit: int | None,
     keep: Callable[[Mapping[int, GeneratedAnswer]], None],
 ) -> None:
     """Answer ``batches`` with ``flight`` rows; a finished row is replaced by a new one at once."""
     stack, timer = run.stack, run.timer
+    first = _prefilled(run, requests, batches[0])
+    if limit is not None:
+        flight = min(flight, max(batch_size, limit // _row_bytes(first, requests)))
     decoding = Decoding(
         stack,
         stack.new_state(flight),
@@ -188,19 +213,15 @@ def _continuous(
         HeadSession.of(run.heads, flight),
         batch_size,
     )
-    free, to_come = list(range(flight)), deque(batches)
-    entering: _Batch | None = None
+    free, to_come = list(range(flight)), deque(batches[1:])
+    entering: _Batch | None = first
     owners: dict[int, tuple[_Batch, int]] = {}
-    open_batches = 0
+    open_batches = 1
     most = _MOST_OPEN + flight // batch_size
     while decoding or to_come or entering is not None:
         while free and (entering is not None or (to_come and open_batches < most)):
             if entering is None:
-                numbers = to_come.popleft()
-                with timer.measure("prompt"):
-                    state = prefill(stack, [requests[number].prompt for number in numbers])
-                rows = [Progress() for _ in numbers]
-                entering = _Batch(numbers, state, rows, unfinished=len(numbers))
+                entering = _prefilled(run, requests, to_come.popleft())
                 open_batches += 1
             batch = entering
             some = range(batch.given, min(batch.given + len(free), len(batch.numbers)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,8 @@ class RankingRunner:
     Args:
         exits: candidate exit layers.
     """
+
+    continuous: ClassVar[bool] = False
 
     def __init__(self, exits: Sequence[int]) -> None:
         self._exits = tuple(exits)

@@ -7,7 +7,7 @@ This module has batching, billing and the progress bars. Settings, weights and h
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,9 +16,11 @@ import torch
 from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
+from dynamax_lm.core.generate import GeneratedAnswer
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.trace import (
     AnswerTrace,
@@ -30,6 +32,7 @@ from dynamax_lm.core.trace import (
 )
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.memory import state_bytes
 from dynamax_lm.models.processes import Processes
 from dynamax_lm.models.requests import (
     TextRequest,
@@ -82,12 +85,14 @@ class Answering(Processes):
         size = self.batch_size
         return min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
 
-    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+    def _size_of_batch(self) -> int:
         size = self.batch_size
-        if size == "auto":
-            size = self._detect_batch_size()
-        for start in range(0, len(items), int(size)):
-            yield items[start : start + int(size)]
+        return self._detect_batch_size() if size == "auto" else int(size)
+
+    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        size = self._size_of_batch()
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
 
     def _loglikelihood_tokens(
         self,
@@ -137,53 +142,68 @@ class Answering(Processes):
             key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt),
         )
         texts: dict[int, TracedText] = {}
-        with self._progress(len(requests), "Generating", disable_tqdm) as bar:
-            for numbers in self._batches(order):
-                some = [ready[number] for number in numbers]
-                for number, text in zip(numbers, self._generate(some), strict=True):
-                    texts[number] = text
-                    self.cache_hook.add_partial("generate_until", requests[number].args, text)
-                bar.update(len(numbers))
+        with self._progress(len(requests), "Generating", disable_tqdm) as bar, self._context():
+
+            def finish(answers: Mapping[int, GeneratedAnswer]) -> None:
+                for place, answer in answers.items():
+                    number = order[place]
+                    texts[number] = self._text(ready[number], answer)
+                    args = requests[number].args
+                    self.cache_hook.add_partial("generate_until", args, texts[number])
+                bar.update(len(answers))
+
+            ordered = [ready[number].request for number in order]
+            if self._runner.continuous and not self._lossless:
+                self._generate(
+                    ordered,
+                    batch_size=self._size_of_batch(),
+                    rows_in_flight=self.settings.rows_in_flight,
+                    state_bytes=state_bytes(self.device),
+                    on_answers=finish,
+                )
+            else:
+                for places in self._batches(list(range(len(order)))):
+                    some = [ordered[place] for place in places]
+                    finish(dict(zip(places, self._generate(some), strict=True)))
         return [texts[number] for number in range(len(requests))]
 
-    def _generate(self, some: list[TextRequest]) -> list[TracedText]:
-        with self._context():
-            requests, before = [one.request for one in some], self.timer.answer
-            answers = self._runner.generate(
-                self._stack,
-                requests,
-                policy=self._policy,
-                skipped_state=self.settings.skipped_state,
-                reference=self.settings.reference,
-                heads=self._heads,
-                timer=self.timer,
-                draft_length=self.settings.draft_length,
-            )
-            if self._lossless and self.speed.wanted:
-                took = self.timer.answer - before
-                answers = self.speed.check(self._stack, requests, answers, took)
-            traces = [
-                replace(
-                    answer.trace,
-                    text_tokens=answer_text_tokens(self, answer.trace.tokens, one.until),
-                )
-                for one, answer in zip(some, answers, strict=True)
-            ]
-        texts = []
-        for one, answer, trace in zip(some, answers, traces, strict=True):
-            reference = None
-            if answer.reference is not None:
-                reference = answer_text(self, answer.reference, one.until)
-            record = ExitRecord(
-                self.fingerprint,
-                (trace,),
-                self._bill(trace),
-                reference,
-                self._bill(trace.text),
-                (answer.attached,),
-            )
-            texts.append(TracedText(answer_text(self, trace.tokens, one.until), record))
-        return texts
+    def _generate(
+        self, requests: list[GenerateRequest], **continuous: Any
+    ) -> list[GeneratedAnswer]:
+        before = self.timer.answer
+        answers = self._runner.generate(
+            self._stack,
+            requests,
+            policy=self._policy,
+            skipped_state=self.settings.skipped_state,
+            reference=self.settings.reference,
+            heads=self._heads,
+            timer=self.timer,
+            draft_length=self.settings.draft_length,
+            **continuous,
+        )
+        if self._lossless and self.speed.wanted:
+            took = self.timer.answer - before
+            answers = self.speed.check(self._stack, requests, answers, took)
+        return answers
+
+    def _text(self, one: TextRequest, answer: GeneratedAnswer) -> TracedText:
+        """A generated answer as the response that lm-eval gets."""
+        tokens = answer.trace.tokens
+        kept = answer_text_tokens(self, tokens, one.until)
+        trace = replace(answer.trace, text_tokens=kept)
+        reference = None
+        if answer.reference is not None:
+            reference = answer_text(self, answer.reference, one.until)
+        record = ExitRecord(
+            self.fingerprint,
+            (trace,),
+            self._bill(trace),
+            reference,
+            self._bill(trace.text),
+            (answer.attached,),
+        )
+        return TracedText(answer_text(self, tokens, one.until), record)
 
     @property
     def _lossless(self) -> bool:

@@ -8,7 +8,7 @@ functions and passes the wrapper to the model for the duration of a block
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -22,7 +22,13 @@ from dynamax_lm.core.stack import LayerStack
 
 
 class Runner(Protocol):
-    """Answers a batch of requests; arguments are those of the core's functions."""
+    """Answers a batch of requests; arguments are those of the core's functions.
+
+    Attributes:
+        continuous: whether ``generate`` may be given all requests at once, with a batch size.
+    """
+
+    continuous: ClassVar[bool]
 
     def score(
         self,
@@ -50,13 +56,25 @@ class Runner(Protocol):
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
         draft_length: int | None,
+        **continuous: Any,
     ) -> list[GeneratedAnswer]:
-        """See ``core.generate.generate``."""
+        """See ``core.generate.generate``.
+
+        ``batch_size``, ``rows_in_flight``, ``state_bytes`` and ``on_answers`` are given to a
+        ``continuous`` runner alone.
+        """
         ...
 
 
 class CoreRunner:
     """The core's functions, unchanged."""
 
+    continuous: ClassVar[bool] = True
+
     score = staticmethod(score)
-    generate = staticmethod(generate)
+
+    def generate(
+        self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
+    ) -> list[GeneratedAnswer]:
+        """See ``core.generate.generate``."""
+        return generate(stack, requests, **options)

@@ -7,16 +7,15 @@ settings can reuse both.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.reference import FullDepthAnswers
 from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.state_size import tensor_bytes
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay
 
 MOST_BYTES = 1 << 30
@@ -131,16 +130,3 @@ class ReuseCache:
         self._replays[key] = replay if fits or not size else None
         self.bytes += size if fits else 0
         return replay
-
-
-def tensor_bytes(value: Any) -> int:
-    """Bytes of all tensors in a state: tensors, sequences, mappings and dataclasses of them."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(tensor_bytes(one) for one in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(tensor_bytes(one) for one in value)
-    if is_dataclass(value):
-        return sum(tensor_bytes(getattr(value, field.name)) for field in fields(value))
-    return 0

@@ -8,7 +8,7 @@ every threshold; else later thresholds run in the same batch as the present one.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,9 +24,10 @@ from dynamax_lm.core.reference import Comparison, compare
 from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.score import ScoreBatch, ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.state_size import tensor_bytes
 from dynamax_lm.sweep.generation_replay import replay_generation
 from dynamax_lm.sweep.origins import Origins
-from dynamax_lm.sweep.reuse_cache import MOST_BYTES, ReuseCache, tensor_bytes
+from dynamax_lm.sweep.reuse_cache import MOST_BYTES, ReuseCache
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE, ThresholdBatcher
 from dynamax_lm.sweep.threshold_replay import (
     ThresholdReplay,
@@ -49,6 +50,8 @@ class ReuseRunner:
         batcher: thresholds of later runs, and their answers.
         origins: how all answers were computed.
     """
+
+    continuous: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -148,8 +151,10 @@ class ReuseRunner:
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
         draft_length: int | None = None,
+        **continuous: Any,
     ) -> list[GeneratedAnswer]:
         """Equal to ``core.generate.generate``; a lossless run is timed, and so not derived."""
+        del continuous
         timer = timer or PhaseTimer()
         if draft_length is not None:
             self.origins.ran(len(requests), 1)

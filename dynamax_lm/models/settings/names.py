@@ -22,6 +22,7 @@ OUR_NAMES = frozenset(
         "reference",
         "trace_dir",
         "products",
+        "rows_in_flight",
     }
 )
 """This package's arguments, in addition to those of lm-eval's ``hf`` model."""

@@ -45,6 +45,7 @@ from dynamax_lm.models.settings.skipped import (
     read_skipped_state,
 )
 from dynamax_lm.models.settings.values import (
+    read_count,
     read_folder,
     read_name,
     read_switch,
@@ -75,6 +76,8 @@ class ExitSettings:
         exit_rule_args: arguments of the rule, by name.
         draft_length: largest number of tokens in a draft, 0 for an adaptive one; ``None`` unless
             lossless.
+        rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
+            rounding only.
     """
 
     exit_layers: tuple[int, ...]
@@ -89,6 +92,7 @@ class ExitSettings:
     exit_rule: str = PLAIN
     exit_rule_args: tuple[tuple[str, float], ...] = ()
     draft_length: int | None = None
+    rows_in_flight: int | None = None
 
     @property
     def rule(self) -> ThresholdRule | None:
@@ -147,6 +151,8 @@ class RawSettings:
         exit_rule_args: arguments of the rule, by name.
         draft_length: largest number of tokens in a draft, 0 for an adaptive one; ``None`` unless
             lossless.
+        rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
+            rounding only.
     """
 
     exit_layers: ExitRule
@@ -162,6 +168,7 @@ class RawSettings:
     exit_rule: str | None = None
     exit_rule_args: tuple[tuple[str, float], ...] = ()
     draft_length: int | None = None
+    rows_in_flight: int | None = None
 
     def resolve(
         self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
@@ -208,6 +215,7 @@ class RawSettings:
             exit_rule=rule,
             exit_rule_args=self.exit_rule_args,
             draft_length=self.draft_length,
+            rows_in_flight=self.rows_in_flight,
         )
 
     def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
@@ -262,6 +270,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         skipped_state=read_skipped_state(raw.get("skipped_state")),
         mode=mode,
         draft_length=draft_length,
+        rows_in_flight=read_count("rows_in_flight", raw.get("rows_in_flight")),
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),

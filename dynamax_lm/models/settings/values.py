@@ -128,3 +128,17 @@ def read_folder(name: str, value: object, example: str = "./trace") -> str | Non
     if isinstance(value, str) and value.strip():
         return value
     raise refusal(name, value, f"give the path of a folder, such as {name}={example}")
+
+
+def read_count(name: str, value: object) -> int | None:
+    """A whole number of at least 1; ``None`` where none was given.
+
+    Raises:
+        SettingError: another value.
+    """
+    if is_missing(value):
+        return None
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise refusal(name, value, "give a whole number of at least 1")
+    return number
