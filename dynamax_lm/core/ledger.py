@@ -7,6 +7,9 @@ and sum read it out (2). Elementwise work (rotary embedding, softmax, activation
 residual sums, the layers' own norms, the argmax of an exit) is not counted, except for work that an
 exit adds: its norm (4 per element: square, sum, scale, weight) and saturation's cosine (6 per
 element: three dot products). Looking up an embedding costs 0.
+
+The state of skipped layers is billed with the token that exits. It is computed with the next token
+of the answer that runs these layers, so that the last exits of an answer cost less than billed.
 """
 
 from __future__ import annotations

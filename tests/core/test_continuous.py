@@ -1,0 +1,165 @@
+"""Continuous batching changes no token, no depth and no reference of any request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core.confidence import make_confidence
+from dynamax_lm.core.decode import Decoding
+from dynamax_lm.core.generate import GeneratedAnswer, generate
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.requests import GenerateRequest, Progress
+from dynamax_lm.core.stack import TokenBatch
+from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from tests.core.test_laws import Tally, draw_policy, draw_skipped
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_rows_in_flight_answer_as_they_do_alone(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    stack = STACKS[shape.kind](shape.model())
+    policy = draw_policy(data, shape.layers)
+    skipped = draw_skipped(data, stack)
+    lengths = data.draw(st.lists(st.integers(1, 7), min_size=len(rows), max_size=9))
+    requests = [
+        GenerateRequest(rows[number % len(rows)], new, never) for number, new in enumerate(lengths)
+    ]
+    batch_size = data.draw(st.integers(1, 3))
+    options = {"policy": policy, "skipped_state": skipped, "reference": True}
+    alone = [generate(stack, [one], **options)[0] for one in requests]  # type: ignore[arg-type]
+    seen: dict[int, GeneratedAnswer] = {}
+
+    def note(some: Mapping[int, GeneratedAnswer]) -> None:
+        assert not set(some) & set(seen)
+        seen.update(some)
+
+    together = generate(
+        stack,
+        requests,
+        **options,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        rows_in_flight=data.draw(st.integers(1, 6)),
+        on_answers=note,
+    )
+    assert together == [seen[number] for number in range(len(requests))]
+    tally = Tally(policy.threshold)
+    for ours, other in zip(together, alone, strict=True):
+        excluded = tally.excluded
+        tally.same(ours.trace, other.trace)
+        if tally.excluded == excluded:
+            assert ours.reference == other.reference
+            assert ours.trace.full_depth == other.trace.full_depth
+    tally.check()
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_a_row_that_is_put_is_the_row_that_was_taken(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    stack = STACKS[shape.kind](shape.model())
+    source, pool = prefill(stack, rows), prefill(stack, [(1, 2, 3, 1, 2, 3, 2)] * 6)
+    places = data.draw(st.permutations(range(6)))[: len(rows)]
+    stack.put(pool, places, source, range(len(rows)))
+
+    def step(state: object, numbers: list[int], token: int) -> torch.Tensor:
+        chunk = TokenBatch.of([[token]] * len(numbers), numbers, stack.device)
+        run = stack.begin(state, chunk, "propagate")
+        hidden = stack.embed(run)
+        for layer in range(stack.n_layers):
+            hidden = stack.layer(layer, hidden, run)
+        stack.end(state, run)
+        return hidden
+
+    for token in (1, 0, 2):
+        ours, theirs = step(pool, list(places), token), step(source, list(range(len(rows))), token)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_states_of_finished_rows_are_limited_by_memory() -> None:
+    """With little memory for states, no more rows are in flight than a step has."""
+    stack = STACKS["mistral"](random_model("mistral", 4))
+    held: list[int] = []
+    made = stack.new_state
+
+    def counted(batch: int) -> object:
+        held.append(batch)
+        return made(batch)
+
+    stack.new_state = counted  # type: ignore[method-assign]
+    requests = [GenerateRequest((1, 2), 3, never)] * 12
+    policy = ExitPolicy((2,), "top_prob", 0.5)
+    generate(stack, requests, policy=policy, batch_size=2)
+    assert max(held) == 8
+    held.clear()
+    generate(stack, requests, policy=policy, batch_size=2, state_bytes=1)
+    assert max(held) == 2
+    held.clear()
+    generate(stack, requests, policy=policy, batch_size=2, rows_in_flight=5, state_bytes=1)
+    assert max(held) == 5
+
+
+def test_a_step_of_rows_between_exits_runs_no_layer_twice() -> None:
+    """Every token runs each of its layers once, whatever rows it shares them with."""
+    stack = STACKS["mistral"](random_model("mistral", 6))
+    ran = [0] * 6
+    inner = stack.layer
+
+    def counted(index: int, hidden: torch.Tensor, run: object) -> torch.Tensor:
+        ran[index] += hidden.shape[0]
+        return inner(index, hidden, run)  # type: ignore[arg-type]
+
+    stack.layer = counted  # type: ignore[method-assign]
+    requests = [GenerateRequest((number, 1), 1 + number, never) for number in range(4)]
+    policy = ExitPolicy((2, 4), "top_prob", 0.3)
+    answers = generate(stack, requests, policy=policy, batch_size=2)
+    used = [depth for answer in answers for depth in answer.trace.layers_used]
+    prompt = len(requests)  # one prompt token of each runs all layers before the first step
+    assert ran == [prompt + sum(depth > layer for depth in used) for layer in range(6)]
+    assert all(above <= below for below, above in pairwise(ran))
+
+
+def test_patience_starts_anew_with_each_token() -> None:
+    """What a measure keeps of an earlier token at the same index does not count."""
+    measure = make_confidence("patience", tokens=3, exits=2)
+
+    class One:
+        target = trained = emission = hidden = torch.empty(0)
+        index = torch.tensor([1])
+
+        def __init__(self, exit: int, token: int) -> None:
+            self.exit = exit
+            self.logits = torch.nn.functional.one_hot(torch.tensor([token]), 4).float()
+
+    assert measure.ask(One(0, 2)).tolist() == [0.0]
+    assert measure.ask(One(1, 2)).tolist() == [1.0]
+    assert measure.ask(One(0, 2)).tolist() == [0.0]
+    assert measure.ask(One(1, 3)).tolist() == [0.0]
+
+
+def test_threshold_of_a_row_replaces_the_policys() -> None:
+    stack = STACKS["mistral"](random_model("mistral", 4))
+    requests = [GenerateRequest((1, 2), 4, never)] * 2
+    rows = [Progress(), Progress()]
+    state = prefill(stack, [one.prompt for one in requests])
+    policy = ExitPolicy((2,), "top_prob", 0.5)
+    decoding = Decoding(stack, state, 2, policy, "propagate", None, 2)
+    for row, threshold in enumerate((0.0, 1.0)):
+        decoding.start(row, requests[row], rows[row], threshold)
+    finished = []
+    while decoding:
+        finished += decoding.step()
+    assert sorted(finished) == [0, 1]
+    assert rows[0].layers_used == [2] * 4
+    assert rows[1].layers_used == [4] * 4
