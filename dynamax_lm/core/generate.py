@@ -15,7 +15,7 @@ from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.stack import LayerStack
@@ -81,7 +81,8 @@ def generate(
     timer = timer or PhaseTimer()
     size = batch_size or max(1, len(requests))
     known = FullDepthAnswers()
-    run = _Run(stack, policy, skipped_state, reference, heads, timer, known)
+    prefixes = SharedPrefixes(stack)
+    run = _Run(stack, policy, skipped_state, reference, heads, timer, known, prefixes)
     batches = [range(at, min(at + size, len(requests))) for at in range(0, len(requests), size)]
     found: dict[int, GeneratedAnswer] = {}
 
@@ -114,6 +115,7 @@ class _Run:
     heads: TrainedHeads | None
     timer: PhaseTimer
     known: FullDepthAnswers
+    prefixes: SharedPrefixes
 
     @property
     def compares(self) -> bool:
@@ -145,7 +147,7 @@ def _one_batch(
 ) -> list[GeneratedAnswer]:
     """Answer one batch in the state of its prompts."""
     with run.timer.measure("prompt"):
-        state = prefill(run.stack, [request.prompt for request in requests])
+        state = run.prefixes.prefill([request.prompt for request in requests])
     mark = run.stack.mark(state) if run.compares else None
     rows = [Progress() for _ in requests]
     with run.timer.measure("answer"):
@@ -178,7 +180,7 @@ class _Batch:
 
 def _prefilled(run: _Run, requests: Sequence[GenerateRequest], numbers: Sequence[int]) -> _Batch:
     with run.timer.measure("prompt"):
-        state = prefill(run.stack, [requests[number].prompt for number in numbers])
+        state = run.prefixes.prefill([requests[number].prompt for number in numbers])
     return _Batch(numbers, state, [Progress() for _ in numbers], unfinished=len(numbers))
 
 

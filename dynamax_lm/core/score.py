@@ -19,7 +19,7 @@ from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import ExitDecisions, run_chunk
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
@@ -138,9 +138,9 @@ class ScoreBatch:
         self.prompt_rows = [place[one.prompt] for one in self._passes]
         self.n_tokens: int = self._targets.shape[0]
 
-    def prefill(self, stack: LayerStack) -> Any:
+    def prefill(self, prefixes: SharedPrefixes) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
-        state = prefill(stack, self.prompts)
+        state, stack = prefixes.prefill(self.prompts), prefixes.stack
         if len(self.prompts) == len(self._passes):
             return state
         return stack.take(state, self.prompt_rows)
@@ -241,6 +241,7 @@ def score(
     softmax_dtype: torch.dtype = torch.float32,
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
+    prefixes: SharedPrefixes | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token exiting where the policy decides.
 
@@ -253,11 +254,12 @@ def score(
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
+        prefixes: runs what prompts begin with alike once; by default a new one.
     """
     timer = timer or PhaseTimer()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):
-        state = batch.prefill(stack)
+        state = batch.prefill(prefixes or SharedPrefixes(stack))
     full: Reading | None = None
     if (reference or policy.needs_target) and policy.exit_layers:
         with timer.measure("reference"):

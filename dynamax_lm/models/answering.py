@@ -20,6 +20,7 @@ from dynamax_lm.core.generate import GeneratedAnswer
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.trace import (
@@ -216,14 +217,19 @@ class Answering(Processes):
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
         """Score in batches, longest first; requests that share a prompt are adjacent."""
+        longest: dict[tuple[int, ...], int] = {}
+        for one in requests:
+            whole = len(one.prompt) + len(one.continuation)
+            longest[one.prompt] = max(whole, longest.get(one.prompt, 0))
         order = sorted(
             range(len(requests)),
             key=lambda n: (
-                -len(requests[n].prompt) - len(requests[n].continuation),
+                -longest[requests[n].prompt],
                 requests[n].prompt,
                 requests[n].continuation,
             ),
         )
+        shared = {"prefixes": SharedPrefixes(self._stack)} if self._runner.continuous else {}
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
@@ -239,6 +245,7 @@ class Answering(Processes):
                         heads=self._heads,
                         softmax_dtype=self.softmax_dtype or torch.float32,
                         timer=self.timer,
+                        **shared,
                     )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

@@ -41,8 +41,9 @@ class Runner(Protocol):
         softmax_dtype: torch.dtype,
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
+        **continuous: Any,
     ) -> list[ScoredAnswer]:
-        """See ``core.score.score``."""
+        """See ``core.score.score``; ``prefixes`` is given to a ``continuous`` runner alone."""
         ...
 
     def generate(
@@ -71,7 +72,11 @@ class CoreRunner:
 
     continuous: ClassVar[bool] = True
 
-    score = staticmethod(score)
+    def score(
+        self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
+    ) -> list[ScoredAnswer]:
+        """See ``core.score.score``."""
+        return score(stack, requests, **options)
 
     def generate(
         self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any

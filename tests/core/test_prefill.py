@@ -1,0 +1,65 @@
+"""A prefix that prompts share is run once, and their states are those of whole prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamax_lm.core.prefill import SharedPrefixes, prefill
+from dynamax_lm.core.stack import TokenBatch
+from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
+
+def step(stack: Any, state: Any, rows: int) -> torch.Tensor:
+    """(rows, V) logits after one more token of every row."""
+    chunk = TokenBatch.of([[1]] * rows, range(rows), stack.device)
+    run = stack.begin(state, chunk, "propagate")
+    hidden = stack.embed(run)
+    for layer in range(stack.n_layers):
+        hidden = stack.layer(layer, hidden, run)
+    stack.end(state, run)
+    logits: torch.Tensor = stack.unembed(hidden)
+    return logits
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=shapes(), batches=st.lists(prompts(), min_size=1, max_size=4), data=st.data())
+def test_states_are_those_of_whole_prompts(
+    shape: Shape, batches: list[list[tuple[int, ...]]], data: st.DataObject
+) -> None:
+    stack = STACKS[shape.kind](shape.model())
+    shared = SharedPrefixes(stack, shortest=2)
+    header = tuple(data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=0, max_size=8)))
+    for rows in batches:
+        whole = [header + row for row in rows]
+        ours, theirs = shared.prefill(whole), prefill(stack, whole)
+        for _ in range(2):
+            torch.testing.assert_close(
+                step(stack, ours, len(rows)), step(stack, theirs, len(rows)), rtol=1e-3, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_shared_prefix_runs_once_in_all_batches(kind: str) -> None:
+    stack = STACKS[kind](random_model(kind, 2))
+    ran: list[int] = []
+    inner = stack.embed
+
+    def counted(run: Any) -> torch.Tensor:
+        ran.append(run.cells.shape[0])
+        return inner(run)
+
+    stack.embed = counted
+    shared = SharedPrefixes(stack, shortest=4)
+    header = (1, 2, 3, 1, 2, 3)
+    for batch in ([(1, 2), (3, 1)], [(2, 2), (3, 3)], [(3, 2)]):
+        shared.prefill([(*header, *rest, 0) for rest in batch])
+    assert sum(ran) == len(header) + 5 * 2
+    shared.prefill([(3, 3, 3, 3, 3, 3, 0)])  # begins otherwise
+    assert ran[-1] == 6
