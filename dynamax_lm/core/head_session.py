@@ -66,6 +66,7 @@ class HeadSession:
         self._heads, self._count = heads, rows
         self._state = heads.new_state(rows)
         self._rows: Tensor | None = None
+        self._by_row = False
 
     @classmethod
     def of(cls, heads: TrainedHeads | None, rows: int) -> HeadSession | None:
@@ -75,13 +76,13 @@ class HeadSession:
     def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
         """A pass over ``cells`` (N,) of ``chunk`` begins, whose rows are the batch's."""
         rows = torch.tensor(chunk.rows, device=cells.device)
-        self._rows = rows[cells // chunk.width]
+        self._rows, self._by_row = rows[cells // chunk.width], False
         self._heads.begin(self._state, cells.shape[0])
 
     def begin_tokens(self, rows: Tensor) -> None:
         """A new token of each of ``rows`` (n,) begins; a token's index is its row."""
-        if self._rows is None:
-            self._rows = torch.arange(self._count, device=rows.device)
+        if not self._by_row:
+            self._rows, self._by_row = torch.arange(self._count, device=rows.device), True
             self._heads.begin(self._state, self._count)
         self._heads.begin(self._state, self._count, rows)
 

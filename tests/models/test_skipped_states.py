@@ -165,7 +165,7 @@ def test_a_recurrent_layer_is_given_what_it_sees(named: Any, source: str) -> Non
     stack = STACKS["mamba2"](random_model("mamba2", 3))
     policy = ExitPolicy((1,), "top_prob", 0.0)
     with pytest.raises(ValueError, match=r"layer\.propagate"):
-        generate(stack, uneven_requests()[0], policy=policy, skipped_state=name)
+        score(stack, uneven_requests()[1], policy=policy, skipped_state=name)
 
 
 @pytest.mark.usefixtures("no_gradients")
@@ -173,7 +173,7 @@ def test_a_layer_of_another_kind_is_neither_run_nor_billed_under_a_policy(named:
     name = settle(named(NOTHING), "mamba2").skipped_state
     stack, policy = STACKS["mistral"](random_model("mistral", 3)), ExitPolicy((1,), "top_prob", 0.0)
     with pytest.raises(ValueError, match="attention has no skipped_state"):
-        generate(stack, uneven_requests()[0], policy=policy, skipped_state=name)
+        score(stack, uneven_requests()[1], policy=policy, skipped_state=name)
     costs = HybridCosts((COSTS["mamba2"], COSTS["attention"]))
     with pytest.raises(ValueError, match="attention has no skipped_state"):
         Ledger(costs, exit_layers=(1,), skipped_state=name)
