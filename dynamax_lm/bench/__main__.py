@@ -18,7 +18,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.models.settings import read_products
 
-PARTS = ("decode", "exits", "scoring", "prompts", "scan", "context", "runs", "memory")
+PARTS = ("decode", "exits", "continuous", "scoring", "prompts", "scan", "context", "runs", "memory")
 MODELS = ("dynamax-mistral", "dynamax-mamba")
 _ARGUMENTS = "dtype=..., pretrained=... (default random), products=auto, packed or plain"
 _DEFAULT_SHAPE = {"dynamax-mistral": (16, 1024, 8192), "dynamax-mamba": (24, 1024, 8192)}
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
-    from dynamax_lm.bench import decode, exits, prompts, runs, scan
+    from dynamax_lm.bench import continuous, decode, exits, prompts, runs, scan
 
     if part == "decode":
         yield from decode.decode(subject, batches)
@@ -114,8 +114,10 @@ def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
         yield from decode.context(subject)
     elif part == "exits":
         yield from exits.half_depth(subject)
-        yield from exits.mixed(subject)
         yield from exits.caught_up(subject)
+    elif part == "continuous":
+        yield from continuous.spread(subject)
+        yield from continuous.against_hf(subject)
     elif part == "scoring":
         yield from exits.multiple_choice(subject)
     elif part == "prompts":

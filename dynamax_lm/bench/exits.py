@@ -23,22 +23,6 @@ from dynamax_lm.core.stack import TokenBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Staggered(ExitPolicy):
-    """A policy under which a fixed number of tokens exit at every exit, whatever their confidence.
-
-    Attributes:
-        share: tokens that exit at each exit.
-    """
-
-    share: int = 1
-
-    def exiting(self, confidence: Tensor, *details: Any) -> Tensor:
-        """(n,) bool: the first ``share`` tokens."""
-        del details
-        return torch.arange(confidence.shape[0], device=confidence.device) < self.share
-
-
-@dataclass(frozen=True, slots=True)
 class EveryFew(ExitPolicy):
     """A policy under which all tokens exit, except those of every few steps.
 
@@ -62,18 +46,6 @@ def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
     half = subject.layers // 2
     policy = ExitPolicy((half,), "top_prob", 0.0)
     yield _against_ideal(subject, batch, policy, {half: batch}, "all exit at half depth", 0.95)
-
-
-def mixed(subject: Subject, batch: int = 8) -> Iterator[Row]:
-    """One row exits at each of evenly spread exits from a quarter of the depth on."""
-    layers = subject.layers
-    quarter = layers // 4
-    exits = sorted({quarter + (layers - quarter) * place // (batch - 1) for place in range(batch)})
-    exits = [layer for layer in exits if layer < layers]
-    policy = Staggered(tuple(exits), "top_prob", 0.5)
-    leaving = dict.fromkeys(exits, 1)
-    what = f"exits spread evenly from layer {quarter} to {layers}"
-    yield _against_ideal(subject, batch, policy, leaving, what, 0.85)
 
 
 def caught_up(subject: Subject, every: int = 4) -> Iterator[Row]:
@@ -146,7 +118,7 @@ def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
     for layer in range(subject.layers):
         key = (alive, gone)
         if key not in run_time:
-            run_time[key] = _layer_time(subject, batch, alive)
+            run_time[key] = layer_time(subject, batch, alive)
         total += run_time[key]
         if layer + 1 in leaving:
             total += unembed_time(subject, alive)  # the check; exiting rows reuse its projection
@@ -154,7 +126,7 @@ def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
     return total + (unembed_time(subject, alive) if alive else 0.0)
 
 
-def _layer_time(subject: Subject, batch: int, alive: int) -> float:
+def layer_time(subject: Subject, batch: int, alive: int) -> float:
     """Seconds of a layer with ``alive`` rows running, the others having exited below it.
 
     All layers run in turn, so that weights are read from memory as in a real step.

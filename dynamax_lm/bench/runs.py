@@ -23,8 +23,8 @@ def runs(subject: Subject) -> Iterator[Row]:
 
     name = subject.name.split()[0] + " tiny"
     some = {"limit": 4 if subject.quick else None}
-    yield from _compare(subject, name, "embedded model, " + TASK, _embedded(subject), **some)
-    tokens = AutoConfig.from_pretrained(_embedded(subject)).vocab_size
+    yield from _compare(subject, name, "embedded model, " + TASK, embedded(subject), **some)
+    tokens = AutoConfig.from_pretrained(embedded(subject)).vocab_size
     if not subject.quick and subject.model.config.vocab_size >= tokens:
         with _saved(subject) as folder:
             what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
@@ -32,7 +32,7 @@ def runs(subject: Subject) -> Iterator[Row]:
             yield from _compare(subject, subject.name, what, folder, **options)
 
 
-def _embedded(subject: Subject) -> str:
+def embedded(subject: Subject) -> str:
     """The folder of the embedded model."""
     from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
 
@@ -45,7 +45,7 @@ def _saved(subject: Subject) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         subject.model.save_pretrained(scratch)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            (Path(scratch) / name).write_bytes((Path(_embedded(subject)) / name).read_bytes())
+            (Path(scratch) / name).write_bytes((Path(embedded(subject)) / name).read_bytes())
         yield scratch
 
 

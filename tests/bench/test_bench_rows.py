@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dynamax_lm.bench.__main__ import main
-from dynamax_lm.bench.exits import EveryFew, Staggered
+from dynamax_lm.bench.continuous import Evenly
+from dynamax_lm.bench.exits import EveryFew
 from dynamax_lm.bench.rows import Hardware, Row, write
 from dynamax_lm.bench.timing import alternate, per_step
 from dynamax_lm.common.errors import SettingError
@@ -57,10 +58,14 @@ def test_contestants_take_turns() -> None:
     assert per_step("short", "long", 2, taken) == 1.0
 
 
-def test_scripted_exits_let_a_fixed_number_leave() -> None:
-    policy = Staggered((1, 2), "top_prob", 0.5, share=2)
-    for rows in range(5):
-        assert int(policy.exiting(torch.zeros(rows)).sum()) == min(rows, 2)
+def test_every_exit_is_taken_as_often() -> None:
+    policy, tokens = Evenly((1, 2, 3), "top_prob", 0.5), 4000
+    alive, left = tokens, []
+    for exit in range(3):
+        cutoffs = policy.cutoffs_at(range(alive))[:, exit]
+        left.append(int(policy.exiting(torch.zeros(alive), cutoffs).sum()))
+        alive -= left[-1]
+    assert all(abs(count - tokens / 4) < 5 * 28 for count in [*left, alive])  # 5 deviations
 
 
 def test_every_few_steps_one_stays() -> None:
