@@ -46,6 +46,7 @@ TABLE: dict[str, Row] = {
     # what everything else is made of
     "common.errors": row("", HEAVY),
     "common.identity": row("", HEAVY),
+    "common.contents": row("", HEAVY),
     "common.intervals": row("", HEAVY),
     "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
@@ -81,6 +82,8 @@ TABLE: dict[str, Row] = {
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.costs": row("core.costs", HEAVY),
     "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
+    "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": Row(ANY),
@@ -102,7 +105,9 @@ TABLE: dict[str, Row] = {
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
-    "models.pretrained": row("common.errors decoders.checkpoint models.settings", LM_EVAL),
+    "models.pretrained": row(
+        "common.errors decoders.checkpoint decoders.loading models.settings", LM_EVAL
+    ),
     "models.speed_check": row("core"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors core"),

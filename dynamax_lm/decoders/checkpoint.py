@@ -1,22 +1,17 @@
 """Checks of a checkpoint from its configuration, before any weights load.
 
 This module has the names of checkpoints, the supported architectures, and a one-line error for each
-unsupported variant; and the digest that identifies loaded weights.
+unsupported variant.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError, first_line
-
-_SAMPLED = 64
-"""How many leading numbers of each tensor, and as many spread over it, identify weights."""
 
 TINY = "tiny"
 """The embedded model of each architecture."""
@@ -117,31 +112,3 @@ def check_attention(implementation: object) -> None:
             f"attn_implementation={implementation!r} cannot run rows that exited at different "
             f"layers; use sdpa (default) or eager"
         )
-
-
-def sample_weights(model: Any) -> str:
-    """A digest of numbers of every saved tensor; retrained weights have another.
-
-    A name does not identify weights: the files of a folder may change. Of each parameter and each
-    saved buffer, the digest covers the first numbers and as many more, spread evenly over it; a
-    change of other numbers alone is not detected.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in _saved_tensors(model):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if not tensor.is_meta:
-            flat = tensor.detach().flatten()
-            apart = max(1, flat.shape[0] // _SAMPLED)
-            for some in (flat[:_SAMPLED], flat[::apart][:_SAMPLED], flat[-1:]):
-                digest.update(some.to("cpu").float().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _saved_tensors(model: Any) -> Iterator[tuple[str, Any]]:
-    """Parameters, and buffers such as the weights of some quantised layers."""
-    yield from model.named_parameters()
-    for module_name, module in model.named_modules():
-        passing = module._non_persistent_buffers_set  # such as rotary angles, computed anew
-        for name, buffer in module._buffers.items():
-            if buffer is not None and name not in passing:
-                yield f"{module_name}.{name}", buffer

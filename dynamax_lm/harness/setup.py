@@ -135,6 +135,7 @@ def setting_from(settings: Mapping[str, Any]) -> Setting:
         model=settings["model"],
         pretrained=settings["pretrained"],
         weights=settings["weights"],
+        checkpoint=dict(settings["checkpoint"]),
         arguments=dict(settings.get("arguments", {})),
         dtype=settings["dtype"],
         exit_layers=tuple(settings["exit_layers"]),

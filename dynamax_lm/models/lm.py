@@ -30,9 +30,11 @@ from dynamax_lm.core.trace import (
 )
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
+from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
@@ -76,6 +78,7 @@ class DynamaxLM(Answering):
         SettingError: any wrong name or value, before weights load.
     """
 
+    AUTO_MODEL_CLASS: Any
     ARCHITECTURE: ClassVar[checkpoint.Architecture]
     STACK: ClassVar[Any]
     COSTS: ClassVar[Any]
@@ -115,7 +118,7 @@ class DynamaxLM(Answering):
         if not passed_on.get("parallelize"):
             self.join_processes()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
-        self._weights = checkpoint.sample_weights(self._unwrapped)
+        self._checkpoint = identity_of(self.model, self.tokenizer)
         self._stack = type(self).STACK(self._unwrapped)
         if self.mixed_precision_dtype is None:
             self._stack.choose_products(
@@ -214,6 +217,14 @@ class DynamaxLM(Answering):
         self.settings, self._chosen_heads = self._resolve(self._raw_settings, config)
         super()._get_backend(config, **kwargs)
 
+    def _create_model(self, *args: Any, **kwargs: Any) -> None:
+        """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""
+        auto_class, self.AUTO_MODEL_CLASS = self.AUTO_MODEL_CLASS, WholeModel(self.AUTO_MODEL_CLASS)
+        try:
+            super()._create_model(*args, **kwargs)
+        finally:
+            self.AUTO_MODEL_CLASS = auto_class
+
     def _resolve(self, raw: RawSettings, config: Any) -> tuple[ExitSettings, ChosenHeads | None]:
         chosen = choose_heads(
             raw,
@@ -245,7 +256,8 @@ class DynamaxLM(Answering):
             "pretrained": self._shown_name,
             "arguments": arguments_that_count(self._given),
             "dtype": str(getattr(self.model, "dtype", None)),
-            "weights": self._weights,
+            "weights": self._checkpoint.weights,
+            "checkpoint": self._checkpoint.parts,
             "settings": self.settings.fingerprint_fields(),
             "version": __version__,
             "records": RECORDS,
@@ -266,7 +278,8 @@ class DynamaxLM(Answering):
         settings = {
             "model": self.ARCHITECTURE.model,
             "pretrained": self._shown_name,
-            "weights": self._weights,
+            "weights": self._checkpoint.weights,
+            "checkpoint": self._checkpoint.parts,
             "dtype": str(getattr(self.model, "dtype", None)),
             "arguments": {
                 name: value

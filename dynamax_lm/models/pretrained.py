@@ -22,6 +22,7 @@ from dynamax_lm.decoders.checkpoint import (
     resolve_name,
     unreachable,
 )
+from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
 
 ARCHITECTURES = {one.model: one for one in (ATTENTION, MAMBA2)}
@@ -91,7 +92,7 @@ def load_pretrained(
     try:
         config = AutoConfig.from_pretrained(name, **hub)
         check_config(config, architecture)
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = WholeModel(AutoModelForCausalLM).from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, **options
         )
         codec = AutoTokenizer.from_pretrained(tokenizer_name, **hub) if tokenizer else None

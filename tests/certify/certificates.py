@@ -50,6 +50,7 @@ def make_setting(**changes: Any) -> Setting:
         "model": "dynamax-mamba",
         "pretrained": "tiny",
         "weights": "0a0b",
+        "checkpoint": {"config": "0c0d"},
         "arguments": {"max_length": "512"},
         "dtype": "torch.float32",
         "exit_layers": (4, 8),

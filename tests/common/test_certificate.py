@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.common.certificate import (
     LEAST_UNITS,
+    SCHEMA,
     Certificate,
     CertificateError,
     Setting,
@@ -69,7 +70,7 @@ def test_a_units_loss_is_the_mean_of_its_documents(pairs: list[tuple[int, float]
         assert found[place] == pytest.approx(np.mean([x for one, x in pairs if one == unit]))
 
 
-FREE = (("generation_kwargs",), ("rendering",), ("metrics",), ("arguments",))
+FREE = (("generation_kwargs",), ("rendering",), ("metrics",), ("arguments",), ("checkpoint",))
 """Objects that a task or a model is free to fill."""
 
 
@@ -136,14 +137,15 @@ def test_contradictions_are_refused() -> None:
     with pytest.raises(CertificateError, match="toy_other"):
         replace(good, tasks=(task,))
     with pytest.raises(CertificateError, match="schema"):
-        Certificate.from_json(good.to_json() | {"schema": 3, "news": 1})
+        Certificate.from_json(good.to_json() | {"schema": SCHEMA + 1, "news": 1})
     for text in ("", "{", "[]", "NaN"):
         with pytest.raises(CertificateError):
             Certificate.loads(text)
 
 
-def test_one_of_an_older_version_says_so() -> None:
-    old = {"schema": 1, "threshold": 0.9, "method": "betting"}
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+def test_one_of_an_older_version_says_so(schema: int) -> None:
+    old = {"schema": schema, "threshold": 0.9, "method": "betting"}
     with pytest.raises(CertificateError, match=r"older version.*certify again") as caught:
         Certificate.from_json(old)
     assert "\n" not in str(caught.value)
@@ -250,8 +252,12 @@ def test_it_speaks_for_the_run_it_was_made_with_and_no_other() -> None:
         "exit_layers": (4, 9),
         "heads": None,
         "arguments": {"max_length": "512", "revision": "v2"},
+        "checkpoint": {"config": "0c0d", "tokenizer": "other"},
     }
-    named = {"arguments": "revision is v2"}
+    named = {
+        "arguments": "revision is v2",
+        "checkpoint": "the checkpoint's tokenizer is not what was certified",
+    }
     for field in fields(Setting):
         setting = make_setting(**{field.name: other.get(field.name, "other")})
         reason = why_not(certificate, **here | {"setting": setting})

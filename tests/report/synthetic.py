@@ -102,6 +102,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         "trace_dir": str(folder / "traces"),
         "dtype": "torch.float32",
         "weights": "0" * 16,
+        "checkpoint": {"config": "0" * 16},
         "arguments": {},
         "heads_fingerprint": None,
         **plan.settings,
@@ -133,7 +134,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         each = [line[f"{of}_hash"] for line in lines for of in ("doc", "prompt", "target")]
         hashes[task] = _hash("".join(each))
     path = folder / f"results_{plan.stamp}.json"
-    same = ("model", "pretrained", "dtype", "weights", "arguments")
+    same = ("model", "pretrained", "dtype", "weights", "checkpoint", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     identity = {
         **{name: settings[name] for name in same},

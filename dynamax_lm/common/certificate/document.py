@@ -22,7 +22,7 @@ from dynamax_lm.common.validation import NOT_EMPTY, Natural, OpenShare, Share
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the JSON format, raised where old readers would misread a value."""
 
 NOT_CERTIFIED = "not certified here"

@@ -14,7 +14,11 @@ from dynamax_lm.common.certificate.records import Record
 from dynamax_lm.common.errors import one_line
 from dynamax_lm.common.validation import NOT_EMPTY, Count, Natural
 
-_TOLD_APART = ("arguments", "rendering", "metrics")
+_IN_WORDS = {
+    "config": "configuration",
+    "generation": "generation configuration",
+}
+_TOLD_APART = ("arguments", "checkpoint", "rendering", "metrics")
 """Mappings whose entries are compared one by one, so that a reason names the one that differs."""
 
 
@@ -25,7 +29,8 @@ class Setting(Record):
     Attributes:
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
         pretrained: hub id or folder, or ``tiny``. A name only: ``weights`` is compared.
-        weights: digest of a sample of every tensor.
+        weights: digest of every byte of the weights.
+        checkpoint: digests of its configuration, generation configuration, tokenizer and adapters.
         arguments: further model arguments that can change an answer and are not at their default,
             such as ``{"revision": "v2"}``.
         dtype: of the weights, such as ``torch.float32``.
@@ -38,6 +43,7 @@ class Setting(Record):
     model: str
     pretrained: str
     weights: str
+    checkpoint: Mapping[str, str]
     arguments: Mapping[str, str]
     dtype: str
     exit_layers: Annotated[tuple[Count, ...], NOT_EMPTY]
@@ -94,16 +100,19 @@ def difference(certified: Record, here: Record) -> str | None:
             part = next(
                 key for key in {**then[name], **now[name]} if _differs(key, then, now, name)
             )
-            then, now, name = then[name], now[name], part
+            field, then, now, name = name, then[name], now[name], part
             if part in ("seed", "examples"):
                 return f"few-shot {part} differ from those it was certified with"
             if isinstance(certified, TaskSetup):
                 return f"{part} of the task is not what was certified"
+            if field == "checkpoint":
+                return f"the checkpoint's {_IN_WORDS.get(part, part)} is not what was certified"
         if name == "weights":
-            return (
-                f"the weights are not those that were certified (here {now['pretrained']}, "
-                f"certified for {then['pretrained']})"
-            )
+            here_name, then_name = now["pretrained"], then["pretrained"]
+            which = f"here {here_name}, certified for {then_name}"
+            if here_name == then_name:
+                which = f"{here_name} has changed since"
+            return f"the weights are not those that were certified ({which})"
         if name == "chat_template" and now.get(name) and then.get(name):
             return "chat_template has another text than the one that was certified"
         return f"{name} is {_short(now.get(name))}, certified for {_short(then.get(name))}"

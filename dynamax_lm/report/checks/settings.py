@@ -29,7 +29,8 @@ from dynamax_lm.report.runs import Run
 _NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
 _SETTINGS = frozenset(
     {
-        *("model", "pretrained", "dtype", "weights", "arguments", "heads_fingerprint"),
+        *("model", "pretrained", "dtype", "weights", "checkpoint", "arguments"),
+        "heads_fingerprint",
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
         *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length"),
     }
@@ -66,7 +67,7 @@ def _check_identity(
         found.leave(where, "no identity: its fingerprint cannot be made again")
         return
     found.compare(f"{where} fingerprint", block.get("fingerprint"), fingerprint_of(identity))
-    for name in ("model", "pretrained", "dtype", "weights"):
+    for name in ("model", "pretrained", "dtype", "weights", "checkpoint"):
         found.compare(f"{where} settings {name}", settings.get(name), identity.get(name))
     arguments = settings.get("arguments") or {}
     known = identity.get("arguments") or {}
