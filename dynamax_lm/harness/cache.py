@@ -1,7 +1,8 @@
 """Refuses a response cache that the live model did not fill, before anything is computed.
 
 lm-eval's cache key has the request only, neither the model nor its settings, so that lm-eval would
-use a cache of other settings silently. This module checks the hits first.
+use a cache of other settings silently. This module checks the hits first, and stores answers under
+keys that no other model's requests have, so that ``hf`` is never given answers of early exits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,35 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.summary import GENERATION, ROLLING, SCORING
-from dynamax_lm.harness.run_registry import LiveModel, check_cached, outdated, run_of
+from dynamax_lm.core.trace import record_of
+from dynamax_lm.harness.run_registry import LiveModel, check_cached, outdated, recordless, run_of
+
+_PREFIX = "dynamax_lm "
+"""Of the keys of this package's answers; lm-eval's own are hexadecimal digits alone."""
+
+
+class OwnKeys:
+    """A response cache as lm-eval uses it, under keys of this package.
+
+    Args:
+        shared: the database, which may also hold answers of other models.
+    """
+
+    def __init__(self, shared: Any) -> None:
+        self.shared = shared
+
+    def __contains__(self, key: str) -> bool:
+        return _PREFIX + key in self.shared
+
+    def __getitem__(self, key: str) -> Any:
+        return self.shared[_PREFIX + key]
+
+    def __setitem__(self, key: str, response: Any) -> None:
+        self.shared[_PREFIX + key] = response
+
+    def __getattr__(self, name: str) -> Any:
+        """``commit`` and the like."""
+        return getattr(self.shared, name)
 
 
 def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str) -> Any:
@@ -23,6 +52,9 @@ def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str)
     if run is None:
         return found
     model = run.live
+    if not isinstance(caching.dbdict, OwnKeys):
+        caching.dbdict = OwnKeys(caching.dbdict)
+        caching.lm.set_cache_hook(caching.get_cache_hook())
 
     def checked(requests: list[Any]) -> Any:
         _check_hits(caching.dbdict, name, requests, model)
@@ -31,13 +63,15 @@ def around_getattr(original: Callable[[Any, str], Any], caching: Any, name: str)
     return checked
 
 
-def _check_hits(db: Any, kind: str, requests: Iterable[Any], live: LiveModel) -> None:
+def _check_hits(db: OwnKeys, kind: str, requests: Iterable[Any], live: LiveModel) -> None:
     from lm_eval.api.model import hash_args
 
     for request in requests:
         if kind == GENERATION and _is_sampled(request.args[1]):
             continue  # lm-eval neither stores nor reads sampled answers
         key = hash_args(kind, request.args)
+        if key in db.shared:  # of another model, or of a version that used lm-eval's keys
+            raise recordless() if record_of(_read(db.shared, key)) is None else outdated()
         if key in db:
             check_cached(_read(db, key), live)
 

@@ -62,12 +62,32 @@ def test_another_models_cache_is_its_own_business(evaluate: Evaluate, tmp_path: 
     assert exits.answered == 0
 
 
-def test_another_model_may_not_pass_cached_exits_off_as_its_own(
+@pytest.mark.parametrize("task", TASKS[:-1])
+def test_another_model_is_never_given_answers_of_early_exits(
+    evaluate: Evaluate, tmp_path: Path, task: str
+) -> None:
+    evaluate(task, use_cache=str(tmp_path / "c"))
+    alone = evaluate(task, model=ToyPlain())
+    shared = evaluate(task, model=ToyPlain(), use_cache=str(tmp_path / "c"))
+    assert shared["results"] == alone["results"]
+
+
+def test_a_cache_that_both_models_filled_is_refused(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate("toy_mc", use_cache=str(tmp_path / "c"))
+    evaluate("toy_mc", model=ToyPlain(), use_cache=str(tmp_path / "c"))
+    with pytest.raises(SettingError, match="another model"):
+        evaluate("toy_mc", use_cache=str(tmp_path / "c"))
+
+
+def test_a_cache_under_the_keys_of_earlier_versions_is_refused(
     evaluate: Evaluate, tmp_path: Path
 ) -> None:
     evaluate("toy_mc", use_cache=str(tmp_path / "c"))
-    with pytest.raises(SettingError):
-        evaluate("toy_mc", model=ToyPlain(), use_cache=str(tmp_path / "c"))
+    (path,) = tmp_path.glob("*.db")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE unnamed SET key = substr(key, length('dynamax_lm ') + 1)")
+    with pytest.raises(SettingError, match="another version"):
+        evaluate("toy_mc", use_cache=str(tmp_path / "c"))
 
 
 def test_answers_that_a_temperature_draws_are_not_kept(evaluate: Evaluate, tmp_path: Path) -> None:
