@@ -1,7 +1,8 @@
 """Output files, written whole or not at all, and the check of a command's output folder.
 
-The content goes to a temporary file in the target's folder, which is renamed when it is complete,
-so that after a full disk or an interrupt the previous file is still there.
+The content goes to a temporary file in the target's folder, which is renamed when it is complete
+and on the disk, so that after a full disk, an interrupt or a power failure the previous file is
+still there.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if partial.is_dir() and path.is_dir():
             _replace_folder(partial, path)
         else:
+            sync(partial)
             partial.replace(path)
     finally:
         _remove(partial)
@@ -81,11 +83,26 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     try:
         for path, content in contents.items():
             partials[path].write_bytes(content)
+            sync(partials[path])
         for path, partial in partials.items():
             partial.replace(path)
     finally:
         for partial in partials.values():
             _remove(partial)
+
+
+def sync(path: Path) -> None:
+    """Make a file's contents survive a power failure; folders are left to the system.
+
+    Raises:
+        OSError: its contents cannot be written to the disk.
+    """
+    if path.is_file():
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def writable_folder(path: Path | str) -> Path:

@@ -7,7 +7,6 @@ complete, so that a trace file is whole or absent.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -127,7 +126,6 @@ class TraceWriter:
         self._open = ExitStack()
         partial = self._open.enter_context(replacing(self.path))
         self._file = self._open.enter_context(partial.open("w", encoding="utf-8"))
-        self._open.callback(self._sync)
         return self
 
     def write(
@@ -158,11 +156,6 @@ class TraceWriter:
         self._open.__exit__(kind, error, traceback)
         if kind is None:
             self._forget_other_splits()
-
-    def _sync(self) -> None:
-        """The rows are flushed to disk before the file gets its name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _forget_other_splits(self) -> None:
         """Removes an earlier run's files of the same task with another number of ranks."""

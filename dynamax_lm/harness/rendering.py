@@ -57,6 +57,30 @@ def rendering_of(task: Any, random_state: object) -> dict[str, str]:
     return {name: digest(value) for name, value in found.items() if value not in (None, "", [], {})}
 
 
+def task_digest(task: Any, *, num_fewshot: int | None) -> str:
+    """A digest of a task, of its documents and of the examples it draws from.
+
+    Args:
+        task: lm-eval's task object, before requests are built.
+        num_fewshot: that will be asked for; ``None`` for the task's own number.
+    """
+    own = int(task.get_config("num_fewshot") or 0)
+    found: dict[str, Any] = {
+        "rendering": rendering_of(task, None),
+        "output_type": str(task.OUTPUT_TYPE),
+        "num_fewshot": own,
+        "generation": task.get_config("generation_kwargs"),
+        "repeats": task.get_config("repeats"),
+        "metadata": {
+            k: v for k, v in (task.get_config("metadata") or {}).items() if k == "version"
+        },
+        "documents": _documents(task.eval_docs),
+    }
+    if own if num_fewshot is None else num_fewshot:
+        found["examples"] = _documents(task.fewshot_docs() or ())
+    return digest(found)
+
+
 def chat_template_of(render: Callable[..., str] | None) -> str | None:
     """A digest of the text of a model's chat template.
 

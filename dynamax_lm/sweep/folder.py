@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.contents import file_digest
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import write_json
+from dynamax_lm.common.outputs import sync, write_json
 from dynamax_lm.harness.manifests import save_run
 
 NOTE = "point.json"
@@ -26,20 +27,31 @@ class PointFolder:
 
     Attributes:
         path: the folder, named after the setting.
-        key: identifies the command and everything that can change its results.
+        key: gives what identifies the command and everything that can change its results; it is
+            computed again when the point is written, as a checkpoint may be downloaded meanwhile.
     """
 
     path: Path
-    key: str
+    key: Callable[[], str]
 
     def finished(self) -> dict[str, Any] | None:
         """The results of an earlier run of the same command, if they are complete."""
         note = _read_json(self.path / NOTE)
-        if note is None or note.get("key") != self.key:
+        if note is None or note.get("key") != self.key():
             return None
-        if not all((self.path / name).is_file() for name in note["files"]):
+        if not self._whole(note):
             return None
-        return _read_json(self.path / note["results"])
+        return _read_json(self.path / str(note.get("results")))
+
+    def _whole(self, note: Mapping[str, Any]) -> bool:
+        """Whether every file is there as it was written."""
+        digests = note.get("files")
+        if not isinstance(digests, Mapping):
+            return False
+        try:
+            return all(file_digest(self.path / name) == known for name, known in digests.items())
+        except OSError:
+            return False
 
     def write(
         self,
@@ -61,22 +73,61 @@ class PointFolder:
         """
         partial = self.path.with_name(f".{self.path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            self._write(partial, results, samples, tracker, note)
+        except OSError as error:
+            raise SettingError(f"--output_path: {self.path} cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(
+        self,
+        partial: Path,
+        results: dict[str, Any],
+        samples: Mapping[str, Any] | None,
+        tracker: Any,
+        note: Mapping[str, Any],
+    ) -> None:
         partial.mkdir(parents=True)
         # A path that ends in .json is lm-eval's way to name the folder itself.
         tracker.output_path = str(partial / "results.json")
         save_run(tracker, results, samples)
         written = sorted(file.name for file in partial.iterdir())
         main = [name for name in written if name.startswith("results_")]
-        wanted = 1 + (len(results["configs"]) if samples is not None else 0)
-        manifests = sum(name.startswith("manifest_") for name in written)
-        if len(main) != 1 or len(written) - manifests != wanted:
-            raise SettingError(f"--output_path: lm-eval could not write its files to {partial}")
+        if len(main) != 1 or _read_json(partial / main[0]) is None:
+            raise SettingError(f"--output_path: lm-eval could not write its results to {partial}")
+        stamp = main[0].removeprefix("results_").removesuffix(".json")
+        for task in results["configs"] if samples is not None else ():
+            _check_samples(partial / f"samples_{task}_{stamp}.jsonl", len((samples or {})[task]))
+        digests = {}
+        for name in written:
+            sync(partial / name)
+            digests[name] = file_digest(partial / name)
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / NOTE).unlink(missing_ok=True)
         for name in sorted(written, key=main.__contains__):  # the results after the samples
             (partial / name).replace(self.path / name)
-        partial.rmdir()
-        contents = {"key": self.key, "results": main[0], "files": written, **note}
+        contents = {"key": self.key(), "results": main[0], "files": digests, **note}
         write_json(self.path / NOTE, contents)
+
+
+def _check_samples(path: Path, count: int) -> None:
+    """Refuse a samples file that lm-eval, which continues after errors, did not write whole.
+
+    Raises:
+        SettingError: it is missing, or lacks a part.
+    """
+    try:
+        with path.open("rb") as file:
+            lines = file.readlines()
+        whole = len(lines) == count and all(line.endswith(b"}\n") for line in lines)
+    except OSError:
+        whole = False
+    if not whole:
+        raise SettingError(
+            f"--output_path: lm-eval could not write {path.name} whole (is the disk full?); the "
+            f"point counts as unfinished"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

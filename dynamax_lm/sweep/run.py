@@ -11,18 +11,19 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
-from dynamax_lm.common.extensions import source_digest
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.core.totals import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
+from dynamax_lm.sweep.contents import of_arguments, of_tasks
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 from dynamax_lm.sweep.origins import Origins
@@ -88,6 +89,15 @@ class Sweep:
         for point in self.points:
             merged = point.model_args(self.command.model_args)
             parse_settings({name: merged[name] for name in OUR_NAMES & set(merged)})
+
+    @cached_property
+    def tasks(self) -> dict[str, str]:
+        """The digest of each task as rendered.
+
+        Raises:
+            SettingError: a task cannot be loaded.
+        """
+        return of_tasks(self.command)
 
     def run(self, say: Callable[[str], None]) -> list[Outcome]:
         """Run unfinished points, in order, and record all points in ``sweep.json``.
@@ -195,13 +205,13 @@ class Sweep:
             "batch_size": config.batch_size,
             "log_samples": self.log_samples,
             "versions": [__version__, SCHEMA, lm_eval.__version__],
-            "folders": [
-                _contents(value)
-                for name, value in sorted(model_args.items())
-                if name != "trace_dir"  # the sweep itself writes there
-            ],
         }
-        key = digest(json.dumps(asked, sort_keys=True, default=str))
+
+        def key() -> str:
+            contents = of_arguments(str(config.model), model_args)
+            told = {**asked, "contents": contents, "task contents": self.tasks}
+            return digest(json.dumps(told, sort_keys=True, default=str))
+
         return PointFolder(self.output / point.name, key)
 
     def _note(self, outcomes: Sequence[Outcome]) -> None:
@@ -243,16 +253,3 @@ def _thresholds_alone(now: ExitSettings, to_come: Sequence[ExitSettings]) -> lis
 def _loading(point: Point) -> list[Any]:
     """The arguments that require loading the model again."""
     return [pair for pair in point.settings if pair[0] not in _CHANGEABLE]
-
-
-def _contents(value: Any) -> list[Any] | None:
-    """An identity of the files at a path, which changes with them: other weights, other heads.
-
-    For a Python file it is the digest.
-    """
-    if digest := source_digest(value):
-        return [digest]
-    if not isinstance(value, str) or not Path(value).is_dir():
-        return None
-    files = sorted(file for file in Path(value).rglob("*") if file.is_file())
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
