@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.config import HeadsConfig
@@ -127,6 +128,11 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
         thin=options.thin,
     )
     settings = {k: v for k, v in vars(options).items() if k not in _NOT_SETTINGS}
+    settings |= {
+        "contents of --data": source.digest,
+        "contents of the checkpoint": backbone.identity.digest,
+        "version of dynamax_lm": __version__,
+    }
     cache = folder / FOLDER if options.cache else None
     observer = Observer(backbone, heads.config.exit_layers, cache)
     trainer = Trainer(
@@ -141,7 +147,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     trainer.train()
     if accelerator.is_main_process:
         try:
-            _finish(heads, backbone, observer, held, trainer, folder, options)
+            _finish(heads, backbone, observer, held, trainer, folder, options, source.digest)
         except OSError as error:
             raise SettingError(
                 f"--output_path={folder}: cannot be written: {error}; the trained weights remain "
@@ -269,6 +275,7 @@ def _finish(
     trainer: Trainer,
     folder: Path,
     options: argparse.Namespace,
+    data_digest: str,
 ) -> None:
     """Calibrate on one half of the held-out groups, report on the other, and save."""
     config = heads.config
@@ -289,6 +296,7 @@ def _finish(
         config,
         data={
             "name": options.data,
+            "digest": data_digest,
             "tokens": trainer.tokens,
             "window": options.window,
             "held_out": options.held_out,
@@ -303,6 +311,8 @@ def _finish(
             "translator_lr": options.translator_lr,
             "joint": options.joint,
             "torch": torch.__version__,
+            "dynamax_lm": __version__,
+            "backbone": backbone.identity.digest,
         },
         calibration={
             str(layer): {"scale": platt.scale, "bias": platt.bias}

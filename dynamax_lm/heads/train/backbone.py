@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, Architecture
+from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity, identity_of
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.heads.train.windows import Batch
@@ -62,6 +63,11 @@ class Backbone:
         self.name = name
         self.stack: Any = _STACKS[architecture.name](model)
         self._exact: Any = _EXACT_STACKS[architecture.name](model)
+
+    @cached_property
+    def identity(self) -> CheckpointIdentity:
+        """Of weights, configurations and tokenizer."""
+        return identity_of(self.model, self.tokenizer)
 
     @property
     def n_layers(self) -> int:

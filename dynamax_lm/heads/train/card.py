@@ -39,10 +39,14 @@ Use them with [dynamax_lm](https://arxiv.org/abs/2504.20922):
 | backbone | `{{ c.backbone }}`: {{ c.n_layers }} layers, width {{ c.width }}, vocabulary \
 {{ c.vocabulary }} |
 | fingerprint of its unembedding | `{{ c.fingerprint[:16] }}…` |
+{% if c.training.backbone -%}
+| digest of its weights, configuration and tokenizer | `{{ c.training.backbone }}` |
+{% endif -%}
 | exits | after {{ c.exit_layers | join(", ") }} layers |
 | parameters | {{ "{:,}".format(parameters) }} |
 | label | {{ label }} |
-| data | `{{ c.data.name }}`, {{ "{:,}".format(c.data.tokens) }} tokens asked |
+| data | `{{ c.data.name }}`, {{ "{:,}".format(c.data.tokens) }} tokens asked\
+{% if c.data.digest %}, digest `{{ c.data.digest }}`{% endif %} |
 | training | {{ c.training.steps }} steps of {{ c.training.batch_size }} windows, seed \
 {{ c.training.seed }} |
 

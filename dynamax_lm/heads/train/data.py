@@ -122,6 +122,11 @@ class Layout:
 class Source(Protocol):
     """Documents in an order determined by the seed and the epoch."""
 
+    @property
+    def digest(self) -> str:
+        """Identifies the documents."""
+        ...
+
     def documents(self, epoch: int) -> Iterator[Document]:
         """One pass."""
         ...
@@ -138,6 +143,14 @@ class LocalSource:
 
     items: tuple[Document, ...]
     seed: int
+
+    @property
+    def digest(self) -> str:
+        """Of every document's text and group."""
+        whole = hashlib.sha256()
+        for one in self.items:
+            whole.update(json.dumps(one).encode() + b"\n")
+        return whole.hexdigest()[:16]
 
     def documents(self, epoch: int) -> Iterator[Document]:
         """One pass over all of them."""
@@ -163,6 +176,11 @@ class HubSource:
     split: str
     layout: Layout
     seed: int
+
+    @property
+    def digest(self) -> str:
+        """Of its names alone: a streamed dataset is not read beforehand."""
+        return f"{self.name}/{self.config}/{self.split}"
 
     def documents(self, epoch: int) -> Iterator[Document]:
         """One pass, shuffled within a buffer."""

@@ -29,7 +29,8 @@ class Observer:
     Args:
         backbone: frozen.
         exit_layers: where it is read.
-        folder: of the cache, or ``None`` for none. It is valid only for this backbone and exits.
+        folder: of the cache, or ``None`` for none. A window's file is named by its tokens, the
+            exits and the backbone's contents, so that another run's are not read.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Observer:
 
     def _path(self, window: Window) -> Path:
         assert self._folder is not None
-        name = hashlib.sha256(f"{window.start} {window.ids}".encode()).hexdigest()[:24]
+        told = f"{self._backbone.identity.digest} {self._exits} {window.start} {window.ids}"
+        name = hashlib.sha256(told.encode()).hexdigest()[:24]
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def _load(self, window: Window) -> Tensor | None:

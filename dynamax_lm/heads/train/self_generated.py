@@ -61,21 +61,23 @@ def answered(
         )
     path = folder / FILE
     known = _read(path)
-    missing = [one for one in asked if _key(one) not in known]
+    settings = f"{backbone.identity.digest} {window} {max_gen_toks} {list(until)}"
+    keys = {one.prompt: _key(settings, one) for one in asked}
+    missing = [one for one in asked if keys[one.prompt] not in known]
     missing.sort(key=lambda one: len(one.prompt))
     groups = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
     try:
         for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
             found = list(_answer(backbone, group, max_gen_toks, until, window))
-            known |= {_key(one): text for one, text in zip(group, found, strict=True)}
+            known |= {keys[one.prompt]: text for one, text in zip(group, found, strict=True)}
             with path.open("a", encoding="utf-8") as lines:
                 lines.writelines(
-                    json.dumps({"key": _key(one), "answer": known[_key(one)]}) + "\n"
+                    json.dumps({"key": keys[one.prompt], "answer": known[keys[one.prompt]]}) + "\n"
                     for one in group
                 )
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (one._replace(answer=known[_key(one)]) for one in asked)
+    documents = (one._replace(answer=known[keys[one.prompt]]) for one in asked)
     return LocalSource(tuple(one for one in documents if one.answer), seed)
 
 
@@ -119,7 +121,7 @@ def _cut(tokenizer: Any, row: list[int], until: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Answers by key; an incomplete last line is ignored, and written again."""
+    """Answers by key; a line that is damaged or incomplete is dropped, and answered again."""
     if not path.exists():
         return {}
     known: dict[str, str] = {}
@@ -127,13 +129,17 @@ def _read(path: Path) -> dict[str, str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+            key, answer = row["key"], row["answer"]
+        except (ValueError, TypeError, KeyError):
             continue
-        known[row["key"]] = row["answer"]
+        if not isinstance(key, str) or not isinstance(answer, str):
+            continue
+        known[key] = answer
         kept.append(line + "\n")
     write_text(path, "".join(kept))
     return known
 
 
-def _key(document: Document) -> str:
-    return hashlib.sha256(document.prompt.encode()).hexdigest()[:24]
+def _key(settings: str, document: Document) -> str:
+    """Of a prompt and everything that its answer depends on."""
+    return hashlib.sha256(f"{settings} {document.prompt}".encode()).hexdigest()[:24]

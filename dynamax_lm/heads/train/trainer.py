@@ -237,6 +237,7 @@ class Trainer:
             "stream": self._stream.state(),
             "step": self.step,
             "tokens": self.tokens,
+            "sums": [list(one) for one in self._sums],
         }
         with self._writing():
             try:
@@ -269,6 +270,8 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._stream.restore(state["stream"])
         self.step, self.tokens = state["step"], state["tokens"]
+        device = self._accelerator.device
+        self._sums = [Losses(*(part.to(device) for part in one)) for one in state["sums"]]
         self._saved = self.step
         if self._accelerator.is_main_process:
             self._cut_log()

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,6 +267,56 @@ def test_a_full_disk_stops_the_run_and_the_checkpoint_remains(
     assert not list((tmp_path / "out").glob(".*"))
 
 
+@pytest.mark.parametrize("changed", ["data", "checkpoint", "version"])
+def test_a_run_does_not_go_on_with_other_contents(tmp_path, data, stop_after, monkeypatch, changed):
+    """The same command, but its files are others by now."""
+    model = "dynamax-mistral"
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", "mistral")
+    text = tmp_path / "data.jsonl"
+    text.write_text(Path(data).read_text())
+    arguments = options({model: checkpoint}, text, tmp_path / "out")
+    mend = stop_after(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped):
+        module.train(arguments)
+    mend()
+    if changed == "data":
+        text.write_text(text.read_text().replace("river", "brook"))
+    elif changed == "checkpoint":
+        save_checkpoint(checkpoint, "mistral", seed=1)
+    else:
+        monkeypatch.setattr(module, "__version__", "0.0.0")
+    with pytest.raises(SettingError, match=f"begun with .*{changed}.*give the same"):
+        module.train(arguments)
+    assert remains(tmp_path / "out") == 3
+
+
+@pytest.mark.parametrize("cut_at", [3, 5])
+def test_a_cut_run_logs_what_a_whole_one_does(checkpoints, data, tmp_path, stop_after, cut_at):
+    """Each row is the mean over all its steps, those before the cut among them."""
+    more = ("--log_every", 4, "--max_steps", 8)
+    module.train(options(checkpoints, data, tmp_path / "whole", *more))
+    mend = stop_after(cut_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        module.train(options(checkpoints, data, tmp_path / "cut", *more))
+    mend()
+    module.train(options(checkpoints, data, tmp_path / "cut", *more))
+    assert read_log(tmp_path / "cut" / LOG) == read_log(tmp_path / "whole" / LOG)
+
+
+def test_hidden_states_of_another_run_are_not_read(checkpoints, data, tmp_path, stop_after):
+    """Cut before the first checkpoint, and gone on with in the same folder at other exits."""
+    more = ("--save_every", 50, "--cache", "--exit_layers")
+    whole = module.train(options(checkpoints, data, tmp_path / "whole", *more, "2+3"))
+    mend = stop_after(4, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        module.train(options(checkpoints, data, tmp_path / "cut", *more, "1+2"))
+    mend()
+    assert list((tmp_path / "cut").rglob("*.safetensors"))
+    assert digest(module.train(options(checkpoints, data, tmp_path / "cut", *more, "2+3"))) == (
+        digest(whole)
+    )
+
+
 def test_a_run_does_not_go_on_under_other_settings(checkpoints, data, tmp_path, stop_after):
     mend = stop_after(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped, match="SIGINT"):
@@ -304,6 +355,32 @@ def test_the_model_answers_its_prompts_once(checkpoints, tmp_path, monkeypatch):
     kept = (tmp_path / "again" / "answers.jsonl").read_text().splitlines()
     assert kept[:-1] == rows[:-1]
     assert json.loads(kept[-1])["answer"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [((), 30), (("--max_gen_toks", 6), 0), (("--until", "x"), 0), (("--window", 41), 0)],
+)
+def test_answers_of_other_settings_are_not_kept(checkpoints, tmp_path, monkeypatch, more, kept):
+    data = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"question {n}:", "answer": "x"}) for n in range(30)]
+    data.write_text("\n".join(lines))
+    extra = ("--answers", "model", "--max_gen_toks", 5, "--window", 40, "--max_steps", 2)
+    arguments = options(checkpoints, str(data), tmp_path / "out", *extra)
+    module.train(arguments)
+    for file in (tmp_path / "out").iterdir():
+        if file.name != "answers.jsonl":
+            file.unlink()
+    answered = []
+    original = module.answered.__globals__["_answer"]
+
+    def counted(backbone, some, *given):
+        answered.extend(some)
+        return original(backbone, some, *given)
+
+    monkeypatch.setattr("dynamax_lm.heads.train.self_generated._answer", counted)
+    module.train([*arguments, *map(str, more)])
+    assert len(answered) == 30 - kept
 
 
 WRONG = {
