@@ -103,7 +103,8 @@ def digest_weights(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if not tensor.is_meta:
             for piece in _pieces(name, tensor):
-                digest.update(memoryview(piece.view(torch.uint8).cpu().numpy()))
+                content: Any = piece.view(torch.uint8).cpu().numpy()
+                digest.update(content)
     return digest.hexdigest()[:16]
 
 

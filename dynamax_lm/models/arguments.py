@@ -13,32 +13,13 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.cpu.products import can_pack
 from dynamax_lm.models.settings import (
+    CHANGE_NO_NUMBER,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
     refuse_pickled_weights,
     refuse_unknown,
 )
 
-_NOT_IN_FINGERPRINT = frozenset(
-    {
-        "batch_size",
-        "max_batch_size",
-        "device",
-        "parallelize",
-        "max_memory_per_gpu",
-        "max_cpu_memory",
-        "offload_folder",
-        "logits_cache",
-        "cache_dir",
-        "local_files_only",
-        "force_download",
-        "token",
-        "proxies",
-        "device_map",
-        "max_memory",
-        "low_cpu_mem_usage",
-    }
-)
 _DEFAULTS = {"attn_implementation": "sdpa", "subfolder": ""}
 """Defaults of arguments of ``from_pretrained``."""
 
@@ -80,9 +61,7 @@ def arguments_that_count(given: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in given.items()
-        if name not in _NOT_IN_FINGERPRINT
-        and value is not None
-        and str(value) != defaults.get(name)
+        if name not in CHANGE_NO_NUMBER and value is not None and str(value) != defaults.get(name)
     }
 
 

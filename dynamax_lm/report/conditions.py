@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dynamax_lm.models.settings import CHANGE_NO_NUMBER
 from dynamax_lm.report.runs import Run
+
+_SAID_ELSEWHERE = frozenset({"pretrained", "dtype", "model", "trust_remote_code"})
+_DEFAULTS = {
+    "backend": ("default", "causal"),
+    "revision": ("main", "None"),
+    "attn_implementation": ("sdpa", "None"),
+    "use_fast_tokenizer": ("True", "None"),
+    "use_safetensors": ("True", "None"),
+    "truncation": ("False", "None"),
+    "add_bos_token": ("None",),
+}
+"""Of the ``hf`` model; ``None`` is every argument's."""
 
 
 class Conditions(NamedTuple):
@@ -18,6 +31,8 @@ class Conditions(NamedTuple):
         prompting: chat template and system instruction.
         generation: generation arguments over the task's own.
         few_shot_seed: which examples, where there are any.
+        number_format: of the weights, such as ``bfloat16``.
+        limits: model arguments that determine which tokens the model is given.
     """
 
     version: str
@@ -27,18 +42,27 @@ class Conditions(NamedTuple):
     prompting: str
     generation: str
     few_shot_seed: str
+    number_format: str
+    limits: str
 
     def differ(self, other: Conditions) -> str | None:
         """Why results under these and ``other`` cannot be compared, or ``None`` if they can."""
         for what, ours, theirs in zip(_IN_WORDS, self, other, strict=True):
-            if ours != theirs and not (what == _SAMPLES and not (ours and theirs)):
+            if ours != theirs and not (what in MAY_BE_UNKNOWN and not (ours and theirs)):
                 if what == _SAMPLES:
                     return what
                 return f"{what} {ours or 'unknown'} against {theirs or 'unknown'}"
         return None
 
 
-_SAMPLES = "other samples or prompts"
+_SAMPLES, _NUMBER_FORMAT = "other samples or prompts", "other number format:"
+MAY_BE_UNKNOWN = frozenset({_SAMPLES, _NUMBER_FORMAT})
+"""Results of other models may not say them."""
+
+_LIMITS = (
+    *("max_length", "truncation", "add_bos_token", "prefix_token_id", "tokenizer"),
+    *("softmax_dtype", "mixed_precision_dtype", "enable_thinking", "think_end_token"),
+)
 _IN_WORDS = (
     "other task version:",
     "other few-shot:",
@@ -47,6 +71,8 @@ _IN_WORDS = (
     "other chat template or system instruction:",
     "other generation arguments:",
     "other few-shot seed:",
+    _NUMBER_FORMAT,
+    "other model arguments:",
 )
 
 
@@ -63,7 +89,33 @@ def conditions_of(run: Run, task: str) -> Conditions:
         prompting=" ".join(_text(run.data.get(name)) for name in prompts if run.data.get(name)),
         generation=_text(run.config.get("gen_kwargs") or ""),
         few_shot_seed=_text(run.config.get("fewshot_seed")) if with_examples else "",
+        number_format=number_format(run),
+        limits=", ".join(
+            f"{name}={value}" for name, value in arguments_of(run).items() if name in _LIMITS
+        ),
     )
+
+
+def number_format(run: Run) -> str:
+    """Of the weights, as torch names it; empty where unknown."""
+    dtype = run.settings.get("dtype") or run.config.get("model_dtype")
+    return str(dtype or "").removeprefix("torch.")
+
+
+def arguments_of(run: Run) -> dict[str, str]:
+    """Every model argument that may change a number and is not at its default.
+
+    Of this package's runs they are the recorded ones; of others, those that were given.
+    """
+    if run.settings:
+        given = run.settings.get("arguments") or {}
+        return {str(name): str(value) for name, value in given.items()}
+    return {
+        name: value
+        for name, value in run.model_args.items()
+        if name not in _SAID_ELSEWHERE | CHANGE_NO_NUMBER
+        and value not in _DEFAULTS.get(name, ("None", ""))
+    }
 
 
 def _text(value: object) -> str:

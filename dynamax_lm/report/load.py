@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError, one_line
+from dynamax_lm.common.manifest import Manifest, digest_of, manifest_beside
 from dynamax_lm.common.tracefile import TraceLine, read_trace, trace_files
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.report.shape import check_shape
@@ -59,17 +60,29 @@ class Library:
         """The trace of one task, or ``None`` where there is none or a file is damaged.
 
         A later run with the same ``trace_dir`` replaces the files of an earlier one; traces whose
-        depths differ from the results are refused.
+        depths differ from the results, or whose bytes from the run's manifest, are refused.
         """
         files = run.trace_files(task)
         lines = self.lines(files) if files else None
-        if lines is not None and not run.owns(task, lines):
+        if lines is not None and not (run.owns(task, lines) and self._as_written(run, files)):
             self.note(
-                f"{files[0]}: its depths are not those of {run.path}; it is another run's, or was "
+                f"{files[0]}: it is not the trace of {run.path}; it is another run's, or was "
                 f"changed; give each run a trace_dir of its own"
             )
             return None
         return lines
+
+    def _as_written(self, run: Run, files: Sequence[Path]) -> bool:
+        """Whether these are the files in the run's manifest; true for a run without one."""
+        path = manifest_beside(run.path)
+        if path is None or not path.is_file():
+            return True
+        try:
+            known = Manifest.read(path).traces
+            return all(known.get(file.name) == digest_of(file) for file in files)
+        except (OSError, ValueError) as error:
+            self.note(f"{path}: cannot be read ({one_line(error, 120)})")
+            return True
 
     def lines(self, files: Sequence[Path]) -> list[TraceLine] | None:
         """All lines of these trace files, or ``None`` where one is damaged."""

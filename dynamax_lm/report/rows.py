@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
-from dynamax_lm.report.conditions import Conditions, conditions_of
+from dynamax_lm.report.conditions import (
+    Conditions,
+    arguments_of,
+    conditions_of,
+    number_format,
+)
 from dynamax_lm.report.costs import measure_of
 from dynamax_lm.report.rules import threshold_text
 from dynamax_lm.report.runs import MetricKey, Run, Value
@@ -20,6 +26,13 @@ FULL_DEPTH_PREFIX = "full_depth_"
 Kind = Literal["dynamic", "static", "full", "oracle", "lossless", "plain"]
 """How depth is determined: by confidence, by a fixed exit, at full depth, by the oracle (an upper
 bound, never a result), by drafts that full depth verifies, or a model of another package."""
+
+
+_OTHER_WEIGHTS = (
+    *("subfolder", "peft", "delta", "gguf_file", "gptqmodel", "autogptq", "quantization_config"),
+    *("load_in_4bit", "load_in_8bit", "variant"),
+)
+"""Arguments under which one name denotes other weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +111,31 @@ class Row:
 def rows_of(runs: Iterable[Run]) -> list[Row]:
     """All rows, ordered by task, metric, checkpoint and saving; the newest of equal settings."""
     newest: dict[object, Row] = {}
-    for run in sorted(runs, key=lambda run: run.date):
-        for row in _rows_of_run(run):
-            newest[row.arena, row.run.model, row.setting] = row
+    found = (row for run in sorted(runs, key=lambda run: run.date) for row in _rows_of_run(run))
+    for row in _named_apart(found):
+        newest[row.arena, row.run.model, row.setting] = row
     return sorted(newest.values(), key=_order)
 
 
 def arenas(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows by comparison group, each group in the rows' order.
 
-    A run without logged samples has no hash of them; it joins the others if they have one hash.
+    A run without logged samples has no hash of them, and one of another package may not say its
+    number format; it joins the others if they have one.
     """
-    hashes: dict[object, set[str]] = {}
-    for row in rows:
-        hashes.setdefault(_loose(row), set()).add(row.conditions.samples)
+    keys: list[tuple[Any, ...]] = [(*row.arena[:-1], row.conditions) for row in rows]
+    for name in ("number_format", "samples"):
+        without = [(*key[:-1], key[-1]._replace(**{name: ""})) for key in keys]
+        values: dict[object, set[str]] = {}
+        for loose, key in zip(without, keys, strict=True):
+            values.setdefault(loose, set()).add(getattr(key[-1], name))
+        keys = [
+            loose if len(values[loose] - {""}) <= 1 else key
+            for loose, key in zip(without, keys, strict=True)
+        ]
     groups: dict[object, list[Row]] = {}
-    for row in rows:
-        one = len(hashes[_loose(row)] - {""}) <= 1
-        groups.setdefault(_loose(row) if one else row.arena, []).append(row)
+    for row, key in zip(rows, keys, strict=True):
+        groups.setdefault(key, []).append(row)
     return list(groups.values())
 
 
@@ -147,24 +167,33 @@ def static_depth(run: Run) -> int | None:
 
 
 def checkpoint_of(run: Run) -> str:
-    """The weights' name; the embedded models have one name each."""
+    """The weights' name, with arguments that change them; the embedded models have one name each."""
     name = run.pretrained
     for architecture in (ATTENTION, MAMBA2):
         ours = run.model == architecture.model and name == TINY
         if ours or _same_folder(name, resolve_name(TINY, architecture)):
             name = f"{TINY}/{architecture.folder}"
             break
-    revision = run.model_args.get("revision", "main")
-    return name if revision == "main" else f"{name}@{revision}"
+    given = arguments_of(run)
+    revision = given.get("revision") or run.model_args.get("revision", "main")
+    parts = [name if revision in {"main", "None"} else f"{name}@{revision}"]
+    return ", ".join([*parts, *(f"{one}={given[one]}" for one in _OTHER_WEIGHTS if one in given)])
 
 
 def setting_of(run: Run) -> str:
     """Every relevant setting, in words."""
     settings, kind = run.settings, kind_of(run)
+    further = [
+        f"{name}={value}"
+        for name, value in arguments_of(run).items()
+        if name != "revision" and name not in _OTHER_WEIGHTS
+    ]
+    if (dtype := number_format(run)) not in {"", "float32"}:
+        further.append(dtype)
     if kind == "plain":
-        return f"full depth ({run.model})"
+        return ", ".join([f"full depth ({run.model})", *further])
     if kind == "full":
-        return "full depth"
+        return ", ".join(["full depth", *further])
     exits = "+".join(map(str, settings.get("exit_layers") or ()))
     state = settings.get("skipped_state", "?")
     parts = [f"exits {exits}", str(state)]
@@ -180,14 +209,29 @@ def setting_of(run: Run) -> str:
         which = str(settings.get("heads_fingerprint") or "")[:4]
         name = Path(str(settings["heads"])).name
         parts.append(f"heads {name} ({which})" if which else f"heads {name}")
-    further = settings.get("arguments") or {}
-    parts += [f"{name}={value}" for name, value in further.items() if name != "revision"]
-    dtype = str(run.config.get("model_dtype", "")).removeprefix("torch.")
-    return ", ".join([*parts, dtype] if dtype not in {"", "float32"} else parts)
+    return ", ".join([*parts, *further])
 
 
-def _loose(row: Row) -> object:
-    return (*row.arena[:-1], row.conditions._replace(samples=""))
+def _named_apart(rows: Iterable[Row]) -> Iterator[Row]:
+    """Checkpoints of one name with different contents get the first digits of their digest."""
+    known = list(rows)
+    contents: dict[object, set[str]] = {}
+    for row in known:
+        name = row.checkpoint, row.conditions.number_format
+        contents.setdefault(name, set()).add(_contents(row.run))
+    for row in known:
+        found, own = contents[row.checkpoint, row.conditions.number_format], _contents(row.run)
+        if own and len(found - {""}) > 1:
+            row = replace(row, checkpoint=f"{row.checkpoint} ({own[:4]})")
+        yield row
+
+
+def _contents(run: Run) -> str:
+    """The digest of a run's checkpoint; empty where the results do not have it."""
+    parts = run.settings.get("checkpoint")
+    if not isinstance(parts, dict):
+        return ""
+    return fingerprint_of({"weights": run.settings.get("weights"), **parts})
 
 
 def _rows_of_run(run: Run) -> list[Row]:

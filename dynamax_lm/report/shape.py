@@ -69,6 +69,7 @@ def _check_block(block: Mapping[str, Any]) -> None:
         if settings.get(name) is not None and not isinstance(settings[name], str):
             raise ValueError(f"{where}.settings.{name} is no text")
     _optional("arguments", settings, f"{where}.settings")
+    _optional("checkpoint", settings, f"{where}.settings")
     layers = block.get("layers")
     if not isinstance(layers, int) or isinstance(layers, bool):
         raise ValueError(f"{where}.layers is no count")

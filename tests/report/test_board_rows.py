@@ -8,6 +8,7 @@ import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.rows import arenas, checkpoint_of, kind_of, rows_of, static_depth
 
@@ -89,6 +90,59 @@ def test_runs_of_other_heads_or_arguments_do_not_replace_each_other(tmp_path: Pa
         write_run(tmp_path / str(number), Plan(tasks=ONE, settings=settings, date=float(number)))
     found = [row.setting for row in rows_of(load([tmp_path]).runs)]
     assert len(set(found)) == 3
+
+
+FULL = {"mode": "full", "exit_layers": []}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"arguments": {"max_length": "32"}},
+        {"dtype": "torch.bfloat16"},
+        {"arguments": {"peft": "adapter"}},
+        {"weights": "1" * 16},
+        {"checkpoint": {"config": "0" * 16, "tokenizer": "2" * 16}},
+    ],
+    ids=["limits", "number format", "adapters", "weights", "tokenizer"],
+)
+def test_runs_of_other_weights_formats_or_limits_have_rows_apart(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
+    """Full-depth runs, and dynamic ones with the static ones that they are compared with."""
+    kinds: list[dict[str, object]] = [FULL, {"threshold": 0}, {}]
+    for name, more in (("one", {}), ("other", other)):
+        for number, settings in enumerate(kinds):
+            write_run(tmp_path / name / str(number), Plan(tasks=ONE, settings=settings | more))
+    rows = rows_of(load([tmp_path]).runs)
+    assert len(rows) == len({row.name for row in rows}) == 6
+    groups = arenas(rows)
+    assert [len(group) for group in groups] == [3, 3]
+    assert {len({row.run.path.parts[-3] for row in group}) for group in groups} == {1}
+    board = build(load([tmp_path]))
+    for entry in board.entries:
+        mixed = [row for one in entry.baselines for row, _ in one.mixture if row is not None]
+        assert {row.run.path.parts[-3] for row in mixed} <= {entry.row.run.path.parts[-3]}
+
+
+def test_plain_runs_with_other_arguments_have_rows_apart(tmp_path: Path) -> None:
+    given = ["", ",max_length=32", ",peft=adapter", ",batch_size=4,device=cpu,revision=main"]
+    for number, more in enumerate(given):
+        path = write_plain(tmp_path / str(number), Plan(tasks=ONE, date=float(number)))
+        path.write_text(path.read_text().replace("dtype=float32", f"dtype=float32{more}"))
+    names = {row.name for row in rows_of(load([tmp_path]).runs)}
+    assert names == {
+        "org/model: full depth (hf)",
+        "org/model: full depth (hf), max_length=32",
+        "org/model, peft=adapter: full depth (hf)",
+    }
+
+
+def test_a_run_that_does_not_say_its_number_format_joins_those_of_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "ours", Plan(tasks=ONE))
+    path = write_plain(tmp_path / "plain", Plan(tasks=ONE))
+    path.write_text(path.read_text().replace('"model_dtype": "torch.float32", ', ""))
+    assert [len(group) for group in arenas(rows_of(load([tmp_path]).runs))] == [2]
 
 
 def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynamax_lm.report.conditions import Conditions
 
-SAME = Conditions("1", "0", "20", "hash", "", "", "")
+SAME = Conditions("1", "0", "20", "hash", "", "", "", "", "")
 
 
 def test_equal_conditions_do_not_differ() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.manifest import Manifest, manifest_beside
 from dynamax_lm.report.load import load
 
 ONE = {"gen": GENERATION}
@@ -62,6 +64,24 @@ def test_another_runs_trace_is_refused(tmp_path: Path) -> None:
     library = load([first.results])
     assert library.trace(library.runs[0], "gen") is None
     assert "another run's" in library.problems[0]
+
+
+def test_a_trace_of_equal_depths_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
+    """Two runs may use the same depths on other answers."""
+    made = write_run(tmp_path, Plan(tasks=ONE))
+    manifest = manifest_beside(made.results)
+    assert manifest is not None
+    traces = sorted(made.traces.iterdir())
+    Manifest.of([made.results], traces, version="0", fingerprint="0").write(manifest)
+    library = load([tmp_path])
+    assert library.trace(library.runs[0], "gen")
+    (trace,) = traces
+    rows = [json.loads(line) for line in trace.read_text().splitlines()]
+    rows[0]["token"] += 1
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    library = load([tmp_path])
+    assert library.trace(library.runs[0], "gen") is None
+    assert "another run's, or was changed" in library.problems[0]
 
 
 def test_traces_are_found_where_the_results_were_moved(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dynamax_lm.models.settings.heads import HeadsFacts
 from dynamax_lm.models.settings.measures import find_measure, read_confidence
 from dynamax_lm.models.settings.names import (
+    CHANGE_NO_NUMBER,
     FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
@@ -25,6 +26,7 @@ from dynamax_lm.models.settings.record import (
 from dynamax_lm.models.settings.skipped import Architecture, find_skipped_state
 
 __all__ = [
+    "CHANGE_NO_NUMBER",
     "FIXED_AT_LOADING",
     "FROM_PRETRAINED_NAMES",
     "OUR_NAMES",

@@ -27,6 +27,28 @@ OUR_NAMES = frozenset(
 )
 """This package's arguments, in addition to those of lm-eval's ``hf`` model."""
 
+CHANGE_NO_NUMBER = frozenset(
+    {
+        "batch_size",
+        "max_batch_size",
+        "device",
+        "parallelize",
+        "max_memory_per_gpu",
+        "max_cpu_memory",
+        "offload_folder",
+        "logits_cache",
+        "cache_dir",
+        "local_files_only",
+        "force_download",
+        "token",
+        "proxies",
+        "device_map",
+        "max_memory",
+        "low_cpu_mem_usage",
+    }
+)
+"""Arguments of the ``hf`` model that change where and how it runs, and no number."""
+
 FIXED_AT_LOADING = frozenset({"products"})
 """Those that cannot change once the weights have loaded."""
 
