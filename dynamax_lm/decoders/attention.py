@@ -24,6 +24,7 @@ from transformers.models.mistral.modeling_mistral import (
 
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
+from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -48,7 +49,9 @@ class AttentionKind:
     def __init__(self, config: Any, rotary: Any, embedding: nn.Module) -> None:
         self.config = config
         self._rotary, self._embedding = rotary, embedding
-        self.window: int | None = getattr(config, "sliding_window", None)
+        self.window: int | None = None
+        if config.model_type != "llama":  # whose attention ignores a stray one
+            self.window = getattr(config, "sliding_window", None)
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
 
@@ -238,6 +241,7 @@ class MistralStack(Decoder):
     """
 
     def __init__(self, model: Any, *, trusted: bool = False) -> None:
+        check_unaltered(model)
         self.decoder = model.model
         arithmetic = Arithmetic(trusted)
         kind = AttentionKind(model.config, self.decoder.rotary_emb, self.decoder.embed_tokens)

@@ -21,6 +21,7 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
+from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
@@ -336,6 +337,7 @@ class Mamba2Stack(Decoder):
     """
 
     def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
+        check_unaltered(model)
         self.decoder = model.backbone
         self.kernels = kernels or best_kernels(self.decoder.embeddings.weight.device)
         arithmetic = Arithmetic(self.kernels is TRUSTED)

@@ -54,7 +54,11 @@ class AttentionCosts(LayerCosts):
             kv_heads=heads if kv_heads is None else kv_heads,
             head_dim=config.hidden_size // heads if head_dim is None else head_dim,
             vocabulary=config.vocab_size,
-            window=getattr(config, "sliding_window", None),
+            window=(
+                None
+                if getattr(config, "model_type", None) == "llama"
+                else getattr(config, "sliding_window", None)
+            ),
         )
 
     @property

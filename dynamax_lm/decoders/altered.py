@@ -1,0 +1,112 @@
+"""Refusals of models whose layers do more than transformers' own code.
+
+A decoder runs a model in pieces: it calls norms, projections and feed-forward blocks as modules,
+and does the rest of an attention or Mamba-2 layer itself. What changes the model elsewhere, such as
+another class, a forward hook or an adapter that adds tokens, would be passed by in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from dynamax_lm.common.errors import SettingError
+
+_ADAPTERS = frozenset(
+    {
+        *("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA"),
+        *("VBLORA", "RANDLORA", "TRAINABLE_TOKENS", "LN_TUNING"),
+    }
+)
+"""Kinds of PEFT adapters that act inside modules which are called as modules."""
+
+_THEIRS = ("transformers.", "torch.nn.")
+
+
+def check_unaltered(model: Any) -> None:
+    """Refuse a model with code or hooks of its own where a decoder does not call modules.
+
+    Args:
+        model: a causal language model of transformers, without PEFT's wrapper.
+
+    Raises:
+        SettingError: names the module and what it does more.
+    """
+    for name, module in _run_in_pieces(model):
+        if what := _alteration(module):
+            raise SettingError(
+                f"the model's {name or 'top module'} {what}, which early exits would ignore: they "
+                f"run layers in pieces; use a model with transformers' own layers"
+            )
+
+
+def check_adapters(model: Any) -> None:
+    """Refuse PEFT adapters that act on inputs, caches or layers as a whole.
+
+    Args:
+        model: PEFT's wrapper of a model, or any other model.
+
+    Raises:
+        SettingError: names the adapter's kind.
+    """
+    adapters = getattr(model, "peft_config", None)
+    if not isinstance(adapters, Mapping):
+        return
+    mamba = getattr(model.config, "model_type", None) == "mamba2"
+    for name, config in adapters.items():
+        if why := _unfit(config, mamba):
+            raise SettingError(
+                f"peft: adapter {name!r} {why}; adapters of linear layers (LoRA, DoRA, IA3, ...) "
+                f"are run, or merge it into the checkpoint"
+            )
+
+
+def _unfit(config: Any, mamba: bool) -> str:
+    kind = getattr(config, "peft_type", None)
+    kind = str(getattr(kind, "value", kind))
+    if getattr(config, "is_prompt_learning", False) or kind not in _ADAPTERS:
+        return f"is of kind {kind}, which changes more than linear layers"
+    if getattr(config, "alora_invocation_tokens", None):
+        return "is an activated LoRA, which depends on a token of the prompt"
+    if getattr(config, "layer_replication", None):
+        return "has layer_replication, under which several layers share one cache"
+    if mamba and getattr(config, "lora_bias", False):
+        return "has lora_bias, under which pads of a Mamba-2 batch leak into its state"
+    return ""
+
+
+def _run_in_pieces(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """The modules whose ``forward`` is not called, by name."""
+    yield "", model
+    name, decoder = next(
+        ((name, one) for name in ("model", "backbone") if (one := getattr(model, name, None))),
+        ("", None),
+    )
+    if decoder is None:
+        return
+    yield name, decoder
+    for number, layer in enumerate(decoder.layers):
+        here = f"{name}.layers.{number}"
+        yield here, layer
+        for inner in ("self_attn", "mixer"):
+            module = getattr(layer, inner, None)
+            if module is not None:
+                yield f"{here}.{inner}", module
+                convolution = getattr(module, "conv1d", None)
+                if convolution is not None:
+                    yield f"{here}.{inner}.conv1d", convolution
+
+
+def _alteration(module: nn.Module) -> str:
+    """What calling a module would do beside transformers' own ``forward``; empty for nothing."""
+    if module._forward_pre_hooks or module._forward_hooks:
+        return "has a forward hook"
+    forward = type(module).forward
+    if not f"{getattr(forward, '__module__', '')}.".startswith(_THEIRS):
+        return f"is a {type(module).__module__}.{type(module).__qualname__}"
+    placed = "_hf_hook" in vars(module)  # accelerate's, which moves tensors between devices
+    if "forward" in vars(module) and not placed:
+        return "has a forward of its own"
+    return ""
