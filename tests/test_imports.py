@@ -83,6 +83,7 @@ TABLE: dict[str, Row] = {
     "decoders.costs": row("core.costs", HEAVY),
     "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
+    "decoders.altered": row("common.errors", MODELS),
     "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
@@ -117,7 +118,9 @@ TABLE: dict[str, Row] = {
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
-    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
+    "models.arguments": row(
+        "common.errors decoders.checkpoint decoders.cpu models.pretrained models.settings"
+    ),
     "models.answering": row(
         "core decoders.decoder heads models.memory models.processes models.requests "
         "models.runner models.settings models.speed_check"

@@ -7,6 +7,7 @@ unsupported variant.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,56 @@ def resolve_name(pretrained: str, architecture: Architecture) -> str:
 
 
 def unreachable(pretrained: str, error: Exception) -> SettingError:
-    """The error line for a checkpoint whose files cannot be found or downloaded."""
+    """The error line for a checkpoint whose files cannot be found, downloaded or read.
+
+    Args:
+        pretrained: the checkpoint as given.
+        error: of transformers or the hub's client.
+    """
+    where = f"pretrained={pretrained!r} cannot be loaded: "
+    causes = list(_causes(error))
+    names = {type(one).__name__ for one in causes}
+    said = " ".join(str(one) for one in causes)
+    if "GatedRepoError" in names or "gated repo" in said:
+        return SettingError(
+            f"{where}it is gated: accept its terms at https://huggingface.co/{pretrained}, then "
+            f"run `hf auth login` or set HF_TOKEN"
+        )
+    if pretrained.startswith("state-spaces/") or "should have a `model_type`" in said.lower():
+        return SettingError(
+            f"{where}it is not in transformers' format (its config.json has no model_type); of "
+            f"state-spaces/mamba2-* there are converted repositories, such as "
+            f"AntonV/mamba2-130m-hf"
+        )
+    if "safetensors" in said and ("does not appear to have" in said or "no file named" in said):
+        return SettingError(
+            f"{where}it has no model.safetensors; weights are read from safetensors only, as a "
+            f"pickled pytorch_model.bin may run code: convert it, or take a repository that has "
+            f"been converted"
+        )
+    if Path(pretrained).expanduser().is_dir() or not names & _OF_THE_HUB:
+        return SettingError(f"{where}{type(error).__name__}: {first_line(error)}")
     return SettingError(
-        f"pretrained={pretrained!r} cannot be loaded: neither a folder with a model here nor to be "
-        f"had from the hub (offline, misspelt, or gated?): {first_line(error)}; "
-        f"pretrained=tiny needs no network"
+        f"{where}neither a folder with a model here nor to be had from the hub (offline or "
+        f"misspelt?): {first_line(error)}; pretrained=tiny needs no network"
     )
+
+
+_OF_THE_HUB = frozenset(
+    {
+        *("OSError", "EnvironmentError", "RepositoryNotFoundError", "RevisionNotFoundError"),
+        *("LocalEntryNotFoundError", "OfflineModeIsEnabled", "HFValidationError", "ConnectError"),
+        *("ConnectionError", "HfHubHTTPError", "ReadTimeout", "ConnectTimeout"),
+    }
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it was raised from."""
+    known: BaseException | None = error
+    while known is not None:
+        yield known
+        known = known.__cause__ or known.__context__
 
 
 def check_config(config: Any, architecture: Architecture) -> None:

@@ -103,10 +103,22 @@ class Answering(Processes):
     ) -> list[tuple[float, bool]]:
         """Score (key, context ids, continuation ids), each as a response with its record."""
         del override_bs
-        fitted = [fit_score(context, tokens, self.max_length) for _, context, tokens in requests]
+        fitted = {
+            number: fit_score(context, tokens, self.max_length)
+            for number, (_, context, tokens) in enumerate(requests)
+            if tokens
+        }
+        scored = self._score(list(fitted.values()), disable_tqdm)
+        answers = dict(zip(fitted, scored, strict=True))
         results: list[tuple[float, bool]] = []
-        for (key, _, _), answer in zip(requests, self._score(fitted, disable_tqdm), strict=True):
-            result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
+        for number, (key, _, _) in enumerate(requests):
+            if number in answers:
+                answer = answers[number]
+                result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
+            else:  # no token of its own: nothing to predict, which is certain
+                sure = (0.0, True)
+                record = self._record([], sure if self.settings.reference else None)
+                result = TracedScore(sure, record)
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, result)
             results.append(result)

@@ -22,6 +22,9 @@ from dynamax_lm.harness.plugin.hook import force
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
 
+_SEEDS = 1 << 32
+"""Numpy takes no larger ones."""
+
 SHARED = (
     *("config", "model", "model_args", "tasks", "num_fewshot", "batch_size", "max_batch_size"),
     *("device", "limit", "gen_kwargs", "apply_chat_template", "fewshot_as_multiturn"),
@@ -84,6 +87,9 @@ class Command:
             self.tasks = self.config.process_tasks(self._metadata)
         except (ValueError, TypeError, OSError) as error:
             raise SettingError(one_line(error)) from error
+        for seed in self.config.seed or ():
+            if seed is not None and not 0 <= seed < _SEEDS:
+                raise SettingError(f"--seed {seed}: give whole numbers in 0..{_SEEDS - 1}")
         self._asked_metadata = asked
         self.model_args: dict[str, Any] = dict(self.config.model_args)
 
@@ -170,8 +176,8 @@ def _check(model: object, tasks: object, limit: float | None, models: Collection
         raise SettingError(f"--model {model or 'is missing'}: choose one of {', '.join(models)}")
     if not tasks:
         raise SettingError("--tasks is missing; dynamax_sample needs no network")
-    if limit is not None and not limit > 0:
-        raise SettingError(f"--limit {limit:g}: give at least one document")
+    if limit is not None and not 0 < limit < float("inf"):
+        raise SettingError(f"--limit {limit:g}: give at least one document, or leave it out")
 
 
 def folder_name(model: str, pretrained: object) -> str:

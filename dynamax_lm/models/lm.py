@@ -29,6 +29,7 @@ from dynamax_lm.core.trace import (
     RECORDS,
 )
 from dynamax_lm.decoders import checkpoint
+from dynamax_lm.decoders.altered import check_adapters, check_unaltered
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -94,7 +95,7 @@ class DynamaxLM(Answering):
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
         if given.get("device") is None and not torch.cuda.is_available():
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
-        shown = pretrained or self.ARCHITECTURE.default
+        shown = self.ARCHITECTURE.default if pretrained in (None, "") else pretrained
         if isinstance(shown, str):
             if shown == checkpoint.TINY:
                 passed_on.setdefault("dtype", "float32")
@@ -111,13 +112,14 @@ class DynamaxLM(Answering):
             super().__init__(name, **passed_on)
         except SettingError:
             raise
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged files raise dozens of kinds
             if isinstance(name, str):
                 raise checkpoint.unreachable(self._shown_name, error) from error
             raise
         if not passed_on.get("parallelize"):
             self.join_processes()
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
+        check_adapters(self.model)
         self._checkpoint = identity_of(self.model, self.tokenizer)
         self._stack = type(self).STACK(self._unwrapped)
         if self.mixed_precision_dtype is None:
@@ -216,6 +218,13 @@ class DynamaxLM(Answering):
         checkpoint.check_config(config, self.ARCHITECTURE)
         self.settings, self._chosen_heads = self._resolve(self._raw_settings, config)
         super()._get_backend(config, **kwargs)
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """As above; hooks may have been added since the model was loaded."""
+        check_unaltered(self._unwrapped)
+        with super()._context():
+            yield
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.decoders.checkpoint import (
     ATTENTION,
     MAMBA2,
@@ -77,6 +77,7 @@ def load_pretrained(
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    check_device(device)
     architecture = ARCHITECTURES[model]
     options = dict(given)
     refuse_pickled_weights(options)
@@ -119,6 +120,22 @@ def read_model_args(text: str, allowed: Collection[str] = MODEL_ARGS) -> dict[st
         given[name] = _WORDS.get(value.lower(), value)
     refuse_unknown(given, allowed)
     return given
+
+
+def check_device(device: object) -> None:
+    """Refuse a device that does not exist here.
+
+    Raises:
+        SettingError: torch knows no such device, or this machine has none.
+    """
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=str(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingError(
+            f"device={device}: {first_line(error, 100)}; give cpu, cuda, cuda:1, ..."
+        ) from error
 
 
 def number_format(value: object) -> Any:

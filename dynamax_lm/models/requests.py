@@ -85,7 +85,7 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
     with refusing(gen_kwargs):
         kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
     end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
-    until = handle_stop_sequences(kwargs.pop("until", None), eos=end)
+    until = handle_stop_sequences(_texts(kwargs.pop("until", None)), eos=end)
     max_new = int(kwargs.pop("max_gen_toks"))
     room = lm.max_length - max_new
     if room < 1:
@@ -107,6 +107,7 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
             )
     with refusing(kwargs):
         config = generation_config(lm.model, kwargs, lm.device)
+        config.max_length = len(prompt) + max_new  # where generate forces a last token
         chooser = RowChooser(lm.model, config, prompt, seed)
     request = GenerateRequest(
         prompt=prompt,
@@ -116,6 +117,19 @@ def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) 
         key=digest(prompt, max_new, until, kwargs, None if chooser.plain else seed),
     )
     return TextRequest(request, until)
+
+
+def _texts(until: list[Any] | None) -> list[str]:
+    """Stop sequences as given; ``null`` is none.
+
+    Raises:
+        SettingError: one that is no text.
+    """
+    given = [one for one in until or () if one is not None]
+    for one in given:
+        if not isinstance(one, str):
+            raise SettingError(f"gen_kwargs until={one!r}: give a text, or a list of texts")
+    return given
 
 
 def answer_text(lm: HFLM, tokens: Sequence[int], until: list[str]) -> str:

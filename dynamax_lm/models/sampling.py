@@ -95,6 +95,33 @@ def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
         raise SettingError(f"gen_kwargs {name}={value!r} is not a known option{hint}")
 
 
+_CHECKPOINTS_OWN: dict[str, tuple[object, ...]] = {
+    "max_new_tokens": (None,),
+    "max_time": (None,),
+    "encoder_repetition_penalty": (None, 1, 1.0),
+    "guidance_scale": (None, 1, 1.0),
+    "stop_strings": (None,),
+    "token_healing": (None, False),
+    "custom_generate": (None,),
+}
+"""Options of a checkpoint's generation configuration that would be ignored, and neutral values."""
+
+
+def _check_checkpoints_own(config: Any) -> None:
+    """Refuse what the checkpoint's own generation configuration asks for in vain.
+
+    Raises:
+        SettingError: names the option.
+    """
+    for name, neutral in _CHECKPOINTS_OWN.items():
+        value = getattr(config, name, None)
+        if value not in neutral:
+            raise SettingError(
+                f"the checkpoint's generation_config has {name}={value!r}, which early exits "
+                f"cannot honour; remove it from generation_config.json"
+            )
+
+
 @contextmanager
 def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
     """A context that turns errors of transformers or lm-eval about ``gen_kwargs`` into one line.
@@ -130,6 +157,7 @@ def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.d
             f"the checkpoint's generation_config asks for {mode.value}, which early exits cannot "
             f"honour: they choose greedily or by sampling; edit its generation_config.json"
         )
+    _check_checkpoints_own(config)
     model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=device)
     return config
 

@@ -5,18 +5,24 @@ This module has the stop rule, and the number of an answer's tokens that make it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Decode = Callable[[list[int]], str]
 """Token ids to text, without special tokens."""
 
 
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
 class StopRule:
     """Ends an answer at an end-of-sequence id or where a stop sequence appears in its text.
 
     Like lm-eval's ``MultiTokenEOSCriteria`` it searches for a stop sequence in the decoded last few
-    tokens: two more than the sequence itself has, since it may be tokenised differently.
+    tokens, but in as many as the sequence can take: one for each of its bytes, since it may be
+    tokenised differently, and two more. A character of several tokens that these cut apart can
+    spoil the bytes after it (byte fallback decodes a run of bytes as a whole), so that more tokens
+    are decoded where the text begins with a broken character.
 
     Args:
         tokenizer: decodes tokens.
@@ -28,7 +34,10 @@ class StopRule:
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._stops = [
-            (stop, len(tokenizer.encode(stop, add_special_tokens=False)) + 2)
+            (
+                stop,
+                max(len(stop.encode()), len(tokenizer.encode(stop, add_special_tokens=False))) + 2,
+            )
             for stop in until
             if stop
         ]
@@ -39,13 +48,21 @@ class StopRule:
             return False
         if answer[-1] in self._end_ids:
             return True
-        texts: dict[int, str] = {}
+        texts: dict[int, list[str]] = {}
         for stop, tokens in self._stops:
             if tokens not in texts:
-                texts[tokens] = self._tokenizer.decode(list(answer[-tokens:]))
-            if stop in texts[tokens]:
+                texts[tokens] = list(self._ends(answer, tokens))
+            if any(stop in text for text in texts[tokens]):
                 return True
         return False
+
+    def _ends(self, answer: Sequence[int], tokens: int) -> Iterator[str]:
+        """The text of the last tokens, and of up to three more to complete a character."""
+        for count in range(tokens, tokens + 4):
+            text: str = self._tokenizer.decode(list(answer[-count:]))
+            yield text
+            if count >= len(answer) or not text.startswith(_BROKEN):
+                return
 
 
 def tokens_of(text: str, tokens: Sequence[int], decode: Decode) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dynamax_lm.decoders.checkpoint import ATTENTION, TINY, resolve_name
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_tokens
-from dynamax_lm.models.stops import tokens_of
+from dynamax_lm.models.stops import StopRule, tokens_of
 
 PIECES = ["a", "b\n", "\n", "\n\n", "Q", "Q:", ":a", ".", " ", ""]
 """Texts of the tokens 0, 1, ...; the last one's is nothing, as an end-of-sequence token's."""
@@ -45,6 +46,45 @@ def test_characters_of_several_tokens_are_whole(text: str, cut: int) -> None:
     count = tokens_of(whole[:cut], ids, tokenizer.decode)
     assert tokenizer.decode(ids[:count]).startswith(whole[:cut])
     assert not count or not tokenizer.decode(ids[: count - 1]).startswith(whole[:cut])
+
+
+def byte_fallback() -> Any:
+    """A tokenizer that writes characters outside its vocabulary as bytes, as Llama's does."""
+    vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}, "Q": 257}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+
+
+TOKENIZERS = {
+    "byte fallback": byte_fallback(),
+    "byte level": AutoTokenizer.from_pretrained(resolve_name(TINY, ATTENTION)),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(
+    before=st.text("aQ:\n é中😀", max_size=6),
+    stop=st.sampled_from(["\n", "\n\n", "Q:", "é", "a\nQ:"]),
+    after=st.text("aQ é😀", max_size=3),
+    spelt=st.booleans(),
+)
+def test_a_stop_is_found_at_the_token_that_completes_it(
+    name: str, before: str, stop: str, after: str, spelt: bool
+) -> None:
+    """Whatever precedes it, and however its own characters are divided into tokens."""
+    tokenizer = TOKENIZERS[name]
+
+    def encode(text: str) -> list[int]:
+        pieces = list(text) if spelt else [text]
+        return [
+            one for piece in pieces for one in tokenizer.encode(piece, add_special_tokens=False)
+        ]
+
+    ids = encode(before) + encode(stop) + encode(after)
+    first = next(n for n in range(1, len(ids) + 1) if stop in tokenizer.decode(ids[:n]))
+    rule = StopRule(tokenizer, [stop], frozenset())
+    assert next(n for n in range(1, len(ids) + 1) if rule(ids[:n])) == first
 
 
 @pytest.mark.parametrize("think_end", [5, "Q:"])

@@ -96,12 +96,13 @@ or change the returned value (``config``, ``state_dict``, ``output_loading_info`
 
 _ALIASES = {
     "torch_dtype": "dtype",
-    "load_in_4bit": "quantization_config",
-    "load_in_8bit": "quantization_config",
     "exits": "exit_layers",
     "exit_layer": "exit_layers",
     "model": "pretrained",
 }
+
+
+_QUANTISED = frozenset({"load_in_4bit", "load_in_8bit"})
 
 
 def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
@@ -117,6 +118,11 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
     for name in names:
         if name in allowed:
             continue
+        if name in _QUANTISED:
+            raise SettingError(
+                f"{name}: this transformers no longer takes it; give a checkpoint that is stored "
+                f"quantised, whose config.json has a quantization_config"
+            )
         alias = _ALIASES.get(name)
         near = f"; use {alias}" if alias in allowed else hint(name, allowed)
         ours = ", ".join(sorted(OUR_NAMES & set(allowed)))

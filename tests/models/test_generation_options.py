@@ -1,0 +1,146 @@
+"""Every generation option acts as in transformers' ``generate``, through lm-eval's ``hf`` model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.sampling import HONOURED
+from tests.checkpoints import save_checkpoint
+
+PROMPTS = ("The old man and the sea", "abcabcabc")
+OURS = {"mistral": DynamaxMistral, "mamba2": DynamaxMamba}
+
+OPTIONS: dict[str, Any] = {
+    "bad_words_ids": [[40], [41, 42]],
+    "begin_suppress_tokens": list(range(40, 120)),
+    "exponential_decay_length_penalty": [2, 1.5],
+    "forced_eos_token_id": 77,
+    "min_length": 20,
+    "min_new_tokens": 9,
+    "no_repeat_ngram_size": 2,
+    "remove_invalid_values": True,
+    "renormalize_logits": True,
+    "repetition_penalty": 1.7,
+    "sequence_bias": [[[50], 9.0], [[51, 52], -4.0]],
+    "suppress_tokens": list(range(60, 110)),
+}
+"""Those that act on greedy choices."""
+
+_OTHERWISE = {
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),  # draw
+    *("epsilon_cutoff", "eta_cutoff"),  # draw
+    *("eos_token_id", "pad_token_id", "use_cache"),  # choose no token
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Any]]:
+    made = {}
+    for kind, ours in OURS.items():
+        folder = str(save_checkpoint(tmp_path_factory.mktemp(kind), kind))
+        theirs = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1)
+        made[kind] = (theirs, ours(pretrained=folder, dtype="float32", mode="full", batch_size=2))
+    return made
+
+
+def asked(options: dict[str, Any], prompts: tuple[str, ...] = PROMPTS) -> list[Instance]:
+    given = {"until": [], "max_gen_toks": 12, **options}
+    return [
+        Instance("generate_until", {}, (prompt, json.loads(json.dumps(given))), 0, ("t", n, 1))
+        for n, prompt in enumerate(prompts)
+    ]
+
+
+def test_the_options_are_all() -> None:
+    assert set(OPTIONS) | _OTHERWISE == HONOURED
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_acts_as_in_generate(
+    models: dict[str, tuple[Any, Any]], name: str, kind: str
+) -> None:
+    theirs, ours = models[kind]
+    options = {name: OPTIONS[name]}
+    wanted = theirs.generate_until(asked(options), disable_tqdm=True)
+    assert list(map(str, ours.generate_until(asked(options), disable_tqdm=True))) == wanted
+
+
+@pytest.mark.parametrize("length", [None, 64])
+def test_a_forced_end_is_at_the_answers_end(tmp_path: Path, length: int | None) -> None:
+    """Whatever length the checkpoint's generation configuration has."""
+    folder = save_checkpoint(tmp_path, "mistral")
+    path = folder / "generation_config.json"
+    known = {k: v for k, v in json.loads(path.read_text()).items() if k != "max_length"}
+    path.write_text(json.dumps(known | ({} if length is None else {"max_length": length})))
+    ours = DynamaxMistral(pretrained=str(folder), mode="full", batch_size=2)
+    for answer in ours.generate_until(asked({"forced_eos_token_id": 77}), disable_tqdm=True):
+        (trace,) = answer.record.traces
+        assert len(trace.tokens) == 12
+        assert trace.tokens[-1] == 77
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 5),
+        ("max_time", 1.5),
+        ("encoder_repetition_penalty", 1.3),
+        ("guidance_scale", 2.0),
+    ],
+)
+def test_a_checkpoints_own_option_is_refused_not_ignored(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    folder = save_checkpoint(tmp_path, "mistral")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    ours = DynamaxMistral(pretrained=str(folder), mode="full")
+    with pytest.raises(SettingError, match=f"generation_config has {name}="):
+        ours.generate_until(asked({}), disable_tqdm=True)
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("reference", [True, False])
+def test_a_continuation_without_tokens_is_certain(
+    tmp_path: Path, kind: str, reference: bool
+) -> None:
+    folder = save_checkpoint(tmp_path, kind)
+    lm = OURS[kind](pretrained=str(folder), batch_size=2, reference=reference)
+    pairs = [("Q: 1+1?", " 2"), ("Q: x", ""), ("Q: 1+1?", " 3")]
+    some = [Instance("loglikelihood", {}, pair, 0, ("t", n, 1)) for n, pair in enumerate(pairs)]
+    found = lm.loglikelihood(some, disable_tqdm=True)
+    assert found[1] == (0.0, True)
+    assert found[1].record.traces == ()
+    alone = lm.loglikelihood([some[0], some[2]], disable_tqdm=True)
+    for ours, own in zip([found[0], found[2]], alone, strict=True):
+        assert ours[0] == pytest.approx(own[0])
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_no_stop_sequence_may_be_written_in_any_way(
+    models: dict[str, tuple[Any, Any]], kind: str
+) -> None:
+    _, ours = models[kind]
+    answers = [
+        list(map(str, ours.generate_until(asked({"until": until}), disable_tqdm=True)))
+        for until in ([], None, [None], "", [""])
+    ]
+    assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("until", [5, {"a": 1}, ["x", 5]])
+def test_a_stop_sequence_that_is_no_text_is_refused(
+    models: dict[str, tuple[Any, Any]], until: Any
+) -> None:
+    _, ours = models["mistral"]
+    with pytest.raises(SettingError, match="gen_kwargs until="):
+        ours.generate_until(asked({"until": until}), disable_tqdm=True)
