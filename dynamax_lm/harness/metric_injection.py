@@ -6,7 +6,7 @@ metrics' aggregation and direction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
@@ -21,18 +21,21 @@ class Tap:
     """The added values of one task, and the methods that report them.
 
     lm-eval scores a document without passing its index; the iterator over documents is therefore
-    wrapped. There is one per filter, and only the first filter's pass reports added values.
+    wrapped. There is one per filter. The first filter's pass reports all added values, the others
+    the full-depth model's metrics.
     """
 
-    def __init__(self, task: Any, values: Mapping[int, Mapping[str, Any]]) -> None:
+    def __init__(self, task: Any, values: Sequence[Mapping[int, Mapping[str, Any]]]) -> None:
         """Wraps ``task``.
 
         Args:
             task: the lm-eval task.
-            values: for each document id, the values to add.
+            values: for each filter, in the task's order, and each document id, the values to add.
         """
         self._values = values
-        self._keys = sorted({key for document in values.values() for key in document})
+        self._keys = sorted(
+            {key for one in values for document in one.values() for key in document}
+        )
         self._passes = 0
         self._doc_id: int | None = None
         self._saved = {name: vars(task)[name] for name in _METHODS if name in vars(task)}
@@ -58,9 +61,9 @@ class Tap:
     def process_results(self, doc: Any, results: Any) -> dict[str, Any]:
         """The task's own metrics, which take precedence, and the added values."""
         own: dict[str, Any] = self._original["process_results"](doc, results)
-        if self._passes != 1 or self._doc_id is None:
+        if not 1 <= self._passes <= len(self._values) or self._doc_id is None:
             return own
-        return {**self._values.get(self._doc_id, {}), **own}
+        return {**self._values[self._passes - 1].get(self._doc_id, {}), **own}
 
     def aggregation(self) -> dict[str, Callable[..., Any]]:
         """The task's own, and one for each added key."""

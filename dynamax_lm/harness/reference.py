@@ -1,7 +1,7 @@
 """The task's own metrics on the full-depth model's answers.
 
-This module computes ``full_depth_<metric>``: the reference responses go through the task's first
-filter and its own scoring, on copies of its documents.
+This module computes ``full_depth_<metric>``: the reference responses go through each of the task's
+filters and its own scoring, on copies of its documents.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ class ReferenceScores(NamedTuple):
     """The task's metrics on the reference, or why there are none.
 
     Attributes:
-        by_document: for each document id, the task's own metrics as ``full_depth_<metric>``.
+        by_filter: for each filter, in the task's order, and each document id, the task's own
+            metrics as ``full_depth_<metric>``.
         skipped: the reason, where there are none.
     """
 
-    by_document: dict[int, Metrics]
+    by_filter: list[dict[int, Metrics]]
     skipped: str | None = None
 
 
@@ -45,27 +46,40 @@ def score_reference(
     """
     reason = _reason_to_skip(task, documents)
     if reason:
-        return ReferenceScores({}, reason)
-    first = filters_of(task)[0]
-    scores: dict[int, Metrics] = {}
+        return ReferenceScores([], reason)
     with _random_state_kept():
         try:
-            instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
-            first.apply([instance for group in instances.values() for instance in group])
+            return ReferenceScores([_scored(task, documents, one) for one in filters_of(task)])
+        except _Failed as failed:
+            return ReferenceScores([], str(failed))
+
+
+class _Failed(Exception):  # noqa: N818 - a reason, which is reported
+    """The task's code failed on the reference."""
+
+
+def _scored(
+    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]], one: Any
+) -> dict[int, Metrics]:
+    """Each document's metrics under one filter.
+
+    Raises:
+        _Failed: with the reason.
+    """
+    scores: dict[int, Metrics] = {}
+    try:
+        instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
+        one.apply([instance for group in instances.values() for instance in group])
+    except Exception as error:  # a task's code may raise anything
+        raise _Failed(f"the filter {one.name!r} fails on it: {error_line(error)}") from error
+    for doc_id, group in instances.items():
+        try:
+            doc = copy.deepcopy(documents[doc_id][0][0].doc)
+            own = task.process_results(doc, [i.filtered_resps[one.name] for i in group])
+            scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
         except Exception as error:  # a task's code may raise anything
-            return ReferenceScores(
-                {}, f"the filter {first.name!r} fails on it: {error_line(error)}"
-            )
-        for doc_id, group in instances.items():
-            try:
-                doc = copy.deepcopy(documents[doc_id][0][0].doc)
-                own = task.process_results(doc, [i.filtered_resps[first.name] for i in group])
-                scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
-            except Exception as error:  # a task's code may raise anything
-                return ReferenceScores(
-                    {}, f"scoring fails on document {doc_id}: {error_line(error)}"
-                )
-    return ReferenceScores(scores)
+            raise _Failed(f"scoring fails on document {doc_id}: {error_line(error)}") from error
+    return scores
 
 
 def _reason_to_skip(

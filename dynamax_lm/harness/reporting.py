@@ -91,7 +91,8 @@ def _report(task: Any, documents: Documents) -> None:
     for doc_id, pairs in documents.items():
         values[doc_id] = dict(summarise([request for _, request in pairs]).values())
     reference = score_reference(task, documents)
-    for doc_id, metrics in reference.by_document.items():
+    first, *others = reference.by_filter or [{}]
+    for doc_id, metrics in first.items():
         values[doc_id].update(metrics)
     keys = frozenset(key for document in values.values() for key in document)
     texts = text_keys(request for requests in everything for request in requests)
@@ -107,7 +108,13 @@ def _report(task: Any, documents: Documents) -> None:
     totals = sum((part.totals for part in parts), TaskTotals())
     all_texts = Texts.of(key for part in parts for key in part.texts)
     run.totals.add(task.task_name, replace(totals, texts=all_texts))
-    Tap(task, {doc: _only(shared, metrics) for doc, metrics in values.items()})
+    Tap(
+        task,
+        [
+            {doc: _only(shared, metrics) for doc, metrics in some.items()}
+            for some in (values, *others)
+        ],
+    )
     _write_trace(run, task, documents, rank=ranks.rank, of=ranks.world_size)
 
 

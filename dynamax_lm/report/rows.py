@@ -167,7 +167,7 @@ def static_depth(run: Run) -> int | None:
 
 
 def checkpoint_of(run: Run) -> str:
-    """The weights' name, with arguments that change them; the embedded models have one name each."""
+    """The weights' name and arguments that change them; the embedded models have one name each."""
     name = run.pretrained
     for architecture in (ATTENTION, MAMBA2):
         ours = run.model == architecture.model and name == TINY
@@ -245,7 +245,7 @@ def _rows_of_run(run: Run) -> list[Row]:
 
 def _row(run: Run, task: str, key: MetricKey) -> Row:
     values, ours = run.values(task), first_filter(run, task) or ""
-    full_depth = values.get(MetricKey(FULL_DEPTH_PREFIX + key.metric, ours))
+    full_depth = values.get(MetricKey(FULL_DEPTH_PREFIX + key.metric, key.filter))
     higher = (run.of_task("higher_is_better", task) or {}).get(key.metric)
     return Row(
         run=run,
@@ -257,7 +257,7 @@ def _row(run: Run, task: str, key: MetricKey) -> Row:
         conditions=conditions_of(run, task),
         higher_is_better=higher is not False,
         quality=values[key],
-        full_depth=full_depth if key.filter == ours else None,
+        full_depth=full_depth,
         **{name: values.get(MetricKey(name, ours)) for name in HIGHER_IS_BETTER},
         certificate=_certificate(run, task),
     )

@@ -166,15 +166,23 @@ def test_a_rolling_likelihood_has_no_consistency(results: dict[str, Any]) -> Non
     assert "consistency,none" not in results["results"]["toy_rolling"]
 
 
-def test_only_the_first_filter_reports(results: dict[str, Any]) -> None:
+def test_depths_are_reported_once_and_full_depths_metrics_under_every_filter(
+    results: dict[str, Any],
+) -> None:
     table = results["results"]["toy_gen"]
     assert "layers_used,clean" in table
     assert {key for key in table if key.endswith(",raw")} == {
         "exact_match,raw",
         "exact_match_stderr,raw",
+        "full_depth_exact_match,raw",
+        "full_depth_exact_match_stderr,raw",
     }
     second = [s for s in results["samples"]["toy_gen"] if s["filter"] == "raw"]
     assert not KEYS & set(second[0])
+    for sample in second:
+        (answers,) = sample["resps"]
+        right = answers[0].record.reference == sample["target"]  # not stripped
+        assert sample["full_depth_exact_match"] == float(right)
 
 
 def test_every_key_is_a_row_of_the_printed_table(results: dict[str, Any]) -> None:
