@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from dynamax_lm.report.paired import Comparison
 
 Record = dict[str, str | float | int | bool | None]
 """A table row as plain values of every column; ``None`` where unknown."""
+
+
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def record_of(entry: Entry, columns: Sequence[Column] = COLUMNS) -> Record:
@@ -72,7 +77,7 @@ def to_csv(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(records[0]) if records else [])
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _inert(value) for name, value in one.items()} for one in records)
     return out.getvalue()
 
 
@@ -129,7 +134,14 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(text: Any) -> str:
-    return " ".join(str(text).replace("|", "\\|").split())
+    """One cell of a Markdown table; text that a browser would take for a tag is shown as text."""
+    inert = _TAG.sub("&lt;", str(text)).replace("](", "]\\(")
+    return " ".join(inert.replace("|", "\\|").split())
+
+
+def _inert(value: Any) -> Any:
+    """A CSV field; a text that a spreadsheet would compute gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _finite(value: float) -> float | None:

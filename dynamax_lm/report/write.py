@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
+from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.common.outputs import write_bytes, write_text
 from dynamax_lm.report import tables
 from dynamax_lm.report.columns import COLUMNS, Column
@@ -39,7 +41,7 @@ def write_report(
     tokenizer: str | None = None,
     columns: Sequence[Column] = COLUMNS,
 ) -> Written:
-    """Writes the whole report into ``folder``.
+    """Writes the whole report into ``folder``; damaged runs are left out, each with a line.
 
     Args:
         library: the runs.
@@ -48,6 +50,44 @@ def write_report(
         tokenizer: folder or hub id for token texts; ``None`` for each run's own.
         columns: of the leaderboard.
     """
+    given = {"tokenizer": tokenizer, "columns": columns}
+    try:
+        return _written(library, folder, baseline, **given)
+    except (OSError, SettingError):
+        raise
+    except Exception:  # a value that no check foresaw: dozens of kinds
+        if not _leave_out_damaged(library, **given):
+            raise
+        return _written(library, folder, baseline, **given)
+
+
+def _leave_out_damaged(library: Library, **given: Any) -> bool:
+    """Leaves out the runs of which no report can be made, if others remain."""
+    faults: dict[int, Exception] = {}
+    for number, run in enumerate(library.runs):
+        with TemporaryDirectory() as folder:
+            try:
+                _written(Library([run]), Path(folder), None, **given)
+            except Exception as error:
+                faults[number] = error
+    if not faults or len(faults) == len(library.runs):
+        return False
+    for number, error in faults.items():
+        library.note(
+            f"{library.runs[number].path}: damaged ({error_line(error, 120)}); the run is left out"
+        )
+    library.runs = [run for number, run in enumerate(library.runs) if number not in faults]
+    return True
+
+
+def _written(
+    library: Library,
+    folder: Path,
+    baseline: Library | None,
+    *,
+    tokenizer: str | None,
+    columns: Sequence[Column],
+) -> Written:
     board = build(library, baseline)
     rows = [entry.row for entry in board.entries]
     links = _token_pages(library, rows, folder, TokenTexts(tokenizer))
