@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
 
+    if given.threads is not None and given.threads < 1:
+        raise SettingError(f"--threads {given.threads}: give at least 1")
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     use_clock(clock)

@@ -8,6 +8,11 @@ import numpy as np
 
 from dynamax_lm.common.risk_tests import PValue
 
+_MOST = 10_000_000
+"""Beyond so many documents the number that any test needs is given."""
+
+_BEYOND_COUNTING = 10**15
+
 
 def needed_by_any_test(risk: float, delta: float) -> int:
     """The least n at which n documents without a loss can certify ``risk`` at ``delta``.
@@ -18,12 +23,17 @@ def needed_by_any_test(risk: float, delta: float) -> int:
     Returns:
         The smallest n with ``(1 - risk) ** n <= delta``: 59 for 0.05 at 0.05.
     """
-    n = math.ceil(math.log(delta) / math.log1p(-risk))
+    least = math.log(delta) / math.log1p(-risk)
+    if least > _BEYOND_COUNTING:
+        return _BEYOND_COUNTING
+    n = math.ceil(least)
     return n - 1 if n > 1 and (1 - risk) ** (n - 1) <= delta else max(n, 1)
 
 
 def needed_without_loss(p_value: PValue, risk: float, delta: float) -> int:
     """The least n at which this test certifies n documents without a loss.
+
+    Where any test needs more than ten million, that number is returned.
 
     Args:
         p_value: one of `statistics`.
@@ -35,8 +45,12 @@ def needed_without_loss(p_value: PValue, risk: float, delta: float) -> int:
         return p_value(np.zeros(n), risk, delta) <= delta
 
     least = needed_by_any_test(risk, delta)
+    if least > _MOST:
+        return least
     most = least
     while not enough(most):
+        if most > _MOST:
+            return most
         most *= 2
     while least < most:
         middle = (least + most) // 2

@@ -258,11 +258,15 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         """
         folder = store.find_folder(str(name), **hub)
         config = store.read_config(folder)
+        tensors = store.read_tensors(folder, config)
+        with torch.device("meta"):  # sizes that the file does not have are never allocated
+            cls(config)._compare(tensors, folder)
         heads = cls(config, store.read_card(folder))
-        heads._fill(store.read_tensors(folder, config), folder)
+        heads.load_state_dict(dict(tensors))
         return heads.eval()
 
-    def _fill(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    def _compare(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        """Refuse tensors that are not those of the configuration."""
         own = self.state_dict()
         for what, names in (
             ("lacks", own.keys() - tensors.keys()),
@@ -280,7 +284,6 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
                 )
             if not bool(tensor.isfinite().all()):
                 raise SettingError(f"heads {folder / store.WEIGHTS}: {name} is not finite")
-        self.load_state_dict(dict(tensors))
 
 
 def _float32(device: torch.device) -> AbstractContextManager[object]:

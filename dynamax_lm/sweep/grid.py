@@ -92,9 +92,9 @@ def read_thresholds(text: str) -> list[Any]:
         raise SettingError(f"--thresholds {text}: not finite; {how}")
     if step <= 0 or stop < start:
         raise SettingError(f"--thresholds {text}: the step leads nowhere; {how}")
+    if stop - start >= _MOST * step:
+        raise SettingError(f"--thresholds {text}: more than {_MOST} points; give a larger step")
     count = int((stop - start) / step) + 1
-    if count > _MOST:
-        raise SettingError(f"--thresholds {text}: {count} points; give a larger step")
     return [float(start + number * step) for number in range(count)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,3 +52,15 @@ def test_the_exact_test_needs_no_more_than_any(risk: float, delta: float) -> Non
     least = needed_by_any_test(risk, delta)
     assert needed_without_loss(binomial, risk, delta) == least
     assert needed_without_loss(betting, risk, delta) <= 2 * least + 10
+
+
+@pytest.mark.parametrize("risk", [1e-8, 1e-12, 1e-300, 5e-324])
+@pytest.mark.parametrize("test", [binomial, betting, betting_on_differences])
+def test_a_tiny_risk_is_counted_without_making_its_documents(risk: float, test: PValue) -> None:
+    """One list of their losses would take gigabytes."""
+    tracemalloc.start()
+    needed = needed_without_loss(test, risk, 0.05)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert needed >= needed_by_any_test(risk, 0.05) > 10**8
+    assert most < 1 << 20

@@ -247,3 +247,22 @@ def test_a_fingerprint_survives_formats_and_nothing_else(
     changed[data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, width - 1))] *= -1
     assert fingerprint(changed) != known
     assert rows == width or fingerprint(weight.reshape(width, rows)) != known
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("ffn", "ffn_width"),
+        ("mamba", "conv_kernel"),
+        ("mamba", "state_size"),
+        ("mamba_depth", "conv_kernel"),
+        ("mamba", "expand"),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_they_are_allocated(
+    tmp_path: Path, kind: str, size: str
+) -> None:
+    """No machine has so much memory: allocating first would fail in another way."""
+    random_heads(heads_config(classifier=kind)).save_pretrained(tmp_path)
+    write_config(tmp_path, replace(read_config(tmp_path), **{size: 10**12}))
+    refused(tmp_path, "configuration says")

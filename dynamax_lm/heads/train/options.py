@@ -41,6 +41,10 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise SettingError(f"--{name}={value}: give at least 1")
+    if not options.output_path.strip():
+        raise SettingError("--output_path: names no folder")
+    if not 0 <= options.seed < 1 << 63:
+        raise SettingError(f"--seed={options.seed}: give a whole number of at least 0")
     for name in _SHARES:
         if not 0.0 <= getattr(options, name) <= 1.0:
             raise SettingError(f"--{name}={getattr(options, name)}: give a share in [0, 1]")
