@@ -30,10 +30,10 @@ class Setting(Record):
         model: ``dynamax-mistral`` or ``dynamax-mamba``.
         pretrained: hub id or folder, or ``tiny``. A name only: ``weights`` is compared.
         weights: digest of every byte of the weights.
-        checkpoint: digests of its configuration, generation configuration, tokenizer and adapters.
         arguments: further model arguments that can change an answer and are not at their default,
             such as ``{"revision": "v2"}``.
         dtype: of the weights, such as ``torch.float32``.
+        checkpoint: digests of its configuration, generation configuration, tokenizer and adapters.
         exit_layers: ascending.
         confidence: name of the measure.
         skipped_state: the skipped-state policy.
@@ -43,9 +43,9 @@ class Setting(Record):
     model: str
     pretrained: str
     weights: str
-    checkpoint: Mapping[str, str]
     arguments: Mapping[str, str]
     dtype: str
+    checkpoint: Mapping[str, str]
     exit_layers: Annotated[tuple[Count, ...], NOT_EMPTY]
     confidence: str
     skipped_state: str
