@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path for the caller to write, which is renamed to ``path`` at the end.
 
     Missing parent folders are made. When the block raises, ``path`` is not changed and the
-    temporary file is removed. A folder made at the temporary path replaces a folder.
+    temporary file is removed. A folder made at the temporary path replaces a folder. Temporary
+    files that a killed process of this machine left for the same target are removed.
 
     Example:
         >>> with replacing(Path("table.csv")) as partial:
@@ -33,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(path)
     partial = _partial(path)
     try:
         yield partial
@@ -121,8 +125,33 @@ def writable_folder(path: Path | str) -> Path:
 
 
 def _partial(path: Path) -> Path:
-    """A name that readers ignore; the process number distinguishes writers."""
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A name that readers ignore; machine and process number distinguish writers."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.partial")
+
+
+def _machine() -> str:
+    return re.sub(r"\W", "_", platform.node())
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what killed writers left: a process of this machine that no longer runs."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.{_machine()}-(\d+)\.partial")
+    for other in path.parent.glob(".*.partial"):
+        match = name.fullmatch(other.name)
+        if match and not _runs(int(match[1])):
+            _remove(other)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True  # a signal of 0 is no question there
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _replace_folder(fresh: Path, path: Path) -> None:

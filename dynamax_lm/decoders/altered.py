@@ -103,6 +103,8 @@ def _alteration(module: nn.Module) -> str:
     """What calling a module would do beside transformers' own ``forward``; empty for nothing."""
     if module._forward_pre_hooks or module._forward_hooks:
         return "has a forward hook"
+    if hasattr(module, "_orig_mod"):
+        return "is compiled"
     forward = type(module).forward
     if not f"{getattr(forward, '__module__', '')}.".startswith(_THEIRS):
         return f"is a {type(module).__module__}.{type(module).__qualname__}"

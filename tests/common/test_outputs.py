@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,38 @@ def test_none_of_several_files_is_replaced_before_all_are_complete(
         write_files(dict.fromkeys(paths, b"new"))
     assert sorted(tmp_path.iterdir()) == paths
     assert [path.read_bytes() for path in paths] == [b"old", b"old"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """And not what a living one, or another target's, is writing."""
+    code = (
+        "import os, sys, pathlib\n"
+        "from dynamax_lm.common.outputs import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with replacing(tmp_path / "a") as partial:
+        partial.write_text("first")
+        with replacing(tmp_path / "a.b") as other:
+            other.write_text("x")
+            assert partial.exists()
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert [name for name in names if not name.startswith(".")] == ["a", "a.b"]
+    (left,) = (name for name in names if name.startswith("."))
+    assert left.startswith(".b.")
+
+
+def test_contents_are_on_the_disk_before_a_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("sync"), sync(file)))
+    monkeypatch.setattr(Path, "replace", lambda a, b: (done.append("name"), replace(a, b))[1])
+    write_json(tmp_path / "a.json", {})
+    write_files({tmp_path / "b": b"1", tmp_path / "c": b"2"})
+    assert done == ["sync", "name", "sync", "sync", "name", "name"]
