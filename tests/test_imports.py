@@ -87,8 +87,12 @@ TABLE: dict[str, Row] = {
     "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
-    "heads.train.__main__": Row(ANY),
-    "heads.train.options": row("common.errors heads models.pretrained", LM_EVAL),
+    "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),
+    "heads.train.command": Row(ANY),
+    "heads.train.options": row(
+        "common.errors decoders.checkpoint heads.config heads.train.data heads.train.labels",
+        HEAVY,
+    ),
     "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL

@@ -104,7 +104,7 @@ def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Namespace) -> None:
-    from dynamax_lm.heads.train.__main__ import train
+    from dynamax_lm.heads.train.command import train
 
     target = point.heads(folder)
     if (target / "config.json").is_file() and not (target / "checkpoint.pt").exists():

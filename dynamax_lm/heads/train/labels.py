@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dynamax_lm.common.errors import SettingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_label(label: str) -> int:

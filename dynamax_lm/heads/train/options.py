@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Sequence
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
 from dynamax_lm.heads.train.data import DEFAULT_DATA
 from dynamax_lm.heads.train.labels import read_label
-from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
-from dynamax_lm.models.pretrained import ARCHITECTURES
 
+LOSSES = ("balanced", "plain")
+"""Names in :data:`dynamax_lm.heads.train.losses.CLASSIFIER_LOSSES`."""
+
+_MODELS = sorted(one.model for one in (ATTENTION, MAMBA2))
 _AT_LEAST_ONE = (
     "max_steps",
     "prompts",
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument_group("model").add_argument
-    add("--model", choices=sorted(ARCHITECTURES), required=True)
+    add("--model", choices=_MODELS, required=True)
     add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
     add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
     add("--output_path", required=True, help="folder of the heads and of the run")
@@ -160,7 +163,7 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
     add("--batch_size", type=int, default=16, help="windows in a step, per process")
     add("--lr", type=float, default=2e-3, help="highest learning rate of classifiers")
     add("--translator_lr", type=float, default=2e-3, help="and of translators")
-    add("--loss", choices=sorted(CLASSIFIER_LOSSES), default="balanced", help="of classifiers")
+    add("--loss", choices=LOSSES, default="balanced", help="of classifiers")
     add("--decay", type=float, default=0.0, help="fall of the weights along the exits")
     add(
         "--thin",

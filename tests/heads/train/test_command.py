@@ -3,6 +3,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from safetensors import SafetensorError
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
-from dynamax_lm.heads.train import __main__ as module
-from dynamax_lm.heads.train.options import read_options
+from dynamax_lm.heads.train import __main__ as entry
+from dynamax_lm.heads.train import command as module
+from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
+from dynamax_lm.heads.train.options import LOSSES, read_options
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Stopped, Trainer, read_log
 from tests.checkpoints import save_checkpoint
 
@@ -214,12 +218,12 @@ def test_a_failure_after_the_last_step_loses_no_step(
         patch.setattr(module, "draw_loss", fail)
         arguments = options(checkpoints, data, tmp_path / "out", "--save_every", 4)
         with pytest.raises((SettingError, SystemExit)) as raised:
-            module.main(arguments)
+            entry.main(arguments)
     said = str(raised.value) + capsys.readouterr().err
     assert "the same command" in said
     assert remains(tmp_path / "out") == 6
     monkeypatch.setattr(Trainer, "_one_step", fail)
-    module.main(arguments)
+    entry.main(arguments)
     ExitHeads.from_pretrained(tmp_path / "out")
 
 
@@ -433,6 +437,25 @@ def test_the_command_line_ends_a_stopped_run_with_the_signals_status(
 ):
     stop_after(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as raised:
-        module.main(options(checkpoints, data, tmp_path / "out"))
+        entry.main(options(checkpoints, data, tmp_path / "out"))
     assert raised.value.code == 128 + signal.SIGTERM
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_the_named_losses_are_those_that_there_are():
+    assert sorted(CLASSIFIER_LOSSES) == list(LOSSES)
+
+
+@pytest.mark.parametrize("given", [["--help"], ["--model", "x"]])
+def test_help_and_wrong_options_need_no_torch(given):
+    """They are answered at once."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "sys.modules['transformers'] = None\n"
+        "from dynamax_lm.heads.train.__main__ import main\n"
+        f"main({given!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == (0 if given == ["--help"] else 2), done.stderr
+    assert "--max_steps" in done.stdout + done.stderr
