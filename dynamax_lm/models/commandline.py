@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.harness.command_line import run_options
+from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.plugin.hook import force
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def folder_name(model: str, pretrained: object) -> str:
 
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Run ``main`` on the process's arguments; a wrong setting is one line and status 1."""
+    install_one_line_errors()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as lm_eval does
     force()
     from lm_eval.utils import setup_logging

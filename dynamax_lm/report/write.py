@@ -50,7 +50,7 @@ def write_report(
         tokenizer: folder or hub id for token texts; ``None`` for each run's own.
         columns: of the leaderboard.
     """
-    given = {"tokenizer": tokenizer, "columns": columns}
+    given: dict[str, Any] = {"tokenizer": tokenizer, "columns": columns}
     try:
         return _written(library, folder, baseline, **given)
     except (OSError, SettingError):
@@ -72,9 +72,9 @@ def _leave_out_damaged(library: Library, **given: Any) -> bool:
                 faults[number] = error
     if not faults or len(faults) == len(library.runs):
         return False
-    for number, error in faults.items():
+    for number, fault in faults.items():
         library.note(
-            f"{library.runs[number].path}: damaged ({error_line(error, 120)}); the run is left out"
+            f"{library.runs[number].path}: damaged ({error_line(fault, 120)}); the run is left out"
         )
     library.runs = [run for number, run in enumerate(library.runs) if number not in faults]
     return True

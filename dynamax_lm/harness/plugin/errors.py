@@ -1,27 +1,37 @@
-"""The exception hook of the command lines: one line instead of a traceback for a wrong setting.
+"""The exception hook of the command lines: one line instead of a traceback for what is no fault.
+
+That is a wrong setting, an interrupt, and a disk that is full or cannot be written to.
 
 Programs that call lm-eval as a library get the exception itself.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from contextlib import redirect_stderr
 from pathlib import PurePath
 from types import TracebackType
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, one_line
 
 _COMMANDS = frozenset({"lm_eval", "lm-eval"})
 _PACKAGES = frozenset({"lm_eval", "dynamax_lm"})
 
 
+_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
+"""Errors of the operating system about files, which no change of the program mends."""
+
+
 def install_one_line_errors() -> None:
     """Print a wrong setting as one line on this package's and lm-eval's command lines.
 
-    Python ends with status 1 either way. lm-eval's command line lets exceptions through, so the
-    interpreter's own hook is the place.
+    Python's status stays: 1, and 130 after an interrupt. lm-eval's command line lets exceptions
+    through, so the interpreter's own hook is the place. Characters that a terminal cannot show are
+    escaped from now on, so that none of them ends a command.
     """
     if not _is_command_line() or getattr(sys.excepthook, "_one_line", False):
         return
@@ -30,16 +40,30 @@ def install_one_line_errors() -> None:
     def hook(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        if issubclass(kind, SettingError):
+        if (line := _line(error)) is not None:
             if before is not sys.__excepthook__:  # W&B detects a failed run by its own hook
                 with redirect_stderr(io.StringIO()):
                     before(kind, error, traceback)
-            print(f"dynamax_lm: error: {error}", file=sys.stderr)
+            print(f"dynamax_lm: {line}", file=sys.stderr)
         else:
             before(kind, error, traceback)
 
     hook._one_line = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _line(error: BaseException) -> str | None:
+    """What to print of an error; ``None`` for a fault, which keeps its traceback."""
+    if isinstance(error, SettingError):
+        return f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return f"error: {one_line(error)}"
+    return None
 
 
 def _is_command_line() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,45 @@ def test_a_command_prints_one_line_and_fails(script: str, tmp_path: Path) -> Non
     assert ran.returncode == 1
     assert ran.stderr == "dynamax_lm: error: threshold=abc: give a number\n"
     assert ran.stdout == ""
+
+
+ENDS = {
+    "KeyboardInterrupt()": (130, "dynamax_lm: interrupted\n"),
+    "OSError(28, 'No space left on device', 'out/a')": (
+        1,
+        "dynamax_lm: error: [Errno 28] No space left on device: 'out/a'\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("raised", ENDS)
+def test_interrupts_and_full_disks_are_one_line(raised: str, tmp_path: Path) -> None:
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
+        f"install_one_line_errors()\nraise {raised}\n"
+    )
+    ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
+    status, line = ENDS[raised]
+    assert ran.returncode in {status, 128 - status if status > 128 else status}
+    assert ran.stderr == line
+
+
+def test_a_terminal_of_plain_ascii_ends_no_command(tmp_path: Path) -> None:
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
+        "install_one_line_errors()\nprint('a \u2026 \u2265 b')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, str(file)],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ran.returncode, ran.stdout) == (0, b"a \\u2026 \\u2265 b\n")
 
 
 def test_a_hook_that_was_there_before_learns_of_the_failure(tmp_path: Path) -> None:
