@@ -96,15 +96,20 @@ def digest_weights(model: nn.Module) -> str:
     """The digest of every byte of a model's parameters and saved buffers.
 
     Raises:
-        SettingError: a weight that is not finite, or whose bytes cannot be read.
+        SettingError: a weight that is not finite, is offloaded, or whose bytes cannot be read.
     """
     digest = xxhash.xxh3_128()
     for name, tensor in _saved_tensors(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        if not tensor.is_meta:
-            for piece in _pieces(name, tensor):
-                content: Any = piece.view(torch.uint8).cpu().numpy()
-                digest.update(content)
+        if tensor.is_meta:
+            raise SettingError(
+                f"the checkpoint's {name} is offloaded: it does not fit into the memory of the "
+                f"devices that were found, and layers that run in pieces need it there; leave out "
+                f"parallelize where there is no GPU, or give more memory"
+            )
+        for piece in _pieces(name, tensor):
+            content: Any = piece.view(torch.uint8).cpu().numpy()
+            digest.update(content)
     return digest.hexdigest()[:16]
 
 

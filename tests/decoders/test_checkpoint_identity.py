@@ -111,3 +111,12 @@ def test_names_are_not_content(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     here = loaded(folder)
     monkeypatch.chdir(folder.parent)
     assert loaded(Path(folder.name)) == here
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offloaded_weights_are_refused(kind: str) -> None:
+    model = random_model(kind)
+    layers = (getattr(model, "model", None) or model.backbone).layers
+    layers[1].to("meta")
+    with pytest.raises(SettingError, match=r"layers\.1\..* is offloaded.*parallelize"):
+        digest_weights(model)
