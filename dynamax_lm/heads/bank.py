@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.heads import store
 from dynamax_lm.heads.classifiers import BY_TOKEN, Classifier
 from dynamax_lm.heads.config import HeadsConfig
@@ -259,8 +259,15 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         folder = store.find_folder(str(name), **hub)
         config = store.read_config(folder)
         tensors = store.read_tensors(folder, config)
-        with torch.device("meta"):  # sizes that the file does not have are never allocated
-            cls(config)._compare(tensors, folder)
+        try:
+            with torch.device("meta"):  # sizes that the file does not have are never allocated
+                plan = cls(config)
+        except (RuntimeError, TypeError, OverflowError) as error:  # of torch, on absurd sizes
+            raise SettingError(
+                f"heads {folder / store.CONFIG}: heads of such sizes cannot be made "
+                f"({error_line(error, 120)})"
+            ) from error
+        plan._compare(tensors, folder)
         heads = cls(config, store.read_card(folder))
         heads.load_state_dict(dict(tensors))
         return heads.eval()
