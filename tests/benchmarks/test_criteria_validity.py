@@ -1,10 +1,18 @@
 """The criteria page's intervals hold what they are for: a short run of the simulation."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.criteria.choice import choose
+from benchmarks.criteria.study import verdict
 from benchmarks.validity.criteria import coverage, read_populations
+
+_SPREAD = math.sqrt(0.7**2 + 1)
+_MEAN_OF_CUT = _SPREAD * stats.norm.pdf(1 / _SPREAD) - stats.norm.cdf(-1 / _SPREAD)
+"""The mean of a normal variable of that deviation, cut below at -1."""
 
 POPULATIONS = {one.name: one for one in read_populations()}
 
@@ -28,3 +36,30 @@ def test_the_value_of_a_population_is_that_of_its_one_threshold(name):
     chosen = choose(*means, 0.95)
     assert float(chosen.of(means[0])) == pytest.approx(saved)
     assert np.isclose(float(chosen.of(means[1])), agreement)
+
+
+def test_a_table_of_ties_has_a_verdict_in_at_most_one_of_twenty():
+    """Rules that do no better and no worse than their static mixture, on one set of documents."""
+    rules, documents, draws, tables = 8, 200, 1000, 120
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(tables):
+        # documents agree wholly or in part, and rules share most of what makes them differ
+        shared = generator.standard_normal((documents, 1))
+        own = generator.standard_normal((documents, rules))
+        gaps = np.maximum(0.7 * shared + own, -1.0)
+        gaps -= _MEAN_OF_CUT
+        weights = generator.multinomial(documents, [1 / documents] * documents, size=draws)
+        means = np.vstack([gaps.mean(0), weights @ gaps / documents])
+        found = [verdict(means[:, rule], rules) for rule in range(rules)]
+        wrong += any(one != "not distinguishable" for one in found)
+    assert wrong / tables <= 0.05 + 3 * (0.05 * 0.95 / tables) ** 0.5
+
+
+def test_a_rule_that_is_better_is_found():
+    generator = np.random.default_rng(1)
+    gaps = 0.5 + generator.standard_normal(200)
+    weights = generator.multinomial(200, [1 / 200] * 200, size=1000)
+    means = np.concatenate([[gaps.mean()], weights @ gaps / 200])
+    assert verdict(means, 8) == "beats"
+    assert verdict(-means, 8) == "loses"
