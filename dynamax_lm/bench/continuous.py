@@ -17,6 +17,7 @@ from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.runs import embedded
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate, per_step, samples
+from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.policy import ExitPolicy
 
 _BATCH, _FLIGHT = 8, 32
@@ -61,18 +62,17 @@ def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
     exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
     steps = 8 if subject.quick else 24
     prompts = subject.prompts(_FLIGHT, 32)
-    options = {"batch_size": _BATCH, "rows_in_flight": _FLIGHT}
 
     def exiting(new: int) -> Any:
         policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
-        return ours(subject, prompts, new, policy, **options)
+        return ours(subject, prompts, new, policy, flight=Flight(_BATCH, _FLIGHT))
 
     taken = samples(
         {
             "short": exiting(2),
             "long": exiting(2 + steps),
-            "full short": ours(subject, prompts, 2, batch_size=_BATCH),
-            "full long": ours(subject, prompts, 2 + steps, batch_size=_BATCH),
+            "full short": ours(subject, prompts, 2, flight=Flight(_BATCH)),
+            "full long": ours(subject, prompts, 2 + steps, flight=Flight(_BATCH)),
         },
         subject.rounds,
     )

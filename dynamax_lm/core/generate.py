@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.core.decode import Decoding, decode
+from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -19,11 +20,7 @@ from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.stack import LayerStack
-from dynamax_lm.core.state_size import tensor_bytes
 from dynamax_lm.core.trace import AnswerTrace
-
-IN_FLIGHT = 4
-"""Rows in flight for each row of a step, with exits."""
 
 _MOST_OPEN = 4
 """Further batches whose prompt states may be kept, because one of their rows has not finished."""
@@ -54,9 +51,7 @@ def generate(
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
     draft_length: int | None = None,
-    batch_size: int | None = None,
-    rows_in_flight: int | None = None,
-    state_bytes: int | None = None,
+    flight: Flight | None = None,
     on_answers: Callable[[Mapping[int, GeneratedAnswer]], None] | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
@@ -71,15 +66,12 @@ def generate(
         timer: accumulates the seconds spent.
         draft_length: generate losslessly (``core.lossless``) with at most this many tokens a draft,
             at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
-        batch_size: largest number of rows in a step, and of prompts in a prefill; by default all.
-        rows_in_flight: rows with a state at a time, at least ``batch_size``; by default
-            ``batch_size`` times ``IN_FLIGHT`` with exits, and ``batch_size`` without.
-        state_bytes: the default number of rows in flight is smaller where their states would take
-            more memory than this; ``None`` for no limit.
+        flight: how many rows are generated at a time; by default all, as one batch.
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
     """
     timer = timer or PhaseTimer()
-    size = batch_size or max(1, len(requests))
+    flight = flight or Flight(max(1, len(requests)))
+    size = flight.batch_size
     known = FullDepthAnswers()
     prefixes = SharedPrefixes(stack)
     run = _Run(stack, policy, skipped_state, reference, heads, timer, known, prefixes)
@@ -92,11 +84,7 @@ def generate(
             on_answers(some)
 
     if draft_length is None and len(batches) > 1:
-        flight = rows_in_flight or size * (IN_FLIGHT if policy.exit_layers else 1)
-        limit = None if rows_in_flight else state_bytes
-        _continuous(
-            run, requests, batches, size, min(max(flight, size), len(requests)), limit, keep
-        )
+        _continuous(run, requests, batches, flight, keep)
     else:
         for numbers in batches:
             some = [requests[number] for number in numbers]
@@ -184,42 +172,32 @@ def _prefilled(run: _Run, requests: Sequence[GenerateRequest], numbers: Sequence
     return _Batch(numbers, state, [Progress() for _ in numbers], unfinished=len(numbers))
 
 
-def _row_bytes(batch: _Batch, requests: Sequence[GenerateRequest]) -> int:
-    """Bytes of a row's state at the end of its answer, at most; of the longest prompts."""
-    some = [requests[number] for number in batch.numbers]
-    prompt = max(1, max(len(one.prompt) for one in some) - 1)
-    whole = prompt + max(one.max_new for one in some)
-    return max(1, tensor_bytes(batch.state) // len(some)) * whole // prompt
-
-
 def _continuous(
     run: _Run,
     requests: Sequence[GenerateRequest],
     batches: Sequence[Sequence[int]],
-    batch_size: int,
-    flight: int,
-    limit: int | None,
+    flight: Flight,
     keep: Callable[[Mapping[int, GeneratedAnswer]], None],
 ) -> None:
-    """Answer ``batches`` with ``flight`` rows; a finished row is replaced by a new one at once."""
+    """Answer ``batches``; a row that finishes is replaced by a new one at once."""
     stack, timer = run.stack, run.timer
     first = _prefilled(run, requests, batches[0])
-    if limit is not None:
-        flight = min(flight, max(batch_size, limit // _row_bytes(first, requests)))
+    longest = [requests[number] for number in batches[0]]
+    count = min(flight.rows_for(first.state, longest, run.policy), len(requests))
     decoding = Decoding(
         stack,
-        stack.new_state(flight),
-        flight,
+        stack.new_state(count),
+        count,
         run.policy,
         run.skipped_state,
-        HeadSession.of(run.heads, flight),
-        batch_size,
+        HeadSession.of(run.heads, count),
+        flight.batch_size,
     )
-    free, to_come = list(range(flight)), deque(batches[1:])
+    free, to_come = list(range(count)), deque(batches[1:])
     entering: _Batch | None = first
     owners: dict[int, tuple[_Batch, int]] = {}
     open_batches = 1
-    most = _MOST_OPEN + flight // batch_size
+    most = _MOST_OPEN + count // flight.batch_size
     while decoding or to_come or entering is not None:
         while free and (entering is not None or (to_come and open_batches < most)):
             if entering is None:

@@ -16,6 +16,7 @@ import torch
 from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
+from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.generate import GeneratedAnswer
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -58,12 +59,14 @@ class Answering(Processes):
     """The ``hf`` model whose requests are answered by a decoder with exits.
 
     Attributes:
+        rows_in_flight: the largest number of rows that were generated at a time.
         settings: in force.
         timer: seconds of each phase under these settings.
         speed: of lossless decoding against full depth.
         fingerprint: of the checkpoint and the settings, written into every record.
     """
 
+    rows_in_flight: int = 0
     settings: ExitSettings
     timer: PhaseTimer
     speed: SpeedCheck
@@ -167,13 +170,10 @@ class Answering(Processes):
 
             ordered = [ready[number].request for number in order]
             if self._runner.continuous and not self._lossless:
-                self._generate(
-                    ordered,
-                    batch_size=self._size_of_batch(),
-                    rows_in_flight=self.settings.rows_in_flight,
-                    state_bytes=state_bytes(self.device),
-                    on_answers=finish,
-                )
+                rows, free = self.settings.rows_in_flight, state_bytes(self.device)
+                flight = Flight(self._size_of_batch(), rows, free)
+                self._generate(ordered, flight=flight, on_answers=finish)
+                self.rows_in_flight = max(self.rows_in_flight, flight.used)
             else:
                 for places in self._batches(list(range(len(order)))):
                     some = [ordered[place] for place in places]

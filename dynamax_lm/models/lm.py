@@ -207,6 +207,7 @@ class DynamaxLM(Answering):
             self._policy = ExitPolicy(settings.exit_layers, settings.confidence, own, settings.rule)
         self.timer = PhaseTimer()
         self.speed = SpeedCheck()
+        self.rows_in_flight = 0
         identity = self._identity()
         self.fingerprint = fingerprint_of(identity)
         self._announce(costs, extras, identity)
@@ -342,6 +343,8 @@ class DynamaxLM(Answering):
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
+        if self.rows_in_flight:
+            block["rows_in_flight"] = self.rows_in_flight
         if self._lossless:
             block["speed"] = self.speed.to_json()
             rate = (block.get("drafts") or {}).get("acceptance_rate")

@@ -25,7 +25,7 @@ class Runner(Protocol):
     """Answers a batch of requests; arguments are those of the core's functions.
 
     Attributes:
-        continuous: whether ``generate`` may be given all requests at once, with a batch size.
+        continuous: whether ``generate`` may be given all requests at once.
     """
 
     continuous: ClassVar[bool]
@@ -61,8 +61,7 @@ class Runner(Protocol):
     ) -> list[GeneratedAnswer]:
         """See ``core.generate.generate``.
 
-        ``batch_size``, ``rows_in_flight``, ``state_bytes`` and ``on_answers`` are given to a
-        ``continuous`` runner alone.
+        ``flight`` and ``on_answers`` are given to a ``continuous`` runner alone.
         """
         ...
 

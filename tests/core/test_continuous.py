@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.decode import Decoding
+from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
@@ -48,8 +49,7 @@ def test_rows_in_flight_answer_as_they_do_alone(
         stack,
         requests,
         **options,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        rows_in_flight=data.draw(st.integers(1, 6)),
+        flight=Flight(batch_size, data.draw(st.integers(1, 6))),
         on_answers=note,
     )
     assert together == [seen[number] for number in range(len(requests))]
@@ -100,13 +100,13 @@ def test_states_of_finished_rows_are_limited_by_memory() -> None:
     stack.new_state = counted  # type: ignore[method-assign]
     requests = [GenerateRequest((1, 2), 3, never)] * 12
     policy = ExitPolicy((2,), "top_prob", 0.5)
-    generate(stack, requests, policy=policy, batch_size=2)
+    generate(stack, requests, policy=policy, flight=Flight(2))
     assert max(held) == 8
     held.clear()
-    generate(stack, requests, policy=policy, batch_size=2, state_bytes=1)
+    generate(stack, requests, policy=policy, flight=Flight(2, state_bytes=1))
     assert max(held) == 2
     held.clear()
-    generate(stack, requests, policy=policy, batch_size=2, rows_in_flight=5, state_bytes=1)
+    generate(stack, requests, policy=policy, flight=Flight(2, 5, 1))
     assert max(held) == 5
 
 
@@ -123,7 +123,7 @@ def test_a_step_of_rows_between_exits_runs_no_layer_twice() -> None:
     stack.layer = counted  # type: ignore[method-assign]
     requests = [GenerateRequest((number, 1), 1 + number, never) for number in range(4)]
     policy = ExitPolicy((2, 4), "top_prob", 0.3)
-    answers = generate(stack, requests, policy=policy, batch_size=2)
+    answers = generate(stack, requests, policy=policy, flight=Flight(2))
     used = [depth for answer in answers for depth in answer.trace.layers_used]
     prompt = len(requests)  # one prompt token of each runs all layers before the first step
     assert ran == [prompt + sum(depth > layer for depth in used) for layer in range(6)]

@@ -1,0 +1,52 @@
+"""How many rows are generated at a time: rows of a step, and rows in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
+from dynamax_lm.core.state_size import tensor_bytes
+
+IN_FLIGHT = 4
+"""Rows in flight for each row of a step, with exits."""
+
+
+@dataclass
+class Flight:
+    """Limits of continuous batching.
+
+    Attributes:
+        batch_size: largest number of rows in a step, and of prompts in a prefill; at least 1.
+        rows: rows with a state at a time, at least ``batch_size``; by default ``batch_size`` times
+            ``IN_FLIGHT`` with exits, and ``batch_size`` without.
+        state_bytes: the default number of rows is smaller where their states would take more memory
+            than this; ``None`` for no limit.
+        used: the largest number of rows so far.
+    """
+
+    batch_size: int
+    rows: int | None = None
+    state_bytes: int | None = None
+    used: int = 0
+
+    def rows_for(self, state: Any, longest: Sequence[GenerateRequest], policy: ExitPolicy) -> int:
+        """Rows in flight for requests no longer than ``longest``, whose prompts have ``state``."""
+        if self.rows is not None:
+            count = max(self.rows, self.batch_size)
+        else:
+            count = self.batch_size * (IN_FLIGHT if policy.exit_layers else 1)
+            if self.state_bytes is not None:
+                bound = self.state_bytes // _row_bytes(state, longest)
+                count = min(count, max(self.batch_size, bound))
+        self.used = max(self.used, count)
+        return count
+
+
+def _row_bytes(state: Any, requests: Sequence[GenerateRequest]) -> int:
+    """Bytes of a row's state at the end of its answer, at most."""
+    prompt = max(1, max(len(one.prompt) for one in requests) - 1)
+    whole = prompt + max(one.max_new for one in requests)
+    return max(1, tensor_bytes(state) // len(requests)) * whole // prompt
