@@ -1,0 +1,76 @@
+"""Requests of a run share rows in flight, and answers are cached as soon as they are complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.trace import record_of
+from dynamax_lm.models.settings import parse_settings
+from tests.checkpoints import save_checkpoints
+from tests.models.test_lm import KINDS, ours, texts
+
+QUESTIONS = [f"Q: what is {number} and {number * 7 % 5}?\nA:" for number in range(9)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_checkpoints(tmp_path_factory, KINDS)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+@pytest.mark.parametrize("mode", ["exit", "full"])
+def test_texts_do_not_depend_on_the_rows_in_flight(
+    kind: str, mode: str, folders: dict[str, Path]
+) -> None:
+    requests = texts(QUESTIONS)
+    settings: dict[str, Any] = {"mode": mode, "threshold": 0.1, "exit_layers": 2}
+    found = []
+    for options in ({"batch_size": 20}, {"batch_size": 2}, {"batch_size": 2, "rows_in_flight": 3}):
+        lm = ours(kind, folders[kind], **settings, **options)
+        answers = lm.generate_until(requests, disable_tqdm=True)
+        found.append([(str(text), record_of(text)) for text in answers])
+        block = lm.get_model_info()["early_exit"]
+        if options["batch_size"] == 2:
+            expected = options.get("rows_in_flight", 8 if mode == "exit" else 2)
+            assert block["rows_in_flight"] == expected
+        else:
+            assert "rows_in_flight" not in block  # one batch, in the state of its prompts
+    for text, first, *others in zip(QUESTIONS, *found, strict=True):
+        for other in others:
+            assert other[0] == first[0], text
+            assert other[1].traces[0].layers_used == first[1].traces[0].layers_used
+            assert other[1].bill == first[1].bill
+
+
+def test_answers_reach_the_response_cache_before_the_run_ends(folders: dict[str, Path]) -> None:
+    lm = ours("mistral", folders["mistral"], batch_size=2, threshold=0.1, exit_layers=2)
+    kept: list[tuple[Any, ...]] = []
+    running: list[int] = []
+
+    class Hook:
+        def add_partial(self, kind: str, key: Any, answer: Any) -> None:
+            assert kind == "generate_until"
+            kept.append((key, str(answer)))
+            running.append(len(done))
+
+    done: list[Any] = []
+    lm.cache_hook = Hook()
+    requests = texts(QUESTIONS)
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    done += answers
+    assert sorted(kept) == sorted(
+        (request.args, str(answer)) for request, answer in zip(requests, answers, strict=True)
+    )
+    assert set(running) == {0}
+
+
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5])
+def test_a_wrong_number_of_rows_is_refused(value: object) -> None:
+    with pytest.raises(SettingError, match="rows_in_flight"):
+        parse_settings({"rows_in_flight": value})
+    assert parse_settings({"rows_in_flight": "12"}).rows_in_flight == 12
+    assert parse_settings({}).rows_in_flight is None
