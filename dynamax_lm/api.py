@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,10 @@ from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name, unreachable
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
-from dynamax_lm.models.settings import ExitSettings
+from dynamax_lm.models.settings import ExitSettings, find_measure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MODELS = {ATTENTION.model: DynamaxMistral, MAMBA2.model: DynamaxMamba}
 
@@ -33,6 +37,8 @@ _MODELS = {ATTENTION.model: DynamaxMistral, MAMBA2.model: DynamaxMamba}
 class Answer:
     """A generated text, and the exit of each of its tokens.
 
+    A notebook shows it with each token coloured by the layer at which it exited.
+
     Attributes:
         text: as lm-eval returns it, cut at its stop.
         trace: its tokens, the layers run for each, and the confidence at its exit, including tokens
@@ -40,6 +46,9 @@ class Answer:
         flops: FLOPs of the tokens of the text, by item.
         reference: the full-depth model's own text; ``None`` without a reference.
         pieces: the text of each token.
+        full_depth_pieces: full depth's token after the same prefix, where it is another one; else
+            ``None``.
+        depths: layers at which a token may exit, ascending, L last.
     """
 
     text: str
@@ -47,6 +56,13 @@ class Answer:
     flops: FlopsBreakdown
     reference: str | None
     pieces: tuple[str, ...]
+    full_depth_pieces: tuple[str | None, ...]
+    depths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Token ids."""
+        return self.trace.tokens
 
     @property
     def layers_used(self) -> tuple[int, ...]:
@@ -69,6 +85,12 @@ class Answer:
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        """The coloured answer, for notebooks."""
+        from dynamax_lm.play.notebook import answer_html
+
+        return answer_html(self)
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,8 @@ class ExitGrid:
         layers: (E,) layers run before each exit.
         predicted: (N, E + 1) most likely next token of every exit, full depth's last.
         confidence: (N, E) in [0, 1], by the model's measure.
+        predicted_pieces: (N, E + 1) texts of ``predicted``.
+        measure: name of the confidence measure.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -107,12 +131,36 @@ class ExitGrid:
     layers: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float32]
+    predicted_pieces: npt.NDArray[np.str_]
+    measure: str
 
     @property
     def agrees(self) -> npt.NDArray[np.bool_]:
         """(N, E) whether an exit predicts what full depth predicts."""
         agrees: npt.NDArray[np.bool_] = self.predicted[:, :-1] == self.predicted[:, -1:]
         return agrees
+
+    def figure(self) -> Figure:
+        """Heat maps of agreement with full depth and of confidence, exits by tokens."""
+        from dynamax_lm.play.heatmap import heat_map
+
+        return heat_map(self)
+
+    def save(self, stem: str | Path) -> list[Path]:
+        """Write the figure as ``stem.png`` and ``stem.svg``; the paths written.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        from dynamax_lm.common.plots import save_figure
+
+        return save_figure(self.figure(), Path(stem), dpi=150)
+
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        from dynamax_lm.common.plots import encode
+
+        return encode(self.figure(), "png", dpi=110)
 
 
 class ExitModel:
@@ -189,19 +237,27 @@ class ExitModel:
         reference = cast("tuple[float, bool] | None", record.reference)
         return Score(response[0], response[1], record.traces[0], record.billed_text, reference)
 
-    def probe(self, text: str, exit_layers: Sequence[int] | None = None) -> ExitGrid:
+    def probe(
+        self,
+        text: str | Sequence[int],
+        exit_layers: Sequence[int] | None = None,
+        confidence: str | None = None,
+    ) -> ExitGrid:
         """Evaluate every exit after every token of ``text``.
 
         Args:
-            text: at least one token.
+            text: at least one token; or token ids.
             exit_layers: layers run before each exit, ascending, each in 1..L-1; by default those
                 with trained heads where the measure is ``head``, else all.
+            confidence: name of a measure; by default the model's.
 
         Raises:
             SettingError: an empty text, exits out of range, or a measure that needs more exits.
         """
-        ids = list(self.lm.tok_encode(text))
+        ids = list(self.lm.tok_encode(text) if isinstance(text, str) else text)
         heads, measure = self.lm.exit_heads, self.settings.confidence
+        if confidence is not None:
+            measure = find_measure(confidence).name
         trained = () if heads is None else heads.config.exit_layers
         usual = trained if measure == "head" else range(1, self.n_layers)
         layers = list(usual if exit_layers is None else exit_layers)
@@ -228,12 +284,28 @@ class ExitModel:
             np.array(layers),
             predicted.tokens.numpy(),
             confidences.confidence.numpy(),
+            np.array([[self._piece(one) for one in row] for row in predicted.tokens.tolist()]),
+            measure,
         )
 
     def _answer(self, text: str, record: ExitRecord) -> Answer:
         (trace,) = record.traces
-        reference = cast("str | None", record.reference)
-        return Answer(str(text), trace, record.billed_text, reference, self._pieces(trace.tokens))
+        return Answer(
+            text=str(text),
+            trace=trace,
+            flops=record.billed_text,
+            reference=cast("str | None", record.reference),
+            pieces=self._pieces(trace.tokens),
+            full_depth_pieces=tuple(
+                None if row.full_depth in {None, row.emitted} else self._piece(row.full_depth)
+                for row in trace.rows()
+            ),
+            depths=(*self.settings.exit_layers, self.n_layers),
+        )
+
+    def _piece(self, token: int | None) -> str:
+        """The text of one token alone."""
+        return str(self.lm.tok_decode([token], skip_special_tokens=False))
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The text that each token adds to the previous ones."""

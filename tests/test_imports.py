@@ -134,7 +134,15 @@ TABLE: dict[str, Row] = {
         "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
     ),
     "__main__": row("harness.plugin"),
-    "api": row("common.errors common.token_pieces core decoders.checkpoint models"),
+    "api": row(
+        "common.errors common.plots common.token_pieces core decoders.checkpoint models "
+        "play.heatmap play.notebook"
+    ),
+    # answers in terminals, notebooks and pages
+    "generate": row("models.commandline play.command"),
+    "play.notebook": row("common.plots", HEAVY),
+    "play.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
+    "play": row("api common core harness models play report"),
     # tools
     "certify": Row(ANY),
     "sweep": Row(ANY),

@@ -11,6 +11,45 @@ _LONGEST = 8
 """Largest number of tokens of one character; beyond it is shown as invalid."""
 
 
+class TokenPieces:
+    """The pieces of an answer whose tokens arrive one at a time.
+
+    Args:
+        decode: from ids to text; ``None`` shows the ids.
+    """
+
+    def __init__(self, decode: Decode | None) -> None:
+        self._decode = decode
+        self._ids: list[int] = []
+        self._before = ""
+        self._pending = False
+
+    def add(self, token: int) -> str:
+        """The text that ``token`` adds; empty inside a character of several tokens."""
+        if self._decode is None:
+            return f"⟨{token}⟩"
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        self._pending = text.endswith(_UNFINISHED) and len(self._ids) < _LONGEST
+        if self._pending:
+            return ""
+        return self._take(text)
+
+    def finish(self) -> str:
+        """What is left after the last token: an unfinished character."""
+        return self._take(self._decode(self._ids)) if self._decode and self._pending else ""
+
+    def _take(self, text: str) -> str:
+        piece = text[len(self._before) :]
+        # One token of context is kept: some tokenizers drop a leading space.
+        assert self._decode is not None
+        self._ids, self._pending = self._ids[-1:], False
+        self._before = self._decode(self._ids)
+        if self._before.endswith(_UNFINISHED):
+            self._ids, self._before = [], ""
+        return piece
+
+
 def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
     """The answer's text by token; joined, it is the text of the whole.
 
@@ -20,18 +59,8 @@ def split(ids: Sequence[int], decode: Decode | None) -> list[str]:
         ids: the answer's tokens.
         decode: from ids to text; ``None`` shows the ids.
     """
-    if decode is None:
-        return [f"⟨{number}⟩" for number in ids]
-    pieces, start, before = [], 0, ""
-    for end in range(1, len(ids) + 1):
-        text = decode(list(ids[start:end]))
-        if text.endswith(_UNFINISHED) and end < len(ids) and end - start < _LONGEST:
-            pieces.append("")
-            continue
-        pieces.append(text[len(before) :])
-        # One token of context is kept: some tokenizers drop a leading space.
-        start = end - 1
-        before = decode(list(ids[start:end]))
-        if before.endswith(_UNFINISHED):
-            start, before = end, ""
+    stream = TokenPieces(decode)
+    pieces = [stream.add(number) for number in ids]
+    if pieces:
+        pieces[-1] += stream.finish()
     return pieces

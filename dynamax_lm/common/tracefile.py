@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -106,6 +106,22 @@ def _fits(name: str, value: object, may_be_null: bool) -> bool:
     return isinstance(value, int) and value >= 0
 
 
+def lines_of(
+    traces: Sequence[AnswerTrace], task: str, doc_id: int, request: int = 0, repeat: int = 0
+) -> Iterator[TraceLine]:
+    """The lines of one answer, window by window."""
+    for window, trace in enumerate(traces):
+        drafts = {one.start: one.to_json() for one in trace.rounds or ()}
+        for row in trace.rows():
+            yield TraceLine(
+                *(task, doc_id, request, repeat, window),
+                **row._asdict(),
+                prompt_tokens=trace.prompt_tokens,
+                text_tokens=trace.text_tokens,
+                draft=drafts.get(row.position),
+            )
+
+
 class TraceWriter:
     """Streams one task's rows, as a context manager that commits all of them or none."""
 
@@ -132,20 +148,11 @@ class TraceWriter:
         self, doc_id: int, request: int, repeat: int, traces: tuple[AnswerTrace, ...]
     ) -> None:
         """Writes the rows of one answer, window by window."""
-        for window, trace in enumerate(traces):
-            drafts = {one.start: one.to_json() for one in trace.rounds or ()}
-            for row in trace.rows():
-                line = TraceLine(
-                    *(self.task, doc_id, request, repeat, window),
-                    **row._asdict(),
-                    prompt_tokens=trace.prompt_tokens,
-                    text_tokens=trace.text_tokens,
-                    draft=drafts.get(row.position),
-                )
-                fields = line._asdict()
-                if line.draft is None:
-                    del fields["draft"]
-                self._file.write(json.dumps(fields, separators=(",", ":")) + "\n")
+        for line in lines_of(traces, self.task, doc_id, request, repeat):
+            fields = line._asdict()
+            if line.draft is None:
+                del fields["draft"]
+            self._file.write(json.dumps(fields, separators=(",", ":")) + "\n")
 
     def __exit__(
         self,

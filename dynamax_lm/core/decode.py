@@ -26,7 +26,7 @@ from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice
+from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.core.scheduler import Scheduler
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
@@ -283,10 +283,12 @@ def decode(
     skipped_state: str,
     session: HeadSession | None,
     thresholds: Sequence[float] | None = None,
+    on_step: OnStep | None = None,
 ) -> None:
     """Generate until every row of ``state`` has finished.
 
-    ``thresholds``, one for each row, replace the policy's own.
+    ``thresholds``, one for each row, replace the policy's own. ``on_step`` is called with ``rows``
+    after each step, in which some of them may have emitted a token.
     """
     count = len(rows)
     decoding = Decoding(stack, state, count, policy, skipped_state, session, max(1, count))
@@ -295,3 +297,5 @@ def decode(
         decoding.start(row, request, progress, threshold)
     while decoding:
         decoding.step()
+        if on_step is not None:
+            on_step(rows)

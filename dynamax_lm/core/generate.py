@@ -18,7 +18,7 @@ from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
-from dynamax_lm.core.requests import GenerateRequest, Progress
+from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import AnswerTrace
 
@@ -53,6 +53,7 @@ def generate(
     draft_length: int | None = None,
     flight: Flight | None = None,
     on_answers: Callable[[Mapping[int, GeneratedAnswer]], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
 
@@ -68,6 +69,8 @@ def generate(
             at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
         flight: how many rows are generated at a time; by default all, as one batch.
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
+        on_step: called with the answers so far after each step, where the requests are one batch;
+            its seconds are part of the answer's.
     """
     timer = timer or PhaseTimer()
     flight = flight or Flight(max(1, len(requests)))
@@ -88,7 +91,7 @@ def generate(
     else:
         for numbers in batches:
             some = [requests[number] for number in numbers]
-            keep(dict(zip(numbers, _one_batch(run, some, draft_length), strict=True)))
+            keep(dict(zip(numbers, _one_batch(run, some, draft_length, on_step), strict=True)))
     return [found[number] for number in range(len(requests))]
 
 
@@ -131,7 +134,10 @@ class _Run:
 
 
 def _one_batch(
-    run: _Run, requests: Sequence[GenerateRequest], draft_length: int | None
+    run: _Run,
+    requests: Sequence[GenerateRequest],
+    draft_length: int | None,
+    on_step: OnStep | None,
 ) -> list[GeneratedAnswer]:
     """Answer one batch in the state of its prompts."""
     with run.timer.measure("prompt"):
@@ -141,9 +147,15 @@ def _one_batch(
     with run.timer.measure("answer"):
         session = HeadSession.of(run.heads, len(rows))
         if draft_length is None:
-            decode(run.stack, state, requests, rows, run.policy, run.skipped_state, session)
+            decode(
+                *(run.stack, state, requests, rows, run.policy, run.skipped_state, session),
+                on_step=on_step,
+            )
         else:
-            decode_lossless(run.stack, state, requests, rows, run.policy, session, draft_length)
+            decode_lossless(
+                *(run.stack, state, requests, rows, run.policy, session, draft_length),
+                on_step=on_step,
+            )
     return run.answers(state, mark, requests, rows)
 
 

@@ -31,7 +31,7 @@ from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice
+from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 
@@ -161,6 +161,7 @@ def decode_lossless(
     policy: ExitPolicy,
     session: HeadSession | None,
     draft_length: int = AUTO,
+    on_step: OnStep | None = None,
 ) -> None:
     """Generate what full depth generates, until every row has finished.
 
@@ -172,6 +173,7 @@ def decode_lossless(
         policy: its one exit drafts, as long as the confidence reaches the threshold.
         session: trained heads, if any.
         draft_length: largest number of tokens in a draft, at least 1, or ``AUTO``.
+        on_step: called with ``rows`` after each verification.
 
     Raises:
         ValueError: several exits, or none.
@@ -190,6 +192,8 @@ def decode_lossless(
         if len(complete) >= max(1, _READY * len(active)):
             _verify(stack, state, complete, policy.exit_layers[0])
             active = [row for row in active if not row.finished]
+            if on_step is not None:
+                on_step(rows)
 
 
 def _draft(

@@ -63,6 +63,10 @@ class Progress:
     rounds: list[DraftRound] = field(default_factory=list)
 
 
+OnStep = Callable[[Sequence[Progress]], None]
+"""Called after each decoding step with the answers so far, for example to display them."""
+
+
 class TokenChoice:
     """Chooses tokens for a pass: token i continues ``prefixes[i]`` of request ``owners[i]``.
 

@@ -10,7 +10,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,11 @@ SHARED = (
 """Options of ``lm_eval run`` that can change a request, and those of the output."""
 
 
-def add_lm_eval_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``lm_eval run`` to a command, as lm-eval defines them."""
+def add_lm_eval_options(parser: argparse.ArgumentParser, names: Sequence[str] = SHARED) -> None:
+    """Add options of ``lm_eval run`` to a command, as lm-eval defines them."""
     known = run_options()
     group = parser.add_argument_group("as in lm_eval run")
-    for name in SHARED:
+    for name in names:
         group._add_action(known[name])
 
 

@@ -21,7 +21,6 @@ from dynamax_lm.report.cells import NOTHING, date_of
 from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
-from dynamax_lm.report.rows import checkpoint_of, setting_of
 from dynamax_lm.report.tokens import TokenPage
 
 
@@ -108,12 +107,13 @@ def tokens_page(page: TokenPage) -> str:
     colours = shades(len(page.depths))
     return _template("tokens.html.j2").render(
         task=page.task,
-        checkpoint=checkpoint_of(page.run),
-        setting=setting_of(page.run),
+        checkpoint=page.checkpoint,
+        setting=page.setting,
+        leaderboard=page.leaderboard,
         layers=page.layers,
         texts=page.texts,
         scored=page.scored,
-        lossless=page.run.settings.get("mode") == "lossless",
+        lossless=page.lossless,
         documents=page.documents,
         shades=[
             {"layer": layer, "paper": shade.paper, "ink": shade.ink}

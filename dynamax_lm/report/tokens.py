@@ -10,7 +10,7 @@ from dynamax_lm.common.token_pieces import Decode, split
 from dynamax_lm.common.tracefile import TraceLine
 from dynamax_lm.report.checks.recompute import rounds_of
 from dynamax_lm.report.load import Library
-from dynamax_lm.report.rows import first_filter
+from dynamax_lm.report.rows import checkpoint_of, first_filter, setting_of
 from dynamax_lm.report.runs import Run, Sample
 from dynamax_lm.report.tokentext import TokenTexts
 
@@ -23,25 +23,32 @@ class TokenPage:
     """One task of one run.
 
     Attributes:
-        run: of the answers.
         task: the task.
+        checkpoint: the weights' name.
+        setting: every relevant setting, in words.
         layers: L, or the deepest layer seen.
         depths: the layers at which tokens may exit, ascending, L included.
         texts: whether token texts are shown, not ids.
         scored: whether the answers were scored, not generated.
-        documents: embedded JSON: for each document ``id``, ``prompt`` (its end), ``values`` and
-            ``answers``; each answer has a ``label`` and ``tokens`` as lists
+        documents: embedded JSON: for each document ``id``, ``prompt`` (its end), ``omitted``
+            (characters of the prompt before that), ``gold`` (the right answer, if known),
+            ``values`` and ``answers``; each answer has a ``label`` and ``tokens`` as lists
             ``[text, layers used, confidence or null]``, and two more where the exit disagrees with
             full depth: full depth's text, and that of the exit.
+        leaderboard: the page of all runs, relative to this one; empty for none.
+        lossless: whether the tokens were drafted and verified.
     """
 
-    run: Run
     task: str
+    checkpoint: str
+    setting: str
     layers: int
     depths: list[int]
     texts: bool
     scored: bool
     documents: list[dict[str, Any]]
+    leaderboard: str = ""
+    lossless: bool = False
 
 
 def token_page(library: Library, run: Run, task: str, texts: TokenTexts) -> TokenPage | None:
@@ -59,8 +66,9 @@ def token_page(library: Library, run: Run, task: str, texts: TokenTexts) -> Toke
     exits = run.settings.get("exit_layers") or []
     depths = sorted({line.layers_used for line in lines} | {*map(int, exits)})
     return TokenPage(
-        run=run,
         task=task,
+        checkpoint=checkpoint_of(run),
+        setting=setting_of(run),
         layers=run.layers or depths[-1],
         depths=sorted({*depths, run.layers or depths[-1]}),
         texts=decode is not None,
@@ -69,7 +77,20 @@ def token_page(library: Library, run: Run, task: str, texts: TokenTexts) -> Toke
             _document(doc_id, rows, samples.get(doc_id), decode)
             for doc_id, rows in sorted(by_document.items())
         ],
+        leaderboard="../index.html",
+        lossless=run.settings.get("mode") == "lossless",
     )
+
+
+def answer_of(label: str, lines: Sequence[TraceLine], decode: Decode | None) -> dict[str, Any]:
+    """One answer as `TokenPage` embeds it.
+
+    Args:
+        label: its name on the page.
+        lines: one for each token, in order.
+        decode: from ids to text; ``None`` shows the ids.
+    """
+    return {"label": label, "tokens": _tokens(lines, decode), **_drafts(lines, decode)}
 
 
 def _document(
@@ -81,16 +102,19 @@ def _document(
     values = {}
     if sample is not None:
         values = {m: n for m in sample.metrics if (n := sample.number(m)) is not None}
+    prompt = sample.prompts[0] if sample and sample.prompts else ""
     return {
         "id": doc_id,
-        "prompt": sample.prompts[0][-_PROMPT_KEPT:] if sample and sample.prompts else "",
+        "prompt": prompt[-_PROMPT_KEPT:],
+        "omitted": max(0, len(prompt) - _PROMPT_KEPT),
+        "gold": sample.target if sample else "",
         "values": values,
         "answers": [
-            {
-                "label": _label(key, sample, several=len(answers) > 1),
-                "tokens": _tokens(sorted(lines, key=lambda r: r.position), decode),
-                **_drafts(lines, decode),
-            }
+            answer_of(
+                _label(key, sample, several=len(answers) > 1),
+                sorted(lines, key=lambda line: line.position),
+                decode,
+            )
             for key, lines in sorted(answers.items())
         ],
     }

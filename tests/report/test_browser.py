@@ -168,4 +168,4 @@ def test_evil_answers_run_nothing(tmp_path: Path) -> None:
     main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])
     (page,) = (tmp_path / "out" / "tokens").iterdir()
     seen = _seen(page, "seen.title = document.title; seen.prompt = all[0].prompt;")
-    assert seen == {"title": "gen: where tokens leave", "prompt": evil}
+    assert seen == {"title": "gen: where tokens exit", "prompt": evil}

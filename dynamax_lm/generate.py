@@ -1,0 +1,11 @@
+"""``python -m dynamax_lm.generate``: stream an answer, each token coloured by its exit.
+
+A script, not a module to import: ``dynamax_lm.generate`` is the function of the core. The command
+is in ``play.command``.
+"""
+
+from dynamax_lm.models.commandline import run_command
+from dynamax_lm.play.command import main
+
+if __name__ == "__main__":
+    run_command(main)
