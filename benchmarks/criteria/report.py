@@ -38,6 +38,7 @@ _COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and 
     "mamba_depth": ORANGE,
 }
 _OUTSIDE = "#332288"
+_MARKERS = ("o", "^", "v", "D", "P", "X", "<", ">", "p", "h")
 """Of measures from outside the package."""
 _TITLES = {"none": "untrained exits", "affine": "affine translators"}
 
@@ -166,16 +167,26 @@ def _tasks(counts: Mapping[str, int]) -> str:
 def draw(results: Row, path: Path) -> None:
     """Agreement against net FLOPs saved, a panel per column, as PNG and SVG."""
     columns = results["columns"]
-    figure = new_figure(5.6 * len(columns), 4.6, constrained=False)
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)
-    for panel, name in zip(panels[0], columns, strict=True):
+    figure = new_figure(8.0, 4.2 * len(columns) + 1.2)
+    panels = figure.subplots(len(columns), 1, squeeze=False)
+    known: dict[str, Any] = {}
+    for panel, name in zip(panels[:, 0], columns, strict=True):
         _panel(panel, results, name)
-    panels[0][0].set_ylabel("agreement with full depth (%)")
+        panel.set_ylabel("agreement with full depth (%)")
+        known |= {line.get_label(): line for line in panel.get_lines() if _is_seen(panel, line)}
     figure.suptitle(results["facts"]["title"], fontsize=11)
-    handles, labels = panels[0][-1].get_legend_handles_labels()
-    figure.tight_layout(rect=(0, 0.17, 1, 1))
-    figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    named = {label: line for label, line in known.items() if not label.startswith("_")}
+    figure.legend(
+        named.values(), named, loc="outside lower center", ncol=3, fontsize=8, frameon=False
+    )
     save_figure(figure, path.with_suffix(""), dpi=110)
+
+
+def _is_seen(panel: Any, line: Any) -> bool:
+    """Whether a point of the line is inside the axes."""
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    points = zip(line.get_xdata(), line.get_ydata(), strict=True)
+    return any(left <= x <= right and low <= y <= high for x, y in points)
 
 
 def _panel(panel: Any, results: Row, column: str) -> None:
@@ -183,7 +194,7 @@ def _panel(panel: Any, results: Row, column: str) -> None:
         one for one in results["lines"] if one["translators"] == column and one["rule"] == "oracle"
     )
     ceiling = 100 * oracle["saved"]
-    for rule, points in results["curves"][column].items():
+    for number, (rule, points) in enumerate(results["curves"][column].items()):
         kind, _, width = rule.partition(", ")
         ordered = sorted(points, key=lambda one: one["threshold"])
         panel.plot(
@@ -191,7 +202,9 @@ def _panel(panel: Any, results: Row, column: str) -> None:
             [100 * one["agreement"] for one in ordered],
             color=_COLOURS.get(kind, _OUTSIDE),
             linestyle="--" if width == "full" else "-",
-            linewidth=1.5,
+            linewidth=1.2,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markersize=4,
             label=rule,
         )
     statics = results["statics"][column]
@@ -213,5 +226,5 @@ def _panel(panel: Any, results: Row, column: str) -> None:
     widest = max(ceiling, 100 * statics[0]["saved"])
     panel.set_xlim(-0.6 * ceiling - 2, 1.1 * widest)
     panel.set_ylim(79.5, 100.6)
-    panel.set_xlabel("decode FLOPs saved, net (%)")
+    panel.set_xlabel("net FLOPs saved over answer tokens (%)")
     panel.set_title(_TITLES[column], fontsize=10)

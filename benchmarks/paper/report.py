@@ -106,7 +106,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
             some = [row for row in found if (row["backbone"], row["task"]) == (backbone, task)]
             labels |= _panel(panel, some)
             panel.set_title(f"{backbone}\n{task}", fontsize=8)
-            panel.set_xlabel("answer FLOPs saved, net (%)", fontsize=8)
+            panel.set_xlabel("net FLOPs saved over answer tokens (%)", fontsize=8)
         panels[down][0].set_ylabel("agreement (%)", fontsize=8)
     figure.tight_layout(rect=(0, 0.3 / height, 1, 1))
     figure.legend(

@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise SettingError(f"--output_path {folder}: cannot be written to ({error})") from error
     _complain(library.problems)
-    sys.stdout.write(f"{written.rows} rows of {len(library.runs)} runs: {written.page}\n")
+    for one in written.sentences:
+        sys.stdout.write(f"{one.title}: {one.text}\n")
+    sys.stdout.write(
+        f"{written.rows} rows of {len(library.runs)} runs. Open first: {written.page}\n"
+    )
     return status
 
 

@@ -89,18 +89,18 @@ def baseline_text(baseline: StaticBaseline | None, published: Value | None = Non
         return "–"
     mark = _MARKS.get(baseline.verdict, "✗")
     if baseline.verdict == "unknown":
-        return f"costs as much as layer {baseline.depth:.1f}: {baseline.source}"
+        return f"costs as much as {baseline.depth:.1f} layers: {baseline.source}"
     told = f" in {' and '.join(baseline.told_by)}" if baseline.told_by else ""
     if baseline.source == FULL_DEPTH:
         return f"{mark} {baseline.verdict}{told}: {baseline.source}"
-    quality = "?" if baseline.quality is None else f"{baseline.quality:.3f}"
-    agreement = "?" if baseline.agreement is None else f"{100 * baseline.agreement:.1f} %"
+    quality = "unknown" if baseline.quality is None else f"{baseline.quality:.3f}"
+    agreement = "unknown" if baseline.agreement is None else f"{100 * baseline.agreement:.1f} %"
     own = baseline.row_agreement
     if own is not None and published is not None and abs(own - published.mean) > 1e-9:
         agreement += f" (against {100 * own:.1f} %, documents without text included)"
     against = _AGAINST.get(baseline.verdict, baseline.verdict)
-    verdict = f"{mark} {against} layer {baseline.depth:.1f}"
-    return f"{verdict}{told}: {quality}, agreement {agreement}; {baseline.source}"
+    verdict = f"{mark} {against} {baseline.depth:.1f} layers"
+    return f"{verdict}{told}; there: value {quality}, agreement {agreement}, {baseline.source}"
 
 
 def date_of(seconds: float) -> str:

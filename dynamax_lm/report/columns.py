@@ -29,6 +29,7 @@ from dynamax_lm.report.cells import (
 )
 from dynamax_lm.report.leaderboard import Entry
 from dynamax_lm.report.runs import Value
+from dynamax_lm.report.speed import tokens_per_second
 from dynamax_lm.report.static_baseline import ACCOUNTS, Account, StaticBaseline
 
 Plain = str | float | int | bool | None
@@ -53,6 +54,8 @@ class Column:
         text: of a cell; by default the value.
         markdown: position in the Markdown table, ascending; 0 if not shown.
         page: position in the page's table, likewise.
+        under: key of the column in whose cell the page shows it, in small print; empty for a
+            column of its own.
         sweep: heading in a sweep's table, which shows the key's value in the results; empty if not
             shown.
         number: whether the page aligns it as a number.
@@ -70,6 +73,7 @@ class Column:
     text: Callable[[Entry], str] | None = None
     markdown: int = LAST
     page: int = LAST
+    under: str = ""
     sweep: str = ""
     number: bool = False
     order: Callable[[Entry], str] | None = None
@@ -163,7 +167,7 @@ def _baseline(account: Account) -> list[Column]:
             text=lambda entry: baseline_text(baseline_of(entry, account), entry.row.agreement),
             css=css,
             markdown=16 + place,
-            page=10 + place,
+            page=12 + place,
         ),
         part("told_by", lambda one: " ".join(one.told_by), ""),
         part("row_agreement", lambda one: one.row_agreement, None),
@@ -180,6 +184,7 @@ COLUMNS: tuple[Column, ...] = (
         text=metric_name,
         markdown=2,
         page=2,
+        under="task",
     ),
     _fact("filter", lambda e: e.row.key.filter),
     _fact(
@@ -211,6 +216,7 @@ COLUMNS: tuple[Column, ...] = (
         number=True,
         markdown=19,
         page=20,
+        under="task",
     ),
     _fact(
         "few_shot",
@@ -222,6 +228,7 @@ COLUMNS: tuple[Column, ...] = (
         number=True,
         markdown=18,
         page=19,
+        under="task",
     ),
     _fact("task_version", lambda e: e.row.conditions.version),
     _fact("higher_is_better", lambda e: e.row.higher_is_better),
@@ -240,6 +247,7 @@ COLUMNS: tuple[Column, ...] = (
         help="the same metric on the full-depth model's answers",
         markdown=6,
         page=7,
+        under="quality",
     ),
     _metric(
         "layers_used",
@@ -248,7 +256,7 @@ COLUMNS: tuple[Column, ...] = (
         text=layers_text,
         sweep="Layers",
         markdown=7,
-        page=13,
+        page=10,
     ),
     _metric(
         "flops_saved",
@@ -264,6 +272,7 @@ COLUMNS: tuple[Column, ...] = (
         title="with prompt",
         help="net FLOPs saved with the prompt in both",
         page=15,
+        under="flops_saved",
     ),
     _metric(
         "agreement",
@@ -281,6 +290,7 @@ COLUMNS: tuple[Column, ...] = (
         sweep="Consistency",
         markdown=10,
         page=14,
+        under="agreement",
     ),
     _metric("agreement_noise"),
     _metric("layers_used_with_stop"),
@@ -291,6 +301,7 @@ COLUMNS: tuple[Column, ...] = (
         sweep="FLOPs saved with stop",
         markdown=12,
         page=17,
+        under="flops_saved",
     ),
     _metric(
         "agreement_with_stop",
@@ -299,6 +310,7 @@ COLUMNS: tuple[Column, ...] = (
         sweep="Agreement with stop",
         markdown=13,
         page=18,
+        under="agreement",
     ),
     _metric(
         "stop_share",
@@ -306,10 +318,21 @@ COLUMNS: tuple[Column, ...] = (
         help="share of generated tokens that make the stop and no text",
         markdown=11,
         page=16,
+        under="layers_used",
     ),
     _metric("acceptance_rate"),
     _metric("accepted_length", shown),
     _metric("passes_per_token", shown),
+    _fact(
+        "tokens_per_second",
+        lambda e: tokens_per_second(e.row.run),
+        title="tokens/s",
+        help="answer tokens per second of the whole run, prompts aside; compare runs of one "
+        "machine and load; none for points of a sweep that shared passes",
+        text=lambda e: NOTHING if (one := tokens_per_second(e.row.run)) is None else f"{one:.0f}",
+        number=True,
+        page=11,
+    ),
     _fact(
         "speedup",
         lambda e: speedup_of(e.row),
@@ -318,6 +341,7 @@ COLUMNS: tuple[Column, ...] = (
         text=lambda e: "" if (one := speedup_of(e.row)) is None else f"{one:.2f}x",
         number=True,
         page=19,
+        under="tokens_per_second",
     ),
     _fact("layers", lambda e: e.row.run.layers),
     _fact(
@@ -327,6 +351,7 @@ COLUMNS: tuple[Column, ...] = (
         help="what is certified of the threshold",
         markdown=14,
         page=21,
+        under="setting",
     ),
     _fact(
         "pareto_quality",
@@ -336,7 +361,8 @@ COLUMNS: tuple[Column, ...] = (
         text=pareto_text,
         order=lambda e: str(sum(e.marks)),
         markdown=15,
-        page=12,
+        page=22,
+        under="setting",
     ),
     _fact("pareto_agreement", lambda e: e.marks.agreement),
     _fact("date", lambda e: date_of(e.row.run.date)),

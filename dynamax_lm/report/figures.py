@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from dynamax_lm.report import pictures
 from dynamax_lm.report.labels import measure_of
 from dynamax_lm.report.load import Library
+from dynamax_lm.report.metric_choice import one_metric_each
 from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.reliability import reliability_curve
-from dynamax_lm.report.rows import Row, arenas, setting_of
+from dynamax_lm.report.rows import Row, setting_of
 from dynamax_lm.report.rules import number_of
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import saving_of
@@ -35,7 +36,7 @@ class Figures(NamedTuple):
 
 def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
     """The pictures of every task with exits."""
-    chosen = _one_metric_each(rows)
+    chosen = one_metric_each(rows)
     twice = Counter((arena[0].checkpoint, arena[0].task) for arena in chosen)
     numbers: Counter[tuple[str, str]] = Counter()
     for arena in chosen:
@@ -50,33 +51,6 @@ def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
 def safe(text: str) -> str:
     """``text`` as a part of a file's name."""
     return re.sub(r"[^\w.+=-]", "_", text)
-
-
-def _one_metric_each(rows: Sequence[Row]) -> list[Arena]:
-    """Of each task the rows of its first metric, in the task's order, whose values differ."""
-    groups: dict[object, list[Arena]] = {}
-    for arena in arenas(rows):
-        if any(row.flops_saved is not None for row in arena):
-            checkpoint, task, _, conditions = arena[0].arena
-            groups.setdefault((checkpoint, task, conditions), []).append(arena)
-    chosen = []
-    for group in groups.values():
-        ordered = sorted(group, key=_place)
-        chosen.append(next((arena for arena in ordered if _varies(arena)), ordered[0]))
-    return chosen
-
-
-def _place(arena: Arena) -> int:
-    """The metric's position in the task's list; last if it is not listed."""
-    row = arena[0]
-    listed = (row.run.of_task("configs", row.task) or {}).get("metric_list") or ()
-    names = [one.get("metric") for one in listed if isinstance(one, Mapping)]
-    return names.index(row.key.metric) if row.key.metric in names else len(names)
-
-
-def _varies(arena: Arena) -> bool:
-    """Whether the metric's values differ between rows."""
-    return len({row.quality.mean for row in arena}) > 1
 
 
 def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Picture]:

@@ -17,7 +17,11 @@ def measure_of(row: Row) -> str:
 
 
 def label_points(axes: Any, rows: Sequence[Row]) -> None:
-    """Label points by thresholds and depths; adjacent points share a label."""
+    """Label points by thresholds and depths; adjacent points of a line share a label.
+
+    Thresholds are below their points and depths above, so that those of close lines do not overlap.
+    """
+    static = any(static_depth(row.run) is not None for row in rows)
     wide, high = (abs(end - start) or 1.0 for start, end in (axes.get_xlim(), axes.get_ylim()))
     groups: list[list[tuple[float, float, float]]] = []
     for row in rows:
@@ -37,9 +41,11 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
     for group in groups:
         across, up, values = zip(*group, strict=True)
         axes.annotate(
-            "–".join(f"{value:g}" for value in sorted({min(values), max(values)})),
-            (max(across), min(up)),
-            xytext=(5, -12),
+            ("{} layers" if static else "≥ {}").format(
+                "–".join(f"{value:g}" for value in sorted({min(values), max(values)}))
+            ),
+            (max(across), max(up) if static else min(up)),
+            xytext=(5, 7 if static else -13),
             textcoords="offset points",
             fontsize=8,
             annotation_clip=False,
@@ -55,9 +61,10 @@ def _labelled(row: Row) -> float | None:
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, list[str]]:
-    """The common part of all settings, and the rest of each."""
+    """The common part of all settings but full depth, which has no parts, and the rest of each."""
     parts = [name.split(", ") for name in names]
-    common = [part for part in parts[0] if all(part in other for other in parts)]
+    divided = [some for some in parts if some[1:]]
+    common = [part for part in (divided or parts)[0] if all(part in some for some in divided)]
     left = [", ".join(part for part in some if part not in common) for some in parts]
     if len(names) < 2 or not all(left):
         return "", list(names)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.tokens import TokenPage
+from dynamax_lm.report.verdict import verdicts_of
 
 
 class _Cell(NamedTuple):
@@ -30,18 +31,20 @@ class _Cell(NamedTuple):
     number: bool = False
     css: str = ""
     link: str = ""
+    key: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A row for the template."""
+    """A row for the template: its cells, each a main value and the small print under it."""
 
     task: str
     metric: str
     checkpoint: str
     kind: str
     css: str
-    cells: list[_Cell]
+    cells: list[list[_Cell]]
 
 
 EMBEDDED = 6 << 20
@@ -73,17 +76,25 @@ def leaderboard_page(
         columns: of the table; empty ones are omitted.
     """
     every = sorted([*columns, _answers(links or {})], key=lambda one: one.page)
-    every = [column for column in every if column.page]
-    rows = [_shown(entry, every) for entry in board.entries]
-    told = [i for i in range(len(every)) if any(row.cells[i].text != NOTHING for row in rows)]
+    every = [column for column in every if column.page and _is_told(column, board.entries)]
+    own = {column.key for column in every if not column.under}
+    groups = [
+        [one, *(other for other in every if other.under == one.key)]
+        for one in every
+        if one.under not in own
+    ]
+    rows = [_shown(entry, groups) for entry in board.entries]
     names = ("task", "metric", "checkpoint", "kind")
     filters = [
         (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
         for name in names
     ]
     return _template("index.html.j2").render(
-        rows=[replace(row, cells=[row.cells[i] for i in told]) for row in rows],
-        columns=[every[i] for i in told],
+        rows=rows,
+        columns=[group[0] for group in groups],
+        sortable=every,
+        verdicts=verdicts_of(board),
+        nothing=NOTHING,
         filters=filters,
         runs=runs,
         problems=problems,
@@ -158,10 +169,16 @@ def _answers(links: Mapping[tuple[str, str], str]) -> Column:
         text=lambda entry: "read" if link(entry) else NOTHING,
         link=link,
         page=5,
+        under="setting",
     )
 
 
-def _shown(entry: Entry, columns: Sequence[Column]) -> _Shown:
+def _is_told(column: Column, entries: Sequence[Entry]) -> bool:
+    """Whether any row has something in the column."""
+    return any(column.shown(entry) not in {NOTHING, ""} for entry in entries)
+
+
+def _shown(entry: Entry, groups: Sequence[Sequence[Column]]) -> _Shown:
     row = entry.row
     css = "best" if any(entry.marks) else ""
     return _Shown(
@@ -171,14 +188,19 @@ def _shown(entry: Entry, columns: Sequence[Column]) -> _Shown:
         kind=row.kind,
         css=f"{css} {row.kind}".strip(),
         cells=[
-            _Cell(
-                column.shown(entry),
-                column.sorted_by(entry),
-                column.number,
-                column.css(entry),
-                column.link(entry),
-            )
-            for column in columns
+            [
+                _Cell(
+                    column.shown(entry),
+                    column.sorted_by(entry),
+                    column.number,
+                    column.css(entry),
+                    column.link(entry),
+                    column.key,
+                    column.title,
+                )
+                for column in group
+            ]
+            for group in groups
         ],
     )
 

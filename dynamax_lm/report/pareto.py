@@ -2,7 +2,8 @@
 
 The oracle, an upper bound, is excluded. Full depth is always included: it saves nothing and agrees
 with itself, and dominates a setting that costs more and is no better. A fixed depth stands for the
-model of so many layers, as in the baselines.
+model of so many layers, as in the baselines. A value that is the same under every setting and at
+full depth distinguishes none of them, and gives no mark.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def _point(row: Row, value: float) -> Point | None:
 
 def _marked(points: Sequence[Point | None], rivals: Sequence[Point]) -> list[bool]:
     there = [point for point in points if point is not None]
-    marks = iter(optimal([*there, *rivals]))
+    whole = [*there, *rivals]
+    if len(whole) > 1 and len({point[1] for point in whole}) == 1:
+        return [False] * len(points)
+    marks = iter(optimal(whole))
     return [next(marks) if point is not None else False for point in points]
 
 

@@ -19,6 +19,7 @@ from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Run
 from dynamax_lm.report.tokens import token_page
 from dynamax_lm.report.tokentext import TokenTexts
+from dynamax_lm.report.verdict import Sentence, verdicts_of
 
 
 class Written(NamedTuple):
@@ -27,10 +28,12 @@ class Written(NamedTuple):
     Attributes:
         page: the leaderboard's page.
         rows: number of its rows.
+        sentences: what was found, for each checkpoint and task.
     """
 
     page: Path
     rows: int
+    sentences: list[Sentence]
 
 
 def write_report(
@@ -95,7 +98,11 @@ def _written(
     for picture in (picture for some in figures for picture in some.pictures):
         write_bytes(folder / "pictures" / f"{picture.name}.png", picture.png)
         write_text(folder / "pictures" / f"{picture.name}.svg", picture.svg)
-    write_text(folder / "leaderboard.md", tables.to_markdown(board, columns))
+    sentences = verdicts_of(board)
+    opening = "".join(
+        f"**{one.title}.** {one.text} Setting: {one.setting}.\n\n" for one in sentences
+    )
+    write_text(folder / "leaderboard.md", opening + tables.to_markdown(board, columns))
     write_text(folder / "leaderboard.csv", tables.to_csv(board, columns))
     write_text(folder / "leaderboard.json", tables.to_json(board, columns))
     ours = [run.early_exit for run in library.runs if run.early_exit]
@@ -109,7 +116,7 @@ def _written(
         columns=columns,
     )
     write_text(folder / "index.html", page)
-    return Written(folder / "index.html", len(rows))
+    return Written(folder / "index.html", len(rows), sentences)
 
 
 def _token_pages(

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     from dynamax_lm.sweep.grid import read_grid
 
-    points = read_grid(options.thresholds, options.vary)
+    points = read_grid(options.thresholds, options.vary, options.point)
     if not options.output_path:
         raise SettingError("--output_path is missing: the folder for the results of every point")
     if not 0 <= options.memory_gib < float("inf"):
@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="<name=value,value>",
         help="a model argument and its values; several --vary make a product",
+    )
+    parser.add_argument(
+        "--point",
+        action="append",
+        default=[],
+        metavar="<name=value,name=value>",
+        help="a further point, outside the product: --point mode=full",
     )
     parser.add_argument(
         "--log_samples",

@@ -1,4 +1,4 @@
-"""The grid of a sweep: thresholds, other model arguments, and their product.
+"""The points of a sweep: the product of thresholds and other arguments, and single points.
 
 This module parses grids and names their points.
 """
@@ -41,12 +41,15 @@ class Point:
         return {**given, **dict(self.settings)}
 
 
-def read_grid(thresholds: str | None, vary: Sequence[str]) -> list[Point]:
-    """The points of a sweep: the product of everything varied, thresholds fastest.
+def read_grid(
+    thresholds: str | None, vary: Sequence[str], single: Sequence[str] = ()
+) -> list[Point]:
+    """The points of a sweep: the product of everything varied, thresholds fastest, and others.
 
     Args:
         thresholds: ``0.5:1.0:0.05`` (both ends included), or values at commas.
         vary: each ``name=value,value``.
+        single: further points, each ``name=value,name=value``.
 
     Raises:
         SettingError: nothing to vary, a name varied twice, or a value that cannot be read.
@@ -54,9 +57,9 @@ def read_grid(thresholds: str | None, vary: Sequence[str]) -> list[Point]:
     axes = [_read_axis(text) for text in vary]
     if thresholds is not None:
         axes.append(("threshold", read_thresholds(thresholds)))
-    if not axes:
+    if not axes and not single:
         raise SettingError(
-            "nothing to sweep: give --thresholds 0.5:1.0:0.05, or --vary name=value,value"
+            "nothing to sweep: give --thresholds 0.5:1.0:0.05, --vary name=value,value or --point"
         )
     names = [name for name, _ in axes]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -66,7 +69,9 @@ def read_grid(thresholds: str | None, vary: Sequence[str]) -> list[Point]:
     points = [
         Point(tuple(zip(names, values, strict=True)))
         for values in product(*(values for _, values in axes))
+        if axes
     ]
+    points += [_read_point(text) for text in single]
     if len({point.name for point in points}) < len(points):
         raise SettingError("a setting occurs twice in the grid; name each value once")
     return points
@@ -107,14 +112,31 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _read_point(text: str) -> Point:
+    settings: dict[str, Any] = {}
+    for piece in split_values(text):
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        if not equals or not name or not value or name in settings:
+            raise SettingError(
+                f"--point {text}: give name=value,name=value, such as threshold=0,exit_layers=8"
+            )
+        _refuse_run_option("--point", name)
+        settings[name] = read_value(value)
+    return Point(tuple(settings.items()))
+
+
 def _read_axis(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     name = name.strip()
     if not equals or not name:
         raise SettingError(f"--vary {text}: give name=value,value, such as confidence=margin,head")
-    if name in _RUN_OPTIONS:
-        raise SettingError(f"--vary {name}: it changes no number; give it once, outside --vary")
+    _refuse_run_option("--vary", name)
     return name, _values(f"--vary {name}", values)
+
+
+def _refuse_run_option(option: str, name: str) -> None:
+    if name in _RUN_OPTIONS:
+        raise SettingError(f"{option} {name}: it changes no number; give it in --model_args")
 
 
 def _values(option: str, text: str) -> list[Any]:

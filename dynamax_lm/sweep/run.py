@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dynamax_lm import __version__
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.core.totals import SCHEMA
@@ -87,6 +88,12 @@ class Sweep:
             SettingError: an invalid value of this package's arguments.
         """
         for point in self.points:
+            varied = {name for other in self.points for name, _ in other.settings}
+            if "heads" in varied - set(self.command.model_args) - dict(point.settings).keys():
+                raise SettingError(
+                    "--point: where one point names heads, the others need theirs; give heads in "
+                    "--model_args too"
+                )
             merged = point.model_args(self.command.model_args)
             parse_settings({name: merged[name] for name in OUR_NAMES & set(merged)})
 
@@ -130,7 +137,7 @@ class Sweep:
             start = time.perf_counter()
             own = self._own(point)
             if lm is None:
-                lm = self.command.load(point.model_args(self.command.model_args) | own)
+                lm = self.command.load(self._model_args(point))
                 # An invalid point is refused before the first one runs.
                 wanted = [lm.check(**self._own(other)) for other in points]
             else:
@@ -149,7 +156,7 @@ class Sweep:
 
         origins = runner.origins = Origins()
         tracker = EvaluationTracker()
-        model_args = point.model_args(self.command.model_args) | self._own(point)
+        model_args = self._model_args(point)
         results = self.command.evaluate(
             lm,
             model_args,
@@ -176,9 +183,19 @@ class Sweep:
         folder.write(results, samples if self.log_samples else None, tracker, note)
         return results, how
 
+    def _model_args(self, point: Point) -> dict[str, Any]:
+        """The arguments of a separate run of this point, which writes where the point does."""
+        own = {name: value for name, value in self._own(point).items() if value is not None}
+        return point.model_args(self.command.model_args) | own
+
     def _own(self, point: Point) -> dict[str, Any]:
-        """The point's arguments of this package; each point has a trace folder of its own."""
-        own = {name: value for name, value in point.settings if name in _CHANGEABLE}
+        """The point's arguments of this package; each point has a trace folder of its own.
+
+        Arguments of other points are set back to the command's, ``None`` being their default.
+        """
+        varied = {name for other in self.points for name, _ in other.settings} & _CHANGEABLE
+        own: dict[str, Any] = {name: self.command.model_args.get(name) for name in varied}
+        own |= {name: value for name, value in point.settings if name in _CHANGEABLE}
         traces = self.command.model_args.get("trace_dir")
         if isinstance(traces, str):
             own["trace_dir"] = str(Path(traces) / point.name)

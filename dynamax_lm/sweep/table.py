@@ -21,17 +21,18 @@ _KEYS = {column.key: column.sweep for column in COLUMNS if column.sweep}
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
     """A Markdown table with the task's first metric, and the same at full depth."""
-    names = [name for name, _ in outcomes[0].point.settings]
+    names = list(dict.fromkeys(name for one in outcomes for name, _ in one.point.settings))
+    own = [{name: show(value) for name, value in one.point.settings} for one in outcomes]
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.results["configs"]))
     rows = [
         [
             task,
-            *(show(value) for _, value in one.point.settings),
+            *(settings.get(name, "") for name in names),
             *_row(one.results, task),
             one.how,
         ]
         for task in tasks
-        for one in outcomes
+        for one, settings in zip(outcomes, own, strict=True)
     ]
     headers = ["Task", *names, "Metric", "Value", "Full depth", *_KEYS.values(), "Point"]
     return markdown_table(headers, rows)

@@ -13,6 +13,7 @@ from builders import STACKS, VOCAB, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.criteria import report as pages
 from benchmarks.criteria.accounts import (
     Grid,
     PerDocument,
@@ -381,3 +382,28 @@ def test_translators_come_nearer_and_a_classifier_learns(backbone: Backbone) -> 
     for layer in EXITS:
         ours, theirs = (one.translate(layer, states.at(0)) for one in (heads, bank))
         assert torch.equal(ours, theirs)
+
+
+def test_the_legend_names_lines_inside_the_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def points(agreement: float) -> list[dict[str, float]]:
+        return [{"threshold": t, "saved": t / 4, "agreement": agreement} for t in (0.2, 0.8)]
+
+    seen: list[Any] = []
+    monkeypatch.setattr(pages, "save_figure", lambda figure, *rest, **more: seen.append(figure))
+    columns = list(pages._TITLES)[:2]
+    curves = {"top_prob": points(0.95), "margin": points(0.2)}
+    results = {
+        "columns": columns,
+        "facts": {"title": "a study"},
+        "lines": [{"translators": one, "rule": "oracle", "saved": 0.4} for one in columns],
+        "curves": dict.fromkeys(columns, curves),
+        "statics": dict.fromkeys(columns, points(0.9)),
+    }
+    pages.draw(results, tmp_path / "picture.png")
+    (figure,) = seen
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert sorted(names) == ["fixed depths", "oracle", "top_prob"]
+    assert len(figure.axes) == len(columns)

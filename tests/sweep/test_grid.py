@@ -76,3 +76,27 @@ def test_a_wrong_grid_is_one_line(thresholds: str | None, vary: list[str], told:
     with pytest.raises(SettingError, match=told) as caught:
         read_grid(thresholds, vary)
     assert "\n" not in str(caught.value)
+
+
+def test_single_points_follow_the_product() -> None:
+    found = read_grid("0.5,0.6", [], ["mode=full", "threshold=0,exit_layers=[4,8]"])
+    assert [point.name for point in found] == [
+        *("threshold=0.5", "threshold=0.6", "mode=full", "threshold=0,exit_layers=4+8"),
+    ]
+    assert [point.name for point in read_grid(None, [], ["mode=full"])] == ["mode=full"]
+
+
+@pytest.mark.parametrize(
+    ("single", "told"),
+    [
+        (["mode"], "name=value,name=value"),
+        (["mode="], "name=value,name=value"),
+        (["threshold=0,threshold=1"], "name=value,name=value"),
+        (["device=cpu"], "changes no number"),
+        (["threshold=0.5"], "occurs twice"),
+    ],
+)
+def test_a_wrong_point_is_one_line(single: list[str], told: str) -> None:
+    with pytest.raises(SettingError, match=told) as caught:
+        read_grid("0.5", [], single)
+    assert "\n" not in str(caught.value)

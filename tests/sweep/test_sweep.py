@@ -183,6 +183,27 @@ def test_a_point_run_by_itself_equals_a_separate_run_to_the_last_bit(
     assert len(depths) > 1, "the settings must differ for this to mean anything"
 
 
+def test_single_points_are_separate_runs_whatever_came_before(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    single: dict[str, dict[str, Any]] = {
+        "mode=full": {"mode": "full"},
+        "exit_rule=fixed_depth,exit_layers=2": {"exit_rule": "fixed_depth", "exit_layers": 2},
+        "threshold=0.05": {"threshold": 0.05},
+    }
+    options = [part for name in list(single)[:2] for part in ("--point", name)]
+    sweep(checkpoints["mistral"], tmp_path / "sweep", "--thresholds", "0.02", *options)
+    sweep(checkpoints["mistral"], tmp_path / "sweep", *options, "--point", "threshold=0.05")
+    found = points(tmp_path / "sweep")
+    assert set(found) == {"threshold=0.02", *single}
+    for name, own in single.items():
+        args = {"pretrained": str(checkpoints["mistral"]), "dtype": "float32"} | own
+        separate = separate_run("dynamax-mistral", args, tmp_path / name)
+        ours, other = comparable(results_in(found[name])), comparable(results_in(separate))
+        assert ours["config"]["early_exit"] == other["config"]["early_exit"]
+        assert_close(ours, other)
+
+
 def test_an_interrupted_sweep_goes_on_where_it_was(
     checkpoints: dict[str, Path],
     tmp_path: Path,

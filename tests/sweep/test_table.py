@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,13 @@ def test_one_row_for_each_task_and_setting() -> None:
     ]
     assert "0.123" not in text
     assert "0.999" not in text
+
+
+def test_points_of_different_arguments_share_the_columns() -> None:
+    first, second = outcome(0.5, "run", 0.5), outcome(0.9, "run", 0.25)
+    second = replace(second, point=Point((("mode", "full"),)))
+    head, _, *rows = sweep_table([first, second]).splitlines()
+    place = cells(head).index("mode")
+    assert [cells(row)[place] for row in rows[:2]] == ["", "full"]
+    assert [cells(row)[place - 1] for row in rows[:2]] == ["0.5", ""]
+    assert {len(cells(row)) for row in rows} == {len(cells(head))}
