@@ -165,10 +165,12 @@ def certify(
         SettingError: too few documents, an unknown metric, or a document without its value.
     """
     losses = losses_for(question, tasks)
+    runner = ReuseRunner(derives=False)  # prompts and the reference once; every threshold is run
 
     def test(threshold: float) -> Measured:
         lm.change(threshold=threshold)
-        samples = evaluate(lm, tasks)
+        with lm.answered_by(runner, f"to certify threshold {threshold:g}"):
+            samples = evaluate(lm, tasks)
         outcomes = [
             _outcome(chosen, loss, samples[chosen.name], question)
             for chosen, loss in zip(tasks, losses, strict=True)
@@ -177,9 +179,7 @@ def certify(
         each(point)
         return point
 
-    # Prompts and the reference once; every threshold is run.
-    with lm.answered_by(ReuseRunner(derives=False)):
-        measured = list(fixed_sequence(question.thresholds, test, question.delta))
+    measured = list(fixed_sequence(question.thresholds, test, question.delta))
     best = last_passed(measured, question.delta)
     certified, grid = _written(tasks, losses, measured)
     return Certificate(

@@ -87,7 +87,7 @@ def run(command: Command, worthwhile: float) -> Report:
         raise SettingError(f"a model of {layers} layer has no exit")
     rule = Every(1) if asked is None else read_exit_rule(asked)
     candidates = rule.place(layers)
-    with lm.answered_by(RankingRunner(candidates)):
+    with lm.answered_by(RankingRunner(candidates), "at full depth and ranking every exit"):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = documents_of(results["samples"])
     totals = TaskTotals.from_json(results["config"]["early_exit"])

@@ -52,6 +52,8 @@ from dynamax_lm.models.speed_check import SpeedCheck
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
 """Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
+_DOING = {"exit": "with early exits", "full": "at full depth", "lossless": "losslessly"}
+"""What progress bars say of each mode."""
 _Item = TypeVar("_Item")
 
 
@@ -76,6 +78,7 @@ class Answering(Processes):
     _policy: ExitPolicy
     _ledger: Ledger
     _runner: Runner
+    _doing: str = ""
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """A fixed size on a CPU, where probing with full contexts takes minutes."""
@@ -280,7 +283,10 @@ class Answering(Processes):
         )
 
     def _progress(self, total: int, what: str, disable: bool) -> Any:
-        return tqdm(total=total, desc=f"{what} with early exits", disable=disable or self.rank != 0)
+        words = self._doing or _DOING[self.settings.mode]
+        if self._lossless and what == "Scoring":
+            words = _DOING["full"]
+        return tqdm(total=total, desc=f"{what} {words}", disable=disable or self.rank != 0)
 
     @contextmanager
     def _context(self) -> Iterator[None]:

@@ -149,13 +149,19 @@ class DynamaxLM(Answering):
         return self._ledger
 
     @contextmanager
-    def answered_by(self, runner: Runner) -> Iterator[None]:
-        """Inside the block, ``runner`` answers every batch in place of the core's functions."""
-        before, self._runner = self._runner, runner
+    def answered_by(self, runner: Runner, doing: str = "") -> Iterator[None]:
+        """Inside the block, ``runner`` answers every batch in place of the core's functions.
+
+        Args:
+            runner: of the batches.
+            doing: what for, in words that follow "Generating" in progress bars.
+        """
+        before = self._runner, self._doing
+        self._runner, self._doing = runner, doing
         try:
             yield
         finally:
-            self._runner = before
+            self._runner, self._doing = before
 
     def change(self, **own: Any) -> None:
         """Change settings without loading anything again.

@@ -28,9 +28,10 @@ def tokens_per_second(run: Run) -> float | None:
         return None
     tokens = [(one.get("with_stop") or {}).get("tokens") for one in tasks.values()]
     answer = seconds.get("answer")
-    if not is_finite(answer) or not answer > 0 or not all(map(is_finite, tokens)):
+    if not is_finite(answer) or not answer > 0:
         return None
-    return float(sum(tokens) / answer) or None
+    known = [one for one in tokens if isinstance(one, int)]
+    return sum(known) / float(answer) if len(known) == len(tokens) and sum(known) else None
 
 
 @cache

@@ -145,7 +145,7 @@ class Sweep:
             later = range(number + 1, len(points))
             to_come = [wanted[other] for other in later if finished[other] is None]
             runner.expect(_thresholds_alone(lm.settings, to_come))
-            with lm.answered_by(runner):
+            with lm.answered_by(runner, f"({point.name})"):
                 results, how = self._evaluate(lm, runner, point, folder)
             yield Outcome(point, folder.path, how, time.perf_counter() - start, results)
 

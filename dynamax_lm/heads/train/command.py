@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from dynamax_lm.heads.train.hidden_state_cache import FOLDER, Observer
 from dynamax_lm.heads.train.labels import read_label
 from dynamax_lm.heads.train.objective import Objective
 from dynamax_lm.heads.train.options import read_options
+from dynamax_lm.heads.train.outlook import against_top_prob, too_few
 from dynamax_lm.heads.train.self_generated import answered
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Schedule, Trainer, read_log
 from dynamax_lm.heads.train.windows import BatchStream, Packing
@@ -268,8 +270,11 @@ def _finish(
             stream.once(),
             top_k=config.label_k,
             tokens=max(1, options.calibration_tokens // 2),
+            doing=doing,
         )
-        for stream in streams
+        for stream, doing in zip(
+            streams, ("calibrating", "evaluating on held-out text"), strict=True
+        )
     )
     platts = calibrate(fit) if config.has_classifier else [IDENTITY for _ in layers]
     heads.config = replace(
@@ -306,18 +311,26 @@ def _finish(
     draw_loss(read_log(folder / LOG), folder / LOSS_PLOT)
     if config.has_classifier:
         draw_reliability(heads.config, folder / RELIABILITY_PLOT)
+    parameters = sum(parameter.numel() for parameter in heads.parameters())
+    exits = report_exits(layers, report, platts)
+    policies = report_policies(layers, config.n_layers, report, platts)
     card = write_card(
         heads.config,
         model=options.model,
         command=_command(options),
-        parameters=sum(parameter.numel() for parameter in heads.parameters()),
+        parameters=parameters,
         tokens=int(report.logits.shape[1]),
-        exits=report_exits(layers, report, platts),
-        policies=report_policies(layers, config.n_layers, report, platts),
+        exits=exits,
+        policies=policies,
     )
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     heads.save_pretrained(folder, card=card)
     trainer.forget()
+    if warning := too_few(parameters, trainer.different_tokens):
+        sys.stderr.write(f"dynamax_lm: warning: {warning}\n")
+    for line in against_top_prob(exits, policies, config.n_layers) if config.has_classifier else ():
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{folder}: README.md has the tables; next: heads={folder} in --model_args\n")
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from dynamax_lm.common.reliability import Bools, Floats, ranking, reliability
 from dynamax_lm.heads.bank import ExitHeads
@@ -77,8 +78,11 @@ def hold_out(
     *,
     top_k: int,
     tokens: int,
+    doing: str = "",
 ) -> HeldOut:
     """Evaluate ``heads`` on held-out batches, until at least ``tokens`` tokens.
+
+    ``doing`` names a progress bar; without it there is none.
 
     Raises:
         ValueError: no batch at all.
@@ -86,6 +90,7 @@ def hold_out(
     layers = heads.config.exit_layers
     found: list[tuple[NDArray[np.float64], ...]] = []
     count = 0
+    bar = tqdm(total=tokens, desc=doing, unit="token", disable=not doing)
     for batch in batches:
         seen = observe(batch)
         hidden = dict(zip(layers, seen.hidden, strict=True))
@@ -108,8 +113,10 @@ def hold_out(
         arrays = (torch.stack(same).double().cpu().numpy() for same in zip(*rows, strict=True))
         found.append(tuple(arrays))
         count += int(seen.real.sum())
+        bar.update(min(count, tokens) - bar.n)
         if count >= tokens:
             break
+    bar.close()
     if not found:
         raise ValueError("no held-out batch")
     logits, labelled, right, plain, top = (

@@ -128,6 +128,11 @@ class Trainer:
         self._saved: int | None = None
         self._sums: list[Losses] = []
 
+    @property
+    def different_tokens(self) -> int:
+        """Tokens of one pass over the data, or those seen so far if no pass is complete."""
+        return round(self.tokens / max(1, self._stream.epoch))
+
     # -- running --------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -139,7 +144,13 @@ class Trainer:
         """
         self._resume()
         main = self._accelerator.is_main_process
-        bar = tqdm(total=self._schedule.max_steps, initial=self.step, unit="step", disable=not main)
+        bar = tqdm(
+            total=self._schedule.max_steps,
+            initial=self.step,
+            desc="training heads",
+            unit="step",
+            disable=not main,
+        )
         with bar, _signals() as received:
             while self.step < self._schedule.max_steps:
                 losses = self._one_step()
