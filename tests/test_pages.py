@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
 import dynamax_lm
 from dynamax_lm.models.settings import OUR_NAMES, parse_settings
+from tests.checkpoints import save_checkpoint
+from tests.quick import only_toys_alone
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/validity/*.md")]
@@ -62,3 +67,28 @@ def test_files_of_the_host_are_yaml(path: Path) -> None:
             assert runs
             for file in re.findall(r"bash (\S+)", " ".join(runs)):
                 assert (ROOT / file).is_file()
+
+
+def test_the_task_of_the_guide_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_toys_alone(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    ((name, text),) = re.findall(r"```yaml\n# (\w+)\.yaml\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / f"{name}.yaml").write_text(text)
+    rows = [{"country": country, "capital": "x"} for country in ("France", "Peru")]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = dynamax_lm.load(
+        str(save_checkpoint(tmp_path / "model", "mistral")), dtype="float32", threshold=0.02
+    )
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    results = simple_evaluate(model=model.lm, tasks=[name], task_manager=manager)
+    assert results is not None
+    values = results["results"][name]
+    assert 1 <= values["layers_used,none"] <= 4
+    assert values["exact_match,none"] == 0
+    prompts = [one["arguments"][0][0] for one in results["samples"][name]]
+    assert prompts == [
+        f"Question: What is the capital of {row['country']}?\nAnswer:" for row in rows
+    ]
