@@ -93,7 +93,7 @@ TABLE: dict[str, Row] = {
         "common.errors decoders.checkpoint heads.config heads.train.data heads.train.labels",
         HEAVY,
     ),
-    "heads.prompts": Row(ANY),
+    "heads.train.prompts": Row(ANY),
     "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL

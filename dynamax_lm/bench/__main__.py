@@ -21,6 +21,9 @@ from dynamax_lm.models.settings import read_products
 PARTS = ("decode", "exits", "continuous", "scoring", "prompts", "scan", "context", "runs", "memory")
 MODELS = ("dynamax-mistral", "dynamax-mamba")
 _ARGUMENTS = "dtype=..., pretrained=... (default random), products=auto, packed or plain"
+_QUICK_PARTS = PARTS[:-2]
+"""Without whole runs, which take minutes on any machine."""
+_ROUNDS, _QUICK_ROUNDS = 5, 2
 _DEFAULT_SHAPE = {"dynamax-mistral": (16, 1024, 8192), "dynamax-mamba": (24, 1024, 8192)}
 _QUICK_SHAPE = {"dynamax-mistral": (4, 256, 1024), "dynamax-mamba": (4, 256, 1024)}
 
@@ -37,18 +40,31 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--device", default=None, help="default: a GPU where there is one, else cpu")
     line.add_argument("--seed", type=int, default=0)
     line.add_argument("--output_path", default=None, help="folder for bench.json and bench.md")
-    line.add_argument("--parts", default=",".join(PARTS), help=f"any of {','.join(PARTS)}")
+    line.add_argument(
+        "--parts",
+        default=None,
+        help=f"any of {','.join(PARTS)} (default: all; with --quick all but runs and memory)",
+    )
     line.add_argument("--layers", type=int, default=None, help="layers of the random model")
     line.add_argument("--width", type=int, default=None, help="its width, a multiple of 256")
     line.add_argument("--vocabulary", type=int, default=None, help="its vocabulary")
-    line.add_argument("--rounds", type=int, default=5, help="runs behind each median")
+    line.add_argument(
+        "--rounds",
+        type=int,
+        default=None,
+        help=f"runs behind each median (default: {_ROUNDS}, with --quick {_QUICK_ROUNDS})",
+    )
     line.add_argument("--threads", type=int, default=None, help="processor threads of torch")
     line.add_argument(
         "--clock",
         default="wall",
         help="wall, or processor: this process's own time, for one thread on a busy machine",
     )
-    line.add_argument("--quick", action="store_true", help="tiny shapes, to see that it works")
+    line.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny shapes and few rounds, within a minute: to see that it works, not to publish",
+    )
     return line
 
 
@@ -58,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = parser().parse_args(words)
     kinds = _names("model", given.model, MODELS)
-    parts = _names("parts", given.parts, PARTS)
+    parts = _names("parts", given.parts, _QUICK_PARTS if given.quick else PARTS, known=PARTS)
+    if given.rounds is None:
+        given.rounds = _QUICK_ROUNDS if given.quick else _ROUNDS
     batches = _batches(given.batch_size)
     from dynamax_lm.models.pretrained import read_model_args
 
@@ -153,8 +171,12 @@ def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device
     return make_subject(kind, shape, dtype=dtype, device=device, **options)
 
 
-def _names(option: str, value: str | None, allowed: Sequence[str]) -> list[str]:
-    names = list(allowed) if value is None else [name for name in value.split(",") if name]
+def _names(
+    option: str, value: str | None, usual: Sequence[str], known: Sequence[str] | None = None
+) -> list[str]:
+    """The names given, each one of ``known``, or the ``usual`` ones; by default all are usual."""
+    allowed = usual if known is None else known
+    names = list(usual) if value is None else [name for name in value.split(",") if name]
     for name in names:
         if name not in allowed:
             raise SettingError(f"{option}={name!r}: none of {', '.join(allowed)}")

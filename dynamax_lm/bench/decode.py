@@ -100,7 +100,7 @@ def context(subject: Subject) -> Iterator[Row]:
     lengths = [128, 512] if subject.quick else [128, 1024, 4096]
     taken = samples(
         {str(length): _steps_after(subject, length, steps) for length in lengths},
-        max(15, subject.rounds),
+        subject.rounds if subject.quick else max(15, subject.rounds),
     )
     costs = {name: seconds / steps for name, seconds in medians(taken).items()}
     for length in lengths[1:]:

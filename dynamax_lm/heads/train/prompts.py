@@ -1,6 +1,6 @@
-r"""``python -m dynamax_lm.heads.prompts``: training prompts of heads, from the tasks themselves.
+"""``python -m dynamax_lm.heads.train.prompts``: training prompts of heads, from tasks.
 
-    python -m dynamax_lm.heads.prompts --tasks coqa,triviaqa --output_path prompts.jsonl
+    python -m dynamax_lm.heads.train.prompts --tasks coqa,triviaqa --output_path prompts.jsonl
     python -m dynamax_lm.heads.train ... --data prompts.jsonl --group_by group --answers model
 
 Each line is a document of a task's training split as the task prompts it, with its answer and its
@@ -118,7 +118,7 @@ def _shown(documents: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dynamax_lm.heads.prompts",
+        prog="python -m dynamax_lm.heads.train.prompts",
         description="Training prompts of exit heads from the training documents of lm-eval tasks, "
         "without those that an evaluation uses.",
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads.prompts import main
 from dynamax_lm.heads.train.data import Layout
+from dynamax_lm.heads.train.prompts import main
 from tests.quick import only_toys_alone
 
 YAML = """
