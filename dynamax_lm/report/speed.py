@@ -31,7 +31,8 @@ def tokens_per_second(run: Run) -> float | None:
     if not is_finite(answer) or not answer > 0:
         return None
     known = [one for one in tokens if isinstance(one, int)]
-    return sum(known) / float(answer) if len(known) == len(tokens) and sum(known) else None
+    total = sum(known)
+    return total / float(answer) if total and len(known) == len(tokens) else None
 
 
 @cache
