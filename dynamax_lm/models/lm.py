@@ -67,6 +67,10 @@ _CPU_BATCH = 8
 """Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
 
 
+_UNNAMED_DEVICE = "cuda:0"
+"""What lm-eval's command line passes if no ``--device`` is given, on machines without one too."""
+
+
 class DynamaxLM(Answering):
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
@@ -87,6 +91,8 @@ class DynamaxLM(Answering):
     def __init__(self, pretrained: Any = None, **given: Any) -> None:
         install_one_line_errors()
         given = mend_split_lists(given)
+        if given.get("device") == _UNNAMED_DEVICE and not torch.cuda.is_available():
+            given["device"] = None
         refuse_arguments(given)
         self._own = {name: given[name] for name in OUR_NAMES & set(given)}
         self._raw_settings = parse_settings(self._own)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.huggingface import HFLM
 from safetensors import safe_open
 
@@ -77,6 +78,14 @@ def pairs(kind: str = "loglikelihood", items: list[Any] | None = None) -> list[I
         )
         for number, args in enumerate(PAIRS if items is None else items)
     ]
+
+
+def test_a_command_without_a_device_runs_where_it_can(folders: dict[str, Path]) -> None:
+    """lm-eval's command line passes its default, a GPU, whether there is one or not."""
+    lm = ours("mistral", folders["mistral"], device=EvaluatorConfig().device)
+    assert lm.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(SettingError, match="device=cuda:999"):
+        ours("mistral", folders["mistral"], device="cuda:999")
 
 
 @pytest.mark.parametrize("kind", KINDS)
