@@ -39,11 +39,15 @@ def draw(found: Sequence[Headroom], title: str, layers: int, stem: Path) -> list
         layers: L, full depth.
         stem: the files' path without an ending.
     """
-    figure = new_figure(15, 4.6)
-    by_layer, ceilings, labels = figure.subplots(1, 3)
-    _agreement(by_layer, found, layers)
-    _bars(ceilings, found)
-    _labels(labels, found[-1])
+    bars = 1.6 + 0.55 * len(found)
+    figure = new_figure(9.6, 4.4 + bars)  # legible at the width of a page
+    panels = figure.subplot_mosaic(
+        [["agreement", "labels"], ["ceilings", "ceilings"]],
+        gridspec_kw={"height_ratios": [4.0, bars]},
+    )
+    _agreement(panels["agreement"], found, layers)
+    _labels(panels["labels"], found[-1])
+    _bars(panels["ceilings"], found)
     figure.suptitle(f"Headroom of {title}: untrained exits, exact states")
     return save_figure(figure, stem, dpi=150)
 
@@ -106,7 +110,7 @@ def _bars(axes: Axes, found: Sequence[Headroom]) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="net FLOPs saved over answer tokens by an oracle policy, %")
     axes.set_title("Ceiling")
-    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     axes.grid(axis="x", alpha=0.3)
 
 
