@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from benchmarks.criteria.asking import Exits, Unembed
 from benchmarks.criteria.states import States
-from dynamax_lm.heads import ExitHeads, HeadsConfig, fingerprint
+from dynamax_lm.heads import ExitHeads, HeadsConfig
+from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.train.calibration import fit_platt
 from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES, distillation
 from dynamax_lm.heads.train.objective import reached

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynamax_lm.heads.bank import ExitHeads, HeadsState, check_shape
     from dynamax_lm.heads.config import HeadsConfig
-    from dynamax_lm.heads.fingerprint import fingerprint
     from dynamax_lm.heads.store import find_folder, read_config, write_config
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "HeadsConfig",
     "HeadsState",
     "check_shape",
-    "fingerprint",
     "find_folder",
     "read_config",
     "write_config",
@@ -30,7 +28,6 @@ _PLACES = {
     "HeadsConfig": "config",
     "HeadsState": "bank",
     "check_shape": "bank",
-    "fingerprint": "fingerprint",
     "find_folder": "store",
     "read_config": "store",
     "write_config": "store",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from dynamax_lm.heads import ExitHeads, HeadsConfig, fingerprint
+from dynamax_lm.heads import ExitHeads, HeadsConfig
+from dynamax_lm.heads.fingerprint import fingerprint
 
 CLASSIFIERS = ["linear", "ffn", "mamba", "mamba_depth"]
 TRANSLATORS = ["identity", "low_rank", "affine"]

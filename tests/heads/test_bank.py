@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads import ExitHeads, fingerprint, read_config, write_config
+from dynamax_lm.heads import ExitHeads, read_config, write_config
+from dynamax_lm.heads.fingerprint import fingerprint
 from tests.builders import make_config, random_model
 from tests.heads.builders import heads_config, heads_of, kinds, random_heads
 
