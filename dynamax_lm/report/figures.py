@@ -17,6 +17,7 @@ from dynamax_lm.report.reliability import reliability_curve
 from dynamax_lm.report.rows import Row, setting_of
 from dynamax_lm.report.rules import number_of
 from dynamax_lm.report.runs import Value
+from dynamax_lm.report.speed_picture import speeds
 from dynamax_lm.report.static_baseline import saving_of
 
 Arena = Sequence[Row]
@@ -63,6 +64,7 @@ def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Pict
         pictures.reliability(f"{name}_reliability", heading, curves),
         pictures.depths(f"{name}_depths", arena),
         pictures.ledger(f"{name}_ledger", arena),
+        speeds(f"{name}_speed", heading, arena),
     )
     return [picture for picture in drawn if picture is not None]
 

@@ -138,7 +138,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
-    return _picture(
+    return drawn_picture(
         name,
         f"{metric} and agreement against net FLOPs saved: {title}",
         "Error bars are standard errors over documents; the dashed lines are full depth.",
@@ -185,7 +185,7 @@ def depths(name: str, arena: Sequence[Row]) -> Picture | None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("share of emitted tokens, in percent, by layers used")
     _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
-    return _picture(
+    return drawn_picture(
         name,
         f"Where tokens leave: {title}",
         "Shares of emitted tokens by the number of layers run, for each setting.",
@@ -227,7 +227,7 @@ def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
     axes.set_xlabel("share of full depth's FLOPs")
     title = f"{bars[0][0].checkpoint}, {bars[0][0].task}"
     _finish_bars(figure, axes, [row.setting for row, _ in bars], title)
-    return _picture(
+    return drawn_picture(
         name,
         f"The ledger: {title}",
         "FLOPs of all answer tokens together by item, as shares of the same tokens at full depth; "
@@ -274,7 +274,7 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title(title, fontsize=11)
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
-    return _picture(
+    return drawn_picture(
         name,
         f"Reliability of confidence: {title}",
         "Only tokens that exited early; 95 % Wilson intervals, as if tokens were independent, "
@@ -325,7 +325,8 @@ def _finish_bars(figure: Figure, axes: Any, names: Sequence[str], title: str) ->
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 
-def _picture(name: str, title: str, description: str, figure: Figure) -> Picture:
+def drawn_picture(name: str, title: str, description: str, figure: Figure) -> Picture:
+    """A figure as a picture of the report."""
     return Picture(
         name=name,
         title=title,

@@ -106,3 +106,23 @@ def test_a_page_holds_pictures_while_there_is_room(
     beside = re.findall(r'src="(pictures/[^"]+)"', html)
     assert sorted(beside) == sorted(f"pictures/{picture.name}.png" for picture in drawn[2:])
     assert html.count("a file beside it") == len(beside)
+
+
+def test_lossless_runs_have_their_speed_drawn(tmp_path: Path) -> None:
+    """One line an exit, over draft lengths, against full depth's speed."""
+    for exit, length, speed in ((3, "auto", 1.2), (3, 4, 0.9), (5, 4, 1.1)):
+        made = write_run(tmp_path / f"{exit}_{length}", Plan(tasks=ONE, threshold=0.4))
+        data: Any = made.data()
+        block = data["config"]["early_exit"]
+        block["settings"] |= {"mode": "lossless", "exit_layers": [exit], "draft_length": length}
+        block["speed"] = {"documents": 4, "speedup": speed}
+        made.change(data)
+    (figures,) = _figures(tmp_path)
+    (drawn,) = (one for one in figures.pictures if one.name.endswith("_speed"))
+    assert "the fastest is 1.20 (exit 3" in drawn.description
+    assert "drafts of auto" in drawn.description
+    for words in ("exit 3, ", "exit 5, ", "most tokens of a draft"):
+        assert words in drawn.svg.replace("<!-- ", "")
+    write_run(tmp_path / "plain" / "a", Plan(tasks=ONE))
+    others = _figures(tmp_path / "plain")[0].pictures
+    assert not [one for one in others if one.name.endswith("_speed")]
