@@ -35,6 +35,14 @@ class TrainedHeads(Protocol):
         """``rows`` of the batch have other requests from now on."""
         ...
 
+    def take(self, state: Any, rows: Tensor) -> Any:
+        """A copy of the state of ``rows`` (n,), as far as it depends on earlier tokens."""
+        ...
+
+    def put(self, state: Any, rows: Tensor, taken: Any, places: Tensor) -> None:
+        """Restore ``rows`` (n,) from entries ``places`` (n,) of what :meth:`take` returned."""
+        ...
+
     def confidence(
         self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: Any
     ) -> Tensor:
@@ -85,6 +93,19 @@ class HeadSession:
             self._rows, self._by_row = torch.arange(self._count, device=rows.device), True
             self._heads.begin(self._state, self._count)
         self._heads.begin(self._state, self._count, rows)
+
+    @property
+    def along_tokens(self) -> bool:
+        """Whether the state depends on earlier tokens of a row."""
+        return self._heads.along_tokens
+
+    def take(self, rows: Sequence[int]) -> Any:
+        """A copy of the state of ``rows``."""
+        return self._heads.take(self._state, torch.tensor(list(rows)))
+
+    def put(self, row: int, taken: Any, place: int) -> None:
+        """Restore ``row`` from entry ``place`` of what :meth:`take` returned."""
+        self._heads.put(self._state, torch.tensor([row]), taken, torch.tensor([place]))
 
     def forget(self, rows: Sequence[int]) -> None:
         """``rows`` have other requests from now on."""

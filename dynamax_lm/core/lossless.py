@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,8 @@ class _Row:
         drafted: tokens that the exit emitted after each of these, or each but the last.
         confidence: of the exit at each.
         checked: whether the exit was checked for the last token, if nothing was drafted after it.
+        heads: the heads' state after each token, and the row's place in it; ``None`` where the exit
+            was not checked, or the state does not depend on earlier tokens.
     """
 
     number: int
@@ -90,6 +93,7 @@ class _Row:
     drafted: list[int] = field(default_factory=list)
     confidence: list[float | None] = field(default_factory=list)
     checked: bool = False
+    heads: list[tuple[Any, int] | None] = field(default_factory=list)
 
     @property
     def with_draft(self) -> list[int]:
@@ -149,7 +153,7 @@ class _Row:
             )
         )
         self.length.verified(len(drafted), accepted)
-        self.hidden, self.drafted, self.confidence = [], [], []
+        self.hidden, self.drafted, self.confidence, self.heads = [], [], [], []
         return stays
 
 
@@ -190,7 +194,7 @@ def decode_lossless(
             _draft(stack, state, drafting, policy, session)
         complete = [row for row in active if row.complete]
         if len(complete) >= max(1, _READY * len(active)):
-            _verify(stack, state, complete, policy.exit_layers[0])
+            _verify(stack, state, complete, policy.exit_layers[0], session)
             active = [row for row in active if not row.finished]
             if on_step is not None:
                 on_step(rows)
@@ -221,6 +225,7 @@ def _draft(
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.hidden.append(state_at_exit)
         row.confidence.append(None)
+        row.heads.append(None)
         row.checked = False
     if not checked:
         return
@@ -229,6 +234,10 @@ def _draft(
     choice = TokenChoice([row.request for row in rows], [row.with_draft for row in rows])
     view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
+    if session is not None and session.along_tokens and policy.confidence == "head":
+        taken = session.take([rows[place].number for place in checked])
+        for number, place in enumerate(checked):
+            rows[place].heads[-1] = taken, number
     steps = [len(rows[place].with_draft) for place in checked]
     drafting = policy.exiting(confidence, _cutoffs(policy, steps)).tolist()
     tokens = view.emission.tolist() if any(drafting) else checked
@@ -248,7 +257,13 @@ def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
     return policy.cutoffs([policy.threshold]) if cutoffs is None else cutoffs[:, 0]
 
 
-def _verify(stack: LayerStack, state: DecoderState, rows: Sequence[_Row], depth: int) -> None:
+def _verify(
+    stack: LayerStack,
+    state: DecoderState,
+    rows: Sequence[_Row],
+    depth: int,
+    session: HeadSession | None,
+) -> None:
     """Run the drafts of ``rows`` through the layers above the exit, and keep what is accepted."""
     counts = tuple(len(row.hidden) for row in rows)
     numbers = tuple(row.number for row in rows)
@@ -268,8 +283,11 @@ def _verify(stack: LayerStack, state: DecoderState, rows: Sequence[_Row], depth:
     kept: dict[int, int] = {}
     given: dict[int, int] = {}
     for row, count in zip(rows, counts, strict=True):
+        heads = list(row.heads)
         stays = row.accept([next(tokens) for _ in range(count)], depth, stack.n_layers)
         if stays < count and not row.finished:
             kept[row.number], given[row.number] = stays, count
+            if session is not None and (before := heads[stays - 1]) is not None:
+                session.put(row.number, *before)
     if kept:
         stack.withdraw(state, kept, given)

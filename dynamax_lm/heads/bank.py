@@ -97,6 +97,17 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             if rows and empty is not None:
                 memory.put(torch.tensor(list(rows)), empty)
 
+    def take(self, state: HeadsState, rows: Tensor) -> dict[int, Memory]:
+        """A copy of the state of ``rows`` (n,) along tokens, by exit."""
+        return {layer: memory.of(rows) for layer, memory in state.along.items()}
+
+    def put(
+        self, state: HeadsState, rows: Tensor, taken: Mapping[int, Memory], places: Tensor
+    ) -> None:
+        """Restore ``rows`` (n,) from entries ``places`` (n,) of what :meth:`take` returned."""
+        for layer, memory in taken.items():
+            state.along[layer].put(rows, memory.of(places))
+
     def confidence(
         self, layer: int, hidden: Tensor, *, rows: Tensor, tokens: Tensor, state: HeadsState
     ) -> Tensor:

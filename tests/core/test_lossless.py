@@ -17,6 +17,7 @@ from dynamax_lm.core.lossless import AUTO, DraftLength, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.requests import GenerateRequest, Progress
+from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from tests.builders import STACKS, never, prompts, random_model
@@ -129,6 +130,32 @@ def test_neighbours_change_neither_drafts_nor_rounds(
     same = [a.trace.rounds == b.trace.rounds for a, b in zip(together, alone, strict=True)]
     assert [one.trace.tokens for one in together] == [one.trace.tokens for one in alone]
     assert sum(same) >= len(same) - 1, "a confidence within rounding of the threshold is rare"
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_rejected_tokens_leave_the_heads_state(kind: str) -> None:
+    """Confidences are those of the emitted text alone, whatever was drafted in between."""
+    rejected = compared = 0
+    for seed in range(6):
+        model = random_model(kind, 4, seed=seed)
+        stack = STACKS[kind](model)
+        heads = heads_of(model, (2,), seed, classifier="mamba")
+        policy = ExitPolicy((2,), "head", 0.05)
+        asked = [GenerateRequest((1 + seed, 2, 3), 12, never), GenerateRequest((3, 1), 12, never)]
+        ours = generate(stack, asked, policy=policy, heads=heads, draft_length=32)
+        pairs = zip(asked, ours, strict=True)
+        rescored = [ScoreRequest(one.prompt, answer.trace.tokens) for one, answer in pairs]
+        never_exits = ExitPolicy((2,), "head", 1.0)
+        theirs = score(stack, rescored, policy=never_exits, heads=heads)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.trace.rounds is not None
+            rejected += sum(len(r.drafted) - r.accepted for r in mine.trace.rounds)
+            for a, b in zip(mine.trace.confidence, other.trace.confidence, strict=True):
+                if a is not None and b is not None:
+                    assert a == pytest.approx(b, abs=1e-4)
+                    compared += 1
+    assert rejected > 20
+    assert compared > 100
 
 
 @pytest.mark.parametrize("kind", KINDS)
