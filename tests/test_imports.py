@@ -123,9 +123,7 @@ TABLE: dict[str, Row] = {
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
-    "models.arguments": row(
-        "common.errors decoders.checkpoint decoders.cpu models.pretrained models.settings"
-    ),
+    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
     "models.answering": row(
         "core decoders.decoder heads models.memory models.processes models.requests "
         "models.runner models.settings models.speed_check"

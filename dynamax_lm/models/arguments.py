@@ -12,7 +12,6 @@ from lm_eval.models.huggingface import HFLM
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.cpu.products import can_pack
-from dynamax_lm.models.pretrained import check_device
 from dynamax_lm.models.settings import (
     CHANGE_NO_NUMBER,
     FROM_PRETRAINED_NAMES,
@@ -52,7 +51,6 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
         raise SettingError(f"batch_size={rows}: at least 1, or auto")
     if given.get("backend", "default") not in {"default", "causal"}:
         raise SettingError(f"backend={given['backend']!r}: only causal models have exits")
-    check_device(given.get("device"))
     checkpoint.check_attention(given.get("attn_implementation"))
 
 

@@ -49,6 +49,7 @@ from dynamax_lm.models.arguments import (
     check_packing,
     refuse_arguments,
 )
+from dynamax_lm.models.pretrained import check_device
 from dynamax_lm.models.runner import CoreRunner, Runner
 from dynamax_lm.models.settings import (
     FIXED_AT_LOADING,
@@ -98,6 +99,7 @@ class DynamaxLM(Answering):
         self._raw_settings = parse_settings(self._own)
         if self._raw_settings.products == PACKED:
             check_packing(pretrained, given)
+        check_device(given.get("device"))
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
         if given.get("device") is None and not torch.cuda.is_available():
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
