@@ -85,6 +85,10 @@ TABLE: dict[str, Row] = {
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),
     "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders.description": row("", HEAVY),
+    "decoders.families": row("decoders.description", HEAVY),
+    "decoders.family_costs": row("core.costs decoders.costs decoders.description", HEAVY),
+    "decoders.check": row("common.errors core.stack decoders.decoder", LM_EVAL),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # heads need no lm-eval, and reports no model; their command lines may use the doors
     "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),

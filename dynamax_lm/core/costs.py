@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.skipped_states import SkippedFacts, registered
+from dynamax_lm.core.skipped_states import SkippedFacts, for_kind, registered
 
 _NORM_OPS = 4  # square, sum, scale, weight
 
@@ -58,6 +58,7 @@ class LayerCosts:
 
     Attributes:
         KIND: the kind's name in error messages.
+        KEY: its name in a skipped state given by kind, such as ``attention:copy_kv``.
         SKIPPED: by name of a skipped-state policy, the FLOPs of one skipped layer's state for one
             token. Settings and decoders read the names of a kind of layer here.
         n_layers: L, at least 1.
@@ -67,10 +68,16 @@ class LayerCosts:
 
     __slots__ = ()
     KIND: ClassVar[str]
+    KEY: ClassVar[str] = ""
     SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]]
     n_layers: int
     width: int
     vocabulary: int
+
+    @property
+    def parts(self) -> tuple[LayerCosts, ...]:
+        """The parts of a layer that have a state, for skipped-state policies."""
+        return (self,)
 
     def layer(self, position: int) -> int:
         """One layer for the token at ``position``, counted from 0 in its whole sequence."""
@@ -88,6 +95,8 @@ class LayerCosts:
         Raises:
             ValueError: this kind of layer has no such ``skipped_state``.
         """
+        if isinstance(skipped_state, str):
+            skipped_state = for_kind(skipped_state, self.KEY)
         if skipped_state == RECOMPUTE:
             return 0
         if isinstance(skipped_state, SkippedFacts):

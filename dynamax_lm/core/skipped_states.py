@@ -100,3 +100,29 @@ def register_skipped_state(facts: SkippedFacts, policy: SkippedState) -> None:
 def registered(name: str) -> Registered | None:
     """The policy of that name from outside the package, if one is registered."""
     return _POLICIES.get(name)
+
+
+def by_kind(name: str) -> dict[str, str]:
+    """The policy of each kind of layer, of ``attention:copy_kv+mamba2:freeze``; else empty."""
+    pieces = [piece.partition(":") for piece in name.split("+")]
+    if not all(colon and kind.isidentifier() and policy for kind, colon, policy in pieces):
+        return {}
+    if "." in name or "/" in name or "@" in name:  # a file or an installed class
+        return {}
+    return {kind: policy for kind, _, policy in pieces}
+
+
+def for_kind(name: str, kind: str) -> str:
+    """The policy of layers of ``kind`` (``LayerCosts.KEY``) under ``name``.
+
+    Raises:
+        ValueError: ``name`` gives policies by kind, and none for this one.
+    """
+    known = by_kind(name)
+    if not known:
+        return name
+    if kind not in known:
+        raise ValueError(
+            f"skipped_state {name!r} has no policy for layers of {kind or 'this kind'}"
+        )
+    return known[kind]

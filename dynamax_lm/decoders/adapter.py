@@ -95,9 +95,10 @@ class LayerKind(Protocol):
 
 SkipPolicy = Callable[[Any, Any, Any, Any], Any]
 """Fills one layer's state for the frozen cells; called as
-``policy(adapter, state, below, context)``, with the layer's state, that of the layer below it in
-the decoder (``None`` for the first) and the context of its kind. It writes to ``state``, or returns
-the inputs that ``run`` adds to those of the running cells; ``None`` for none."""
+``policy(adapter, state, below, context)``, with the layer's state, that of the nearest layer below
+it with the same adapter (``None`` for the first) and the context of its kind. It writes to
+``state``, or returns the inputs that ``run`` adds to those of the running cells; ``None`` for
+none."""
 
 
 class LayerAdapter(Protocol):

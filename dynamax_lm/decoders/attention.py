@@ -1,4 +1,4 @@
-"""Attention layers of Mistral and Llama type, over transformers' own modules.
+"""Layers with attention, over transformers' own modules.
 
 This module has the layer adapter and the decoder made of such layers; ``attention_state`` has the
 cache, its slots and its masks.
@@ -8,70 +8,87 @@ Glossary: N running cells, D width, H query heads, G key/value heads, P head wid
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaMLP
-from transformers.models.mistral.modeling_mistral import (
-    MistralMLP,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-)
 
+from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
+from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.cpu.chosen_products import Slot
-from dynamax_lm.decoders.cpu.products import project_trusted
+from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
-from dynamax_lm.decoders.hooks import is_hooked
+from dynamax_lm.decoders.description import LLAMA, PLAIN, AttentionNames, BlockNames
 from dynamax_lm.decoders.rows import RowLengths
-
-_KNOWN_BLOCKS = frozenset({MistralMLP, LlamaMLP})
 
 
 class AttentionKind:
     """Data that the attention layers of a decoder share.
 
     Args:
-        config: a transformers ``MistralConfig`` or ``LlamaConfig``.
-        rotary: the rotary embedding.
+        config: a transformers configuration, by default a ``MistralConfig`` or ``LlamaConfig``.
+        rotary: the rotary embedding; ``None`` for layers without one.
         embedding: of token ids; rotary angles have its number format.
+        block: where the parts of a block are.
+        names: what its attention module has.
+        window: largest number of visible keys, ``None`` for all; by default the configuration's.
+        rotary_type: which angles these layers have, where a decoder has several.
+        costs: FLOPs of a layer; by default the configuration's.
     """
 
-    def __init__(self, config: Any, rotary: Any, embedding: nn.Module) -> None:
+    def __init__(
+        self,
+        config: Any,
+        rotary: Any,
+        embedding: nn.Module,
+        *,
+        block: BlockNames = LLAMA,
+        names: AttentionNames = PLAIN,
+        window: int | Literal["configured"] | None = "configured",
+        rotary_type: str | None = None,
+        costs: LayerCosts | None = None,
+    ) -> None:
         self.config = config
+        self.block, self.names = block, names
+        self.rotates = rotary is not None
         self._rotary, self._embedding = rotary, embedding
-        self.window: int | None = None
+        self._rotary_type = () if rotary_type is None else (rotary_type,)
+        configured: int | None = None
         if config.model_type != "llama":  # whose attention ignores a stray one
-            self.window = getattr(config, "sliding_window", None)
+            configured = getattr(config, "sliding_window", None)
+        self.window = configured if window == "configured" else window
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
+        self._costs = costs
 
     @property
-    def costs(self) -> AttentionCosts:
+    def costs(self) -> LayerCosts:
         """FLOPs of a layer."""
-        return AttentionCosts.from_config(self.config)
+        return self._costs or AttentionCosts.from_config(self.config)
 
     def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> AttentionContext:
         """Start a pass: slots and rotary angles of its cells."""
         del skipped_state
-        probe: Any = self._embedding.weight[:1]  # type: ignore[index]
         context = AttentionContext(run, rows, self.window)
-        cos, sin = self._rotary(probe, context.positions())
-        context.cos, context.sin = cos.flatten(0, 1), sin.flatten(0, 1)
+        if self.rotates:
+            probe: Any = self._embedding.weight[:1]  # type: ignore[index]
+            cos, sin = self._rotary(probe, context.positions(), *self._rotary_type)
+            context.cos, context.sin = cos.flatten(0, 1), sin.flatten(0, 1)
         return context
 
 
 class AttentionLayer:
-    """A ``MistralDecoderLayer`` or ``LlamaDecoderLayer``.
+    """A block with grouped-query attention, such as a ``MistralDecoderLayer``.
 
     Args:
         layer: the module.
@@ -81,20 +98,27 @@ class AttentionLayer:
 
     def __init__(self, layer: Any, kind: AttentionKind, arithmetic: Arithmetic) -> None:
         self.kind = kind
-        self._layer, self._attention = layer, layer.self_attn
+        self._block = Block(layer, kind.block, kind.config, arithmetic)
+        self._attention = getattr(layer, kind.names.module)
         self._arithmetic = arithmetic
+        home = sys.modules[type(self._attention).__module__]  # of transformers, for this family
+        self._rotate: Any = getattr(home, "apply_rotary_pos_emb", None)
+        self._eager = home.eager_attention_forward
+        self._query_width = kind.heads * self._attention.head_dim
 
     def linears(self) -> Iterator[Slot]:
-        """Projections, and those of the feed-forward block if its type is known."""
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            yield Slot(self._attention, name)
-        if type(self._layer.mlp) in _KNOWN_BLOCKS:
-            for name in ("gate_proj", "up_proj", "down_proj"):
-                yield Slot(self._layer.mlp, name)
+        """Projections, and those of a gated feed-forward module."""
+        if self.kind.names.fused:
+            yield Slot(self._attention, "qkv_proj", cut=self._query_width)
+        else:
+            for name in ("q_proj", "k_proj", "v_proj"):
+                yield Slot(self._attention, name)
+        yield Slot(self._attention, "o_proj")
+        yield from self._block.linears()
 
     def new_state(self, batch: int) -> KeyValues:
         """No slots yet."""
-        weight = self._layer.input_layernorm.weight
+        weight = self._block.reference
         shape = (batch, self.kind.kv_heads, 0, self._attention.head_dim)
         return KeyValues(weight.new_empty(shape), weight.new_empty(shape))
 
@@ -105,13 +129,8 @@ class AttentionLayer:
         del skipped
         if not hidden.shape[0]:
             return hidden
-        layer = self._layer
-        hidden = hidden.to(layer.input_layernorm.weight.device)
-        hidden = hidden + self._attention_block(hidden, state, context)
-        mixed: Tensor = hidden + self._feed_forward(
-            self._arithmetic.normalise(layer.post_attention_layernorm, hidden)
-        )
-        return mixed
+        hidden = self._block.arrive(hidden)
+        return self._block.write(hidden, self.mix(self._block.read(hidden), state, context))
 
     def withdraw(self, state: KeyValues, kept: Mapping[int, int]) -> None:
         """Nothing to do: slots beyond a row's length are masked until they are written again."""
@@ -121,18 +140,22 @@ class AttentionLayer:
     ) -> None:
         """Keys and values of the frozen cells from their hidden states at the exit (CALM)."""
         del below
-        run, norm = context.run, self._layer.input_layernorm
-        assert run.frozen_hidden is not None
-        device = norm.weight.device
-        normed = self._arithmetic.normalise(norm, run.frozen_hidden.to(device))
+        assert context.run.frozen_hidden is not None
+        normed = self._block.read(self._block.arrive(context.run.frozen_hidden))
+        self.store_frozen(normed, state, context)
+
+    def store_frozen(self, normed: Tensor, state: KeyValues, context: AttentionContext) -> None:
+        """Store keys and values of the frozen cells, from the attention's input (M, D) for them."""
+        frozen, device = context.run.frozen, normed.device
         key, value = self._key_value(normed)
-        cos, sin = context.cos[run.frozen].to(device), context.sin[run.frozen].to(device)
-        key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+        if self.kind.rotates:
+            cos, sin = context.cos[frozen].to(device), context.sin[frozen].to(device)
+            key, _ = self._rotate(key, key, cos, sin)
         state.reserve(context.used)
-        state.write(context.state_rows[run.frozen], context.slots[run.frozen], key, value)
+        state.write(context.state_rows[frozen], context.slots[frozen], key, value)
 
     def copy_kv(self, state: KeyValues, below: KeyValues | None, context: AttentionContext) -> None:
-        """Keys and values of the frozen cells as the layer below has them (DYNAMAX)."""
+        """Keys and values of the frozen cells as the attention layer below has them (DYNAMAX)."""
         assert below is not None, "no cell exits below the first layer"
         frozen = context.run.frozen
         state.reserve(context.used)
@@ -140,34 +163,51 @@ class AttentionLayer:
 
     skipped: ClassVar[Mapping[str, SkipPolicy]] = {"propagate": propagate, "copy_kv": copy_kv}
 
-    def _attention_block(
-        self, hidden: Tensor, state: KeyValues, context: AttentionContext
-    ) -> Tensor:
-        """(N, D) the attention block; a function, so that its tensors are freed before the next."""
-        arithmetic, attention = self._arithmetic, self._attention
-        normed = arithmetic.normalise(self._layer.input_layernorm, hidden)
-        query = arithmetic.project(attention.q_proj, normed).unflatten(-1, (self.kind.heads, -1))
-        key, value = self._key_value(normed)
-        cos, sin = context.angles()
-        query, key = apply_rotary_pos_emb(query, key, cos.to(hidden.device), sin.to(hidden.device))
+    def mix(self, normed: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
+        """(N, D) the attention module's output for its input ``normed`` (N, D)."""
+        query, key, value = self._query_key_value(normed)
+        if self.kind.rotates:
+            cos, sin = context.angles()
+            query, key = self._rotate(query, key, cos.to(normed.device), sin.to(normed.device))
         state.reserve(context.used)
         context.store(state, key, value)
-        return arithmetic.project(attention.o_proj, self._attend(query, state, context))
+        return self._arithmetic.project(self._attention.o_proj, self._attend(query, state, context))
+
+    def _query_key_value(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, H, P) queries and (N, G, P) keys, not yet rotated, and values."""
+        project = self._arithmetic.project
+        if self.kind.names.fused:
+            query, both = project_parted(
+                self._attention.qkv_proj, normed, self._query_width, project
+            )
+            return self._heads(query, "q_norm", self.kind.heads), *self._split(both)
+        query = project(self._attention.q_proj, normed)
+        return self._heads(query, "q_norm", self.kind.heads), *self._key_value(normed)
 
     def _key_value(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """(N, G, P) keys, not yet rotated, and values."""
-        project, shape = self._arithmetic.project, (self.kind.kv_heads, -1)
-        key = project(self._attention.k_proj, normed).unflatten(-1, shape)
-        return key, project(self._attention.v_proj, normed).unflatten(-1, shape)
+        project, attention = self._arithmetic.project, self._attention
+        if self.kind.names.fused:
+            return self._split(project_rest(attention.qkv_proj, normed, self._query_width))
+        key, value = project(attention.k_proj, normed), project(attention.v_proj, normed)
+        return self._keys(key), value.unflatten(-1, (self.kind.kv_heads, -1))
 
-    def _feed_forward(self, rows: Tensor) -> Tensor:
-        """(N, D) the gated block; of a known type with the chosen products."""
-        mlp, arithmetic = self._layer.mlp, self._arithmetic
-        if arithmetic.trusted or type(mlp) not in _KNOWN_BLOCKS or is_hooked(mlp):
-            return project_trusted(mlp, rows)
-        gate = mlp.act_fn(arithmetic.project(mlp.gate_proj, rows))
-        gate *= arithmetic.project(mlp.up_proj, rows)  # in place: as wide as all else together
-        return arithmetic.project(mlp.down_proj, gate)
+    def _split(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from (N, 2 * G * P) keys and values side by side."""
+        key, value = both.chunk(2, dim=-1)
+        return self._keys(key), value.unflatten(-1, (self.kind.kv_heads, -1))
+
+    def _keys(self, key: Tensor) -> Tensor:
+        heads = self._heads(key, "k_norm", self.kind.kv_heads)
+        return heads * self._attention.key_multiplier if self.kind.names.key_multiplier else heads
+
+    def _heads(self, projected: Tensor, norm: str, heads: int) -> Tensor:
+        """(N, heads, P) of (N, heads * P), normalised where the attention module has norms."""
+        norms, normalise = self.kind.names.norms, self._arithmetic.normalise
+        if norms == "whole":
+            projected = normalise(getattr(self._attention, norm), projected)
+        parted = projected.unflatten(-1, (heads, -1))
+        return normalise(getattr(self._attention, norm), parted) if norms == "head" else parted
 
     def _attend(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
         """(N, H * P) attention of the running cells over the cached tokens of their rows."""
@@ -186,7 +226,10 @@ class AttentionLayer:
             flat = query.new_zeros(lay.shape[0] * lay.shape[1], *query.shape[1:])
             flat[lay.place.to(query.device)] = query
             padded = flat.unflatten(0, lay.shape)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, self._eager)
+        capped: dict[str, Any] = {}
+        if self.kind.names.soft_cap:
+            capped["softcap"] = self._attention.attn_logit_softcapping
         mask = lay.mask if lay.mask is None else lay.mask.to(query.device)
         output, _ = attend(
             self._attention,
@@ -197,6 +240,7 @@ class AttentionLayer:
             dropout=0.0,
             scaling=self._attention.scaling,
             sliding_window=self.kind.window,
+            **capped,
         )
         output = output.flatten(0, 1).flatten(1)  # (B' * Tq, H * P)
         attended: Tensor = output if lay.place is None else output[lay.place.to(output.device)]

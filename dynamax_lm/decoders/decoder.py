@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.costs import DecoderCosts, HybridCosts
 from dynamax_lm.core.pending import PendingTokens
-from dynamax_lm.core.skipped_states import registered
+from dynamax_lm.core.skipped_states import by_kind, for_kind, registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import (
     LayerAdapter,
@@ -28,6 +28,7 @@ from dynamax_lm.decoders.adapter import (
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
 from dynamax_lm.decoders.rows import RowLengths
+from dynamax_lm.decoders.scaling import UNSCALED, Scaling
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Decoder:
         head: the slot of the vocabulary projection.
         vocab_size: V.
         arithmetic: the operations of all parts.
+        scaling: of embeddings and logits.
     """
 
     def __init__(
@@ -105,11 +107,13 @@ class Decoder:
         head: Slot,
         vocab_size: int,
         arithmetic: Arithmetic,
+        scaling: Scaling = UNSCALED,
     ) -> None:
-        self.arithmetic = arithmetic
+        self.arithmetic, self.scaling = arithmetic, scaling
         self._embedding: Any = embedding
         self._norm: Any = norm
         self._head = head
+        self._head_dtype = head.linear.weight.dtype if scaling.float32 else None
         self.vocab_size = vocab_size
         self._arrange(layers)
 
@@ -120,7 +124,9 @@ class Decoder:
         self._kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
         places = {id(kind): place for place, kind in enumerate(self._kinds)}
         self._kind_of = [places[id(layer.kind)] for layer in self.layers]
-        shared = set.intersection(*(set(layer.skipped) for layer in self.layers))
+        self._below = _alike_below(self.layers)
+        tables = [set(layer.skipped) for layer in self.layers if layer.kind.costs.parts]
+        shared = set.intersection(*tables) if tables else set()
         self.skipped_states = frozenset(shared | {RECOMPUTE})
         self._policies: dict[str, list[SkipPolicy]] = {}
 
@@ -138,7 +144,7 @@ class Decoder:
     def costs(self) -> DecoderCosts:
         """FLOPs of all layers."""
         costs = [layer.kind.costs for layer in self.layers]
-        if len(self._kinds) == 1:
+        if len(set(costs)) == 1:
             return replace(costs[0], n_layers=self.n_layers)  # type: ignore[type-var]
         return HybridCosts(tuple(costs))
 
@@ -182,7 +188,7 @@ class Decoder:
     def embed(self, run: ForwardPass) -> Tensor:
         """(N, D) the residual stream at the input of the first layer."""
         embedded: Tensor = self._embedding(run.chunk.ids.flatten()[run.cells])
-        return embedded
+        return self.scaling.embedded(embedded)
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
         """(N, D) of the running cells (N, D) after layer ``index``; updates all cells' state."""
@@ -191,7 +197,8 @@ class Decoder:
         context = run.contexts[self._kind_of[index]]
         skipped = None
         if run.frozen_hidden is not None and run.skipped_state != RECOMPUTE:
-            below = states[index - 1] if index else None
+            source = self._below[index]
+            below = None if source is None else states[source]
             policy = self._policy(run.skipped_state)[index]
             skipped = policy(layer, states[index], below, context)
         return layer.run(hidden, states[index], context, skipped)
@@ -208,7 +215,10 @@ class Decoder:
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(N, V) logits of ``hidden`` (N, D)."""
-        return self.arithmetic.project(self.lm_head, self._normed(hidden))
+        normed = self._normed(hidden)
+        if self.scaling.float32:  # a model that projects in the head's own number format
+            normed = normed.to(self._head_dtype)
+        return self.scaling.finished(self.arithmetic.project(self.lm_head, normed))
 
     def _normed(self, hidden: Tensor) -> Tensor:
         return self.arithmetic.normalise(self._norm, hidden.to(self._norm.weight.device))
@@ -263,6 +273,20 @@ class Decoder:
             state.pending.rows.pop(row, None)
 
 
+def _alike_below(layers: Sequence[LayerAdapter]) -> list[int | None]:
+    """Of each layer, the nearest layer below it with the same adapter, whose state is alike."""
+    found: list[int | None] = []
+    last: dict[type[Any], int] = {}
+    for index, layer in enumerate(layers):
+        found.append(last.get(type(layer)))
+        last[type(layer)] = index
+    return found
+
+
+def _nothing(layer: Any, state: Any, below: Any, context: Any) -> None:
+    """The policy of layers without state."""
+
+
 def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     """The policy of the layer's own table, or one from outside the package for its kind.
 
@@ -272,6 +296,10 @@ def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     if name in layer.skipped:
         return layer.skipped[name]
     outside, costs = registered(name), layer.kind.costs
-    if outside is None or not isinstance(costs, outside.facts.layers):
+    if not costs.parts:
+        return _nothing
+    if by_kind(name) and len(costs.parts) == 1:
+        return _policy_of(layer, for_kind(name, costs.parts[0].KEY))
+    if outside is None or not all(isinstance(part, outside.facts.layers) for part in costs.parts):
         raise ValueError(f"{costs.KIND} has no skipped_state {name!r}")
     return outside.policy.skip

@@ -26,6 +26,7 @@ class AttentionCosts(LayerCosts):
     """
 
     KIND: ClassVar[str] = "attention"
+    KEY: ClassVar[str] = "attention"
     SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
         "propagate": lambda costs: costs.kv_projections,
         "copy_kv": lambda costs: 0,  # copies only

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from dynamax_lm.core.costs import LayerCosts
 
-_ADVANCE_OPS = 3
+ADVANCE_OPS = 3
 
 
-_READ_OUT_OPS = 2
+READ_OUT_OPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Mamba2Costs(LayerCosts):
     """
 
     KIND: ClassVar[str] = "Mamba-2"
+    KEY: ClassVar[str] = "mamba2"
     SKIPPED: ClassVar[Mapping[str, Callable[[Any], int]]] = {
         # the convolution is billed whole: its window includes C
         "propagate": lambda costs: costs.state_projection + costs.convolution + costs.advance,
@@ -85,12 +86,12 @@ class Mamba2Costs(LayerCosts):
     @property
     def advance(self) -> int:
         """The SSM state's step: decay, outer product, sum."""
-        return _ADVANCE_OPS * self.inner * self.state_size
+        return ADVANCE_OPS * self.inner * self.state_size
 
     @property
     def read_out(self) -> int:
         """The SSM's output: product with C, sum."""
-        return _READ_OUT_OPS * self.inner * self.state_size
+        return READ_OUT_OPS * self.inner * self.state_size
 
     @property
     def out_projection(self) -> int:

@@ -1,0 +1,204 @@
+"""The laws of a decoder, over every family of the table: a further row is tested by these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.generate import generate
+from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.decoders.check import check_layers
+from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.family_costs import decoder_costs
+from dynamax_lm.decoders.family_stack import FamilyStack
+from tests.core.test_laws import Tally, ask
+from tests.core.test_recompute import remembered
+from tests.decoders.tiny_families import LAYERS, VOCAB, WINDOW, cut, tiny_config, tiny_model
+from tests.models.test_stacks import Keep
+
+pytestmark = [
+    pytest.mark.usefixtures("no_gradients"),
+    pytest.mark.parametrize("family", list(FAMILIES)),
+]
+
+ROWS = [
+    tuple((7 * row + 11 * place) % VOCAB for place in range(length))
+    for row, length in enumerate((13, 4, 1, 9, 6, 11, 2))
+]
+"""Prompts of different lengths, some longer than the windows."""
+
+assert max(map(len, ROWS)) > 2 * WINDOW
+
+
+def expected(model: Any, row: tuple[int, ...]) -> Tensor:
+    """(T, V) logits of transformers' own forward."""
+    logits: Tensor = model(torch.tensor([row]), use_cache=False).logits[0]
+    return logits.float()
+
+
+def policies(stack: FamilyStack) -> list[str]:
+    return sorted(stack.skipped_states)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_full_depth_is_transformers_forward(family: str, batch: int) -> None:
+    """The prompt's last token in a padded batch, then two tokens at once, then one."""
+    model = tiny_model(family)
+    stack, rows = FamilyStack(model), ROWS[:batch]
+    state, whole = prefill(stack, rows), [(*row, 5, 9, 3, 8) for row in rows]
+    for step, new in ((1, 1), (2, 2), (4, 1)):  # the last prompt token is not in the state yet
+        first = [len(row) - 2 + step for row in rows]
+        chunk = TokenBatch.of(
+            [row[start : start + new] for row, start in zip(whole, first, strict=True)],
+            range(batch),
+            stack.device,
+        )
+        kept = Keep(batch * new)
+        run_chunk(stack, state, chunk, kept)
+        for row, start, ours in zip(whole, first, kept.logits.view(batch, new, -1), strict=True):
+            theirs = expected(model, row[: start + new])[start:]
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_leaving_at_a_layer_is_a_shallower_model(family: str) -> None:
+    """For generation and scoring, under every policy for the layers above."""
+    model = tiny_model(family, seed=1)
+    stack, rows = FamilyStack(model), ROWS[:3]
+    for layers in range(1, LAYERS):
+        policy = ExitPolicy((layers,), "top_prob", 0.0)
+        with cut(model, layers):
+            texts = [by_hand(model, row, 3) for row in rows]
+            logits = [expected(model, (*row, 5, 9)) for row in rows]
+        for skipped in policies(stack):
+            answers = generate(stack, ask(rows, 3), policy=policy, skipped_state=skipped)
+            assert [answer.trace.tokens for answer in answers] == texts
+            asked = [ScoreRequest(row, (5, 9)) for row in rows]
+            scored = score(stack, asked, policy=policy, skipped_state=skipped)
+            for row, one, found in zip(rows, scored, logits, strict=True):
+                likely = found.log_softmax(-1)
+                places = ((len(row) - 1, 5), (len(row), 9))
+                theirs = [likely[place, token].item() for place, token in places]
+                assert one.log_probabilities == pytest.approx(theirs, abs=1e-3)
+
+
+def by_hand(model: Any, row: tuple[int, ...], new: int) -> tuple[int, ...]:
+    answer: list[int] = []
+    for _ in range(new):
+        answer.append(int(expected(model, (*row, *answer))[-1].argmax()))
+    return tuple(answer)
+
+
+def test_scoring_and_neighbours_change_nothing(family: str) -> None:
+    """A row alone, in a batch, and scored in one pass takes the same exits, with mixed depths."""
+    model = tiny_model(family, seed=2)
+    stack, threshold = FamilyStack(model), median_confidence(model, 2)
+    depths: set[int] = set()
+    for skipped in policies(stack):
+        policy = ExitPolicy((1, 2, 3), "top_prob", threshold)
+        options: Any = {"policy": policy, "skipped_state": skipped}
+        together = generate(stack, ask(ROWS[:3], 5), **options)
+        asked = [
+            ScoreRequest(row, answer.trace.tokens)
+            for row, answer in zip(ROWS, together, strict=False)
+        ]
+        tally = Tally(policy.threshold)
+        for row, answer, again in zip(ROWS, together, score(stack, asked, **options), strict=False):
+            [alone] = generate(stack, ask([row], 5), **options)
+            tally.same(answer.trace, alone.trace)
+            tally.same(answer.trace, again.trace)
+            depths.update(answer.trace.layers_used)
+        tally.check()
+    assert len(depths) > 1, "the exits must be mixed for this to prove anything"
+
+
+def median_confidence(model: Any, layers: int) -> float:
+    """The top probability after ``layers``, with half of the tokens of the prompts above it."""
+    with cut(model, layers):
+        logits = torch.cat([expected(model, row) for row in ROWS])
+    return float(logits.softmax(-1).amax(-1).median())
+
+
+def test_recompute_and_lossless_end_in_full_depths_state(family: str) -> None:
+    model, rows = tiny_model(family, seed=3), ROWS[:3]
+    stack, threshold = FamilyStack(model), median_confidence(model, 2)
+    exact, state = prefill(stack, rows), prefill(stack, rows)
+    for tokens in ([(3, 4)] * 3, [(8,)] * 3):
+        chunk = TokenBatch.of(tokens, range(3), stack.device)
+        run_chunk(stack, exact, chunk, None)
+        policy = ExitPolicy((2,), "top_prob", threshold)
+        kept = Keep(chunk.ids.numel())
+        run_chunk(stack, state, chunk, kept, policy=policy, skipped_state="recompute")
+    catch_up(stack, state, range(3))
+    for ours, full in zip(remembered(state), remembered(exact), strict=True):
+        torch.testing.assert_close(ours, full, rtol=1e-4, atol=1e-4)
+    drafted = generate(stack, ask(rows, 8), policy=policy, draft_length=3)
+    plain = generate(stack, ask(rows, 8))
+    assert [one.trace.tokens for one in drafted] == [one.trace.tokens for one in plain]
+
+
+def test_the_ledger_is_the_flop_counter(family: str) -> None:
+    """One token without a past, in transformers' own forward; and each layer as its adapter says.
+
+    The flop counter sees matrix products and convolutions; the state-space step is not among them.
+    """
+    config = tiny_config(family, attn_implementation="eager")
+    model, costs = (
+        tiny_model(family, attn_implementation="eager"),
+        decoder_costs(FAMILIES[family], config),
+    )
+    stack = FamilyStack(model)
+    assert costs == stack.costs
+    model.config._experts_implementation = "eager"  # the counter knows no grouped product
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.tensor([[3]]), use_cache=False)
+    bill = Ledger(costs).answer(0, [LAYERS])
+    norm = 4 * config.hidden_size
+    assert counter.get_total_flops() - rotary(model) == bill.full_depth - norm
+    assert costs.layers(20, 0, LAYERS) == sum(layer.kind.costs.layer(20) for layer in stack.layers)
+    assert costs.prompt(9) == sum(costs.layers(place, 0, LAYERS) for place in range(9))
+
+
+def rotary(model: Any) -> int:
+    """Frequencies times positions, elementwise in the ledger: a product in some versions."""
+    counter = FlopCounterMode(display=False)
+    base = model.base_model
+    if getattr(base, "rotary_emb", None) is None:
+        return 0
+    with counter:
+        places = torch.zeros(1, 1, dtype=torch.long)
+        types = getattr(base.rotary_emb, "layer_types", None)
+        for one in types or [None]:
+            base.rotary_emb(torch.zeros(1), places, *([one] if one else []))
+    return int(counter.get_total_flops())
+
+
+def test_a_block_unlike_its_description_is_refused(family: str) -> None:
+    """The check at load passes transformers' own layers, and none that computes something else."""
+    model = tiny_model(family, seed=4)
+    stack = FamilyStack(model)
+    check_layers(model, stack)
+    assert len(model.base_model.layers) == model.config.num_hidden_layers == LAYERS
+    first: Any = model.base_model.layers[0]
+    original = type(first).forward
+
+    def other(self: Any, hidden: Any, *args: Any, **options: Any) -> Any:
+        found = original(self, hidden, *args, **options)
+        first = found[0] if isinstance(found, tuple) else found
+        more = first + hidden.flip(-1) / 2
+        return (more, *found[1:]) if isinstance(found, tuple) else more
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(first), "forward", other)
+        with pytest.raises(SettingError, match=f"model_type '{family}': the first"):
+            check_layers(model, stack)

@@ -1,0 +1,97 @@
+"""A tiny random model of every family of the table, made by transformers' own classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCAB = 61
+LAYERS = 4
+WINDOW = 5
+
+_SHARED: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+_MIXED: dict[str, Any] = {
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
+}
+_OWN: dict[str, dict[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": WINDOW, "head_dim": 16},
+    "ministral": {**_MIXED, "head_dim": 16},
+    "qwen2": {"use_sliding_window": True, **_MIXED},
+    "qwen3": {"use_sliding_window": True, **_MIXED, "head_dim": 16},
+    "gemma2": {
+        **_MIXED,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "gemma3_text": {**_MIXED, "head_dim": 16, "query_pre_attn_scalar": 24},
+    "phi3": {"sliding_window": WINDOW, "partial_rotary_factor": 0.5},
+    "olmo2": {"attention_bias": True},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 2.0,
+    },
+    "smollm3": {"no_rope_layer_interval": 2},
+    "mixtral": {"num_local_experts": 4, "sliding_window": WINDOW},
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "decoder_sparse_step": 2,
+        "head_dim": 16,
+    },
+}
+"""What each family's own configuration needs to show what sets it apart."""
+
+
+def tiny_config(model_type: str, **options: Any) -> Any:
+    """A configuration of a few layers, with windows shorter than the tests' prompts."""
+    return AutoConfig.for_model(model_type, **_SHARED | _OWN[model_type] | options)
+
+
+def tiny_model(model_type: str, seed: int = 0, **options: Any) -> Any:
+    """A random model in evaluation mode; every weight is drawn, norms and multipliers too."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **options)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() >= 2 and not name.endswith("A_log"):
+                weight.normal_(std=0.25)
+            elif weight.dim() == 1:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    return model
+
+
+@contextmanager
+def cut(model: Any, layers: int) -> Iterator[Any]:
+    """Inside the block, transformers' ``model`` has its first ``layers`` layers only."""
+    base = model.base_model
+    kept, count = base.layers, model.config.num_hidden_layers
+    base.layers = nn.ModuleList(list(kept)[:layers])
+    model.config.num_hidden_layers = layers
+    try:
+        yield model
+    finally:
+        base.layers, model.config.num_hidden_layers = kept, count
