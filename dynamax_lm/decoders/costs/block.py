@@ -6,10 +6,12 @@ A mixer is attention or a state-space layer; a block has one, several in paralle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dynamax_lm.core.costs import LayerCosts
-from dynamax_lm.core.skipped_states import SkippedFacts
+
+if TYPE_CHECKING:
+    from dynamax_lm.core.skipped_states import SkippedFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
