@@ -23,14 +23,25 @@ from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, 
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name, unreachable
-from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.decoders.checkpoint import (
+    ATTENTION,
+    FAMILY,
+    MAMBA2,
+    TINY,
+    resolve_name,
+    unreachable,
+)
+from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.models.settings import ExitSettings, find_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MODELS = {ATTENTION.model: DynamaxMistral, MAMBA2.model: DynamaxMamba}
+_MODELS = {
+    ATTENTION.model: DynamaxMistral,
+    MAMBA2.model: DynamaxMamba,
+    FAMILY.model: Dynamax,
+}
 
 
 @dataclass(frozen=True)
@@ -324,8 +335,8 @@ def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) ->
 
     Args:
         pretrained: hub id, folder, or ``tiny`` (an embedded checkpoint).
-        model: ``dynamax-mistral`` or ``dynamax-mamba``; by default read from the checkpoint's
-            configuration (``tiny``: ``dynamax-mistral``).
+        model: ``dynamax-mistral``, ``dynamax-mamba`` or ``dynamax``; by default read from the
+            checkpoint's configuration (``tiny``: ``dynamax-mistral``).
         **model_args: as in ``--model_args``: the exits' settings, and those of lm-eval's ``hf``
             model.
 
@@ -350,7 +361,8 @@ def _model_of(pretrained: str, model_args: dict[str, Any]) -> str:
     except (OSError, ValueError) as error:
         raise unreachable(pretrained, error) from error
     kind = config.model_type
-    return MAMBA2.model if kind in MAMBA2.types else ATTENTION.model
+    own = next((one for one in (ATTENTION, MAMBA2) if kind in one.types), FAMILY)
+    return own.model
 
 
 def _record(response: object) -> ExitRecord:

@@ -81,7 +81,7 @@ TABLE: dict[str, Row] = {
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.costs": row("core.costs", HEAVY),
-    "decoders.checkpoint": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders.checkpoint": row("common.errors decoders.families", frozenset({"torch", "lm_eval"})),
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),
     "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
@@ -115,9 +115,7 @@ TABLE: dict[str, Row] = {
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
     "models.runner": row("core"),
-    "models.pretrained": row(
-        "common.errors decoders.checkpoint decoders.loading models.settings", LM_EVAL
-    ),
+    "models.pretrained": row("common.errors decoders models.settings", LM_EVAL),
     "models.speed_check": row("core"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors core"),

@@ -19,7 +19,9 @@ from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.models.settings import read_products
 
 PARTS = ("decode", "exits", "continuous", "scoring", "prompts", "scan", "context", "runs", "memory")
-MODELS = ("dynamax-mistral", "dynamax-mamba")
+_RANDOM = ("dynamax-mistral", "dynamax-mamba")
+MODELS = (*_RANDOM, "dynamax")
+_OF_A_CHECKPOINT = ("decode", "exits", "continuous", "scoring", "prompts", "context")
 _ARGUMENTS = "dtype=..., pretrained=... (default random), products=auto, packed or plain"
 _WHOLE_RUNS = frozenset({"continuous", "runs", "memory"})
 _QUICK_PARTS = tuple(part for part in PARTS if part not in _WHOLE_RUNS)
@@ -35,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m dynamax_lm.bench",
         description="Ratios of seconds in one process: our engine, transformers, and the limits.",
     )
-    line.add_argument("--model", default=None, help=f"one of {', '.join(MODELS)}; default both")
+    line.add_argument(
+        "--model", default=None, help=f"one of {', '.join(MODELS)}; default both random ones"
+    )
     line.add_argument("--model_args", default="", help=_ARGUMENTS)
     line.add_argument("--batch_size", default="1,8", help="rows of the decode measurements")
     line.add_argument("--device", default=None, help="default: a GPU where there is one, else cpu")
@@ -74,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     install_one_line_errors()
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = parser().parse_args(words)
-    kinds = _names("model", given.model, MODELS)
+    kinds = _names("model", given.model, MODELS) if given.model else list(_RANDOM)
     parts = _names("parts", given.parts, _QUICK_PARTS if given.quick else PARTS, known=PARTS)
     if given.rounds is None:
         given.rounds = _QUICK_ROUNDS if given.quick else _ROUNDS
@@ -83,6 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     extra = read_model_args(given.model_args, ("dtype", "pretrained", "products"))
     extra["products"] = read_products(extra.get("products"))
+    if "dynamax" in kinds:
+        if "pretrained" not in extra:
+            raise SettingError("--model dynamax has no random model; give pretrained=...")
+        parts = [part for part in parts if part in _OF_A_CHECKPOINT]
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
     [clock] = _names("clock", given.clock, ("wall", "processor"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.cpu.product_choice import AUTO
 from dynamax_lm.decoders.cpu.products import Packed
+from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+
+_STACKS: dict[str, Callable[[Any], Any]] = {
+    "dynamax-mistral": MistralStack,
+    "dynamax-mamba": Mamba2Stack,
+    "dynamax": FamilyStack,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class Subject:
     """A model to measure.
 
     Attributes:
-        kind: ``dynamax-mistral`` or ``dynamax-mamba``.
+        kind: ``dynamax-mistral``, ``dynamax-mamba`` or ``dynamax``.
         model: transformers' model.
         stack: the decoder with the same weights; on a CPU a copy, whose products are chosen by
             measurement.
@@ -122,7 +129,7 @@ def wrap(
 ) -> Subject:
     """A loaded model, whose products are chosen for ``batch`` rows, or as ``products`` says."""
     mine = copy.deepcopy(model) if model.device.type == "cpu" else model
-    stack = (MistralStack if kind == "dynamax-mistral" else Mamba2Stack)(mine)
+    stack = _STACKS[kind](mine)
     stack.choose_products(batch=batch, asked=products)
     return Subject(kind, model, stack, rounds, quick, seed)
 

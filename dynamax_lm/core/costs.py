@@ -33,6 +33,11 @@ class DecoderCosts(Protocol):
         """V, rows of the vocabulary projection."""
         ...
 
+    @property
+    def parts(self) -> tuple[LayerCosts, ...]:
+        """The kinds of layer that have a state, each once."""
+        ...
+
     def layers(self, position: int, first: int, last: int) -> int:
         """Layers ``first``..``last - 1``, from 0, for the token at ``position``, from 0."""
         ...
@@ -132,6 +137,11 @@ class HybridCosts:
     """
 
     kinds: tuple[LayerCosts, ...]
+
+    @property
+    def parts(self) -> tuple[LayerCosts, ...]:
+        """The parts of all layers that have a state, each kind of them once."""
+        return tuple(dict.fromkeys(part for kind in self.kinds for part in kind.parts))
 
     def __post_init__(self) -> None:
         if len({(kind.width, kind.vocabulary) for kind in self.kinds}) != 1:

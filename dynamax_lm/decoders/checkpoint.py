@@ -7,12 +7,13 @@ unsupported variant.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.decoders.families import FAMILIES
 
 TINY = "tiny"
 """The embedded model of each architecture."""
@@ -23,9 +24,9 @@ class Architecture:
     """A family of checkpoints.
 
     Attributes:
-        name: ``attention`` or ``mamba2``.
+        name: ``attention``, ``mamba2``, or ``family`` for any of the table of families.
         model: the lm-eval model that runs it.
-        default: the checkpoint of the paper.
+        default: the checkpoint of the paper; empty for none.
         types: supported values of transformers' ``model_type``.
         folder: of the embedded model, inside the package.
     """
@@ -43,6 +44,24 @@ ATTENTION = Architecture(
 MAMBA2 = Architecture(
     "mamba2", "dynamax-mamba", "mistralai/Mamba-Codestral-7B-v0.1", ("mamba2",), "mamba"
 )
+
+FAMILY = Architecture("family", "dynamax", "", tuple(FAMILIES), "mistral")
+ARCHITECTURES = (ATTENTION, MAMBA2, FAMILY)
+
+
+def given_or_default(pretrained: Any, architecture: Architecture) -> Any:
+    """``pretrained``, or the architecture's default checkpoint.
+
+    Raises:
+        SettingError: neither.
+    """
+    missing = pretrained is None or pretrained == ""
+    if missing and not architecture.default:
+        raise SettingError(
+            f"pretrained is missing: --model {architecture.model} runs checkpoints of model_type "
+            f"{', '.join(architecture.types)}; give its hub id or folder"
+        )
+    return architecture.default if missing else pretrained
 
 
 def resolve_name(pretrained: str, architecture: Architecture) -> str:
@@ -124,26 +143,34 @@ def check_config(config: Any, architecture: Architecture) -> None:
     """
     kind = getattr(config, "model_type", None)
     if kind not in architecture.types:
-        other = next((a for a in (ATTENTION, MAMBA2) if kind in a.types), None)
+        other = next((one for one in ARCHITECTURES if kind in one.types), None)
         use = f"; use --model {other.model}" if other else ""
+        *others, last = architecture.types
+        listed = f"{', '.join(others)} or {last}" if others else last
         raise SettingError(
-            f"{architecture.model} runs model_type {' or '.join(architecture.types)}, and this "
+            f"{architecture.model} runs model_type {listed}, and this "
             f"checkpoint has model_type {kind!r}{use}"
         )
-    if architecture is ATTENTION:
-        rope = getattr(config, "rope_parameters", None) or {}
-        rope_type = rope.get("rope_type", "default")
+    for rope_type in _rope_types(getattr(config, "rope_parameters", None) or {}):
         if rope_type in {"dynamic", "longrope"}:
             raise SettingError(
                 f"rope_type {rope_type!r} changes a token's angles as the text grows, so that "
                 f"decoding and scoring differ; only rope types that do not depend on length are run"
             )
-    else:
-        low = getattr(config, "time_step_limit", (0.0, float("inf")))[0]
-        if low > 0.0:
-            raise SettingError(
-                f"time_step_limit starts at {low}: pads would decay the state; only 0 is run"
-            )
+    low = (getattr(config, "time_step_limit", None) or (0.0,))[0]
+    if low > 0.0:
+        raise SettingError(
+            f"time_step_limit starts at {low}: pads would decay the state; only 0 is run"
+        )
+    for fault in FAMILIES[kind].faults if kind in FAMILIES else ():
+        if why := fault(config):
+            raise SettingError(f"model_type {kind!r} has {why}")
+
+
+def _rope_types(rope: Mapping[str, Any]) -> list[str]:
+    """The rope type, or that of each type of layer."""
+    groups = [group for group in rope.values() if isinstance(group, Mapping)] or [rope]
+    return [str(group.get("rope_type", "default")) for group in groups]
 
 
 def check_attention(implementation: object) -> None:

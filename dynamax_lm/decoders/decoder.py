@@ -215,12 +215,16 @@ class Decoder:
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(N, V) logits of ``hidden`` (N, D)."""
-        normed = self._normed(hidden)
+        return self.project(self.normed(hidden))
+
+    def project(self, normed: Tensor) -> Tensor:
+        """(N, V) logits of hidden states (N, D) after the final norm."""
         if self.scaling.float32:  # a model that projects in the head's own number format
             normed = normed.to(self._head_dtype)
         return self.scaling.finished(self.arithmetic.project(self.lm_head, normed))
 
-    def _normed(self, hidden: Tensor) -> Tensor:
+    def normed(self, hidden: Tensor) -> Tensor:
+        """(N, D) ``hidden`` (N, D) after the final norm."""
         return self.arithmetic.normalise(self._norm, hidden.to(self._norm.weight.device))
 
     def mark(self, state: LayerStates) -> Mark:

@@ -354,5 +354,5 @@ class Mamba2Stack(Decoder):
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(N, V) logits of ``hidden`` (N, D), float32 as in transformers' own forward."""
-        normed = self._normed(hidden).to(self._head_dtype)
+        normed = self.normed(hidden).to(self._head_dtype)
         return self.arithmetic.project(self.lm_head, normed).float()

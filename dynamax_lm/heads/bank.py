@@ -21,13 +21,11 @@ from torch import Tensor, nn
 from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.heads import store
 from dynamax_lm.heads.classifiers import BY_TOKEN, Classifier
-from dynamax_lm.heads.config import HeadsConfig
+from dynamax_lm.heads.config import HeadsConfig, architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.mamba2_block import Memory
 from dynamax_lm.heads.mamba_depth import MambaDepth
 from dynamax_lm.heads.translators import make_translator
-
-_ARCHITECTURES = {"mistral": "attention", "llama": "attention", "mamba2": "mamba2"}
 
 
 @dataclass
@@ -321,7 +319,7 @@ def check_shape(heads: HeadsConfig, config: Any) -> None:
     Raises:
         SettingError: with the difference.
     """
-    kind = _ARCHITECTURES.get(config.model_type, config.model_type)
+    kind = architecture_of(config.model_type)
     theirs = (kind, config.num_hidden_layers, config.hidden_size, config.vocab_size)
     ours = (heads.architecture, heads.n_layers, heads.width, heads.vocabulary)
     names = ("architecture", "number of layers", "width", "vocabulary")

@@ -27,10 +27,16 @@ SCHEMA = 1
 
 CLASSIFIERS = ("none", "linear", "ffn", "mamba", "mamba_depth")
 TRANSLATORS = ("identity", "low_rank", "affine")
-ARCHITECTURES = ("attention", "mamba2")
+_ARCHITECTURES = {"mistral": "attention", "llama": "attention"}
+"""By ``model_type``, where the name in a configuration is another."""
 LABELS = ("top1", "top_k")
 
 _SUBJECT = "heads config"
+
+
+def architecture_of(model_type: str) -> str:
+    """``attention`` for Mistral and Llama, else transformers' ``model_type``."""
+    return _ARCHITECTURES.get(model_type, model_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,7 @@ class HeadsConfig:
 
     Attributes:
         backbone: name of the checkpoint they were trained on.
-        architecture: ``attention`` or ``mamba2``.
+        architecture: of the backbone, by :func:`architecture_of`.
         n_layers: the backbone's L.
         width: the backbone's D.
         vocabulary: the backbone's V.
@@ -74,7 +80,7 @@ class HeadsConfig:
     """
 
     backbone: str
-    architecture: Annotated[str, one_of(*ARCHITECTURES)]
+    architecture: str
     n_layers: Count
     width: Count
     vocabulary: Count

@@ -190,9 +190,9 @@ def folder_name(model: str, pretrained: object) -> str:
     """
     from lm_eval.utils import sanitize_model_name
 
-    from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
+    from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 
-    known = {architecture.model: architecture.default for architecture in (ATTENTION, MAMBA2)}
+    known = {architecture.model: architecture.default for architecture in ARCHITECTURES}
     return f"{model}__{sanitize_model_name(str(pretrained or known[model])).strip('_')}"
 
 

@@ -1,4 +1,4 @@
-"""``dynamax-mistral`` and ``dynamax-mamba``: lm-eval's ``hf`` model with early exits inside.
+"""``dynamax-mistral``, ``dynamax-mamba``, ``dynamax``: lm-eval's ``hf`` model with early exits.
 
 This module has the constructor, the three request types, and the model information in results.
 """
@@ -19,6 +19,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
@@ -31,10 +32,15 @@ from dynamax_lm.core.trace import (
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.altered import check_adapters, check_unaltered
 from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.costs.record import to_record
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
+from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.family_costs import decoder_costs
+from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.harness.install import announce
@@ -76,7 +82,8 @@ class DynamaxLM(Answering):
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
     Args:
-        pretrained: hub id, folder, ``tiny``, or a loaded model; by default the paper's checkpoint.
+        pretrained: hub id, folder, ``tiny``, or a loaded model; by default the paper's checkpoint,
+            if there is one.
         **given: our arguments (README, "Model arguments"), the ``hf`` model's, and those of
             ``from_pretrained``.
 
@@ -87,7 +94,6 @@ class DynamaxLM(Answering):
     AUTO_MODEL_CLASS: Any
     ARCHITECTURE: ClassVar[checkpoint.Architecture]
     STACK: ClassVar[Any]
-    COSTS: ClassVar[Any]
 
     def __init__(self, pretrained: Any = None, **given: Any) -> None:
         install_one_line_errors()
@@ -103,7 +109,7 @@ class DynamaxLM(Answering):
         passed_on = {name: value for name, value in given.items() if name not in OUR_NAMES}
         if given.get("device") is None and not torch.cuda.is_available():
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
-        shown = self.ARCHITECTURE.default if pretrained in (None, "") else pretrained
+        shown = checkpoint.given_or_default(pretrained, self.ARCHITECTURE)
         if isinstance(shown, str):
             if shown == checkpoint.TINY:
                 passed_on.setdefault("dtype", "float32")
@@ -129,7 +135,7 @@ class DynamaxLM(Answering):
         checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
         check_adapters(self.model)
         self._checkpoint = identity_of(self.model, self.tokenizer)
-        self._stack = type(self).STACK(self._unwrapped)
+        self._stack = self._build(self._unwrapped)
         if self.mixed_precision_dtype is None:
             self._stack.choose_products(
                 batch=self._rows_at_once(),
@@ -139,6 +145,15 @@ class DynamaxLM(Answering):
             )
         self._runner: Runner = CoreRunner()
         self._apply(self.settings, self._chosen_heads)
+
+    @classmethod
+    def _costs(cls, config: Any) -> DecoderCosts:
+        """FLOPs of the decoder of a configuration."""
+        raise NotImplementedError
+
+    def _build(self, model: Any) -> Any:
+        """The decoder of the loaded model."""
+        return type(self).STACK(model)
 
     @property
     def stack(self) -> LayerStack:
@@ -206,7 +221,7 @@ class DynamaxLM(Answering):
             if heads is None or heads.config != chosen.config:
                 heads = load_heads(chosen, self._unwrapped)
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
-        costs = type(self).COSTS.from_config(self.config)
+        costs = self._costs(self.config)
         extras = exit_extras(heads, settings.exit_layers)
         self._ledger = Ledger(
             costs,
@@ -259,7 +274,7 @@ class DynamaxLM(Answering):
         )
         settings = raw.resolve(
             n_layers=config.num_hidden_layers,
-            architecture=self.ARCHITECTURE.name,  # type: ignore[arg-type]
+            architecture=self._costs(config),
             heads=None if chosen is None else chosen.facts,
         )
         if settings.trace_dir is not None:
@@ -294,7 +309,7 @@ class DynamaxLM(Answering):
 
     def _announce(
         self,
-        costs: AttentionCosts | Mamba2Costs,
+        costs: DecoderCosts,
         extras: Sequence[HeadCosts],
         identity: Mapping[str, Any],
     ) -> None:
@@ -323,15 +338,14 @@ class DynamaxLM(Answering):
                 trace_dir=None if folder is None else Path(folder),
                 certificate=None if chosen is None or self._lossless else chosen.config.certificate,
                 costs={
-                    "architecture": self.ARCHITECTURE.name,
-                    **asdict(costs),
+                    **to_record(costs),
                     "exit_extras": [extra._asdict() for extra in extras],
                 }
                 | self._outside_costs(costs),
             ),
         )
 
-    def _outside_costs(self, costs: AttentionCosts | Mamba2Costs) -> dict[str, Any]:
+    def _outside_costs(self, costs: DecoderCosts) -> dict[str, Any]:
         """What a report needs to bill classes from outside, whose code it does not run."""
         written: dict[str, Any] = {}
         facts, policy = facts_of(self.settings.confidence), registered(self.settings.skipped_state)
@@ -339,7 +353,7 @@ class DynamaxLM(Answering):
             exits = len(self.settings.exit_layers)
             written["measure"] = facts.record(exits, costs.width, costs.vocabulary)
         if policy is not None:
-            written["skipped_state"] = policy.facts.record(costs)
+            written["skipped_state"] = policy.facts.record(costs.parts[0])
         return written
 
     def get_model_info(self) -> dict[str, Any]:
@@ -371,7 +385,10 @@ class DynamaxMistral(DynamaxLM):
 
     ARCHITECTURE = checkpoint.ATTENTION
     STACK = MistralStack
-    COSTS = AttentionCosts
+
+    @classmethod
+    def _costs(cls, config: Any) -> DecoderCosts:
+        return AttentionCosts.from_config(config)
 
 
 class DynamaxMamba(DynamaxLM):
@@ -379,4 +396,26 @@ class DynamaxMamba(DynamaxLM):
 
     ARCHITECTURE = checkpoint.MAMBA2
     STACK = Mamba2Stack
-    COSTS = Mamba2Costs
+
+    @classmethod
+    def _costs(cls, config: Any) -> DecoderCosts:
+        return Mamba2Costs.from_config(config)
+
+
+class Dynamax(DynamaxLM):
+    """Checkpoints of any ``model_type`` in the table of families, with early exits.
+
+    When the weights have loaded, the lowest layers are compared with transformers' own.
+    """
+
+    ARCHITECTURE = checkpoint.FAMILY
+    STACK = FamilyStack
+
+    @classmethod
+    def _costs(cls, config: Any) -> DecoderCosts:
+        return decoder_costs(FAMILIES[config.model_type], config)
+
+    def _build(self, model: Any) -> Any:
+        stack = super()._build(model)
+        check_layers(model, stack)
+        return stack

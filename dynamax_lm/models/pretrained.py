@@ -14,18 +14,19 @@ import torch
 
 from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.decoders.checkpoint import (
-    ATTENTION,
-    MAMBA2,
+    ARCHITECTURES,
+    FAMILY,
     Architecture,
     check_attention,
     check_config,
+    given_or_default,
     resolve_name,
     unreachable,
 )
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
 
-ARCHITECTURES = {one.model: one for one in (ATTENTION, MAMBA2)}
+BY_MODEL = {one.model: one for one in ARCHITECTURES}
 MODEL_ARGS = (
     "pretrained",
     "tokenizer",
@@ -77,13 +78,16 @@ def load_pretrained(
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    from dynamax_lm.decoders.check import check_layers
+    from dynamax_lm.decoders.family_stack import FamilyStack
+
     check_device(device)
-    architecture = ARCHITECTURES[model]
+    architecture = BY_MODEL[model]
     options = dict(given)
     refuse_pickled_weights(options)
     options.pop("use_safetensors", None)
     check_attention(options.get("attn_implementation"))
-    asked = str(options.pop("pretrained", architecture.default))
+    asked = str(given_or_default(options.pop("pretrained", None), architecture))
     name = resolve_name(asked, architecture)
     tokenizer_name = options.pop("tokenizer", None) or name
     dtype = number_format(options.pop("dtype", "auto"))
@@ -101,6 +105,8 @@ def load_pretrained(
         raise
     except Exception as error:
         raise unreachable(asked, error) from error
+    if architecture is FAMILY:
+        check_layers(loaded, FamilyStack(loaded))
     if "device_map" not in options:
         loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Pretrained(loaded, codec, architecture, asked)

@@ -6,37 +6,41 @@ They are read from the results, or from the checkpoint's configuration if that i
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.costs import LayerCosts, skipped_states
+from dynamax_lm.core.costs import DecoderCosts, skipped_states
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.core.measures import MeasureFacts, facts_of
-from dynamax_lm.core.skipped_states import SkippedFacts
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.core.skipped_states import SkippedFacts, by_kind
+from dynamax_lm.decoders.checkpoint import ARCHITECTURES, ATTENTION, MAMBA2, resolve_name
 from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.costs.record import from_record
 from dynamax_lm.report.runs import Run
 
-_BY_ARCHITECTURE: dict[str, type[AttentionCosts] | type[Mamba2Costs]] = {
-    ATTENTION.name: AttentionCosts,
-    MAMBA2.name: Mamba2Costs,
+_FROM_CONFIG = {
+    ATTENTION.model: AttentionCosts.from_config,
+    MAMBA2.model: Mamba2Costs.from_config,
 }
-_BY_MODEL = {ATTENTION.model: ATTENTION, MAMBA2.model: MAMBA2}
+_KINDS = (AttentionCosts, Mamba2Costs, MambaCosts)
+_POLICIES = {name for kind in _KINDS for name in skipped_states(kind)}
+_BY_MODEL = {one.model: one for one in ARCHITECTURES}
 
 
-def costs_of(run: Run) -> LayerCosts | None:
+def costs_of(run: Run) -> DecoderCosts | None:
     """The costs of the run's model, or ``None`` if unknown."""
     written = _written(run)
     for beside in ("exit_extras", "measure", "skipped_state"):
         written.pop(beside, None)
-    kind = _BY_ARCHITECTURE.get(str(written.pop("architecture", "")))
+    if "architecture" not in written:
+        return _from_checkpoint(run)
     try:
-        return _checked(kind(**written)) if kind else _from_checkpoint(run)
-    except (TypeError, ValueError):
+        return from_record(written)
+    except (AttributeError, TypeError, ValueError):
         return None
 
 
@@ -58,8 +62,8 @@ def skipped_state_of(run: Run) -> str | SkippedFacts | None:
     try:
         written = _written(run).get("skipped_state")
         if written is None:
-            kinds = _BY_ARCHITECTURE.values()
-            return name if any(name in skipped_states(kind) for kind in kinds) else None
+            policies = set(by_kind(str(name)).values()) or {name}
+            return name if policies <= _POLICIES else None
         known = SkippedFacts.from_record(written)
     except (AttributeError, TypeError, ValueError):
         return None
@@ -78,19 +82,6 @@ def exit_extras_of(run: Run) -> list[HeadCosts] | None:
     return found if all(type(count) is int for extra in found for count in extra) else None
 
 
-def _checked(costs: AttentionCosts | Mamba2Costs) -> AttentionCosts | Mamba2Costs:
-    """The costs, if every width is a count; those with defaults may be missing.
-
-    Raises:
-        TypeError: one is not.
-    """
-    for field in fields(costs):
-        value = getattr(costs, field.name)
-        if type(value) is not int and not (value is None and field.default is None):
-            raise TypeError(f"{field.name} is no count")
-    return costs
-
-
 def _written(run: Run) -> dict[str, Any]:
     return dict((run.early_exit or {}).get("costs") or {})
 
@@ -105,12 +96,11 @@ def checkpoint_folder(run: Run) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _from_checkpoint(run: Run) -> LayerCosts | None:
-    folder, architecture = checkpoint_folder(run), _BY_MODEL.get(run.model)
-    if folder is None or architecture is None:
+def _from_checkpoint(run: Run) -> DecoderCosts | None:
+    folder, read = checkpoint_folder(run), _FROM_CONFIG.get(run.model)
+    if folder is None or read is None:
         return None
     try:
-        config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
-        return _BY_ARCHITECTURE[architecture.name].from_config(config)
+        return read(SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8"))))
     except (OSError, ValueError, AttributeError):
         return None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, TINY, resolve_name
+from dynamax_lm.decoders.checkpoint import ARCHITECTURES, TINY, resolve_name
 from dynamax_lm.report.conditions import (
     Conditions,
     arguments_of,
@@ -169,7 +169,7 @@ def static_depth(run: Run) -> int | None:
 def checkpoint_of(run: Run) -> str:
     """The weights' name and arguments that change them; the embedded models have one name each."""
     name = run.pretrained
-    for architecture in (ATTENTION, MAMBA2):
+    for architecture in ARCHITECTURES:
         ours = run.model == architecture.model and name == TINY
         if ours or _same_folder(name, resolve_name(TINY, architecture)):
             name = f"{TINY}/{architecture.folder}"

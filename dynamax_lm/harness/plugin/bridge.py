@@ -10,6 +10,7 @@ from typing import Any
 MODELS = {
     "dynamax-mistral": "dynamax_lm.models.lm:DynamaxMistral",
     "dynamax-mamba": "dynamax_lm.models.lm:DynamaxMamba",
+    "dynamax": "dynamax_lm.models.lm:Dynamax",
 }
 """Name and defining class of each model; lm-eval imports the class at its first use."""
 

@@ -16,17 +16,23 @@ from torch import Tensor
 from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, Architecture
+from dynamax_lm.decoders.checkpoint import ATTENTION, FAMILY, MAMBA2, Architecture
 from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity, identity_of
+from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.heads.train.windows import Batch
 from dynamax_lm.models.pretrained import load_pretrained, read_model_args
 
-_STACKS = {ATTENTION.name: MistralStack, MAMBA2.name: Mamba2Stack}
+_STACKS: dict[str, Callable[[Any], Any]] = {
+    ATTENTION.name: MistralStack,
+    MAMBA2.name: Mamba2Stack,
+    FAMILY.name: FamilyStack,
+}
 _EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
     ATTENTION.name: partial(MistralStack, trusted=True),
     MAMBA2.name: partial(Mamba2Stack, kernels=TRUSTED),
+    FAMILY.name: partial(FamilyStack, trusted=True),
 }
 """Every operation is transformers' own, to the last bit."""
 
@@ -50,9 +56,9 @@ class Backbone:
     """A loaded model in evaluation mode, its parameters frozen.
 
     Args:
-        model: a causal language model of either architecture.
+        model: a causal language model of the architecture.
         tokenizer: its tokenizer.
-        architecture: which of the two.
+        architecture: which of them.
         name: the hub id or folder it came from.
     """
 
@@ -94,9 +100,9 @@ class Backbone:
     def observation(self, hidden: Sequence[Tensor], final: Tensor, real: Tensor) -> Observation:
         """The output of :meth:`read`, with full-depth logits of the (B, A) real tokens."""
         device = self.stack.device
-        head = self.model.lm_head
-        last = final[real.to(final.device)]
-        full_logits = head(last.to(head.weight.device, head.weight.dtype)).float()
+        weight = self.model.lm_head.weight
+        last = final[real.to(final.device)].to(weight.device, weight.dtype)
+        full_logits = self._exact.project(last).float()
         return Observation(
             tuple(one.to(device) for one in hidden), real.to(device), full_logits.to(device)
         )
@@ -114,9 +120,7 @@ class Backbone:
         whole = TokenBatch(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
         probe_exits(self._exact, self._exact.new_state(rows), whole, exit_layers, [seen])
         *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
-        decoder = self.model.base_model
-        norm = decoder.norm_f if hasattr(decoder, "norm_f") else decoder.norm
-        return [*hidden, norm(last.to(norm.weight.device))]
+        return [*hidden, self._exact.normed(last)]
 
 
 def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:

@@ -20,7 +20,7 @@ import torch
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
-from dynamax_lm.heads.config import HeadsConfig
+from dynamax_lm.heads.config import HeadsConfig, architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
@@ -175,7 +175,7 @@ def _config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig:
     model = backbone.model
     return HeadsConfig(
         backbone=backbone.name,
-        architecture=backbone.architecture.name,
+        architecture=architecture_of(model.config.model_type),
         n_layers=backbone.n_layers,
         width=backbone.width,
         vocabulary=int(model.config.vocab_size),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
+from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
 from dynamax_lm.heads.train.data import DEFAULT_DATA
 from dynamax_lm.heads.train.labels import read_label
@@ -14,7 +14,7 @@ from dynamax_lm.heads.train.labels import read_label
 LOSSES = ("balanced", "plain")
 """Names in :data:`dynamax_lm.heads.train.losses.CLASSIFIER_LOSSES`."""
 
-_MODELS = sorted(one.model for one in (ATTENTION, MAMBA2))
+_MODELS = sorted(one.model for one in ARCHITECTURES)
 _AT_LEAST_ONE = (
     "max_steps",
     "prompts",

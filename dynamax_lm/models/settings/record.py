@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
 from dynamax_lm.models.settings.exits import ExitRule, Listed, Spread, read_exit_rule
@@ -41,6 +42,7 @@ from dynamax_lm.models.settings.rules import (
 from dynamax_lm.models.settings.skipped import (
     DEFAULT,
     Architecture,
+    check_source,
     find_skipped_state,
     read_skipped_state,
 )
@@ -171,7 +173,11 @@ class RawSettings:
     rows_in_flight: int | None = None
 
     def resolve(
-        self, *, n_layers: int, architecture: Architecture, heads: HeadsFacts | None = None
+        self,
+        *,
+        n_layers: int,
+        architecture: Architecture | DecoderCosts,
+        heads: HeadsFacts | None = None,
     ) -> ExitSettings:
         """Fill in defaults, and check the settings against the checkpoint's configuration.
 
@@ -180,7 +186,7 @@ class RawSettings:
 
         Args:
             n_layers: L, at least 1.
-            architecture: which kind of layers.
+            architecture: the kind of all layers, or the costs of the decoder.
             heads: the trained heads in use, if any.
 
         Raises:
@@ -202,6 +208,7 @@ class RawSettings:
         if self.mode == LOSSLESS:
             check_lossless(confidence)
         check_rule(rule, threshold, self.exit_rule_args, exits)
+        check_source(skipped_state, architecture, exits)
         return ExitSettings(
             exit_layers=exits,
             confidence=confidence,

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal
 
 from dynamax_lm.common.errors import error_line
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.costs import LayerCosts, skipped_states
+from dynamax_lm.core.costs import DecoderCosts, HybridCosts, LayerCosts, skipped_states
 from dynamax_lm.core.skipped_states import (
     SkippedFacts,
     SkippedState,
+    by_kind,
+    for_kind,
     register_skipped_state,
     registered,
 )
 from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.models.settings.classes import load_class, read_class
 from dynamax_lm.models.settings.values import refusal
@@ -28,15 +32,15 @@ GROUP = "dynamax_lm.skipped_state"
 
 DEFAULT = "propagate"
 
-_LAYERS: dict[Architecture, type[LayerCosts]] = {
-    "attention": AttentionCosts,
-    "mamba2": Mamba2Costs,
+_KINDS: dict[str, type[LayerCosts]] = {
+    one.KEY: one for one in (AttentionCosts, Mamba2Costs, MambaCosts)
 }
-_BUILT_IN = (*dict.fromkeys(name for one in _LAYERS.values() for name in one.SKIPPED), RECOMPUTE)
+_BUILT_IN = (*dict.fromkeys(name for one in _KINDS.values() for name in one.SKIPPED), RECOMPUTE)
 _HOLE = "on attention it would leave a silent hole in each skipped layer's cache"
 _IMPOSSIBLE = {
     ("attention", "freeze"): _HOLE,
     ("mamba2", "copy_kv"): "Mamba-2 layers have no K and V to copy",
+    ("mamba", "copy_kv"): "Mamba-1 layers have no K and V to copy",
 }
 """Why a kind of layer lacks a policy, where there is a reason."""
 
@@ -44,36 +48,101 @@ _IMPOSSIBLE = {
 def read_skipped_state(value: object) -> str | None:
     """A policy as written, or ``None`` where none was given; runs no code.
 
+    Policies by kind, such as ``attention:copy_kv+mamba2:freeze``, are returned in one order.
+
     Raises:
         SettingError: no such policy.
     """
-    return read_class(NAME, value, _BUILT_IN, GROUP)
+    known = by_kind(value.strip()) if isinstance(value, str) else {}
+    if not isinstance(value, str) or not any(kind in _KINDS for kind in known):
+        return read_class(NAME, value, _BUILT_IN, GROUP)
+    for kind, policy in known.items():
+        if kind not in _KINDS:
+            raise refusal(NAME, value, f"kinds of layer are {', '.join(_KINDS)}")
+        if policy not in _KINDS[kind].SKIPPED:
+            why = _IMPOSSIBLE.get((kind, policy), f"{kind} has {', '.join(_KINDS[kind].SKIPPED)}")
+            raise refusal(NAME, value, why)
+    if len(known) < value.count("+") + 1:
+        raise refusal(NAME, value, "a kind is given twice")
+    return "+".join(f"{kind}:{known[kind]}" for kind in _KINDS if kind in known)
 
 
-def find_skipped_state(written: str, architecture: Architecture) -> str:
+def find_skipped_state(written: str, architecture: Architecture | DecoderCosts) -> str:
     """The name of a policy that these layers have, registered if it is from outside.
+
+    Args:
+        written: of :func:`read_skipped_state`.
+        architecture: the kind of all layers, or the costs of a decoder, which tell its kinds.
 
     Raises:
         SettingError: these layers do not have it, its code cannot be loaded, or is not a policy.
     """
-    kind = _LAYERS[architecture]
-    *others, last = had = skipped_states(kind)
+    kinds = _kinds_of(architecture)
+    *others, last = had = skipped_states(*kinds)
     if written in had:
         return written
+    if known := by_kind(written):
+        return _for_these(written, known, [kind.KEY for kind in kinds])
     if written in _BUILT_IN:
-        why = _IMPOSSIBLE.get((architecture, written), "these layers do not have it")
-        raise refusal(NAME, written, f"{why}; use {', '.join(others)} or {last}")
-    known = load_class(NAME, written, GROUP)
-    name, made = known.name, known.made
+        reasons = [_IMPOSSIBLE.get((kind.KEY, written)) for kind in kinds]
+        why = next((reason for reason in reasons if reason), "these layers do not have it")
+        use = f"use {', '.join(others)} or {last}"
+        if len(kinds) > 1:
+            use += f", or one for each kind, as {_example(kinds)}"
+        raise refusal(NAME, written, f"{why}; {use}")
+    outside = load_class(NAME, written, GROUP)
+    name, made = outside.name, outside.made
     facts = getattr(made, "facts", None)
     if not isinstance(facts, SkippedFacts):
         why = "the class lacks facts = SkippedFacts(layers=(AttentionCosts,), flops=...)"
         raise refusal(NAME, written, why)
-    if fault := _fault(made, facts, kind):
-        raise refusal(NAME, written, fault)
+    for kind in kinds:
+        if fault := _fault(made, facts, kind):
+            raise refusal(NAME, written, fault)
+    if not isinstance(architecture, str) and len({facts.flops(p) for p in architecture.parts}) > 1:
+        raise refusal(NAME, written, "its flops differ between the layers of this checkpoint")
     if registered(name) is None:
         register_skipped_state(replace(facts, name=name), made())
     return name
+
+
+def check_source(
+    name: str, architecture: Architecture | DecoderCosts, exits: Sequence[int]
+) -> None:
+    """Refuse copies where no attention layer runs before an exit: there is nothing to copy.
+
+    Raises:
+        SettingError: naming the first attention layer.
+    """
+    if not isinstance(architecture, HybridCosts) or not exits:
+        return
+    attention = [any(part.KEY == "attention" for part in one.parts) for one in architecture.kinds]
+    if not any(attention) or for_kind(name, "attention") != "copy_kv":
+        return
+    first = attention.index(True) + 1
+    if min(exits) < first:
+        why = f"the first attention layer is {first}; let exit_layers start there or above"
+        raise refusal(NAME, name, why)
+
+
+def _kinds_of(architecture: Architecture | DecoderCosts) -> list[type[LayerCosts]]:
+    """The kinds of layer that have a state."""
+    if isinstance(architecture, str):
+        return [_KINDS[architecture]]
+    return list(dict.fromkeys(type(part) for part in architecture.parts))
+
+
+def _for_these(written: str, known: Mapping[str, str], kinds: Sequence[str]) -> str:
+    """A policy for each of ``kinds`` and no other; where all are of one name, that name."""
+    if set(known) != set(kinds):
+        why = f"this checkpoint has layers of {' and '.join(kinds)}; give each of them a policy"
+        raise refusal(NAME, written, why)
+    names = set(known.values())
+    return names.pop() if len(names) == 1 else written
+
+
+def _example(kinds: Sequence[type[LayerCosts]]) -> str:
+    return "+".join(f"{kind.KEY}:{list(kind.SKIPPED)[-1]}" for kind in kinds)
 
 
 def _fault(made: type[Any], facts: SkippedFacts, kind: type[LayerCosts]) -> str | None:

@@ -1,0 +1,119 @@
+"""``--model dynamax``: any checkpoint of the table, as lm-eval's ``hf`` model runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+import dynamax_lm
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.checkpoint import FAMILY, check_config
+from dynamax_lm.decoders.costs.record import from_record, to_record
+from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.family_costs import decoder_costs
+from dynamax_lm.models.lm import Dynamax
+from tests.checkpoints import BYTES, byte_tokenizer
+from tests.decoders.tiny_families import tiny_config, tiny_model
+
+TEXTS = ["ab", "the quick brown fox jumps over", "", "x y z", "0123456789", "hello", "q"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Saves a random checkpoint of a family, once."""
+    saved: dict[str, Path] = {}
+
+    def save(family: str) -> Path:
+        if family not in saved:
+            saved[family] = tmp_path_factory.mktemp(family)
+            model = tiny_model(family, vocab_size=BYTES, eos_token_id=2, pad_token_id=None)
+            model.save_pretrained(saved[family])
+            byte_tokenizer().save_pretrained(saved[family])
+        return saved[family]
+
+    return save
+
+
+def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
+    return [Instance(kind, {}, one, place, (None, place, 1)) for place, one in enumerate(arguments)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "mixtral"])
+def test_full_depth_is_the_hf_model(
+    family: str, batch_size: int, folder: Callable[[str], Path]
+) -> None:
+    """Texts, likelihoods and rolling likelihoods, over uneven prompts."""
+    shared: dict[str, Any] = {
+        "pretrained": str(folder(family)),
+        "batch_size": batch_size,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    ours, theirs = Dynamax(**shared, mode="full"), HFLM(**shared)
+    options = {"until": ["zz"], "max_gen_toks": 5, "do_sample": False}
+    generated = requests("generate_until", [(text or "-", options) for text in TEXTS])
+    assert ours.generate_until(generated, disable_tqdm=True) == theirs.generate_until(
+        generated, disable_tqdm=True
+    )
+    scored = requests("loglikelihood", [(text, " and more") for text in TEXTS])
+    pairs = zip(
+        ours.loglikelihood(scored, disable_tqdm=True),
+        theirs.loglikelihood(scored, disable_tqdm=True),
+        strict=True,
+    )
+    for mine, other in pairs:
+        assert mine[0] == pytest.approx(other[0], abs=1e-3)
+        assert mine[1] == other[1]
+    rolled = requests("loglikelihood_rolling", [(text,) for text in TEXTS if text])
+    assert ours.loglikelihood_rolling(rolled, disable_tqdm=True) == pytest.approx(
+        theirs.loglikelihood_rolling(rolled, disable_tqdm=True), abs=1e-3
+    )
+
+
+def test_load_picks_the_model_by_the_checkpoint(folder: Callable[[str], Path]) -> None:
+    model = dynamax_lm.load(str(folder("qwen3")), threshold=0.0, exit_layers=[2])
+    assert isinstance(model.lm, Dynamax)
+    answer = model.generate("abc", max_gen_toks=4)
+    assert set(answer.layers_used) == {2}
+    costs = decoder_costs(FAMILIES["qwen3"], model.lm.config)
+    run: Any = model.lm.early_exit_run
+    written = {name: one for name, one in run.live.costs.items() if name != "exit_extras"}
+    assert from_record(written) == costs
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_costs_are_read_back_from_their_record(family: str) -> None:
+    costs = decoder_costs(FAMILIES[family], tiny_config(family))
+    assert from_record(to_record(costs)) == costs
+
+
+def test_other_checkpoints_are_refused_by_name() -> None:
+    with pytest.raises(SettingError, match=r"dynamax runs model_type llama, .* 'gpt2'"):
+        check_config(type("Config", (), {"model_type": "gpt2"}), FAMILY)
+    with pytest.raises(SettingError, match="pretrained is missing: --model dynamax runs"):
+        Dynamax()
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "why"),
+    [
+        ("llama", {"sliding_window": 8}, "sliding_window=8, which transformers ignores"),
+        ("mistral", {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "mixed"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "bidirectional"),
+        ("qwen3", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+    ],
+)
+def test_variants_that_would_be_wrong_are_refused(
+    family: str, options: dict[str, Any], why: str
+) -> None:
+    config = tiny_config(family)
+    for name, value in options.items():
+        setattr(config, name, value)
+    with pytest.raises(SettingError, match=why):
+        check_config(config, FAMILY)
