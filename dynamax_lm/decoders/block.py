@@ -50,7 +50,8 @@ class Block:
         self._scale = float(getattr(config, names.residual)) if names.residual else 1.0
         self._casts = names.casts
         self._wide = bool(names.casts and getattr(module, "residual_in_fp32", False))
-        self._first: Any = self._norm if self._norm is not None else self._out_norm
+        norms = (self._norm, self._out_norm, self._ff_norm)
+        self._first: Any = next(norm for norm in norms if norm is not None)
 
     @property
     def reference(self) -> Tensor:

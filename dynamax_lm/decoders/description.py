@@ -60,6 +60,9 @@ class AttentionNames:
 LLAMA = BlockNames()
 """The block of Llama, Mistral and most of their successors."""
 
+STATE_SPACE = BlockNames(norm="norm", ff_norm="", feed_forward=(), casts=True)
+"""A block of a norm and a mixer, as Mamba's."""
+
 PLAIN = AttentionNames()
 """Their attention module."""
 
@@ -110,14 +113,13 @@ class Family:
         block: where the parts of a block are.
         attention: what an attention module has.
         mixer: the name of a block's state-space module.
+        alone: where the parts of a block are that has a feed-forward module alone.
         windows: which layers have the sliding window of the configuration: none, all (if it is
             set), or those of type ``sliding_attention`` in ``layer_types``.
         rotary: whether the angles of all layers are equal (``one``), depend on the layer's type
             (``by_type``), or are applied in the layers where ``no_rope_layers`` is 1 (``some``).
         layer: the kind of each layer, from the configuration and the index of the layer.
         faults: refusals of this family's own variants.
-        feed_forward: which numbers of the configuration are those of the feed-forward module.
-        paper: what describes it.
     """
 
     model_type: str
@@ -126,6 +128,7 @@ class Family:
     block: BlockNames = LLAMA
     attention: AttentionNames = PLAIN
     mixer: str = "mamba"
+    alone: BlockNames | None = None
     windows: Literal["none", "all", "by_type"] = "none"
     rotary: Literal["one", "by_type", "some", "none"] = "one"
     layer: Callable[[Any, int], LayerName] = field(default=lambda config, index: "attention")

@@ -7,14 +7,18 @@ further family of known kinds of layers, add its row; the tests run over the tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dynamax_lm.decoders.description import (
     LLAMA,
+    STATE_SPACE,
     AttentionNames,
     BlockNames,
     Family,
+    LayerName,
+    ModuleNames,
     ScalingNames,
 )
 
@@ -31,6 +35,12 @@ def _mixed_windows(config: Any) -> str | None:
     if getattr(config, "layer_types", None) and len(set(config.layer_types)) > 1:
         return "mixed layer_types, which transformers ignores for this model_type"
     return None
+
+
+def _latent_experts(config: Any) -> str | None:
+    if getattr(config, "moe_latent_size", None) is None:
+        return None
+    return f"moe_latent_size={config.moe_latent_size}, whose projections the ledger does not count"
 
 
 def _bidirectional(config: Any) -> str | None:
@@ -52,6 +62,27 @@ _POST = BlockNames(
 )
 _EXPERTS = BlockNames(gated=False)
 _HEAD_NORMS = AttentionNames(norms="head")
+
+_PRE_FF = BlockNames(ff_norm="pre_ff_layernorm", feed_forward=("feed_forward",))
+_MAMBA_MODULES = ModuleNames(base="backbone", embedding="embeddings", norm="norm_f", rotary="")
+_FLOAT32 = ScalingNames(float32=True)
+
+
+def _all(name: LayerName) -> Callable[[Any, int], LayerName]:
+    """Every layer is of one kind."""
+    return lambda config, index: name
+
+
+def _by_type(recurrent: LayerName) -> Callable[[Any, int], LayerName]:
+    """Layers as ``layer_types`` says, with state-space layers of the kind ``recurrent``."""
+    kinds: dict[str, LayerName] = {
+        "linear_attention": recurrent,
+        "full_attention": "attention",
+        "mlp": "feed_forward",
+        "moe": "feed_forward",
+    }
+    return lambda config, index: kinds[config.layer_types[index]]
+
 
 _ROWS = (
     Family(model_type="llama", faults=(_stray_window,)),
@@ -97,6 +128,72 @@ _ROWS = (
     Family(model_type="smollm3", windows="by_type", rotary="some"),
     Family(model_type="mixtral", block=_EXPERTS, windows="all"),
     Family(model_type="qwen3_moe", block=LLAMA, attention=_HEAD_NORMS, windows="all"),
+    Family(
+        model_type="mamba2",
+        modules=_MAMBA_MODULES,
+        scaling=_FLOAT32,
+        block=STATE_SPACE,
+        mixer="mixer",
+        layer=_all("mamba2"),
+    ),
+    Family(
+        model_type="mamba",
+        modules=_MAMBA_MODULES,
+        scaling=_FLOAT32,
+        block=STATE_SPACE,
+        mixer="mixer",
+        layer=_all("mamba"),
+    ),
+    Family(
+        model_type="falcon_mamba",
+        modules=_MAMBA_MODULES,
+        scaling=_FLOAT32,
+        block=STATE_SPACE,
+        mixer="mixer",
+        layer=_all("mamba"),
+    ),
+    Family(
+        model_type="bamba",
+        modules=ModuleNames(norm="final_layernorm"),
+        block=_PRE_FF,
+        layer=_by_type("mamba2"),
+    ),
+    Family(
+        model_type="granitemoehybrid",
+        scaling=ScalingNames(embeddings="embedding_multiplier", divisor="logits_scaling"),
+        block=BlockNames(
+            feed_forward=("block_sparse_moe", "shared_mlp"),
+            gated=False,
+            residual="residual_multiplier",
+        ),
+        layer=_by_type("mamba2"),
+    ),
+    Family(
+        model_type="falcon_h1",
+        modules=ModuleNames(norm="final_layernorm"),
+        scaling=ScalingNames(embeddings="embedding_multiplier", logits="lm_head_multiplier"),
+        block=replace(_PRE_FF, gated=False),
+        attention=AttentionNames(key_multiplier=True),
+        layer=_all("attention+mamba2"),
+    ),
+    Family(
+        model_type="nemotron_h",
+        modules=ModuleNames(embedding="embeddings", norm="norm_f", rotary=""),
+        block=STATE_SPACE,
+        attention=AttentionNames(module="mixer"),
+        mixer="mixer",
+        alone=BlockNames(norm="", ff_norm="norm", feed_forward=("mixer",), gated=False),
+        rotary="none",
+        layer=_by_type("mamba2"),
+        faults=(_latent_experts,),
+    ),
+    Family(
+        model_type="jamba",
+        modules=ModuleNames(norm="final_layernorm", rotary=""),
+        block=_PRE_FF,
+        rotary="none",
+        layer=_by_type("mamba"),
+    ),
 )
 
 FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _ROWS}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from dynamax_lm.core.costs import DecoderCosts, HybridCosts, LayerCosts
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.block import BlockCosts, FeedForward
+from dynamax_lm.decoders.costs.mamba import MambaCosts
+from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.description import Family, layers_of, window_of
 
 
@@ -29,8 +32,8 @@ def layer_costs(family: Family, config: Any) -> list[LayerCosts]:
 def _layer(family: Family, config: Any, index: int, name: str) -> LayerCosts:
     """FLOPs of layer ``index``: attention with a gated module as such, else as a block."""
     mixers = [_MIXERS[one](family, config, index) for one in name.split("+") if one in _MIXERS]
-    fed = feed_forward_of(family, config, index) if family.block.feed_forward else None
-    if name == "feed_forward":
+    fed = None
+    if family.block.feed_forward or name == "feed_forward":
         fed = feed_forward_of(family, config, index)
     first = mixers[0] if len(mixers) == 1 else None
     if fed is None and first is not None:
@@ -63,7 +66,28 @@ def feed_forward_of(family: Family, config: Any, index: int) -> FeedForward:
                 chosen=config.num_experts_per_tok,
                 expert=config.moe_intermediate_size,
             )
-    return FeedForward(dense=config.intermediate_size)
+    if kind == "granitemoehybrid":
+        return FeedForward(
+            dense=config.shared_intermediate_size,
+            experts=config.num_local_experts,
+            chosen=config.num_experts_per_tok if config.num_local_experts else 0,
+            expert=config.intermediate_size,
+        )
+    if kind == "jamba" and config.layers_num_experts[index] > 1:
+        return FeedForward(
+            experts=config.num_experts,
+            chosen=config.num_experts_per_tok,
+            expert=config.intermediate_size,
+        )
+    if kind == "nemotron_h" and config.layer_types[index] == "moe":
+        return FeedForward(
+            dense=config.moe_shared_expert_intermediate_size,
+            experts=config.n_routed_experts,
+            chosen=config.num_experts_per_tok,
+            expert=config.moe_intermediate_size,
+            products=2,
+        )
+    return FeedForward(dense=config.intermediate_size, products=2 if kind == "nemotron_h" else 3)
 
 
 def _attention(family: Family, config: Any, index: int) -> AttentionCosts:
@@ -72,4 +96,63 @@ def _attention(family: Family, config: Any, index: int) -> AttentionCosts:
     return replace(costs, feedforward=0, window=window_of(family, config, index))
 
 
-_MIXERS = {"attention": _attention}
+def _mamba2(family: Family, config: Any, index: int) -> Mamba2Costs:
+    """A Mamba-2 mixer; hybrids name its numbers in one of two ways."""
+    del index
+    if family.model_type == "mamba2":
+        return Mamba2Costs.from_config(config)
+    shared = {
+        "n_layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "vocabulary": config.vocab_size,
+    }
+    if family.model_type == "nemotron_h":
+        return Mamba2Costs(
+            **shared,
+            inner=config.mamba_num_heads * config.mamba_head_dim,
+            heads=config.mamba_num_heads,
+            groups=config.n_groups,
+            state_size=config.ssm_state_size,
+            kernel=config.conv_kernel,
+        )
+    own = getattr(config, "mamba_d_ssm", None)
+    return Mamba2Costs(
+        **shared,
+        inner=int(config.mamba_expand * config.hidden_size) if own is None else own,
+        heads=config.mamba_n_heads,
+        groups=config.mamba_n_groups,
+        state_size=config.mamba_d_state,
+        kernel=config.mamba_d_conv,
+    )
+
+
+def _mamba(family: Family, config: Any, index: int) -> MambaCosts:
+    """A Mamba-1 mixer."""
+    del index
+    shared = {
+        "n_layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "vocabulary": config.vocab_size,
+    }
+    if family.model_type == "jamba":
+        return MambaCosts(
+            **shared,
+            inner=config.mamba_expand * config.hidden_size,
+            rank=config.mamba_dt_rank,
+            state_size=config.mamba_d_state,
+            kernel=config.mamba_d_conv,
+        )
+    return MambaCosts(
+        **shared,
+        inner=config.intermediate_size,
+        rank=int(config.time_step_rank),
+        state_size=config.state_size,
+        kernel=config.conv_kernel,
+    )
+
+
+_MIXERS: dict[str, Callable[[Family, Any, int], LayerCosts]] = {
+    "attention": _attention,
+    "mamba2": _mamba2,
+    "mamba": _mamba,
+}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.decoders.adapter import LayerAdapter
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
+from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import (
@@ -18,7 +21,13 @@ from dynamax_lm.decoders.description import (
 )
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import layer_costs
+from dynamax_lm.decoders.feed_forward import FeedForwardKind, FeedForwardLayer
+from dynamax_lm.decoders.mamba1 import Mamba1Layer
+from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
+from dynamax_lm.decoders.parallel import ParallelKind, ParallelLayer
+from dynamax_lm.decoders.recurrent_layer import RecurrentKind
 from dynamax_lm.decoders.scaling import Scaling
+from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
 
 
 class FamilyStack(Decoder):
@@ -55,6 +64,8 @@ class _Layers:
     def __init__(self, family: Family, config: Any, base: Any, arithmetic: Arithmetic) -> None:
         self._family, self._config, self._base = family, config, base
         self._arithmetic = arithmetic
+        device = getattr(base, family.modules.embedding).weight.device
+        self._kernels: Kernels = TRUSTED if arithmetic.trusted else best_kernels(device)
         self._costs = layer_costs(family, config)
         self._kinds: dict[Any, Any] = {}
 
@@ -64,19 +75,52 @@ class _Layers:
         return [self._layer(index, name) for index, name in enumerate(names)]
 
     def _layer(self, index: int, name: str) -> Any:
-        module = self._base.layers[index]
-        return AttentionLayer(module, self._attention(index), self._arithmetic)
+        module, costs = self._base.layers[index], self._costs[index]
+        if name == "attention":
+            return AttentionLayer(module, self._attention(index, costs), self._arithmetic)
+        kind = self._shared((name, costs), lambda: self._kind(index, name, costs))
+        adapters: dict[str, Any] = {
+            "mamba2": Mamba2Layer,
+            "mamba": Mamba1Layer,
+            "attention+mamba2": ParallelLayer,
+            "feed_forward": FeedForwardLayer,
+        }
+        return adapters[name](module, kind, self._arithmetic)
 
-    def _attention(self, index: int) -> AttentionKind:
+    def _shared(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The kind of all layers with this key."""
+        if key not in self._kinds:
+            self._kinds[key] = make()
+        return self._kinds[key]
+
+    def _kind(self, index: int, name: str, costs: LayerCosts) -> Any:
+        """A kind other than attention alone."""
+        family, config = self._family, self._config
+        if name == "feed_forward":
+            assert family.alone is not None, "the row says how such a block is built"
+            return FeedForwardKind(config, family.alone, costs)
+        names: dict[str, Any] = {"block": family.block, "mixer": family.mixer}
+        if name == "mamba":
+            return RecurrentKind(config, self._kernels, costs=costs, key=MambaCosts.KEY, **names)
+        if name == "mamba2":
+            return Mamba2Kind(config, self._kernels, costs=costs, **names)
+        attention, recurrent = costs.parts
+        return ParallelKind(
+            self._attention(index, attention),
+            Mamba2Kind(config, self._kernels, costs=recurrent, **names),
+            costs,
+        )
+
+    def _attention(self, index: int, costs: LayerCosts) -> AttentionKind:
         family, config = self._family, self._config
         window = window_of(family, config, index)
         rotary_type = rotary_type_of(family, config, index)
         rotary = None
         if rotates(family, config, index):
             rotary = getattr(self._base, family.modules.rotary)
-        key = ("attention", window, rotary_type, rotary is None, self._costs[index])
-        if key not in self._kinds:
-            self._kinds[key] = AttentionKind(
+        kind: AttentionKind = self._shared(
+            ("attention", window, rotary_type, rotary is None, costs),
+            lambda: AttentionKind(
                 config,
                 rotary,
                 getattr(self._base, family.modules.embedding),
@@ -84,9 +128,9 @@ class _Layers:
                 names=family.attention,
                 window=window,
                 rotary_type=rotary_type,
-                costs=self._costs[index],
-            )
-        kind: AttentionKind = self._kinds[key]
+                costs=costs,
+            ),
+        )
         return kind
 
 

@@ -70,7 +70,10 @@ class StateSpace:
         """Step sizes from raw ``dt`` (..., H); -inf gives 0, which does not change a state."""
         raw = dt + self.mixer.dt_bias
         steps = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)))
-        return steps if self.unlimited else steps.clamp(*self.limits)
+        if self.unlimited:
+            return steps
+        limited = steps.clamp(*self.limits)
+        return limited.masked_fill(raw == -torch.inf, 0.0) if self.limits[0] > 0.0 else limited
 
 
 class Kernels(Protocol):

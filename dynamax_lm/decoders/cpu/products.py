@@ -131,6 +131,16 @@ def project_parted(
     return both[:, :cut], both[:, cut:]
 
 
+def project_first(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
+    """(N, cut) the first of :func:`project_parted`, alone."""
+    if isinstance(linear, Packed) and linear.cut == cut:
+        return linear.part(rows, 0)
+    if is_plain(linear):
+        bias = None if linear.bias is None else linear.bias[:cut]
+        return F.linear(rows, linear.weight[:cut], bias)
+    return project_trusted(linear, rows)[:, :cut]  # as below
+
+
 def project_rest(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
     """(N, E - cut) the second of :func:`project_parted`, alone."""
     if isinstance(linear, Packed) and linear.cut == cut:

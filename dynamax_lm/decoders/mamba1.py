@@ -1,0 +1,146 @@
+"""Mamba-1 layers, over transformers' own modules.
+
+B, C and dt follow from the convolution's output, so the state's inputs are x alone.
+
+Glossary: N cells, B rows, T tokens, D width, I channels of the convolution and of the output, K its
+width, S SSM state size, R width of the projection that dt follows from (Mamba, arXiv 2312.00752).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from dynamax_lm.decoders.arithmetic import Arithmetic
+from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.products import project_first, project_parted
+from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
+from dynamax_lm.decoders.recurrent_state import Recurrence
+from dynamax_lm.decoders.ssd import StateSpace
+
+_CHUNK = 16
+"""Tokens whose decays are computed at once: (T, I, S) numbers that fit a processor's cache."""
+
+
+class Mamba1Layer(RecurrentLayer):
+    """A block with a Mamba-1 mixer, such as a ``MambaBlock``."""
+
+    def __init__(self, block: Any, kind: RecurrentKind, arithmetic: Arithmetic) -> None:
+        super().__init__(block, kind, arithmetic)
+        mixer = self._mixer
+        taps = mixer.conv1d.weight.detach()[:, 0].t().contiguous()
+        decay = -torch.exp(mixer.A_log.detach().float())  # (I, S)
+        self._space = StateSpace(mixer, decay, taps, (0.0, float("inf")))
+        self._selected = mixer.time_step_rank + mixer.ssm_state_size
+        self._own_scan = sys.modules[type(mixer).__module__].mamba_selective_scan
+
+    def linears(self) -> Iterator[Slot]:
+        """``in_proj`` and ``x_proj``, of which frozen cells need the first columns, and others."""
+        yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
+        yield Slot(self._mixer, "x_proj", cut=self._selected)
+        yield Slot(self._mixer, "out_proj")
+        yield from self._block.linears()
+
+    def new_state(self, batch: int) -> Recurrence:
+        """Zeros."""
+        mixer = self._mixer
+        weight = mixer.conv1d.weight
+        return Recurrence(
+            [0] * batch,
+            weight.new_zeros(batch, mixer.conv_kernel_size, mixer.intermediate_size),
+            torch.zeros(batch, mixer.intermediate_size, mixer.ssm_state_size, device=weight.device),
+        )
+
+    def _project(self, normed: Tensor) -> tuple[Tensor, Inputs]:
+        mixer, project = self._mixer, self._arithmetic.project
+        x, gate = project_parted(mixer.in_proj, normed, mixer.intermediate_size, project)
+        return gate, Inputs(x, x.new_zeros(x.shape[0], 1))
+
+    def state_inputs(self, normed: Tensor) -> Inputs:
+        """X of the mixer's input (M, D); no gate."""
+        x = project_first(self._mixer.in_proj, normed, self._mixer.intermediate_size)
+        return Inputs(x, x.new_zeros(x.shape[0], 1))
+
+    def _gated(self, scanned: Tensor, gate: Tensor) -> Tensor:
+        return scanned * F.silu(gate)
+
+    def _select(self, x: Tensor, *, output: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of the convolution's output (N, I): raw dt (N, I), B (N, S), and C (N, S) or ``None``."""
+        mixer, size = self._mixer, self._mixer.ssm_state_size
+        last: Tensor | None = None
+        if output:
+            first, last = project_parted(mixer.x_proj, x, self._selected, self._arithmetic.project)
+        else:
+            first = project_first(mixer.x_proj, x, self._selected)
+        step, b = first.split([mixer.time_step_rank, size], dim=-1)
+        if hasattr(mixer, "dt_layernorm"):
+            step, b = mixer.dt_layernorm(step), mixer.b_layernorm(b)
+            last = last if last is None else mixer.c_layernorm(last)
+        return F.linear(step, mixer.dt_proj.weight), b, last
+
+    def _steps(self, raw: Tensor, dt: Tensor) -> Tensor:
+        """(..., I) step sizes, 0 where ``dt`` (..., 1) is -inf."""
+        wide = raw.float() + self._mixer.dt_proj.bias.float() + dt.float()
+        return F.softplus(wide)
+
+    def _advance(
+        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: list[int] | None, *, output: bool
+    ) -> Tensor:
+        raw, b, c = self._select(convolved, output=output)
+        steps, x = self._steps(raw, dt), convolved.float()
+        some = ssm if rows is None else ssm[rows]
+        some.mul_(torch.exp(steps[..., None] * self._space.decay))
+        some.addcmul_((steps * x)[..., None], b.float()[:, None])
+        if rows is not None:
+            ssm[rows] = some
+        if c is None:
+            return convolved
+        return torch.bmm(some, c.float()[..., None])[..., 0] + x * self._mixer.D.float()
+
+    def _scan_state(
+        self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool
+    ) -> tuple[Tensor, Tensor]:
+        shape = convolved.shape[:2]
+        raw, b, c = self._select(convolved.flatten(0, 1), output=output)
+        raw, b = raw.unflatten(0, shape), b.unflatten(0, shape)
+        if self._arithmetic.trusted and initial is None and c is not None:
+            return self._scan_trusted(convolved, raw, b, c.unflatten(0, shape))
+        steps, x = self._steps(raw, dt), convolved.float()
+        added, b = steps * x, b.float()
+        size = (*shape[:1], *self._space.decay.shape)
+        state = x.new_zeros(size) if initial is None else initial.float().clone()
+        scanned = x * self._mixer.D.float()
+        for start in range(0, shape[1], _CHUNK):
+            part = slice(start, start + _CHUNK)
+            decay = torch.exp(steps[:, part, :, None] * self._space.decay)
+            states = added[:, part, :, None] * b[:, part, None]
+            for token in range(states.shape[1]):
+                state = torch.addcmul(states[:, token], state, decay[:, token])
+                states[:, token] = state
+            if c is not None:
+                read = c.unflatten(0, shape)[:, part].float()
+                scanned[:, part] += (states @ read[..., None])[..., 0]
+        return scanned, state
+
+    def _scan_trusted(self, x: Tensor, raw: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by transformers' function, which starts at zero and knows no empty cells."""
+        mixer = self._mixer
+        scanned, state = self._own_scan(
+            x.transpose(1, 2),
+            raw.transpose(1, 2),
+            self._space.decay,
+            b.transpose(1, 2),
+            c.transpose(1, 2),
+            D=mixer.D.float(),
+            delta_bias=mixer.dt_proj.bias.float(),
+            delta_softplus=True,
+            return_last_state=True,
+            use_mambapy=getattr(mixer, "use_mambapy", False),
+            use_associative_scan=getattr(mixer, "use_associative_scan", False),
+        )
+        return scanned.transpose(1, 2), state
