@@ -21,6 +21,8 @@ from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention_state import KeyValues
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.feed_forward import NoState
+from dynamax_lm.decoders.parallel import BothStates
 from tests.builders import STACKS, Shape, prompts, random_model, shapes
 from tests.core.test_laws import _Ignore, ask, draw_policy, rows_that_enter
 
@@ -33,10 +35,12 @@ def remembered(state: Any) -> list[torch.Tensor]:
     """All that a state remembers, without slots that were never used."""
     used, kept = max(state.rows.columns), []
     for layer in state.layers:
-        if isinstance(layer, KeyValues):
-            kept += [layer.keys[:, :, :used], layer.values[:, :, :used]]
-        else:
-            kept += [layer.conv, layer.ssm]
+        both = isinstance(layer, BothStates)
+        for part in (layer.attention, layer.recurrent) if both else (layer,):
+            if isinstance(part, KeyValues):
+                kept += [part.keys[:, :, :used], part.values[:, :, :used]]
+            elif not isinstance(part, NoState):
+                kept += [part.conv, part.ssm]
     return kept
 
 

@@ -71,11 +71,15 @@ class MambaCosts(LayerCosts):
         return ADVANCE_OPS * self.inner * self.state_size
 
     @property
+    def read_out(self) -> int:
+        """The SSM's output: product with C, sum."""
+        return READ_OUT_OPS * self.inner * self.state_size
+
+    @property
     def outputs(self) -> int:
         """What only the output reads: the gate, C, the read-out and out_proj."""
         gate_and_out = 2 * 2 * self.width * self.inner
-        read_out = READ_OUT_OPS * self.inner * self.state_size
-        return gate_and_out + 2 * self.inner * self.state_size + read_out
+        return gate_and_out + 2 * self.inner * self.state_size + self.read_out
 
     def layer(self, position: int) -> int:
         """One layer; the same at every position."""
