@@ -143,4 +143,5 @@ class Mamba1Layer(RecurrentLayer):
             use_mambapy=getattr(mixer, "use_mambapy", False),
             use_associative_scan=getattr(mixer, "use_associative_scan", False),
         )
-        return scanned.transpose(1, 2), state
+        turned: Tensor = scanned.transpose(1, 2)
+        return turned, state

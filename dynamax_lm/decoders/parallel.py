@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -120,7 +121,7 @@ class ParallelLayer:
         for own in self._attention.skipped:
             for other in self._recurrent.skipped:
                 names[f"attention:{own}+mamba2:{other}"] = (own, other)
-        return {name: _Both(*pair) for name, pair in names.items()}
+        return {name: partial(_skip_both, pair) for name, pair in names.items()}
 
     def linears(self) -> Iterator[Slot]:
         """Those of both mixers, and of the feed-forward module once."""
@@ -167,11 +168,8 @@ class ParallelLayer:
         return self._recurrent.state_inputs(normed) if names[1] == "propagate" else None
 
 
-class _Both(NamedTuple):
-    """A policy for each mixer, called as a :data:`SkipPolicy`."""
-
-    attention: str
-    recurrent: str
-
-    def __call__(self, layer: ParallelLayer, state: Any, below: Any, context: Any) -> Any:
-        return layer.skip((self.attention, self.recurrent), state, below, context)
+def _skip_both(
+    names: tuple[str, str], layer: ParallelLayer, state: Any, below: Any, context: Any
+) -> Any:
+    """A policy for each mixer, as one of the layer."""
+    return layer.skip(names, state, below, context)

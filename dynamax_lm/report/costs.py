@@ -62,7 +62,7 @@ def skipped_state_of(run: Run) -> str | SkippedFacts | None:
     try:
         written = _written(run).get("skipped_state")
         if written is None:
-            policies = set(by_kind(str(name)).values()) or {name}
+            policies = set(by_kind(str(name)).values()) or {str(name)}
             return name if policies <= _POLICIES else None
         known = SkippedFacts.from_record(written)
     except (AttributeError, TypeError, ValueError):

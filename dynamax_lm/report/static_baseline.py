@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dynamax_lm.common.intervals import Bounds
+from dynamax_lm.core.costs import HybridCosts
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
@@ -203,7 +204,7 @@ def on_paired_documents(
 def _bill(row: Row, account: Account, spent: float | None = None) -> _Bill | None:
     """One account. Prompts have no emission: their last token counts with the answer.
 
-    Layers are linear in depth, in prompts and answers alike.
+    Layers that cost the same are linear in depth, in prompts and answers alike.
     """
     costs, totals = costs_of(row.run), row.run.totals(row.task)
     saved = row.flops_saved if account == "answer" else row.flops_saved_total
@@ -212,16 +213,17 @@ def _bill(row: Row, account: Account, spent: float | None = None) -> _Bill | Non
     flops, tokens = totals["ledger"]["flops"], totals["tokens"]
     whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
     emission = FixedDepths.of(costs, 0.0, tokens).emission
-    fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens)
+    passed = tokens + (totals["prompt_tokens"] if account == "total" else 0)
+    fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens, passed)
     return _Bill(1 - saved.mean if spent is None else spent, fixed, costs.n_layers, whole)
 
 
 def cost_bounds(row: Row) -> Bounds | None:
     """Bounds of a document's share of full depth's FLOPs, by the row's exit policy.
 
-    At least the layers of the first exit, and at most full depth with every check and a
-    translator, or the cost of a token of one exit at position 0, where skipped layers weigh most:
-    the state of a skipped layer may cost more than the layer under a policy from outside. Prompts
+    At least the layers of the first exit (0 where layers differ in cost), and at most full depth
+    with every check and a translator, or the cost of a token of one exit at position 0, where
+    skipped layers weigh most: the state of a skipped layer may cost more than the layer under a policy from outside. Prompts
     in both only bring the share nearer to 1. ``None`` where parts of the policy are unknown.
     """
     costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
@@ -244,7 +246,8 @@ def cost_bounds(row: Row) -> Bounds | None:
     highest = 1 + (bill.checks + translator) / bill.full_depth
     at_exits = (ledger.answer(0, [layer]) for layer in exits)
     highest = max(highest, *(one.spent / one.full_depth for one in at_exits))
-    return Bounds(exits[0] / costs.n_layers, highest)
+    lowest = 0.0 if isinstance(costs, HybridCosts) else exits[0] / costs.n_layers
+    return Bounds(lowest, highest)
 
 
 def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:

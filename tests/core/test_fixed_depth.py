@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamax_lm.core.costs import HybridCosts
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -39,3 +41,19 @@ def test_a_fixed_depth_costs_what_a_model_of_so_many_layers_costs(
         left = ledger.answer(prompt, [depth] * tokens)
         above = tokens * (costs.n_layers - depth) * costs.skipped("propagate")
         assert left.spent - above == shorter.spent
+
+
+@given(
+    kinds=st.lists(st.sampled_from([ATTENTION, MAMBA]), min_size=2, max_size=6),
+    prompt=st.integers(0, 12),
+    tokens=st.integers(1, 9),
+    data=st.data(),
+)
+def test_layers_of_several_kinds_cost_what_they_cost_one_by_one(kinds, prompt, tokens, data):
+    costs = HybridCosts(tuple(kinds))
+    depth = data.draw(st.integers(1, len(kinds)))
+    whole = sum(costs.layers(prompt + place, 0, len(kinds)) for place in range(tokens))
+    fixed = FixedDepths.of(costs, whole / len(kinds), tokens)
+    shorter = Ledger(HybridCosts(tuple(kinds[:depth]))).answer(prompt, [depth] * tokens)
+    assert fixed.at(depth) == pytest.approx(shorter.spent, rel=1e-9)
+    assert fixed.depth(fixed.at(depth)) == pytest.approx(depth, rel=1e-9)

@@ -46,7 +46,7 @@ def to_record(costs: DecoderCosts) -> dict[str, Any]:
             "mixers": [to_record(mixer) for mixer in costs.mixers],
             "feed_forward": None if fed is None else asdict(fed),
         }
-    if isinstance(costs, tuple(_FLAT.values())):
+    if isinstance(costs, (AttentionCosts, Mamba2Costs, MambaCosts)):
         return {_KIND: costs.KEY, **asdict(costs)}
     raise TypeError(f"no record of {type(costs).__name__}")
 
@@ -74,7 +74,7 @@ def _one(kind: object, written: dict[str, Any]) -> LayerCosts:
     """The costs of one kind of layer."""
     if kind == _BLOCK:
         mixers, fed = written.pop("mixers", ()), written.pop("feed_forward", None)
-        return _checked(
+        block: LayerCosts = _checked(
             BlockCosts(
                 **written,
                 mixers=tuple(
@@ -84,9 +84,11 @@ def _one(kind: object, written: dict[str, Any]) -> LayerCosts:
                 feed_forward=None if fed is None else _checked(FeedForward(**fed)),
             )
         )
+        return block
     if kind not in _FLAT:
         raise ValueError(f"no kind of layer {kind!r}")
-    return _checked(_FLAT[str(kind)](**written))
+    layer: LayerCosts = _checked(_FLAT[str(kind)](**written))
+    return layer
 
 
 def _checked(costs: Any) -> Any:
