@@ -223,8 +223,9 @@ def cost_bounds(row: Row) -> Bounds | None:
 
     At least the layers of the first exit (0 where layers differ in cost), and at most full depth
     with every check and a translator, or the cost of a token of one exit at position 0, where
-    skipped layers weigh most: the state of a skipped layer may cost more than the layer under a policy from outside. Prompts
-    in both only bring the share nearer to 1. ``None`` where parts of the policy are unknown.
+    skipped layers weigh most: the state of a skipped layer may cost more than the layer under a
+    policy from outside. Prompts in both only bring the share nearer to 1. ``None`` where parts of
+    the policy are unknown.
     """
     costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
