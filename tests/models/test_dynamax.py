@@ -17,6 +17,7 @@ from dynamax_lm.decoders.costs.record import from_record, to_record
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.models.lm import Dynamax
+from dynamax_lm.models.settings import ExitSettings, parse_settings
 from tests.checkpoints import BYTES, byte_tokenizer
 from tests.decoders.tiny_families import tiny_config, tiny_model
 
@@ -44,7 +45,7 @@ def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "mixtral"])
+@pytest.mark.parametrize("family", ["gemma3_text", "mixtral", "falcon_mamba", "bamba"])
 def test_full_depth_is_the_hf_model(
     family: str, batch_size: int, folder: Callable[[str], Path]
 ) -> None:
@@ -85,6 +86,50 @@ def test_load_picks_the_model_by_the_checkpoint(folder: Callable[[str], Path]) -
     run: Any = model.lm.early_exit_run
     written = {name: one for name, one in run.live.costs.items() if name != "exit_extras"}
     assert from_record(written) == costs
+
+
+def settle(family: str, skipped_state: str, exits: str = "2+3") -> ExitSettings:
+    """The settings of a run of a tiny checkpoint, before its weights load."""
+    costs = decoder_costs(FAMILIES[family], tiny_config(family))
+    raw = parse_settings({"skipped_state": skipped_state, "exit_layers": exits})
+    return raw.resolve(n_layers=costs.n_layers, architecture=costs)
+
+
+@pytest.mark.parametrize(
+    ("family", "written", "settled"),
+    [
+        ("bamba", "mamba2:freeze+attention:copy_kv", "attention:copy_kv+mamba2:freeze"),
+        ("jamba", "attention:propagate+mamba:freeze", "attention:propagate+mamba:freeze"),
+        ("falcon_h1", "attention:copy_kv+mamba2:propagate", "attention:copy_kv+mamba2:propagate"),
+        ("nemotron_h", "attention:propagate+mamba2:propagate", "propagate"),
+        ("bamba", "recompute", "recompute"),
+        ("qwen3", "attention:copy_kv", "copy_kv"),
+    ],
+)
+def test_a_skipped_state_for_each_kind_of_layer(family: str, written: str, settled: str) -> None:
+    assert settle(family, written).skipped_state == settled
+
+
+@pytest.mark.parametrize(
+    ("family", "written", "exits", "why"),
+    [
+        ("bamba", "freeze", "2+3", "silent hole .* as attention:copy_kv|mamba2:freeze"),
+        ("bamba", "copy_kv", "2+3", "no K and V"),
+        ("bamba", "attention:copy_kv", "2+3", "layers of mamba2 and attention; give each of them"),
+        ("bamba", "attention:copy_kv+mamba:freeze", "2", "layers of mamba2 and attention"),
+        ("bamba", "attention:freeze+mamba2:freeze", "2", "silent hole"),
+        ("bamba", "attention:recompute+mamba2:freeze", "2", "attention has propagate, copy_kv"),
+        ("bamba", "attention:copy_kv+linear:freeze", "2", "kinds of layer are attention, mamba2"),
+        ("bamba", "mamba2:freeze+mamba2:propagate", "2", "given twice"),
+        ("bamba", "attention:copy_kv+mamba2:freeze", "1+2", "the first attention layer is 2"),
+        ("llama", "attention:propagate+mamba2:freeze", "2", "layers of attention; give each"),
+    ],
+)
+def test_skipped_states_that_a_decoder_cannot_have(
+    family: str, written: str, exits: str, why: str
+) -> None:
+    with pytest.raises(SettingError, match=why):
+        settle(family, written, exits)
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
