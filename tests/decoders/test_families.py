@@ -132,6 +132,27 @@ def test_scoring_and_neighbours_change_nothing(family: str) -> None:
     assert len(depths) > 1, "the exits must be mixed for this to prove anything"
 
 
+def test_propagate_is_each_layer_run_on_the_frozen_states(family: str) -> None:
+    """A skipped layer's state is what that layer alone leaves when it runs on the frozen states."""
+    stack, rows, depth = FamilyStack(tiny_model(family, seed=5)), ROWS[:3], 1
+    state = prefill(stack, rows)
+    before = stack.take(state, range(3))
+    chunk = TokenBatch.of([(3, 4), (8,), (5, 6)], range(3), stack.device)
+    run = stack.begin(state, chunk, "propagate")
+    hidden = stack.layer(0, stack.embed(run), run)
+    run.freeze(torch.ones(hidden.shape[0], dtype=torch.bool), hidden)
+    for index in range(depth, LAYERS):
+        stack.layer(index, hidden[:0], run)
+    stack.end(state, run)
+    whole = stack.begin(before, chunk, "propagate")
+    for index in range(depth, LAYERS):
+        stack.layer(index, hidden, whole)
+    stack.end(before, whole)
+    state.layers, before.layers = state.layers[depth:], before.layers[depth:]
+    for ours, alone in zip(remembered(state), remembered(before), strict=True):
+        torch.testing.assert_close(ours, alone, rtol=1e-5, atol=1e-5)
+
+
 def median_confidence(model: Any, layers: int) -> float:
     """The top probability after ``layers``, with half of the tokens of the prompts above it."""
     with cut(model, layers):
