@@ -1,8 +1,8 @@
 """Refusals of models whose layers do more than transformers' own code.
 
 A decoder runs a model in pieces: it calls norms, projections and feed-forward blocks as modules,
-and does the rest of an attention or Mamba-2 layer itself. What changes the model elsewhere, such as
-another class, a forward hook or an adapter that adds tokens, would be passed by in silence.
+and does the rest of an attention or state-space layer itself. What changes the model elsewhere,
+such as another class, a forward hook or an adapter that adds tokens, would be passed by in silence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ _ADAPTERS = frozenset(
     }
 )
 """Kinds of PEFT adapters that act inside modules which are called as modules."""
+
+_WITH_STATE_SPACE = frozenset(
+    {
+        *("mamba", "mamba2", "falcon_mamba", "bamba", "falcon_h1", "granitemoehybrid", "jamba"),
+        "nemotron_h",
+    }
+)
+"""Values of ``model_type`` whose layers convolve over tokens, padding included."""
 
 _THEIRS = ("transformers.", "torch.nn.")
 
@@ -54,7 +62,7 @@ def check_adapters(model: Any) -> None:
     adapters = getattr(model, "peft_config", None)
     if not isinstance(adapters, Mapping):
         return
-    mamba = getattr(model.config, "model_type", None) == "mamba2"
+    mamba = getattr(model.config, "model_type", None) in _WITH_STATE_SPACE
     for name, config in adapters.items():
         if why := _unfit(config, mamba):
             raise SettingError(
@@ -73,7 +81,7 @@ def _unfit(config: Any, mamba: bool) -> str:
     if getattr(config, "layer_replication", None):
         return "has layer_replication, under which several layers share one cache"
     if mamba and getattr(config, "lora_bias", False):
-        return "has lora_bias, under which pads of a Mamba-2 batch leak into its state"
+        return "has lora_bias, under which pads of a batch leak into a state-space layer's state"
     return ""
 
 
@@ -90,7 +98,7 @@ def _run_in_pieces(model: Any) -> Iterator[tuple[str, nn.Module]]:
     for number, layer in enumerate(decoder.layers):
         here = f"{name}.layers.{number}"
         yield here, layer
-        for inner in ("self_attn", "mixer"):
+        for inner in ("self_attn", "mixer", "mamba"):
             module = getattr(layer, inner, None)
             if module is not None:
                 yield f"{here}.{inner}", module

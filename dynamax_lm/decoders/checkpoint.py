@@ -98,7 +98,8 @@ def unreachable(pretrained: str, error: Exception) -> SettingError:
             f"{where}it is gated: accept its terms at https://huggingface.co/{pretrained}, then "
             f"run `hf auth login` or set HF_TOKEN"
         )
-    if pretrained.startswith("state-spaces/") or "should have a `model_type`" in said.lower():
+    original = pretrained.startswith("state-spaces/") and not pretrained.endswith("-hf")
+    if original or "should have a `model_type`" in said.lower():
         return SettingError(
             f"{where}it is not in transformers' format (its config.json has no model_type); of "
             f"state-spaces/mamba2-* there are converted repositories, such as "

@@ -23,13 +23,6 @@ from dynamax_lm.decoders.description import (
 )
 
 
-def _stray_window(config: Any) -> str | None:
-    """Transformers attends to all tokens here, and yet its cache drops those before the window."""
-    if getattr(config, "sliding_window", None) is None:
-        return None
-    return f"sliding_window={config.sliding_window}, which transformers ignores for this model_type"
-
-
 def _mixed_windows(config: Any) -> str | None:
     """Transformers' Mistral has one window in all layers; Ministral has mixed ones."""
     if getattr(config, "layer_types", None) and len(set(config.layer_types)) > 1:
@@ -85,7 +78,7 @@ def _by_type(recurrent: LayerName) -> Callable[[Any, int], LayerName]:
 
 
 _ROWS = (
-    Family(model_type="llama", faults=(_stray_window,)),
+    Family(model_type="llama"),
     Family(model_type="mistral", windows="all", faults=(_mixed_windows,)),
     Family(model_type="ministral", windows="by_type"),
     Family(model_type="qwen2", windows="by_type"),
@@ -117,13 +110,11 @@ _ROWS = (
         model_type="olmo2",
         block=_POST,
         attention=AttentionNames(norms="whole"),
-        faults=(_stray_window,),
     ),
     Family(
         model_type="granite",
         scaling=ScalingNames(embeddings="embedding_multiplier", divisor="logits_scaling"),
         block=BlockNames(residual="residual_multiplier"),
-        faults=(_stray_window,),
     ),
     Family(model_type="smollm3", windows="by_type", rotary="some"),
     Family(model_type="mixtral", block=_EXPERTS, windows="all"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.decoders.adapter import LayerAdapter
+from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.costs.mamba import MambaCosts
@@ -43,6 +44,7 @@ class FamilyStack(Decoder):
     """
 
     def __init__(self, model: Any, *, trusted: bool = False) -> None:
+        check_unaltered(model)
         self.family = FAMILIES[model.config.model_type]
         names = self.family.modules
         self.decoder = getattr(model, names.base)

@@ -148,7 +148,7 @@ def test_other_checkpoints_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("family", "options", "why"),
     [
-        ("llama", {"sliding_window": 8}, "sliding_window=8, which transformers ignores"),
+        ("nemotron_h", {"moe_latent_size": 8}, "moe_latent_size=8"),
         ("mistral", {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "mixed"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "bidirectional"),
         ("qwen3", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
