@@ -100,7 +100,8 @@ class Mamba1Layer(RecurrentLayer):
             ssm[rows] = some
         if c is None:
             return convolved
-        return torch.bmm(some, c.float()[..., None])[..., 0] + x * self._mixer.D.float()
+        read: Tensor = torch.bmm(some, c.float()[..., None])[..., 0]
+        return torch.addcmul(read, x, self._mixer.D.float())
 
     def _scan_state(
         self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mamba2.modeling_mamba2 import Mamba2RMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
 from dynamax_lm.decoders.hooks import is_hooked
 
-_KNOWN = frozenset({LlamaRMSNorm, Mamba2RMSNorm, MistralRMSNorm})
+ALIKE = (
+    *("bamba", "falcon_h1", "falcon_mamba", "granite", "granitemoehybrid", "jamba", "llama"),
+    *("mamba", "mamba2", "ministral", "mistral", "mixtral", "nemotron_h", "olmo2", "phi3"),
+    *("qwen2", "qwen3", "qwen3_moe", "smollm3"),
+)
+"""Model types of transformers whose norm has a weight and a ``variance_epsilon``, and no more."""
+
+_MODULES = frozenset(f"transformers.models.{name}.modeling_{name}" for name in ALIKE)
 
 
 def normalise(norm: nn.Module, hidden: Tensor) -> Tensor:
     """(..., D) ``norm`` of ``hidden`` (..., D), up to rounding."""
-    if type(norm) not in _KNOWN or hidden.dtype != norm.weight.dtype or is_hooked(norm):
+    if not _is_known(type(norm)) or hidden.dtype != norm.weight.dtype or is_hooked(norm):
         return normalise_trusted(norm, hidden)
     epsilon = float(norm.variance_epsilon)  # type: ignore[arg-type]
     return F.rms_norm(hidden, hidden.shape[-1:], norm.weight, epsilon)  # type: ignore[arg-type]
@@ -28,3 +32,9 @@ def normalise_trusted(norm: nn.Module, hidden: Tensor) -> Tensor:
     """``norm(hidden)``, as transformers calls it."""
     normed: Tensor = norm(hidden)
     return normed
+
+
+def _is_known(kind: type[nn.Module]) -> bool:
+    """Whether a class is the plain norm of one of these model types."""
+    plain = kind.__name__.endswith("RMSNorm") and "Weightless" not in kind.__name__
+    return plain and kind.__module__ in _MODULES

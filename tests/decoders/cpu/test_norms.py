@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import pytest
 import torch
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mamba2.modeling_mamba2 import Mamba2RMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-from dynamax_lm.decoders.cpu.norms import normalise
-
-NORMS = [LlamaRMSNorm, Mamba2RMSNorm, MistralRMSNorm]
+from dynamax_lm.decoders.cpu.norms import ALIKE, normalise
 
 
-@pytest.fixture(params=NORMS)
+def plain_norm(model_type: str) -> Any:
+    """The class of the norm of a model type of transformers."""
+    module = import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    found = [
+        one
+        for name, one in vars(module).items()
+        if name.endswith("RMSNorm") and "Weightless" not in name
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(params=ALIKE)
 def norm(request: pytest.FixtureRequest) -> torch.nn.Module:
-    made: torch.nn.Module = request.param(48, eps=0.01).requires_grad_(False)
+    made: torch.nn.Module = plain_norm(request.param)(48, eps=0.01).requires_grad_(False)
     made.weight.uniform_(0.5, 2.0)
     return made
 
