@@ -95,7 +95,7 @@ def study(
         options: the command line's.
     """
     stack = type(lm).STACK(lm.model)
-    costs = type(lm).COSTS.from_config(lm.config)
+    costs = stack.costs
     recipe = Recipe(
         steps=options.max_steps,
         documents=options.train_documents,

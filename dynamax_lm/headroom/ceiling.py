@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamax_lm.common.intervals import Bounds
-from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.headroom.probe import Ranks
 
@@ -66,7 +66,7 @@ class Prices:
     """
 
     def __init__(
-        self, costs: LayerCosts, exits: Sequence[int], confidence: str, skipped_state: str
+        self, costs: DecoderCosts, exits: Sequence[int], confidence: str, skipped_state: str
     ) -> None:
         ledger = Ledger(
             costs, exit_layers=exits, confidence=confidence, skipped_state=skipped_state
@@ -78,33 +78,41 @@ class Prices:
         for depth in (*exits, costs.n_layers):
             bill = ledger.answer(0, [depth])
             self._beside[depth] = bill.spent - bill.layers
-        self._full_beside = bill.full_depth - costs.n_layers * costs.layer(0)
+        self._full_beside = bill.full_depth - costs.layers(0, 0, costs.n_layers)
 
     @property
     def bounds(self) -> Bounds:
         """Bounds on any document's share.
 
-        A layer costs least at position 0; as the context grows, a token's share moves from its
-        value there to the share of its layers alone.
+        A layer costs least at position 0. As the context grows, a token's share moves from its
+        value there to the share of its layers alone, and turns at most where a window is full:
+        windows are powers of 2.
         """
-        layer = self._costs.layer(0)
-        spent = self._depths * layer + self._beside[self._depths]
-        first = 1.0 - spent / (self._costs.n_layers * layer + self._full_beside)
-        last = 1.0 - self._depths / self._costs.n_layers
-        shares = np.concatenate([first, last])
-        return Bounds(float(shares.min()), float(shares.max()))
+        shares = []
+        for position in (0, *(1 << power for power in range(41))):
+            layers = self._layers(position)
+            spent = layers + self._beside[self._depths]
+            shares.append(1.0 - spent / (layers[-1] + self._full_beside))
+        shares.append(1.0 - layers / layers[-1])
+        return Bounds(float(np.min(shares)), float(np.max(shares)))
+
+    def _layers(self, position: int) -> Floats:
+        """(E + 1,) FLOPs of the layers below each exit and of all, for the token at a position."""
+        found = [self._costs.layers(position, 0, int(depth)) for depth in self._depths]
+        return np.asarray(found, dtype=np.float64)
 
     def saved(self, tokens: Tokens, depths: ExitDecisions) -> Floats:
         """(documents,) net share of each document's full-depth FLOPs."""
         seen, place = np.unique(tokens.positions, return_inverse=True)
-        layer = np.asarray([float(self._costs.layer(int(position))) for position in seen])[place]
-        spent = tokens.per_document(depths * layer + self._beside[depths])
-        full = tokens.per_document(self._costs.n_layers * layer + self._full_beside)
+        layers = np.stack([self._layers(int(position)) for position in seen])
+        columns = np.searchsorted(self._depths, depths)
+        spent = tokens.per_document(layers[place, columns] + self._beside[depths])
+        full = tokens.per_document(layers[place, -1] + self._full_beside)
         return 1.0 - spent / full
 
 
 def choose_exits(
-    tokens: Tokens, costs: LayerCosts, confidence: str, skipped_state: str, most: int
+    tokens: Tokens, costs: DecoderCosts, confidence: str, skipped_state: str, most: int
 ) -> tuple[int, ...]:
     """Exits with the largest saving under the oracle policy, by greedy forward selection.
 

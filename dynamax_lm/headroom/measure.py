@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dynamax_lm.common.intervals import SHARE, Bounds, mean_interval
-from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
@@ -105,7 +105,7 @@ class Headroom:
 
 def measure(
     documents: Sequence[Document],
-    costs: LayerCosts,
+    costs: DecoderCosts,
     *,
     candidates: tuple[int, ...],
     default_exits: tuple[int, ...],
@@ -157,7 +157,7 @@ def _headroom(
     name: str,
     texts: Texts,
     tokens: Tokens,
-    costs: LayerCosts,
+    costs: DecoderCosts,
     sets: dict[str, tuple[int, ...]],
     skipped_state: str,
 ) -> Headroom:

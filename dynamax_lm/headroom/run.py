@@ -107,7 +107,7 @@ def run(command: Command, worthwhile: float) -> Report:
     usual = candidates if asked is not None else read_exit_rule(None).place(layers)
     found = measure(
         documents,
-        type(lm).COSTS.from_config(lm.config),
+        lm.stack.costs,
         candidates=candidates,
         default_exits=usual,
         skipped_state=lm.settings.skipped_state,

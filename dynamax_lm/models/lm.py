@@ -25,7 +25,6 @@ from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.skipped_states import registered
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import (
     RECORDS,
 )
@@ -38,6 +37,7 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.costs.record import to_record
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
+from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
@@ -156,10 +156,9 @@ class DynamaxLM(Answering):
         return type(self).STACK(model)
 
     @property
-    def stack(self) -> LayerStack:
+    def stack(self) -> Decoder:
         """The decoder, layer by layer."""
-        stack: LayerStack = self._stack
-        return stack
+        return self._stack
 
     @property
     def exit_heads(self) -> ExitHeads | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.costs import DecoderCosts, HybridCosts
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -22,7 +22,13 @@ LAYERS = 6
 CANDIDATES = (1, 2, 3, 4, 5)
 
 
-def costs_of(kind: str) -> LayerCosts:
+def costs_of(kind: str) -> DecoderCosts:
+    if kind == "hybrid":
+        mamba2 = make_config("mamba2", 1, vocab_size=7)
+        wide = {"hidden_size": mamba2.hidden_size, "num_attention_heads": 1, "head_dim": 4}
+        mistral = make_config("mistral", 1, vocab_size=7, num_key_value_heads=1, **wide)
+        kinds = Mamba2Costs.from_config(mamba2), AttentionCosts.from_config(mistral)
+        return HybridCosts(tuple(kinds[layer % 2] for layer in range(LAYERS)))
     if kind == "mamba2":
         return Mamba2Costs.from_config(make_config("mamba2", LAYERS, vocab_size=7))
     return AttentionCosts.from_config(
@@ -57,7 +63,14 @@ def test_the_oracle_leaves_at_the_first_exit_that_agrees(tokens: Tokens, exits: 
 
 @given(
     token_sets(),
-    st.sampled_from([("mistral", "propagate"), ("mistral", "copy_kv"), ("mamba2", "freeze")]),
+    st.sampled_from(
+        [
+            ("mistral", "propagate"),
+            ("mistral", "copy_kv"),
+            ("mamba2", "freeze"),
+            ("hybrid", "propagate"),
+        ]
+    ),
     st.sampled_from(["oracle", "top_prob", "saturation"]),
     st.sets(st.sampled_from(CANDIDATES)).map(sorted),
 )
@@ -79,7 +92,7 @@ def test_a_ceiling_is_what_the_ledger_bills(
 
 
 @settings(max_examples=25)
-@given(token_sets(), st.sampled_from(["mistral", "mamba2"]))
+@given(token_sets(), st.sampled_from(["mistral", "mamba2", "hybrid"]))
 def test_chosen_exits_pay_for_their_checks(tokens: Tokens, kind: str) -> None:
     costs = costs_of(kind)
 
