@@ -100,5 +100,5 @@ def test_commands_run_as_modules(command: str) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        "dynamax_lm: error: --model gpt: choose one of dynamax-mistral, dynamax-mamba"
+        "dynamax_lm: error: --model gpt: choose one of dynamax-mistral, dynamax-mamba, dynamax"
     ]

@@ -80,6 +80,7 @@ def comparable(results: dict[str, Any]) -> dict[str, Any]:
         del results[name]
     block = results["config"]["early_exit"]
     del block["seconds"]
+    block.pop("rows_in_flight", None)  # of a run by itself; a sweep's rows are those of its batches
     for totals in (block, *block["tasks"].values()):
         del totals["agreement_noise"]  # of a derived score there is no second pass to measure it
     return results
