@@ -202,7 +202,8 @@ class Decoding:
         known = tuple(counts)
         chunk = TokenBatch(ids, known, tuple(rows), known=known)
         run = stack.begin(self.state, chunk, self._skipped_state)
-        hidden = torch.cat([pending.last(row, n) for row, n in zip(rows, counts, strict=True)])
+        parts = [pending.last(row, n) for row, n in zip(rows, counts, strict=True)]
+        hidden = torch.cat([part.to(parts[0].device) for part in parts])
         frozen = self._skipped_state != RECOMPUTE and (running == 0 or max(counts) > 1)
         if frozen:
             ends = torch.tensor(counts).cumsum(0) - 1

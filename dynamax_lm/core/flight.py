@@ -8,6 +8,7 @@ from typing import Any
 
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.requests import GenerateRequest
+from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.state_size import tensor_bytes
 
 IN_FLIGHT = 4
@@ -20,8 +21,8 @@ class Flight:
 
     Attributes:
         batch_size: largest number of rows in a step, and of prompts in a prefill; at least 1.
-        rows: rows with a state at a time, at least ``batch_size``; by default ``batch_size`` times
-            ``IN_FLIGHT`` with exits, and ``batch_size`` without.
+        rows: rows with a state at a time; ``batch_size`` if that is more. By default ``batch_size``
+            times ``IN_FLIGHT`` with exits, and ``batch_size`` without.
         state_bytes: the default number of rows is smaller where their states would take more memory
             than this; ``None`` for no limit.
         used: the largest number of rows so far.
@@ -32,21 +33,39 @@ class Flight:
     state_bytes: int | None = None
     used: int = 0
 
-    def rows_for(self, state: Any, longest: Sequence[GenerateRequest], policy: ExitPolicy) -> int:
-        """Rows in flight for requests no longer than ``longest``, whose prompts have ``state``."""
+    def rows_for(
+        self,
+        stack: LayerStack,
+        state: Any,
+        longest: Sequence[GenerateRequest],
+        policy: ExitPolicy,
+        requests: int,
+    ) -> int:
+        """Rows in flight, at most as many as there are ``requests``.
+
+        Args:
+            stack: the decoder.
+            state: of the prompts of ``longest``.
+            longest: requests with the longest prompts.
+            policy: when a token exits.
+            requests: how many there are in all.
+        """
         if self.rows is not None:
             count = max(self.rows, self.batch_size)
         else:
             count = self.batch_size * (IN_FLIGHT if policy.exit_layers else 1)
             if self.state_bytes is not None:
-                bound = self.state_bytes // _row_bytes(state, longest)
-                count = min(count, max(self.batch_size, bound))
+                row = _row_bytes(stack, state, longest) * (2 if policy.needs_target else 1)
+                count = min(count, max(self.batch_size, self.state_bytes // row))
+        count = min(count, requests)
         self.used = max(self.used, count)
         return count
 
 
-def _row_bytes(state: Any, requests: Sequence[GenerateRequest]) -> int:
-    """Bytes of a row's state at the end of its answer, at most."""
+def _row_bytes(stack: LayerStack, state: Any, requests: Sequence[GenerateRequest]) -> int:
+    """Bytes of a row's state at the end of its answer: a part that grows with it, and one not."""
     prompt = max(1, max(len(one.prompt) for one in requests) - 1)
     whole = prompt + max(one.max_new for one in requests)
-    return max(1, tensor_bytes(state) // len(requests)) * whole // prompt
+    fixed = tensor_bytes(stack.new_state(1))
+    grown = max(0, tensor_bytes(state) // len(requests) - fixed)
+    return max(1, fixed + grown * whole // prompt)

@@ -195,7 +195,7 @@ def _continuous(
     stack, timer = run.stack, run.timer
     first = _prefilled(run, requests, batches[0])
     longest = [requests[number] for number in batches[0]]
-    count = min(flight.rows_for(first.state, longest, run.policy), len(requests))
+    count = flight.rows_for(stack, first.state, longest, run.policy, len(requests))
     decoding = Decoding(
         stack,
         stack.new_state(count),
@@ -211,8 +211,10 @@ def _continuous(
     open_batches = 1
     most = _MOST_OPEN + count // flight.batch_size
     while decoding or to_come or entering is not None:
-        while free and (entering is not None or (to_come and open_batches < most)):
+        while free and (entering is not None or to_come):
             if entering is None:
+                if run.compares and open_batches >= most:
+                    break
                 entering = _prefilled(run, requests, to_come.popleft())
                 open_batches += 1
             batch = entering

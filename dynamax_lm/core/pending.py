@@ -69,7 +69,8 @@ class PendingTokens:
         """Add a token of ``row`` that has run ``depth`` layers; ``hidden`` is (1, D)."""
         if row in self.rows:
             depths, before = self.rows[row]
-            self.rows[row] = PendingRow([*depths, depth], torch.cat([before, hidden]))
+            joined = torch.cat([before.to(hidden.device), hidden])
+            self.rows[row] = PendingRow([*depths, depth], joined)
         else:
             self.rows[row] = PendingRow([depth], hidden)
 
@@ -96,7 +97,7 @@ class PendingTokens:
             self.keep(row, depths[:-count], hidden[:-count])
             return
         kept = hidden[: hidden.shape[0] - new.shape[0]]
-        joined = torch.cat([kept, new]) if kept.shape[0] else new
+        joined = torch.cat([kept.to(new.device), new]) if kept.shape[0] else new
         self.rows[row] = PendingRow([*depths[:-count], *[depth] * count], joined)
 
     def hidden(self, rows: Sequence[int], device: torch.device) -> Tensor:

@@ -50,11 +50,13 @@ class SharedPrefixes:
         self.stack, self._shortest = stack, shortest
         self._prefix: tuple[int, ...] = ()
         self._state: Any = None
+        self._last: tuple[int, ...] = ()
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Any:
         """A state of each prompt without its last token; see :func:`prefill`."""
         bodies = _bodies(prompts)
         shared = self._shared(bodies)
+        self._last = bodies[-1]
         if len(shared) < self._shortest:
             return prefill(self.stack, prompts)
         self._keep(shared)
@@ -65,14 +67,16 @@ class SharedPrefixes:
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        """What all ``bodies`` begin with, of a length that pays; some tokens of each remain."""
+        """What all ``bodies`` begin with; of one body, what it shares with the batch before.
+
+        Some tokens of each remain.
+        """
         most = min(map(len, bodies)) - 1
-        common = _common(bodies)[: max(0, most)]
+        alone = [self._last] if len(bodies) == 1 else []
+        common = _common([*bodies, *alone])[: max(0, most)]
         known = len(self._prefix)
         begins_so = known > 0 and common[:known] == self._prefix
-        if begins_so and (len(bodies) == 1 or known >= _LONG * len(common)):
-            return self._prefix
-        return common if len(bodies) > 1 else ()
+        return self._prefix if begins_so and known >= _LONG * len(common) else common
 
     def _keep(self, shared: tuple[int, ...]) -> None:
         """Make ``shared`` the known prefix, from the state of the last one where it begins so."""

@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
     Attributes:
         segment: from 0.
-        rows: at least one.
+        rows: at least one, ascending.
     """
 
     segment: int
@@ -54,12 +54,20 @@ class Scheduler:
         queue = self._queues[segment]
         count = min(len(queue), self._batch_size)
         self._steps += 1
-        return Step(segment, [queue.popleft()[0] for _ in range(count)])
+        return Step(segment, sorted(queue.popleft()[0] for _ in range(count)))
 
     def _choose(self) -> int:
-        """That of a row that has stood too long; else the deepest full step; else most rows."""
+        """That of a row that has stood too long; else the deepest full step; else most rows.
+
+        Without a full step, rows in the middle of a token come before those that begin one, so that
+        a batch without further rows in flight stays together.
+        """
         filled = [number for number, queue in enumerate(self._queues) if queue]
         oldest = min(filled, key=lambda number: self._queues[number][0][1])
         if self._steps - self._queues[oldest][0][1] >= self._longest_wait:
             return oldest
-        return max(filled, key=lambda n: (min(len(self._queues[n]), self._batch_size), n))
+        return max(filled, key=self._rank)
+
+    def _rank(self, segment: int) -> tuple[bool, bool, int, int]:
+        rows = min(len(self._queues[segment]), self._batch_size)
+        return rows == self._batch_size, segment > 0, rows, segment

@@ -66,7 +66,8 @@ class SkippedState:
             layer: the adapter, with the package's policies for it as methods, such as
                 ``layer.propagate(state, below, context)``.
             state: this layer's, to be written.
-            below: of the layer below, ``None`` for the first.
+            below: of the layer below, ``None`` for the first. In generation it may include the
+                next token of the row already: skipped layers are filled when it reaches them.
             context: of the pass; ``context.run.frozen`` are the token slots (M,) that exited, and
                 ``context.run.frozen_hidden`` (M, D) their hidden states at the exit.
 

@@ -17,6 +17,7 @@ from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.requests import GenerateRequest, Progress
+from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.core.test_laws import Tally, draw_policy, draw_skipped
@@ -163,3 +164,47 @@ def test_threshold_of_a_row_replaces_the_policys() -> None:
     assert sorted(finished) == [0, 1]
     assert rows[0].layers_used == [2] * 4
     assert rows[1].layers_used == [4] * 4
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_many_pending_tokens_run_before_the_next(kind: str) -> None:
+    """More than 64 exits in a row: what was generated is what scoring emits."""
+    stack = STACKS[kind](random_model(kind, 4, seed=5))
+    requests = [GenerateRequest((1, 2, 3), 80, never), GenerateRequest((2,), 70, never)]
+    policy = ExitPolicy((2, 3), "top_prob", 0.0)
+    for skipped in sorted(stack.skipped_states):
+        answers = generate(
+            stack, requests, policy=policy, skipped_state=skipped, flight=Flight(1, 2)
+        )
+        scored = score(
+            stack,
+            [
+                ScoreRequest(one.prompt, answer.trace.tokens)
+                for one, answer in zip(requests, answers, strict=True)
+            ],
+            policy=policy,
+            skipped_state=skipped,
+        )
+        for answer, again in zip(answers, scored, strict=True):
+            assert answer.trace.layers_used == (2,) * len(answer.trace)
+            assert answer.trace.emitted == again.trace.emitted, skipped
+
+
+def test_one_long_answer_holds_up_no_others() -> None:
+    """Without a reference, requests enter whatever answers of earlier batches are unfinished."""
+    stack = STACKS["mistral"](random_model("mistral", 3))
+    requests = [
+        GenerateRequest((1 + number % 5, 2), 40 if number % 4 == 0 else 1, never)
+        for number in range(32)
+    ]
+    steps = [0]
+    inner = stack.begin
+
+    def counted(*given: object) -> object:
+        steps[0] += 1
+        return inner(*given)  # type: ignore[arg-type]
+
+    stack.begin = counted  # type: ignore[method-assign]
+    generate(stack, requests, flight=Flight(4))
+    tokens = 8 * 40 + 24
+    assert steps[0] <= tokens / 4 + 8 + 45  # full steps, prefills, and the end of the last answers

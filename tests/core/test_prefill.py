@@ -63,3 +63,19 @@ def test_a_shared_prefix_runs_once_in_all_batches(kind: str) -> None:
     assert sum(ran) == len(header) + 5 * 2
     shared.prefill([(3, 3, 3, 3, 3, 3, 0)])  # begins otherwise
     assert ran[-1] == 6
+
+
+def test_prompts_one_at_a_time_share_what_they_begin_with() -> None:
+    stack = STACKS["mistral"](random_model("mistral", 2))
+    ran: list[int] = []
+    inner = stack.embed
+
+    def counted(run: Any) -> torch.Tensor:
+        ran.append(run.cells.shape[0])
+        return inner(run)
+
+    stack.embed = counted  # type: ignore[method-assign]
+    shared = SharedPrefixes(stack, shortest=4)
+    for rest in range(6):
+        shared.prefill([(1, 2, 3, 1, 2, 3, rest, 0)])
+    assert sum(ran) == 7 + 6 + 5  # the first whole, then the header, and one token of each
