@@ -170,6 +170,7 @@ _ROWS = (
     Family(
         model_type="nemotron_h",
         modules=ModuleNames(embedding="embeddings", norm="norm_f", rotary=""),
+        scaling=_FLOAT32,
         block=STATE_SPACE,
         attention=AttentionNames(module="mixer"),
         mixer="mixer",

@@ -274,6 +274,9 @@ class Trusted:
         self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         own = int(space.mixer.chunk_size)
+        limits, bias, softplus = space.limits, space.mixer.dt_bias, True
+        if limits[0] > 0.0:  # would give empty cells, whose dt is -inf, a step
+            dt, limits, bias, softplus = space.steps(dt), (0.0, float("inf")), None, False
         if initial is not None:  # no longer than a short continuation needs
             own = min(own, 1 << (x.shape[1] - 1).bit_length())
         output, final = mamba2_chunk_scan(
@@ -286,10 +289,10 @@ class Trusted:
             D=space.mixer.D,
             z=None,
             return_final_states=True,
-            dt_bias=space.mixer.dt_bias,
-            dt_softplus=True,
+            dt_bias=bias,
+            dt_softplus=softplus,
             initial_states=initial,
-            dt_limit=space.limits,
+            dt_limit=limits,
         )
         return output, final.contiguous()
 

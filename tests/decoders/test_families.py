@@ -227,3 +227,19 @@ def test_a_block_unlike_its_description_is_refused(family: str) -> None:
         patch.setattr(type(first), "forward", other)
         with pytest.raises(SettingError, match=f"model_type '{family}': the first"):
             check_layers(model, stack)
+
+
+def test_the_check_at_load_passes_16_bit_weights(family: str) -> None:
+    """Published weights are in bfloat16, in which some families return float32 logits."""
+    model = tiny_model(family, seed=4).to(torch.bfloat16)
+    stack = FamilyStack(model)
+    check_layers(model, stack)
+    ids = torch.tensor([[3, 4, 5]])
+    state = prefill(stack, [(3, 4, 5)])
+    chunk = TokenBatch.of([[5]], [0], stack.device)
+    run = stack.begin(state, chunk, "propagate")
+    hidden = stack.embed(run)
+    for index in range(stack.n_layers):
+        hidden = stack.layer(index, hidden, run)
+    with torch.no_grad():
+        assert stack.unembed(hidden).dtype == model(input_ids=ids).logits.dtype
