@@ -138,9 +138,9 @@ class ScoreBatch:
         self.prompt_rows = [place[one.prompt] for one in self._passes]
         self.n_tokens: int = self._targets.shape[0]
 
-    def prefill(self, prefixes: SharedPrefixes) -> Any:
+    def prefill(self, stack: LayerStack) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
-        state, stack = prefixes.prefill(self.prompts), prefixes.stack
+        state = SharedPrefixes(stack).prefill(self.prompts)
         if len(self.prompts) == len(self._passes):
             return state
         return stack.take(state, self.prompt_rows)
@@ -241,7 +241,6 @@ def score(
     softmax_dtype: torch.dtype = torch.float32,
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
-    prefixes: SharedPrefixes | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token exiting where the policy decides.
 
@@ -254,12 +253,11 @@ def score(
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
-        prefixes: runs what prompts begin with alike once; by default a new one.
     """
     timer = timer or PhaseTimer()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):
-        state = batch.prefill(prefixes or SharedPrefixes(stack))
+        state = batch.prefill(stack)
     full: Reading | None = None
     if (reference or policy.needs_target) and policy.exit_layers:
         with timer.measure("reference"):

@@ -21,7 +21,6 @@ from dynamax_lm.core.generate import GeneratedAnswer
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.core.trace import (
@@ -244,7 +243,6 @@ class Answering(Processes):
                 requests[n].continuation,
             ),
         )
-        shared = {"prefixes": SharedPrefixes(self._stack)} if self._runner.continuous else {}
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
@@ -260,7 +258,6 @@ class Answering(Processes):
                         heads=self._heads,
                         softmax_dtype=self.softmax_dtype or torch.float32,
                         timer=self.timer,
-                        **shared,
                     )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

@@ -41,9 +41,8 @@ class Runner(Protocol):
         softmax_dtype: torch.dtype,
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
-        **continuous: Any,
     ) -> list[ScoredAnswer]:
-        """See ``core.score.score``; ``prefixes`` is given to a ``continuous`` runner alone."""
+        """See ``core.score.score``."""
         ...
 
     def generate(

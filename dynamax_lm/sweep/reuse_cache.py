@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.reference import FullDepthAnswers
 from dynamax_lm.core.stack import LayerStack
@@ -96,7 +96,7 @@ class ReuseCache:
         kept = self._states.get(key)
         self.states.note(kept is not None)
         if kept is None:
-            kept = prefill(stack, prompts)
+            kept = SharedPrefixes(stack).prefill(prompts)  # as the core does for a batch
             size = tensor_bytes(kept)
             if self.bytes + size > self.most_bytes:
                 own = list(rows) == list(range(len(prompts)))

@@ -80,10 +80,8 @@ class ReuseRunner:
         softmax_dtype: torch.dtype = torch.float32,
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
-        **continuous: Any,
     ) -> list[ScoredAnswer]:
         """Equal to ``core.score.score``."""
-        del continuous
         timer = timer or PhaseTimer()
         batch = ScoreBatch(requests, softmax_dtype)
         key = digest(requests, softmax_dtype)
