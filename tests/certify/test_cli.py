@@ -21,7 +21,7 @@ from dynamax_lm.certify.decontamination import read_records
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.prefill import SharedPrefixes
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.commandline import Command
@@ -145,7 +145,13 @@ def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
 ) -> None:
     """That every threshold is really run, whatever the skipped state, is the runner's own test."""
     prefilled: list[int] = []
-    monkeypatch.setattr(reuse_cache, "prefill", lambda *a: prefilled.append(1) or prefill(*a))
+
+    class Counted(SharedPrefixes):
+        def prefill(self, prompts: Any) -> Any:
+            prefilled.append(1)
+            return super().prefill(prompts)
+
+    monkeypatch.setattr(reuse_cache, "SharedPrefixes", Counted)
     options = {"tasks": "toy_mc", "metric": "consistency", "risk": 0.3, "thresholds": "1,0.5"}
     shared = run(**options)
     assert len(shared.grid) == 2
