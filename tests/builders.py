@@ -6,6 +6,7 @@ Weights are drawn wide enough that exits disagree with full depth and confidence
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,11 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
@@ -174,3 +178,12 @@ def uneven_requests() -> tuple[list[GenerateRequest], list[ScoreRequest]]:
     asked = [GenerateRequest(row, new, never, key=str(row)) for row, new in lengths]
     scored = [ScoreRequest(row, (3, 9, 9, 1, 30)[:length]) for length, row in enumerate(rows, 2)]
     return asked, scored
+
+
+def catch_up(stack: Any, state: Any, rows: Sequence[int]) -> None:
+    """Run the pending tokens of ``rows`` of ``state`` through the layers that they skipped."""
+    rows = [row for row in rows if state.pending.count(row)]
+    if rows:
+        none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
+        chunk = TokenBatch(none, (0,) * len(rows), tuple(rows))
+        run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)

@@ -17,14 +17,14 @@ from lm_eval.models.huggingface import HFLM
 
 from dynamax_lm.bench.__main__ import main as bench
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
-from tests.builders import SKIPPED, STACKS, never, random_model
+from tests.builders import SKIPPED, STACKS, catch_up, never, random_model
 from tests.checkpoints import save_checkpoint
 from tests.core.test_laws import Tally, _Ignore
 from tests.core.test_recompute import remembered

@@ -174,15 +174,9 @@ class Decoding:
                 for row, one in zip(rows, hidden.split(1), strict=True):
                     pending.append(row, last, one)
             return hidden
-        hidden, counts = self._run_pending(first, last, rows, running=1)
-        if len(rows) == hidden.shape[0]:
-            return hidden
-        ends = torch.tensor(counts).cumsum(0) - 1
-        return hidden[ends.to(hidden.device)]
+        return self._run_pending(first, last, rows, running=1)
 
-    def _run_pending(
-        self, first: int, last: int, rows: Sequence[int], running: int
-    ) -> tuple[Tensor, list[int]]:
+    def _run_pending(self, first: int, last: int, rows: Sequence[int], running: int) -> Tensor:
         """Run the pending tokens of ``rows`` that have run ``first`` layers.
 
         Args:
@@ -193,8 +187,7 @@ class Decoding:
                 ``recompute``, the state of the layers alone is computed.
 
         Returns:
-            (N, D) hidden states of those that run, or of all under ``recompute``, row by row; and
-            how many tokens of each row these are.
+            (n, D) hidden states of each row's last token; without rows where none runs.
         """
         stack, pending = self._stack, self.state.pending
         counts = [pending.stopped_at(row, first) for row in rows]
@@ -204,9 +197,9 @@ class Decoding:
         run = stack.begin(self.state, chunk, self._skipped_state)
         parts = [pending.last(row, n) for row, n in zip(rows, counts, strict=True)]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
+        ends = torch.tensor(counts).cumsum(0) - 1
         frozen = self._skipped_state != RECOMPUTE and (running == 0 or max(counts) > 1)
         if frozen:
-            ends = torch.tensor(counts).cumsum(0) - 1
             stays = torch.zeros(hidden.shape[0], dtype=torch.bool)
             if running:
                 stays[ends] = True
@@ -219,7 +212,7 @@ class Decoding:
         sizes = [running] * len(rows) if frozen else counts
         for row, count, new in zip(rows, counts, hidden.split(sizes), strict=True):
             pending.advance(row, count, last, new, done=done)
-        return hidden, sizes
+        return hidden if hidden.shape[0] <= len(rows) else hidden[ends.to(hidden.device)]
 
     def _ask(self, exit: int, index: Tensor, hidden: Tensor) -> list[bool]:
         """Check an exit for the rows ``index`` (n,), and emit those that exit: which ones."""
@@ -234,8 +227,7 @@ class Decoding:
         for place, row in enumerate(rows):
             by_measure.setdefault(id(self._measures[row]), []).append(place)
         for places in by_measure.values():
-            check, some = self._check, index
-            own, states = cutoffs, hidden
+            some, states, own = index, hidden, cutoffs
             if len(by_measure) > 1:
                 at = torch.tensor(places, device=index.device)
                 some, states = index[at], hidden[at.to(hidden.device)]

@@ -9,7 +9,6 @@ L layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,12 +102,3 @@ def run_chunk(
     stack.end(state, run)
     cells.close()
     return ExitDecisions(layers_used, confidence)
-
-
-def catch_up(stack: LayerStack, state: DecoderState, rows: Sequence[int]) -> None:
-    """Run the pending tokens of ``rows`` of ``state`` through the layers that they skipped."""
-    rows = [row for row in rows if state.pending.count(row)]
-    if rows:
-        none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
-        chunk = TokenBatch(none, (0,) * len(rows), tuple(rows))
-        run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)

@@ -47,7 +47,7 @@ class SharedPrefixes:
     """
 
     def __init__(self, stack: LayerStack, shortest: int = SHORTEST_PREFIX) -> None:
-        self.stack, self._shortest = stack, shortest
+        self._stack, self._shortest = stack, shortest
         self._prefix: tuple[int, ...] = ()
         self._state: Any = None
         self._last: tuple[int, ...] = ()
@@ -58,12 +58,12 @@ class SharedPrefixes:
         shared = self._shared(bodies)
         self._last = bodies[-1]
         if len(shared) < self._shortest:
-            return prefill(self.stack, prompts)
+            return prefill(self._stack, prompts)
         self._keep(shared)
-        state = self.stack.take(self._state, [0] * len(bodies))
+        state = self._stack.take(self._state, [0] * len(bodies))
         rest = [body[len(shared) :] for body in bodies]
-        chunk = TokenBatch.of(rest, range(len(rest)), self.stack.device)
-        run_chunk(self.stack, state, chunk, None)
+        chunk = TokenBatch.of(rest, range(len(rest)), self._stack.device)
+        run_chunk(self._stack, state, chunk, None)
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -84,10 +84,10 @@ class SharedPrefixes:
             return
         known = len(self._prefix)
         if known and shared[:known] == self._prefix:
-            chunk = TokenBatch.of([shared[known:]], [0], self.stack.device)
-            run_chunk(self.stack, self._state, chunk, None)
+            chunk = TokenBatch.of([shared[known:]], [0], self._stack.device)
+            run_chunk(self._stack, self._state, chunk, None)
         else:
-            self._state = prefill(self.stack, [(*shared, 0)])
+            self._state = prefill(self._stack, [(*shared, 0)])
         self._prefix = shared
 
 

@@ -77,6 +77,15 @@ def _by_type(recurrent: LayerName) -> Callable[[Any, int], LayerName]:
     return lambda config, index: kinds[config.layer_types[index]]
 
 
+_MAMBA = Family(
+    model_type="mamba",
+    modules=_MAMBA_MODULES,
+    scaling=_FLOAT32,
+    block=STATE_SPACE,
+    mixer="mixer",
+    layer=_all("mamba"),
+)
+
 _ROWS = (
     Family(model_type="llama"),
     Family(model_type="mistral", windows="all", faults=(_mixed_windows,)),
@@ -119,30 +128,9 @@ _ROWS = (
     Family(model_type="smollm3", windows="by_type", rotary="some"),
     Family(model_type="mixtral", block=_EXPERTS, windows="all"),
     Family(model_type="qwen3_moe", block=LLAMA, attention=_HEAD_NORMS, windows="all"),
-    Family(
-        model_type="mamba2",
-        modules=_MAMBA_MODULES,
-        scaling=_FLOAT32,
-        block=STATE_SPACE,
-        mixer="mixer",
-        layer=_all("mamba2"),
-    ),
-    Family(
-        model_type="mamba",
-        modules=_MAMBA_MODULES,
-        scaling=_FLOAT32,
-        block=STATE_SPACE,
-        mixer="mixer",
-        layer=_all("mamba"),
-    ),
-    Family(
-        model_type="falcon_mamba",
-        modules=_MAMBA_MODULES,
-        scaling=_FLOAT32,
-        block=STATE_SPACE,
-        mixer="mixer",
-        layer=_all("mamba"),
-    ),
+    replace(_MAMBA, model_type="mamba2", layer=_all("mamba2")),
+    _MAMBA,
+    replace(_MAMBA, model_type="falcon_mamba"),
     Family(
         model_type="bamba",
         modules=ModuleNames(norm="final_layernorm"),

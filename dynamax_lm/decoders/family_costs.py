@@ -96,16 +96,21 @@ def _attention(family: Family, config: Any, index: int) -> AttentionCosts:
     return replace(costs, feedforward=0, window=window_of(family, config, index))
 
 
+def _whole(config: Any) -> dict[str, int]:
+    """The numbers of the whole decoder, which configurations of all families name alike."""
+    return {
+        "n_layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "vocabulary": config.vocab_size,
+    }
+
+
 def _mamba2(family: Family, config: Any, index: int) -> Mamba2Costs:
     """A Mamba-2 mixer; hybrids name its numbers in one of two ways."""
     del index
     if family.model_type == "mamba2":
         return Mamba2Costs.from_config(config)
-    shared = {
-        "n_layers": config.num_hidden_layers,
-        "width": config.hidden_size,
-        "vocabulary": config.vocab_size,
-    }
+    shared = _whole(config)
     if family.model_type == "nemotron_h":
         return Mamba2Costs(
             **shared,
@@ -129,11 +134,7 @@ def _mamba2(family: Family, config: Any, index: int) -> Mamba2Costs:
 def _mamba(family: Family, config: Any, index: int) -> MambaCosts:
     """A Mamba-1 mixer."""
     del index
-    shared = {
-        "n_layers": config.num_hidden_layers,
-        "width": config.hidden_size,
-        "vocabulary": config.vocab_size,
-    }
+    shared = _whole(config)
     if family.model_type == "jamba":
         return MambaCosts(
             **shared,

@@ -285,12 +285,12 @@ class RecurrentLayer:
     def _recur(
         self, ssm: Tensor, rows: list[int] | None, convolved: Tensor, dt: Tensor, *, output: bool
     ) -> Tensor:
-        """(B, T, I) the recurrence over a few tokens of ``rows``."""
+        """(B, T, I) the recurrence over a few tokens of ``rows``; without ``output``, anything."""
         tokens = [
             self._advance(convolved[:, token], dt[:, token], ssm, rows, output=output)
             for token in range(convolved.shape[1])
         ]
-        return torch.stack(tokens, dim=1)
+        return torch.stack(tokens, dim=1) if output else convolved
 
     def _convolve(
         self, xbc: Tensor, lengths: Tensor, state: Recurrence, context: RecurrentContext

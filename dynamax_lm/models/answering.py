@@ -246,19 +246,18 @@ class Answering(Processes):
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
-        with self._progress(len(requests), "Scoring", disable_tqdm) as bar:
+        with self._progress(len(requests), "Scoring", disable_tqdm) as bar, self._context():
             for numbers in self._batches(order):
-                with self._context():
-                    scored = self._runner.score(
-                        self._stack,
-                        [requests[number] for number in numbers],
-                        policy=FULL_DEPTH if self._lossless else self._policy,
-                        skipped_state=self.settings.skipped_state,
-                        reference=self.settings.reference,
-                        heads=self._heads,
-                        softmax_dtype=self.softmax_dtype or torch.float32,
-                        timer=self.timer,
-                    )
+                scored = self._runner.score(
+                    self._stack,
+                    [requests[number] for number in numbers],
+                    policy=FULL_DEPTH if self._lossless else self._policy,
+                    skipped_state=self.settings.skipped_state,
+                    reference=self.settings.reference,
+                    heads=self._heads,
+                    softmax_dtype=self.softmax_dtype or torch.float32,
+                    timer=self.timer,
+                )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))
         return [answers[number] for number in range(len(requests))]

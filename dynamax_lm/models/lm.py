@@ -1,6 +1,7 @@
 """``dynamax-mistral``, ``dynamax-mamba``, ``dynamax``: lm-eval's ``hf`` model with early exits.
 
-This module has the constructor, the three request types, and the model information in results.
+This module has the constructor, the settings in force, and the model information in results;
+``models.answering`` has the three request types.
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.skipped_states import registered
-from dynamax_lm.core.trace import (
-    RECORDS,
-)
+from dynamax_lm.core.trace import RECORDS
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.altered import check_adapters, check_unaltered
 from dynamax_lm.decoders.attention import MistralStack
@@ -300,9 +299,8 @@ class DynamaxLM(Answering):
             "version": __version__,
             "records": RECORDS,
         }
-        if (
-            self._raw_settings.products != AUTO
-        ):  # a measured choice must not change the fingerprint of equal runs
+        # A measured choice must not change the fingerprint of equal runs.
+        if self._raw_settings.products != AUTO:
             known["products"] = self._raw_settings.products
         return known
 

@@ -12,9 +12,10 @@ from typing import Any
 from dynamax_lm.common.contents import folder_digest
 from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.common.extensions import source_digest
-from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.decoders.checkpoint import given_or_default, resolve_name
 from dynamax_lm.harness.rendering import task_digest
 from dynamax_lm.models.commandline import Command
+from dynamax_lm.models.pretrained import BY_MODEL
 
 _READ = (".json", ".safetensors", ".model", ".jinja", ".txt", ".py", ".gguf")
 """Suffixes of the files that checkpoints, tokenizers, adapters and heads are loaded from."""
@@ -30,10 +31,9 @@ def of_arguments(model: str, model_args: Mapping[str, Any]) -> dict[str, str]:
     known once it is loaded. ``trace_dir``, which the sweep itself writes to, does not count.
     """
     given = {name: value for name, value in model_args.items() if name != "trace_dir"}
-    for architecture in (ATTENTION, MAMBA2):
-        if architecture.model == model:
-            name = str(given.get("pretrained") or architecture.default)
-            given["pretrained"] = resolve_name(name, architecture)
+    if architecture := BY_MODEL.get(model):
+        name = str(given_or_default(given.get("pretrained"), architecture))
+        given["pretrained"] = resolve_name(name, architecture)
     found = {}
     for name, value in sorted(given.items()):
         if code := source_digest(value):

@@ -13,7 +13,7 @@ from torch import Tensor
 from dynamax_lm.core.costs import HybridCosts, LayerCosts, skipped_states
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
@@ -24,7 +24,7 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Layer
-from tests.builders import STACKS, VOCAB, make_config, prompts, random_model
+from tests.builders import STACKS, VOCAB, catch_up, make_config, prompts, random_model
 from tests.core.test_laws import Tally, ask, draw_policy
 from tests.core.test_recompute import remembered
 from tests.decoders.hybrid import Hybrid, build_hybrid

@@ -13,7 +13,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import norm_flops
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.loop import catch_up, run_chunk
+from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.score import ScoreRequest, score
@@ -25,6 +25,7 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
+from tests.builders import catch_up
 from tests.core.test_laws import Tally, ask
 from tests.core.test_recompute import remembered
 from tests.decoders.tiny_families import LAYERS, VOCAB, WINDOW, cut, tiny_config, tiny_model

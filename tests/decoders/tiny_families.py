@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from dynamax_lm.decoders.check import truncated
 
 VOCAB = 61
 LAYERS = 4
@@ -164,11 +165,5 @@ def tiny_model(model_type: str, seed: int = 0, **options: Any) -> Any:
 @contextmanager
 def cut(model: Any, layers: int) -> Iterator[Any]:
     """Inside the block, transformers' ``model`` has its first ``layers`` layers only."""
-    base = model.base_model
-    kept, count = base.layers, model.config.num_hidden_layers
-    base.layers = nn.ModuleList(list(kept)[:layers])
-    model.config.num_hidden_layers = layers
-    try:
+    with truncated(model.base_model, layers):
         yield model
-    finally:
-        base.layers, model.config.num_hidden_layers = kept, count

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dynamax_lm.core.costs import LayerCosts
-from dynamax_lm.decoders.costs.mamba2 import ADVANCE_OPS, READ_OUT_OPS
+from dynamax_lm.decoders.costs.recurrent import RecurrentCosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MambaCosts(LayerCosts):
+class MambaCosts(RecurrentCosts):
     """A decoder of Mamba-1 blocks, counted in their recurrent form.
 
     Attributes:
@@ -66,16 +65,6 @@ class MambaCosts(LayerCosts):
         return 2 * self.rank * self.inner
 
     @property
-    def advance(self) -> int:
-        """The SSM state's step: decay, outer product, sum."""
-        return ADVANCE_OPS * self.inner * self.state_size
-
-    @property
-    def read_out(self) -> int:
-        """The SSM's output: product with C, sum."""
-        return READ_OUT_OPS * self.inner * self.state_size
-
-    @property
     def outputs(self) -> int:
         """What only the output reads: the gate, C, the read-out and out_proj."""
         gate_and_out = 2 * 2 * self.width * self.inner
@@ -84,7 +73,3 @@ class MambaCosts(LayerCosts):
     def layer(self, position: int) -> int:
         """One layer; the same at every position."""
         return self.skipped("propagate") + self.outputs
-
-    def prompt_layer(self, tokens: int) -> int:
-        """One layer for ``tokens`` positions, in recurrent form."""
-        return tokens * self.layer(0)

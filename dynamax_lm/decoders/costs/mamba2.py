@@ -6,16 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dynamax_lm.core.costs import LayerCosts
-
-ADVANCE_OPS = 3
-
-
-READ_OUT_OPS = 2
+from dynamax_lm.decoders.costs.recurrent import RecurrentCosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mamba2Costs(LayerCosts):
+class Mamba2Costs(RecurrentCosts):
     """A decoder of Mamba-2 blocks, counted in their recurrent form.
 
     A parallel scan computes more; it is billed as the recurrence, for exits and full depth alike,
@@ -84,16 +79,6 @@ class Mamba2Costs(LayerCosts):
         return 2 * self.kernel * self.channels
 
     @property
-    def advance(self) -> int:
-        """The SSM state's step: decay, outer product, sum."""
-        return ADVANCE_OPS * self.inner * self.state_size
-
-    @property
-    def read_out(self) -> int:
-        """The SSM's output: product with C, sum."""
-        return READ_OUT_OPS * self.inner * self.state_size
-
-    @property
     def out_projection(self) -> int:
         """out_proj."""
         return 2 * self.inner * self.width
@@ -108,7 +93,3 @@ class Mamba2Costs(LayerCosts):
             + self.read_out
             + self.out_projection
         )
-
-    def prompt_layer(self, tokens: int) -> int:
-        """One layer for ``tokens`` positions, in recurrent form."""
-        return tokens * self.layer(0)
