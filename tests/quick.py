@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval._cli import HarnessCLI
 from lm_eval.tasks import TaskManager
 
 
@@ -23,6 +24,14 @@ def only_toys_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("DISABLE_MULTIPROC", "1")
     patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
+
+
+def run_lm_eval(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """``lm_eval run`` in this process."""
+    # Not by lm-eval's name: as a person's command it would install its hook for errors.
+    patch.setattr("sys.argv", ["in-process", "run", *arguments])
+    parser = HarnessCLI()
+    parser.execute(parser.parse_args())
 
 
 def results_in(folder: Path) -> dict[str, Any]:

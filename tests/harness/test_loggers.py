@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 from lm_eval import simple_evaluate
-from lm_eval._cli import HarnessCLI
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from recorders import Sinks
@@ -19,7 +18,7 @@ from recorders import Sinks
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.models.lm import DynamaxMistral
 from tests.checkpoints import save_checkpoint
-from tests.quick import only_toys
+from tests.quick import only_toys, run_lm_eval
 
 TOYS = str(Path(__file__).parent / "toys")
 TASKS = "toy_group,toy_gen,toy_ll"  # the group: toy_mc, toy_mc_few, toy_rolling
@@ -67,18 +66,15 @@ def lm_eval(patch: pytest.MonkeyPatch, folder: Path, model: str, *more: str) -> 
     sinks.install(patch)
     only_toys(patch)
     arguments = ",".join(("pretrained=checkpoint", "dtype=float32", *more))
-    command = [
-        # Not by lm-eval's name: as a person's command it would install its hook for errors.
-        *("in-process", "run", "--model", model, "--model_args", arguments, "--device", "cpu"),
+    run_lm_eval(
+        patch,
+        *("--model", model, "--model_args", arguments, "--device", "cpu"),
         *("--tasks", TASKS, "--include_path", TOYS, "--limit", "3", "--batch_size", "1"),
         *("--gen_kwargs", "max_gen_toks=8", "--log_samples", "--output_path", str(folder / "out")),
         *("--wandb_args", "project=p", "--trackio_args", "project=p", "--hf_hub_log_args"),
         "hub_results_org=someone,details_repo_name=details,token=secret,"
         "push_results_to_hub=True,push_samples_to_hub=True",
-    ]
-    patch.setattr("sys.argv", command)
-    parser = HarnessCLI()
-    parser.execute(parser.parse_args())
+    )
     return Ran(sinks, folder / "out")
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval._cli import HarnessCLI
 
 from dynamax_lm.sweep.__main__ import main
 from tests.checkpoints import byte_tokenizer, save_checkpoint
-from tests.quick import results_in
+from tests.quick import results_in, run_lm_eval
 
 pytestmark = pytest.mark.usefixtures("toys_alone")
 
@@ -62,11 +61,7 @@ def lm_eval(
     patch: pytest.MonkeyPatch, model: str, checkpoint: Path, output: Path, *more: str
 ) -> Path:
     """``lm_eval run`` and the folder that it wrote."""
-    # Not by lm-eval's name: as a person's command it would install its hook for errors.
-    command = ["in-process", "run", "--model", model, "--log_samples"]
-    patch.setattr("sys.argv", command + options(checkpoint, output, *more))
-    parser = HarnessCLI()
-    parser.execute(parser.parse_args())
+    run_lm_eval(patch, "--model", model, "--log_samples", *options(checkpoint, output, *more))
     (folder,) = output.iterdir()
     return folder
 

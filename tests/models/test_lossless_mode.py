@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,9 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.tracefile import read_trace, trace_files
 from dynamax_lm.models import speed_check
 from dynamax_lm.models.settings import parse_settings
+from dynamax_lm.report.__main__ import main as report_main
 from tests.checkpoints import save_checkpoint
+from tests.quick import run_lm_eval
 
 PROMPTS = ["a quiet harbour", "the", "numbers 1 2 3", "red and blue"]
 
@@ -129,29 +128,24 @@ def test_traces_are_written(checkpoint: str, tmp_path: Path) -> None:
     assert {line.layers_used for line in lines} == {model.n_layers}
 
 
-def test_the_report_recomputes_drafts_and_shows_them(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("toys_alone")
+def test_the_report_recomputes_drafts_and_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = save_checkpoint(tmp_path / "model", "mistral")
     toys = str(Path(__file__).parent.parent / "harness" / "toys")
     arguments = f"pretrained={checkpoint},mode=lossless,threshold=0.05,trace_dir={tmp_path}/traces"
-    command = ["lm_eval", "--model", "dynamax-mistral"]
-    command += ["--model_args", arguments, "--tasks", "toy_gen,toy_mc", "--include_path", toys]
-    command += ["--batch_size", "2", "--gen_kwargs", "max_gen_toks=12", "--log_samples"]
-    command += ["--output_path", str(tmp_path / "out")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    run = [sys.executable, "-m", "dynamax_lm", *command[1:]]
-    subprocess.run(run, check=True, capture_output=True, env=environment, timeout=200)
-    report = [sys.executable, "-m", "dynamax_lm.report", str(tmp_path), "--output_path"]
-    report += [str(tmp_path / "report")]
-    verified = subprocess.run(
-        [*report, "--verify"], check=False, capture_output=True, env=environment, timeout=200
+    run_lm_eval(
+        monkeypatch,
+        *("--model", "dynamax-mistral", "--model_args", arguments, "--include_path", toys),
+        *("--tasks", "toy_gen,toy_mc", "--batch_size", "2", "--gen_kwargs", "max_gen_toks=12"),
+        *("--log_samples", "--output_path", str(tmp_path / "out")),
     )
-    assert verified.returncode == 0, verified.stdout.decode()[-2000:]
+    report = [str(tmp_path), "--output_path", str(tmp_path / "report"), "--verify"]
+    assert report_main(report) == 0
     pages = list((tmp_path / "report").rglob("*.html"))
     assert any('"rejected"' in page.read_text("utf-8") for page in pages)
     (trace,) = (tmp_path / "traces").glob("trace_toy_gen*.jsonl")
     changed = trace.read_text("utf-8").replace('"draft":[', '"draft":[1', 1)
     trace.write_text(changed, "utf-8")
-    again = subprocess.run(
-        [*report, "--verify"], check=False, capture_output=True, env=environment, timeout=200
-    )
-    assert again.returncode != 0
+    assert report_main(report) != 0
