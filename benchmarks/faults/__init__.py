@@ -1,0 +1,1 @@
+"""Faults, provoked: what killed commands leave behind, and how resumed ones end."""
