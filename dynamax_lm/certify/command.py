@@ -7,6 +7,7 @@ result, with status 0.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,23 @@ from typing import Any
 
 from dynamax_lm.certify import store
 from dynamax_lm.certify.decontamination import evaluation_samples, training_contents
+from dynamax_lm.certify.progress import Progress
 from dynamax_lm.certify.run import Measured, Question, certify, losses_for
 from dynamax_lm.certify.sample_size import needed_by_any_test, needed_without_loss
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.identity import digest
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.harness.machine import described_once
+from dynamax_lm.harness.rendering import task_digest
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.values import as_number, is_missing
+from dynamax_lm.sweep.contents import of_command
 
 
 def certify_by_options(options: argparse.Namespace) -> Certificate:
@@ -40,7 +45,10 @@ def certify_by_options(options: argparse.Namespace) -> Certificate:
     try:
         return _certify(options)
     except KeyboardInterrupt:
-        raise SystemExit("dynamax_lm: interrupted; no certificate was written") from None
+        raise SystemExit(
+            "dynamax_lm: interrupted; no certificate was written; the same command goes on after "
+            "the thresholds that were tested"
+        ) from None
 
 
 def _certify(options: argparse.Namespace) -> Certificate:
@@ -61,8 +69,11 @@ def _certify(options: argparse.Namespace) -> Certificate:
     tasks = _choose_tasks(options, command, question, used)
     _announce(question, tasks)
 
+    lm = command.load(arguments | {"threshold": question.thresholds[0], "reference": True})
+    folder = output or heads
+    assert folder is not None, "one of them was asked for"
+    progress = Progress(folder, _key(command, arguments, question, tasks))
     arguments |= {"threshold": question.thresholds[0], "reference": True}
-    lm = command.load(arguments)
     if lm.world_size > 1:
         raise SettingError("certify runs in one process; start it without a launcher")
     print(_HEADER, flush=True)
@@ -80,16 +91,51 @@ def _certify(options: argparse.Namespace) -> Certificate:
         samples: Mapping[str, Sequence[Any]] = results["samples"]
         return samples
 
+    def known(threshold: float) -> Measured | None:
+        point = progress.take(threshold)
+        if point is not None:
+            _show(point, question.delta)
+        return point
+
+    def keep(point: Measured) -> None:
+        _show(point, question.delta)
+        progress.keep(point)
+
+    if len(progress):
+        was = "was" if len(progress) == 1 else "were"
+        print(f"{len(progress)} of the thresholds {was} tested before an interruption.")
     with described_once():
-        certificate = certify(
-            lm, tasks, question, evaluate, each=lambda point: _show(point, question.delta)
-        )
+        certificate = certify(lm, tasks, question, evaluate, each=keep, known=known)
     if heads is not None:
         print(f"written into {store.write_into_heads(heads, certificate)}")
     if output is not None:
         print(f"written to {store.write_file(output, certificate)}")
+    progress.end()
     print(_verdict(certificate))
     return certificate
+
+
+def _key(
+    command: Command,
+    arguments: Mapping[str, Any],
+    question: Question,
+    tasks: Sequence[ChosenTask],
+) -> str:
+    """Of everything that the outcome of a threshold depends on."""
+    shots = command.config.num_fewshot
+    told = of_command(command, arguments, {})
+    told["question"] = [question.metric, question.risk, question.delta, question.seed]
+    told["documents"] = [
+        (
+            one.name,
+            one.digest,
+            one.grouped_by,
+            list(one.unit_of),
+            task_digest(one.task, num_fewshot=shots),
+        )
+        for one in tasks
+    ]
+    return digest(json.dumps(told, sort_keys=True, default=str))
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm import __version__
 from dynamax_lm.common.contents import folder_digest
 from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.common.extensions import source_digest
+from dynamax_lm.core.totals import SCHEMA
 from dynamax_lm.decoders.checkpoint import given_or_default, resolve_name
 from dynamax_lm.harness.rendering import task_digest
 from dynamax_lm.models.commandline import Command
@@ -41,6 +43,39 @@ def of_arguments(model: str, model_args: Mapping[str, Any]) -> dict[str, str]:
         elif folder := _folder(name, value, model_args):
             found[name] = folder_digest(folder, _READ)
     return found
+
+
+def of_command(
+    command: Command, model_args: Mapping[str, Any], tasks: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that a command's numbers depend on, as JSON can tell it.
+
+    Args:
+        command: its options.
+        model_args: of the model, in place of the command's own.
+        tasks: as :func:`of_tasks` gives them.
+    """
+    import lm_eval
+
+    config = command.config
+    return {
+        "model": config.model,
+        "model_args": dict(model_args),
+        "tasks": config.tasks,
+        "num_fewshot": config.num_fewshot,
+        "limit": config.limit,
+        "gen_kwargs": config.gen_kwargs,
+        "chat": [
+            config.apply_chat_template,
+            config.system_instruction,
+            config.fewshot_as_multiturn,
+        ],
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "versions": [__version__, SCHEMA, lm_eval.__version__],
+        "contents": of_arguments(str(config.model), model_args),
+        "task contents": dict(tasks),
+    }
 
 
 def of_tasks(command: Command) -> dict[str, str]:

@@ -16,15 +16,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
-from dynamax_lm.core.totals import SCHEMA
 from dynamax_lm.harness.naming import name_checkpoint
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
-from dynamax_lm.sweep.contents import of_arguments, of_tasks
+from dynamax_lm.sweep.contents import of_command, of_tasks
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 from dynamax_lm.sweep.origins import Origins
@@ -202,31 +200,11 @@ class Sweep:
         return own
 
     def _folder(self, point: Point) -> PointFolder:
-        import lm_eval
-
-        config = self.command.config
         model_args = point.model_args(self.command.model_args)
-        asked = {
-            "model": config.model,
-            "model_args": model_args,
-            "tasks": config.tasks,
-            "num_fewshot": config.num_fewshot,
-            "limit": config.limit,
-            "gen_kwargs": config.gen_kwargs,
-            "chat": [
-                config.apply_chat_template,
-                config.system_instruction,
-                config.fewshot_as_multiturn,
-            ],
-            "seed": config.seed,
-            "batch_size": config.batch_size,
-            "log_samples": self.log_samples,
-            "versions": [__version__, SCHEMA, lm_eval.__version__],
-        }
 
         def key() -> str:
-            contents = of_arguments(str(config.model), model_args)
-            told = {**asked, "contents": contents, "task contents": self.tasks}
+            told = of_command(self.command, model_args, self.tasks)
+            told["log_samples"] = self.log_samples
             return digest(json.dumps(told, sort_keys=True, default=str))
 
         return PointFolder(self.output / point.name, key)

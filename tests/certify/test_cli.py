@@ -501,5 +501,33 @@ def test_a_failure_midway_leaves_no_file(
     assert not [path for path in tmp_path.rglob("*") if "certificate" in path.name]
 
 
+def test_an_interrupted_certification_goes_on_after_what_it_tested(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"tasks": "toy_mc", "thresholds": "1,0.9,0.2"}
+    whole = run(output_path=tmp_path / "whole", **asked)
+    assert len(whole.grid) == 3
+    evaluate, tested = Command.evaluate, []
+
+    def stopping(self: Command, *given: Any, **options: Any) -> dict[str, Any]:
+        if len(tested) == 2:
+            raise KeyboardInterrupt
+        tested.append(given)
+        return evaluate(self, *given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Command, "evaluate", stopping)
+        with pytest.raises(SystemExit, match="goes on"):
+            run(**asked)
+        tested.clear()
+        capsys.readouterr()
+        patch.setattr(Command, "evaluate", lambda *a, **o: (tested.append(a), evaluate(*a, **o))[1])
+        resumed = run(**asked)
+    assert len(tested) == len(whole.grid) - 1
+    assert "1 of the thresholds was tested before" in capsys.readouterr().out
+    assert replace(resumed, date=whole.date) == whole
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["certificate.json"]
+
+
 def _interrupt(self: Any, sample: Any) -> float:
     raise KeyboardInterrupt
