@@ -85,6 +85,7 @@ TABLE: dict[str, Row] = {
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),
     "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders.tokenizer_file": row("common.errors", HEAVY),
     "decoders.description": row("", HEAVY),
     "decoders.families": row("decoders.description", HEAVY),
     "decoders.family_costs": row("core.costs decoders.costs decoders.description", HEAVY),

@@ -42,6 +42,7 @@ from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.decoders.tokenizer_file import check_token_ids
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.results_config import early_exit_block
@@ -253,6 +254,13 @@ class DynamaxLM(Answering):
         check_unaltered(self._unwrapped)
         with super()._context():
             yield
+
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:
+        """The ``hf`` model's, of a file whose ids are sound."""
+        source = tokenizer or pretrained
+        if isinstance(source, str):
+            check_token_ids(source)
+        super()._create_tokenizer(pretrained, tokenizer, **kwargs)
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""

@@ -24,6 +24,7 @@ from dynamax_lm.decoders.checkpoint import (
     unreachable,
 )
 from dynamax_lm.decoders.loading import WholeModel
+from dynamax_lm.decoders.tokenizer_file import check_token_ids
 from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
 
 BY_MODEL = {one.model: one for one in ARCHITECTURES}
@@ -100,6 +101,7 @@ def load_pretrained(
         loaded = WholeModel(AutoModelForCausalLM).from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, **options
         )
+        check_token_ids(tokenizer_name)
         codec = AutoTokenizer.from_pretrained(tokenizer_name, **hub) if tokenizer else None
     except SettingError:
         raise
