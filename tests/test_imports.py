@@ -52,6 +52,7 @@ TABLE: dict[str, Row] = {
     "common.risk_tests": row("", HEAVY),
     "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
+    "common.options": row("", HEAVY),
     "common.plots": row("common.outputs", HEAVY - {"matplotlib"}),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
@@ -95,7 +96,8 @@ TABLE: dict[str, Row] = {
     "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),
     "heads.train.command": Row(ANY),
     "heads.train.options": row(
-        "common.errors decoders.checkpoint heads.config heads.train.data heads.train.labels",
+        "common.errors common.options decoders.checkpoint heads.config heads.train.data "
+        "heads.train.labels",
         HEAVY,
     ),
     "heads.train.prompts": Row(ANY),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.models.settings import read_products
 
@@ -31,46 +32,51 @@ _DEFAULT_SHAPE = {"dynamax-mistral": (16, 1024, 8192), "dynamax-mamba": (24, 102
 _QUICK_SHAPE = {"dynamax-mistral": (4, 256, 1024), "dynamax-mamba": (4, 256, 1024)}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    line = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.bench",
         description="Ratios of seconds in one process: our engine, transformers, and the limits.",
+        example="python -m dynamax_lm.bench --quick\n"
+        "python -m dynamax_lm.bench --model dynamax-mamba --model_args dtype=bfloat16 "
+        "--parts decode,exits",
     )
-    line.add_argument(
-        "--model", default=None, help=f"one of {', '.join(MODELS)}; default both random ones"
-    )
-    line.add_argument("--model_args", default="", help=_ARGUMENTS)
-    line.add_argument("--batch_size", default="1,8", help="rows of the decode measurements")
-    line.add_argument("--device", default=None, help="default: a GPU where there is one, else cpu")
-    line.add_argument("--seed", type=int, default=0)
-    line.add_argument("--output_path", default=None, help="folder for bench.json and bench.md")
-    line.add_argument(
+    add = made.add_argument_group("model").add_argument
+    add("--model", default=None, help=f"one of {', '.join(MODELS)}; default both random ones")
+    add("--model_args", default="", help=_ARGUMENTS)
+    add("--device", default=None, help="default: a GPU where there is one, else cpu")
+    add("--layers", type=int, default=None, help="layers of the random model")
+    add("--width", type=int, default=None, help="its width, a multiple of 256")
+    add("--vocabulary", type=int, default=None, help="its vocabulary")
+    add("--seed", type=int, default=0, help="of its weights")
+    add = made.add_argument_group("measurement").add_argument
+    add(
         "--parts",
         default=None,
         help=f"any of {','.join(PARTS)} (default: all; with --quick those without whole runs)",
     )
-    line.add_argument("--layers", type=int, default=None, help="layers of the random model")
-    line.add_argument("--width", type=int, default=None, help="its width, a multiple of 256")
-    line.add_argument("--vocabulary", type=int, default=None, help="its vocabulary")
-    line.add_argument(
+    add("--batch_size", default="1,8", help="rows of the decode measurements")
+    add(
         "--rounds",
         type=int,
         default=None,
         help=f"runs behind each median (default: {_ROUNDS}, with --quick {_QUICK_ROUNDS})",
     )
-    line.add_argument("--threads", type=int, default=None, help="processor threads of torch")
-    line.add_argument(
+    add("--threads", type=int, default=None, help="processor threads of torch")
+    add(
         "--clock",
         default="wall",
         help="wall, or processor: this process's own time, for one thread on a busy machine",
     )
-    line.add_argument(
+    add(
         "--quick",
         action="store_true",
         help="tiny shapes and few rounds, within a minute: to see that it works, not to publish",
     )
-    return line
+    made.add_argument_group("output").add_argument(
+        "--output_path", default=None, help="folder for bench.json and bench.md"
+    )
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

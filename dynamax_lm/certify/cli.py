@@ -5,12 +5,12 @@ The parser imports no model, so that help is fast; `command` interprets the opti
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamax_lm.certify.sequence import DEFAULT_GRID
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.models.commandline import add_lm_eval_options
 
 if TYPE_CHECKING:
@@ -33,20 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> Certificate:
     return certify_by_options(options)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command's own options, and those of ``lm_eval run``."""
-    made = argparse.ArgumentParser(
+    made = CommandParser(
         prog="python -m dynamax_lm.certify",
         description="Find the lowest threshold whose risk stays bounded, by Learn-then-Test.",
-        allow_abbrev=False,
+        example="python -m dynamax_lm.certify --model dynamax-mamba "
+        "--model_args pretrained=tiny,heads=heads/my-heads \\\n"
+        "    --tasks dynamax_triviaqa --metric agreement --risk 0.05 --delta 0.05",
+        abbreviate=False,
     )
-    add = made.add_argument
-    add(
-        "--data",
-        type=Path,
-        metavar="<file>",
-        help="JSONL records for the one task named, in its own columns",
-    )
+    add = made.add_argument_group("guarantee").add_argument
     add(
         "--metric",
         default="agreement",
@@ -61,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
         default=grid,
         metavar="<t,t>",
         help=f"what to test, separated by commas (default: {grid})",
+    )
+    add = made.add_argument_group("documents").add_argument
+    add(
+        "--data",
+        type=Path,
+        metavar="<file>",
+        help="JSONL records for the one task named, in its own columns",
     )
     add(
         "--group_by",

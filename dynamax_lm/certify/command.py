@@ -112,6 +112,9 @@ def _certify(options: argparse.Namespace) -> Certificate:
         print(f"written to {store.write_file(output, certificate)}")
     progress.end()
     print(_verdict(certificate))
+    if certificate.threshold is not None:
+        threshold = "certified" if heads is not None else f"{certificate.threshold:g}"
+        print(_next(command, arguments | {"threshold": threshold}))
     return certificate
 
 
@@ -136,6 +139,17 @@ def _key(
         for one in tasks
     ]
     return digest(json.dumps(told, sort_keys=True, default=str))
+
+
+def _next(command: Command, arguments: Mapping[str, Any]) -> str:
+    """The run that the certificate is for."""
+    given = ",".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
+        for name, value in arguments.items()
+        if name != "reference"
+    )
+    tasks = ",".join(map(str, command.config.tasks))
+    return f"next: lm_eval --model {command.config.model} --model_args {given} --tasks {tasks}"
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -116,6 +116,7 @@ def _write(tracker: Any, pending: _Pending) -> None:
             version=__version__,
             fingerprint=pending.fingerprint,
         ).write(target)
+        _log.info("next: python -m dynamax_lm.report %s --output_path report", path)
     except (
         OSError
     ) as error:  # lm-eval continues after a file that it could not write, and so does this

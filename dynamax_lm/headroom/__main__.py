@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 
 
@@ -15,20 +15,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SettingError: any wrong name or value.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m dynamax_lm.headroom",
-        description="How much could this model save with early exits, at best? Agreement with full "
-        "depth by layer, the net saving of an oracle policy, the balance of labels, and a verdict.",
-    )
-    parser.add_argument(
-        "--worthwhile",
-        type=float,
-        default=None,
-        metavar="<share>",
-        help="net share of FLOPs that a saving must reach (default: 0.05)",
-    )
-    add_lm_eval_options(parser)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     from dynamax_lm.common.outputs import writable_folder, write_json, write_text
     from dynamax_lm.headroom.plot import draw
     from dynamax_lm.headroom.run import run
@@ -50,6 +37,37 @@ def main(arguments: list[str]) -> None:
         write_json(folder / "headroom.json", report.to_json())
         draw(report.found, report.title, report.layers, folder / "headroom")
         print(f"headroom.md, .json, .png and .svg are in {folder}")
+    print(_next(report.verdicts[-1].level, str(command.config.model)))
+
+
+def _next(level: str, model: str) -> str:
+    """The next command, by the verdict on all tasks together."""
+    if level in ("worth trying", "only with cheap checks"):
+        return f"next: python -m dynamax_lm.heads.train --model {model} --help"
+    if level == "undecided":
+        return "next: the same command with more documents (--limit) or with examples in the prompt"
+    return "next: the fixed depths, by python -m dynamax_lm.sweep --vary exit_layers=... --help"
+
+
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
+        prog="python -m dynamax_lm.headroom",
+        description="How much could this model save with early exits, at best? Agreement with full "
+        "depth by layer, the net saving of an oracle policy, the balance of labels, and a verdict.",
+        example="python -m dynamax_lm.headroom --model dynamax-mistral "
+        "--model_args pretrained=tiny \\\n"
+        "    --tasks dynamax_sample --limit 20 --batch_size 8 --output_path headroom/",
+    )
+    made.add_argument_group("verdict").add_argument(
+        "--worthwhile",
+        type=float,
+        default=None,
+        metavar="<share>",
+        help="net share of FLOPs that a saving must reach (default: 0.05)",
+    )
+    add_lm_eval_options(made)
+    return made
 
 
 if __name__ == "__main__":

@@ -35,12 +35,38 @@ SHARED = (
 """Options of ``lm_eval run`` that can change a request, and those of the output."""
 
 
+LM_EVAL_GROUPS = {
+    "model, as in lm_eval run": (
+        *("config", "model", "model_args", "batch_size", "max_batch_size", "device"),
+        "trust_remote_code",
+    ),
+    "tasks and requests, as in lm_eval run": (
+        *("tasks", "num_fewshot", "limit", "gen_kwargs", "apply_chat_template"),
+        *("fewshot_as_multiturn", "system_instruction", "include_path", "metadata", "seed"),
+        "confirm_run_unsafe_code",
+    ),
+    "output, as in lm_eval run": ("output_path",),
+}
+"""Titles of lm-eval's options in the help of our commands."""
+
+_HELP = {
+    "model": "dynamax-mistral, dynamax-mamba or dynamax",
+    "model_args": "arguments of the model, as key=value,key=value: lm-eval's of hf, and those of "
+    "this package",
+    "output_path": "where to write",
+}
+"""What is said otherwise than by lm-eval, whose text does not hold here."""
+
+
 def add_lm_eval_options(parser: argparse.ArgumentParser, names: Sequence[str] = SHARED) -> None:
     """Add options of ``lm_eval run`` to a command, as lm-eval defines them."""
     known = run_options()
-    group = parser.add_argument_group("as in lm_eval run")
-    for name in names:
-        group._add_action(known[name])
+    for title, members in LM_EVAL_GROUPS.items():
+        chosen = [name for name in members if name in names]
+        group = parser.add_argument_group(title) if chosen else parser
+        for name in chosen:
+            known[name].help = _HELP.get(name, known[name].help)
+            group._add_action(known[name])
 
 
 class Command:
@@ -200,10 +226,11 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """Run ``main`` on the process's arguments; a wrong setting is one line and status 1."""
     install_one_line_errors()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as lm_eval does
-    force()
-    from lm_eval.utils import setup_logging
+    if not {"-h", "--help"} & set(sys.argv[1:]):  # help is there within a second
+        force()
+        from lm_eval.utils import setup_logging
 
-    setup_logging(logging.WARNING)  # LMEVAL_LOG_LEVEL takes precedence
+        setup_logging(logging.WARNING)  # LMEVAL_LOG_LEVEL takes precedence
     try:
         main(sys.argv[1:])
     except SettingError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.models.commandline import add_lm_eval_options, load_lm
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SettingError: any wrong name or value.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     _check(options)
     gen_kwargs = {"max_gen_toks": _MAX_NEW} | dict(options.gen_kwargs or {})
     model_args = dict(options.model_args or {})
@@ -96,6 +97,12 @@ def _answer(
 
         write_text(page, answers_page(played, model))
         sys.stderr.write(f"dynamax_lm: {page}\n")
+    if console.is_terminal and not options.json:
+        text = ",".join(f"{name}={value}" for name, value in (options.model_args or {}).items())
+        sys.stderr.write(
+            f"next: lm_eval --model {options.model} --model_args {text} "
+            "--tasks dynamax_coqa_sample\n"
+        )
 
 
 def _grid(model: ExitModel, prompt: str, answer: Answer) -> ExitGrid | None:
@@ -169,29 +176,30 @@ def _writable(path: Path | None) -> Path | None:
     return path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.generate",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Stream an answer, each token coloured by the layer at which it exited.",
-        epilog="example:\n  python -m dynamax_lm.generate --model dynamax-mistral "
-        "--model_args pretrained=tiny \\\n      --prompt $'Q: What is the capital of France?\\nA:' "
+        example="python -m dynamax_lm.generate --model dynamax-mistral "
+        "--model_args pretrained=tiny \\\n    --prompt $'Q: What is the capital of France?\\nA:' "
         "--show exits",
     )
-    parser.add_argument(
+    made.add_argument_group("prompt").add_argument(
         "--prompt",
         action="append",
         metavar="<text>",
         help="text to continue; may be repeated (default: the lines of standard input)",
     )
-    parser.add_argument(
+    shown = made.add_argument_group("what is shown")
+    shown.add_argument(
         "--show",
         choices=["exits"],
         help="exits: a table of what each exit predicts for each token, with its confidence",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object for each prompt")
-    parser.add_argument(
+    shown.add_argument("--json", action="store_true", help="one JSON object for each prompt")
+    shown.add_argument(
         "--html", type=Path, metavar="<file>", help="also write the answers as an HTML page"
     )
-    add_lm_eval_options(parser, _OPTIONS)
-    return parser
+    add_lm_eval_options(made, _OPTIONS)
+    return made

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SettingError: nothing could be read, or nothing verified.
     """
     install_one_line_errors()
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     from dynamax_lm.common.outputs import writable_folder
     from dynamax_lm.report.columns import with_outside
     from dynamax_lm.report.load import load
@@ -83,39 +84,49 @@ def _complain(problems: Sequence[str]) -> None:
         sys.stderr.write(f"dynamax_lm: {line}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.report",
         description="Leaderboard, pictures and token pages from any mix of lm-eval results "
         "folders, ours and plain ones. Needs no model and no GPU.",
+        example="python -m dynamax_lm.report results/ --output_path report/",
     )
-    parser.add_argument(
+    made.add_argument(
         "results", nargs="+", type=Path, help="folders that --output_path named, or results files"
     )
-    parser.add_argument(
-        "--output_path", type=Path, help="folder to write (default: report, unless --verify)"
+    page = made.add_argument_group("page")
+    page.add_argument(
+        "--output_path",
+        type=Path,
+        metavar="<folder>",
+        help="folder to write (default: report, unless --verify)",
     )
-    parser.add_argument(
-        "--baseline", type=Path, help="results that every setting is compared with, by document"
+    page.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="<folder>",
+        help="results that every setting is compared with, by document",
     )
-    parser.add_argument(
+    page.add_argument(
         "--tokenizer",
+        metavar="<name>",
         help="folder or hub id, for token texts (default: each run's own, if it is here)",
     )
-    parser.add_argument(
+    page.add_argument(
         "--columns",
         nargs="+",
         default=[],
         metavar="FILE.py:NAME",
         help="further columns of the leaderboard, each a Column of a Python file",
     )
-    parser.add_argument(
+    made.add_argument_group("verification").add_argument(
         "--verify",
         action="store_true",
         help="hold results, samples and traces against each other and their manifest; "
         "status 1 if anything differs",
     )
-    return parser
+    return made
 
 
 if __name__ == "__main__":

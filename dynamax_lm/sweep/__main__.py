@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.machine import described_once
 from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 
@@ -17,7 +18,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SettingError: any wrong name or value.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     from dynamax_lm.sweep.grid import read_grid
 
     points = read_grid(options.thresholds, options.vary, options.point)
@@ -47,47 +48,54 @@ def main(arguments: list[str]) -> None:
         outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
     print(sweep_table(outcomes))
     print(f"\n{len(outcomes)} points in {sweep.output}")
+    print(f"next: python -m dynamax_lm.report {options.output_path} --output_path report")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.sweep",
         description="Evaluate many settings of one loaded model; each point is an ordinary lm-eval "
         "results file. An interrupted sweep resumes.",
+        example="python -m dynamax_lm.sweep --model dynamax-mistral --model_args pretrained=tiny "
+        "\\\n    --tasks dynamax_coqa_sample --batch_size 8 --thresholds 0.5:1.0:0.1 "
+        "--output_path results/",
     )
-    parser.add_argument(
+    points = made.add_argument_group("points")
+    points.add_argument(
         "--thresholds",
         metavar="<start:stop:step>",
         help="thresholds, both ends included, or a list: 0.5,0.9",
     )
-    parser.add_argument(
+    points.add_argument(
         "--vary",
         action="append",
         default=[],
         metavar="<name=value,value>",
         help="a model argument and its values; several --vary make a product",
     )
-    parser.add_argument(
+    points.add_argument(
         "--point",
         action="append",
         default=[],
         metavar="<name=value,name=value>",
         help="a further point, outside the product: --point mode=full",
     )
-    parser.add_argument(
+    made.add_argument_group("samples").add_argument(
         "--log_samples",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="write samples beside the results",
     )
-    parser.add_argument(
+    shared = made.add_argument_group("what points share")
+    shared.add_argument(
         "--memory_gib",
         type=float,
         default=1.0,
         metavar="<GiB>",
         help="most memory for prompt states kept between points (default: 1)",
     )
-    parser.add_argument(
+    shared.add_argument(
         "--tokens_at_once",
         type=int,
         default=128,
@@ -95,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         help="most tokens of a pass in which several thresholds are run, as rows of one batch "
         "(default: 128; 0 runs each by itself)",
     )
-    add_lm_eval_options(parser)
-    return parser
+    add_lm_eval_options(made)
+    return made
 
 
 if __name__ == "__main__":

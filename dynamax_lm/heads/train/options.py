@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
 from dynamax_lm.heads.train.data import DEFAULT_DATA
@@ -39,7 +40,7 @@ def read_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         SettingError: a value out of range, or two that contradict each other.
     """
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     for name in _AT_LEAST_ONE:
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -89,32 +90,36 @@ def _unescaped(text: str) -> str:
         ) from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.heads.train",
         description="Train exit heads for a frozen model; an interrupted run resumes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python -m dynamax_lm.heads.train --model dynamax-mamba "
+        "--model_args pretrained=tiny \\\n"
+        "    --head mamba --data prompts.jsonl --group_by group --answers model "
+        "--output_path heads/my-heads",
     )
-    add = parser.add_argument_group("model").add_argument
-    add("--model", choices=_MODELS, required=True)
+    add = made.add_argument_group("model").add_argument
+    add("--model", choices=_MODELS, required=True, help="as in lm_eval")
     add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
     add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
     add("--output_path", required=True, help="folder of the heads and of the run")
 
-    add = parser.add_argument_group("heads").add_argument
+    add = made.add_argument_group("heads").add_argument
     add("--head", choices=CLASSIFIERS, default="mamba", help="kind of classifier")
     add("--width", default="narrow", help="of the classifier: narrow (D/16, 32 at least), full, N")
     add("--ffn_width", type=int, help="inner width of ffn; default: 4 times its width")
-    add("--state_size", type=int, default=16, help="of the Mamba kinds, as the next three")
-    add("--head_dim", type=int, default=8)
-    add("--expand", type=int, default=2)
-    add("--conv_kernel", type=int, default=4)
-    add("--translator", choices=TRANSLATORS, default="low_rank")
+    add("--state_size", type=int, default=16, help="state of the Mamba kinds, for each head")
+    add("--head_dim", type=int, default=8, help="width of a Mamba head")
+    add("--expand", type=int, default=2, help="inner width of the Mamba kinds, times the width")
+    add("--conv_kernel", type=int, default=4, help="convolution window of the Mamba kinds")
+    add("--translator", choices=TRANSLATORS, default="low_rank", help="kind of translator")
     add("--rank", type=int, help="of the low_rank translator; default: D/8")
     add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
     add("--label", default="top1", help="top1, or topK as DYNAMAX relaxes it")
 
-    add = parser.add_argument_group("data").add_argument
+    add = made.add_argument_group("data").add_argument
     add("--data", default=DEFAULT_DATA, help="a .txt, .jsonl or folder of them, or a hub dataset")
     add("--data_name", help="configuration of a hub dataset")
     add("--data_split", default="train", help="split of a hub dataset")
@@ -156,8 +161,8 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
         help="of each of these halves, at most half so many tokens",
     )
 
-    add = parser.add_argument_group("training").add_argument
-    add("--max_steps", type=int, default=2000)
+    add = made.add_argument_group("training").add_argument
+    add("--max_steps", type=int, default=2000, help="steps of the optimiser in all")
     add("--translator_steps", type=int, help="first steps, for translators alone; default: half")
     add("--joint", action="store_true", help="train both at every step instead")
     add("--batch_size", type=int, default=16, help="windows in a step, per process")
@@ -171,8 +176,8 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
         default=True,
         help="thin out tokens as exits do",
     )
-    add("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
-    add("--seed", type=int, default=0)
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), default="no", help="of the heads")
+    add("--seed", type=int, default=0, help="of the split, the batches and the weights")
     add("--save_every", type=int, default=200, help="steps between checkpoints")
     add("--log_every", type=int, default=20, help="steps between rows of log.jsonl")
-    return parser
+    return made

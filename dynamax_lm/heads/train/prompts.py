@@ -10,7 +10,6 @@ are one group, so that what is held out by group was never trained on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 from dynamax_lm.certify.decontamination import contents, evaluation_samples, shared
 from dynamax_lm.certify.units import group
 from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.common.options import CommandParser
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SettingError: a wrong value, or a task without training documents.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if not options.output_path:
         raise SettingError("--output_path is missing: the JSONL file to write")
     path = Path(options.output_path)
@@ -116,15 +116,18 @@ def _shown(documents: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any
     yield from tqdm(documents, desc=f"prompts of {name}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> CommandParser:
+    """The command's options."""
+    made = CommandParser(
         prog="python -m dynamax_lm.heads.train.prompts",
         description="Training prompts of exit heads from the training documents of lm-eval tasks, "
         "without those that an evaluation uses.",
+        example="python -m dynamax_lm.heads.train.prompts --tasks coqa,triviaqa "
+        "--output_path prompts.jsonl",
     )
-    add_lm_eval_options(parser, _OPTIONS)
-    parser.set_defaults(model="dynamax-mistral")  # the command line of lm-eval asks for one
-    return parser
+    add_lm_eval_options(made, _OPTIONS)
+    made.set_defaults(model="dynamax-mistral")  # the command line of lm-eval asks for one
+    return made
 
 
 if __name__ == "__main__":
