@@ -32,7 +32,8 @@ except ModuleNotFoundError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
 with open("pyproject.toml", "rb") as file:
-    for line in tomllib.load(file)["project"]["dependencies"]:
+    project = tomllib.load(file)["project"]
+    for line in [*project["dependencies"], *project["optional-dependencies"]["plots"]]:
         name, version = re.match(r"([\w-]+)>=([\w.]+)", line).groups()
         print(f"{name}=={version}")
 EOF

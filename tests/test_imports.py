@@ -53,7 +53,7 @@ TABLE: dict[str, Row] = {
     "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
     "common.options": row("", HEAVY),
-    "common.plots": row("common.outputs", HEAVY - {"matplotlib"}),
+    "common.plots": row("common.errors common.outputs", HEAVY - {"matplotlib"}),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
     "common.extensions": row("common.errors", HEAVY),

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +31,12 @@ DARK_GREY, GREY, LIGHT_GREY, PALE_GREY = "#555555", "#999999", "#BBBBBB", "#EEEE
 DASHED = (0, (4, 3))
 """The line style of a reference."""
 
+_CIVIDIS = (
+    *("00224e", "002e6a", "1a386f", "32436d", "434e6c", "535a6d", "61656f", "6f7073", "7d7c78"),
+    *("8c8878", "9b9476", "aba072", "bcae6c", "cdbb63", "dec958", "f0d846", "fee838"),
+)
+"""Seventeen equidistant colours of cividis, so that coloured text needs no matplotlib."""
+
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
@@ -40,12 +49,21 @@ class Shade(NamedTuple):
 
 def shades(count: int) -> list[Shade]:
     """``count`` colours of layers, in order: early exits light, full depth dark (cividis)."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
+    colours = [_cividis(0.95 - 0.85 * i / max(1, count - 1)) for i in range(count)]
+    return [
+        Shade("#" + "".join(f"{round(255 * part):02x}" for part in colour), _ink(*colour))
+        for colour in colours
+    ]
 
-    scale = colormaps["cividis"]
-    steps = [0.95 - 0.85 * i / max(1, count - 1) for i in range(count)]
-    return [Shade(to_hex(scale(step)), _ink(*scale(step)[:3])) for step in steps]
+
+def require_matplotlib() -> None:
+    """Refuse to begin what ends with pictures, where the extra ``plots`` is not installed.
+
+    Raises:
+        SettingError: matplotlib is missing.
+    """
+    if find_spec("matplotlib") is None:
+        raise SettingError("pictures need matplotlib: pip install 'dynamax-lm[plots]'")
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
@@ -55,7 +73,11 @@ def new_figure(width: float, height: float, *, constrained: bool = True) -> Figu
         width: in inches.
         height: in inches.
         constrained: whether matplotlib's constrained layout is used.
+
+    Raises:
+        SettingError: matplotlib is missing.
     """
+    require_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained" if constrained else None)
@@ -90,6 +112,18 @@ def save_figure(
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
         write_bytes(paths[-1], encode(figure, kind, dpi))
     return paths
+
+
+def _cividis(place: float) -> tuple[float, float, float]:
+    """The colour at ``place`` in [0, 1], between the two of the table beside it."""
+    below = min(int(place * (len(_CIVIDIS) - 1)), len(_CIVIDIS) - 2)
+    share = place * (len(_CIVIDIS) - 1) - below
+    first, second = _CIVIDIS[below : below + 2]
+    red, green, blue = (
+        ((1 - share) * int(first[a:b], 16) + share * int(second[a:b], 16)) / 255
+        for a, b in pairwise((0, 2, 4, 6))
+    )
+    return red, green, blue
 
 
 def _ink(red: float, green: float, blue: float) -> str:

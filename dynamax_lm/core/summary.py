@@ -1,6 +1,6 @@
 """From records to reported values: per document, per task, and for a whole run.
 
-This module defines every reported value (README, "What the numbers mean"), from requests with their
+This module defines every reported value (docs/numbers.md), from requests with their
 answers; it imports neither torch nor lm-eval.
 
 Each value is computed over the tokens of the returned texts, and again over all generated tokens:

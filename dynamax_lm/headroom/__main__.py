@@ -17,6 +17,7 @@ def main(arguments: list[str]) -> None:
     """
     options = parser().parse_args(arguments)
     from dynamax_lm.common.outputs import writable_folder, write_json, write_text
+    from dynamax_lm.common.plots import require_matplotlib
     from dynamax_lm.headroom.plot import draw
     from dynamax_lm.headroom.run import run
     from dynamax_lm.headroom.table import render
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> None:
     command = Command(options)
     folder = None
     if options.output_path:  # refused before the run, not after it
+        require_matplotlib()
         folder = writable_folder(Path(options.output_path) / command.checkpoint)
     report = run(command, worthwhile)
     text = render(report.found, report.verdicts, report.title, report.textless)

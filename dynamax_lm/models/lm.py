@@ -84,7 +84,7 @@ class DynamaxLM(Answering):
     Args:
         pretrained: hub id, folder, ``tiny``, or a loaded model; by default the paper's checkpoint,
             if there is one.
-        **given: our arguments (README, "Model arguments"), the ``hf`` model's, and those of
+        **given: our arguments (docs/settings.md), the ``hf`` model's, and those of
             ``from_pretrained``.
 
     Raises:
@@ -189,7 +189,7 @@ class DynamaxLM(Answering):
         """Change settings without loading anything again.
 
         Args:
-            **own: our arguments (README, "Model arguments"), replacing those given so far.
+            **own: our arguments (docs/settings.md), replacing those given so far.
 
         Raises:
             SettingError: any wrong name or value; the settings then do not change.

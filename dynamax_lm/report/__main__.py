@@ -28,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     install_one_line_errors()
     given = parser().parse_args(arguments)
     from dynamax_lm.common.outputs import writable_folder
+    from dynamax_lm.common.plots import require_matplotlib
     from dynamax_lm.report.columns import with_outside
     from dynamax_lm.report.load import load
 
+    if not given.verify or given.output_path is not None:
+        require_matplotlib()
     columns = with_outside(given.columns)
     library = load(given.results)
     if given.verify:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.common.plots import CYCLE, new_figure, save_figure, shades
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.plots import CYCLE, new_figure, require_matplotlib, save_figure, shades
 
 
 def _luminance(colour: str) -> float:
@@ -25,6 +28,25 @@ def test_deeper_is_darker_and_ink_is_readable(count: int) -> None:
     for shade, paper in zip(made, papers, strict=True):
         light, dark = sorted((paper, _luminance(shade.ink)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_colours_are_those_of_cividis() -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    for i, shade in enumerate(shades(86)):
+        theirs = colormaps["cividis"](0.95 - 0.01 * i)[:3]
+        assert to_rgb(shade.paper) == pytest.approx(theirs, abs=0.05)
+
+
+def test_coloured_text_needs_no_matplotlib_and_pictures_say_that_they_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert len(shades(3)) == 3
+    for wants in (require_matplotlib, lambda: new_figure(2, 1)):
+        with pytest.raises(SettingError, match=r"pip install 'dynamax-lm\[plots\]'"):
+            wants()
 
 
 def test_a_picture_is_the_same_file_every_time(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.plots import require_matplotlib
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.config import HeadsConfig, architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
@@ -74,6 +75,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     from accelerate import Accelerator
 
     options = read_options(argv)
+    require_matplotlib()
     folder = _output_folder(options.output_path)
     source = open_source(
         options.data,
