@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dynamax_lm.report.columns import Column
     from dynamax_lm.report.leaderboard import Entry
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Answer": "api",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from lm_eval import simple_evaluate
+from lm_eval._cli.run import Run
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
 import dynamax_lm
 from dynamax_lm.models.settings import OUR_NAMES, parse_settings
+from scripts.docs_site import COMMANDS, COMMANDS_PAGE, PAGES_OUTSIDE, commands_page, parser_of
 from tests.checkpoints import save_checkpoint
 from tests.quick import only_toys_alone
 
@@ -48,9 +54,93 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def places(nav: list[Any]) -> Iterator[str]:
+    """The pages of the site's navigation."""
+    for entry in nav:
+        for value in entry.values():
+            yield from [value] if isinstance(value, str) else places(value)
+
+
+def test_every_page_has_one_place_in_the_navigation() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    written = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
+    made = [*PAGES_OUTSIDE.values(), COMMANDS_PAGE]
+    assert sorted(places(site["nav"])) == sorted([*written, *made])
+
+
+def test_the_page_of_commands_has_every_option_with_its_text() -> None:
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", commands_page(), re.M | re.S))
+    shared = sections.pop("Options of `lm_eval run`")
+    for name in COMMANDS:
+        section = sections[f"`python -m {name}`"]
+        for action in parser_of(name)._actions:
+            for option in action.option_strings:
+                assert f"`{option}`" in section + shared or action.dest == "help", option
+            plain = re.sub(r"\\(.)", r"\1", section + shared)
+            text = " ".join((action.help or "").replace("%%", "%").split())
+            assert action.dest == "help" or text in plain
+
+
+def test_the_reference_has_every_exported_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: dynamax_lm\.(\w+)$", page, re.MULTILINE)
+    assert sorted(named) == sorted(set(dynamax_lm.__all__) - {"__version__"})
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Whole commands of the pages, continued lines joined; abridged ones left out."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(
+            r"^ *((?:lm_eval --|python -m dynamax_lm\.).*)$", text, re.MULTILINE
+        ):
+            if not re.search(r"…|\.\.\.", line):
+                yield page.name, line
+
+
+@pytest.mark.parametrize(("page", "line"), [pytest.param(*one, id=one[0]) for one in commands()])
+def test_a_command_of_a_page_is_understood(page: str, line: str) -> None:
+    words = shlex.split(line.replace("$'", "'"), comments=True)
+    if words[0] == "lm_eval":
+        parser = Run(argparse.ArgumentParser().add_subparsers())._parser
+        options, unknown = parser.parse_known_args(words[1:])
+        assert not unknown
+    else:
+        options = parser_of(words[2]).parse_args(words[3:])
+    given = getattr(options, "model_args", None) or {}
+    if isinstance(given, str):
+        given = simple_parse_args_string(given)
+    if str(getattr(options, "model", "")).startswith("dynamax"):
+        ours = OUR_NAMES & set(given) - {"heads"}
+        parse_settings({name: given[name] for name in ours if given[name] != "certified"})
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    compile(second, "python.md", "exec")
+    exec(compile(first, "python.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+def test_the_readme_is_one_screen_and_the_gate_runs_its_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 80
+    assert readme.count("![") == 1
+    targets = re.findall(r"^    make (\w+)", readme, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}: ", makefile, re.MULTILINE) for target in targets)
+    assert re.search(r"^make VENV=\S+ test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
 def test_the_citation_names_version_and_licence() -> None:
     known = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert known["version"] == dynamax_lm.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert (
+        re.findall(r"^## (\d\S+) - \d{4}-\d\d-\d\d$", changes, re.MULTILINE)[0] == known["version"]
+    )
     assert known["license"] == "Apache-2.0"
     assert {"cff-version", "message", "title", "authors"} <= set(known)
 
