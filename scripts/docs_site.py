@@ -104,7 +104,7 @@ def _default(action: argparse.Action) -> str:
     value = action.default
     if action.required:
         return "required"
-    if value in (None, False, "", argparse.SUPPRESS) or value == []:
+    if value is None or value is False or value in ("", argparse.SUPPRESS) or value == []:
         return ""
     text = str(value)
     return f"`{text}`" if len(text) < 40 else f"`{text[:36]} …`"

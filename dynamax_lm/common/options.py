@@ -61,6 +61,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         text = action.help
         if text is None or "default" in text or not action.option_strings:
             return text
-        if action.default in (None, False, "", argparse.SUPPRESS) or action.default == []:
+        value = action.default
+        if value is None or isinstance(value, bool) or value in ("", argparse.SUPPRESS):
+            return text
+        if value == []:
             return text
         return f"{text} (default: %(default)s)"

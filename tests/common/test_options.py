@@ -86,7 +86,9 @@ def test_defaults_are_told_once_and_only_where_there_is_one() -> None:
     parser.add_argument("--two", default=4, help="a number (default: four)")
     parser.add_argument("--three", help="a number")
     parser.add_argument("--four", action="store_true", help="a switch")
+    parser.add_argument("--five", default=0, help="nothing")
     text = parser.format_help()
-    assert text.count("default") == 2
+    assert text.count("default") == 3
+    assert "nothing (default: 0)" in text
     assert "a number (default: 3)" in text
     assert isinstance(parser, argparse.ArgumentParser)
