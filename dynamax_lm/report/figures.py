@@ -29,10 +29,17 @@ class Figures(NamedTuple):
     Attributes:
         heading: checkpoint and task, and the conditions where there are several.
         pictures: at least one.
+        points: rows with the savings that their points stand for, in the picture of savings.
     """
 
     heading: str
     pictures: list[Picture]
+    points: Sequence[Row] = ()
+
+    @property
+    def data(self) -> str:
+        """The name of the points' CSV file, beside the picture of savings."""
+        return f"{self.pictures[0].name}.csv"
 
 
 def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
@@ -46,7 +53,7 @@ def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
         name = "_".join(map(safe, of)) + (f"_{numbers[of]}" if numbers[of] > 1 else "")
         heading = ", ".join(of) + (f" ({_conditions(arena[0])})" if twice[of] > 1 else "")
         if drawn := _drawn(library, arena, name, heading):
-            yield Figures(heading, drawn)
+            yield Figures(heading, drawn, _points(arena) if "_saved" in drawn[0].name else ())
 
 
 def safe(text: str) -> str:

@@ -6,6 +6,7 @@ This module fills the templates. Pages need no network, and their content policy
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +22,8 @@ from dynamax_lm.report.cells import NOTHING, date_of
 from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
+from dynamax_lm.report.rows import Row
+from dynamax_lm.report.scatter import LEFT, RIGHT, WIDTH, scatter_of
 from dynamax_lm.report.tokens import TokenPage
 from dynamax_lm.report.verdict import verdicts_of
 
@@ -44,6 +47,7 @@ class _Shown:
     checkpoint: str
     kind: str
     css: str
+    anchor: str
     cells: list[list[_Cell]]
 
 
@@ -84,6 +88,12 @@ def leaderboard_page(
         if one.under not in own
     ]
     rows = [_shown(entry, groups) for entry in board.entries]
+    answers = dict(links or {})
+
+    def link(row: Row) -> str:
+        """The row's answers, or its place in the table."""
+        return answers.get((str(row.run.path), row.task), f"#{_anchor(row)}")
+
     names = ("task", "metric", "checkpoint", "kind")
     filters = [
         (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
@@ -109,7 +119,11 @@ def leaderboard_page(
             {**tables.comparison_record(one), "text": tables.difference_text(one)}
             for one in board.comparisons
         ],
-        figures=_sources(figures),
+        figures=[
+            (some.heading, sources, scatter_of(some.points, link), f"pictures/{some.data}")
+            for some, (_, sources) in zip(figures, _sources(figures), strict=True)
+        ],
+        sizes={"width": WIDTH, "left": LEFT, "right": RIGHT},
     )
 
 
@@ -136,7 +150,7 @@ def tokens_page(page: TokenPage) -> str:
 def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str | bool]]]]:
     """Every picture for the template: embedded up to the limit, else its file's name."""
     room, shown = EMBEDDED, []
-    for heading, pictures in figures:
+    for heading, pictures, _ in figures:
         sources: list[dict[str, str | bool]] = []
         for picture in pictures:
             room -= len(picture.png)
@@ -187,6 +201,7 @@ def _shown(entry: Entry, groups: Sequence[Sequence[Column]]) -> _Shown:
         checkpoint=row.checkpoint,
         kind=row.kind,
         css=f"{css} {row.kind}".strip(),
+        anchor=_anchor(row),
         cells=[
             [
                 _Cell(
@@ -203,6 +218,12 @@ def _shown(entry: Entry, groups: Sequence[Sequence[Column]]) -> _Shown:
             for group in groups
         ],
     )
+
+
+def _anchor(row: Row) -> str:
+    """The row's name in links."""
+    key = (str(row.run.path), row.task, row.key, row.setting)
+    return f"row-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}"
 
 
 def _template(name: str) -> jinja2.Template:

@@ -94,7 +94,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
         axes.axvline(0, color=LIGHT_GREY, linewidth=1, zorder=0)
         axes.grid(color=PALE_GREY)
         axes.margins(0.08, 0.12)  # space for the labels of the outermost points
-    for label, rows, colour, marker in _series(drawn):
+    for label, rows, colour, marker in series_of(drawn):
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
         for axes, values in (
             (upper, [row.quality for row in rows]),
@@ -283,7 +283,7 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     )
 
 
-def _series(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
+def series_of(rows: Iterable[Row]) -> list[tuple[str, list[Row], str, str]]:
     """Rows by how depth is chosen: label, rows by saving, colour and marker."""
     groups: dict[str, list[Row]] = {}
     for row in rows:

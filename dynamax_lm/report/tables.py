@@ -77,7 +77,7 @@ def to_csv(board: Leaderboard, columns: Sequence[Column] = COLUMNS) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(records[0]) if records else [])
     writer.writeheader()
-    writer.writerows({name: _inert(value) for name, value in one.items()} for one in records)
+    writer.writerows({name: inert(value) for name, value in one.items()} for one in records)
     return out.getvalue()
 
 
@@ -139,7 +139,7 @@ def _cell(text: Any) -> str:
     return " ".join(inert.replace("|", "\\|").split())
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """A CSV field; a text that a spreadsheet would compute gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 

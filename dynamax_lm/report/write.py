@@ -17,6 +17,7 @@ from dynamax_lm.report.load import Library
 from dynamax_lm.report.page import leaderboard_page, tokens_page
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Run
+from dynamax_lm.report.scatter import points_csv
 from dynamax_lm.report.tokens import token_page
 from dynamax_lm.report.tokentext import TokenTexts
 from dynamax_lm.report.verdict import Sentence, verdicts_of
@@ -98,6 +99,9 @@ def _written(
     for picture in (picture for some in figures for picture in some.pictures):
         write_bytes(folder / "pictures" / f"{picture.name}.png", picture.png)
         write_text(folder / "pictures" / f"{picture.name}.svg", picture.svg)
+    for some in figures:
+        if some.points:
+            write_text(folder / "pictures" / some.data, points_csv(some.points))
     sentences = verdicts_of(board)
     opening = "".join(
         f"**{one.title}.** {one.text} Setting: {one.setting}.\n\n" for one in sentences

@@ -113,8 +113,9 @@ def test_the_page_opens_with_sentences_then_pictures_then_the_table(tmp_path: Pa
     sentences = verdicts_of(board)
     assert len(sentences) == 2
     for sentence in sentences:
-        assert html.index(sentence.title) < html.index("<img")
-    assert html.index("<img") < html.index("<table")
+        assert html.index(sentence.title) < html.index('<svg class="scatter"')
+    assert html.index('<svg class="scatter"') < html.index("<table")
+    assert html.count('<svg class="scatter"') == len(figures)
     assert html.count("<img") == sum(len(one.pictures) for one in figures)
 
 
