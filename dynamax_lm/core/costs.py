@@ -42,8 +42,8 @@ class DecoderCosts(Protocol):
         """Layers ``first``..``last - 1``, from 0, for the token at ``position``, from 0."""
         ...
 
-    def prompt(self, tokens: int) -> int:
-        """All layers for positions 0..tokens-1, without a final norm or projection."""
+    def prompt(self, tokens: int, layers: int | None = None) -> int:
+        """The first ``layers``, by default all, for positions 0..tokens-1; no projection."""
         ...
 
     def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
@@ -118,9 +118,9 @@ class LayerCosts:
         """Layers ``first``..``last - 1`` for the token at ``position``."""
         return (last - first) * self.layer(position)
 
-    def prompt(self, tokens: int) -> int:
-        """All layers for positions 0..tokens-1, each at its real context."""
-        return self.n_layers * self.prompt_layer(tokens)
+    def prompt(self, tokens: int, layers: int | None = None) -> int:
+        """The first ``layers``, by default all, for positions 0..tokens-1 at their contexts."""
+        return (self.n_layers if layers is None else layers) * self.prompt_layer(tokens)
 
     def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of layers ``first``..L-1 for one token."""
@@ -166,9 +166,9 @@ class HybridCosts:
         """Layers ``first``..``last - 1`` for the token at ``position``, each by its kind."""
         return sum(kind.layer(position) for kind in self.kinds[first:last])
 
-    def prompt(self, tokens: int) -> int:
-        """All layers for positions 0..tokens-1."""
-        return sum(kind.prompt_layer(tokens) for kind in self.kinds)
+    def prompt(self, tokens: int, layers: int | None = None) -> int:
+        """The first ``layers``, by default all, for positions 0..tokens-1."""
+        return sum(kind.prompt_layer(tokens) for kind in self.kinds[:layers])
 
     def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of layers ``first``..L-1 for one token.

@@ -42,6 +42,8 @@ class Decoding:
         skipped_state: the skipped-state policy.
         session: trained heads with a state of F rows, if any.
         batch_size: largest number of rows in a step.
+        exact: a state of the rows at full depth, for a measure that needs full depth's tokens, if
+            ``state`` is none; it is not changed.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Decoding:
         skipped_state: str,
         session: HeadSession | None,
         batch_size: int,
+        exact: DecoderState | None = None,
     ) -> None:
         self._stack, self.state, self._policy = stack, state, policy
         self._skipped_state, self._session = skipped_state, session
@@ -65,7 +68,7 @@ class Decoding:
         self.exact: DecoderState | None = None
         targets = None
         if policy.needs_target:
-            self.exact = stack.take(state, range(rows))
+            self.exact = stack.take(state if exact is None else exact, range(rows))
             targets = torch.zeros(rows, dtype=torch.long, device=stack.device)
         self._measures = [self._new_measure()] * rows
         self._check = ExitCheck(stack, policy, self._measures[0], self._choice, session, targets)
@@ -74,11 +77,16 @@ class Decoding:
         """Whether any row has not finished."""
         return bool(self._scheduler)
 
-    def replace(self, rows: Sequence[int], source: Any, taken: Sequence[int]) -> None:
-        """``rows``, which have finished, get the prompt states ``taken`` of ``source``."""
+    def replace(
+        self, rows: Sequence[int], source: Any, taken: Sequence[int], exact: Any = None
+    ) -> None:
+        """``rows``, which have finished, get the prompt states ``taken`` of ``source``.
+
+        ``exact`` has these prompts at full depth, if ``source`` has not.
+        """
         self._stack.put(self.state, rows, source, taken)
         if self.exact is not None:
-            self._stack.put(self.exact, rows, source, taken)
+            self._stack.put(self.exact, rows, source if exact is None else exact, taken)
         if self._session is not None:
             self._session.forget(rows)
 
@@ -277,14 +285,17 @@ def decode(
     session: HeadSession | None,
     thresholds: Sequence[float] | None = None,
     on_step: OnStep | None = None,
+    exact: DecoderState | None = None,
 ) -> None:
     """Generate until every row of ``state`` has finished.
 
     ``thresholds``, one for each row, replace the policy's own. ``on_step`` is called with ``rows``
-    after each step, in which some of them may have emitted a token.
+    after each step, in which some of them may have emitted a token. For ``exact`` see `Decoding`.
     """
     count = len(rows)
-    decoding = Decoding(stack, state, count, policy, skipped_state, session, max(1, count))
+    decoding = Decoding(
+        *(stack, state, count, policy, skipped_state, session, max(1, count)), exact=exact
+    )
     own = [None] * count if thresholds is None else thresholds
     for row, (request, progress, threshold) in enumerate(zip(requests, rows, own, strict=True)):
         decoding.start(row, request, progress, threshold)

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def by_definition(layers_used: Sequence[int], n_layers: int, skipped_state: str) -> list[bool]:
+def by_definition(
+    layers_used: Sequence[int], n_layers: int, skipped_state: str, *, prompt_exited: bool = False
+) -> list[bool]:
     """For each of a row's tokens, whether it is full depth's by definition.
 
     Up to a row's first exit its state is full depth's. After it, only under ``recompute`` do
@@ -22,9 +24,10 @@ def by_definition(layers_used: Sequence[int], n_layers: int, skipped_state: str)
         layers_used: layers run for each token until its own exit, in order.
         n_layers: L.
         skipped_state: the skipped-state policy.
+        prompt_exited: whether tokens of the prompt exited, so that no state is full depth's.
     """
-    restored = skipped_state == "recompute"
-    untouched = True
+    restored = skipped_state == "recompute" and not prompt_exited
+    untouched = not prompt_exited
     own: list[bool] = []
     for used in layers_used:
         whole = used == n_layers

@@ -16,7 +16,7 @@ from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import SharedPrefixes
+from dynamax_lm.core.prefill import Prompts, PromptStates
 from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress
 from dynamax_lm.core.stack import LayerStack
@@ -76,8 +76,8 @@ def generate(
     flight = flight or Flight(max(1, len(requests)))
     size = flight.batch_size
     known = FullDepthAnswers()
-    prefixes = SharedPrefixes(stack)
-    run = _Run(stack, policy, skipped_state, reference, heads, timer, known, prefixes)
+    prompts = Prompts(stack, policy, reference=reference)
+    run = _Run(stack, policy, skipped_state, reference, heads, timer, known, prompts)
     batches = [range(at, min(at + size, len(requests))) for at in range(0, len(requests), size)]
     found: dict[int, GeneratedAnswer] = {}
 
@@ -106,12 +106,12 @@ class _Run:
     heads: TrainedHeads | None
     timer: PhaseTimer
     known: FullDepthAnswers
-    prefixes: SharedPrefixes
+    prompts: Prompts
 
     @property
     def compares(self) -> bool:
         """Whether answers must be compared with full depth."""
-        return self.reference and bool(self.policy.exit_layers)
+        return self.reference and self.policy.any_exits
 
     def answers(
         self,
@@ -120,17 +120,20 @@ class _Run:
         requests: Sequence[GenerateRequest],
         rows: Sequence[Progress],
     ) -> list[GeneratedAnswer]:
-        """The complete ``rows`` as answers; ``state`` and ``mark`` are those of their prompts."""
-        if not self.reference:
-            return answers(requests, rows)
-        if not self.compares:
-            same = [Comparison(row.tokens, None, row.tokens) for row in rows]
-            return answers(requests, rows, same)
-        with self.timer.measure("reference"):
-            compared = compare(
-                self.stack, state, mark, requests, rows, self.skipped_state, self.known
-            )
-        return answers(requests, rows, compared)
+        """The complete ``rows`` as answers.
+
+        ``state`` and ``mark`` are those of their prompts at full depth.
+        """
+        compared: list[Comparison] | None = None
+        if self.compares:
+            with self.timer.measure("reference"):
+                compared = compare(
+                    *(self.stack, state, mark, requests, rows, self.skipped_state, self.known),
+                    prompt_exit=self.policy.prompt_exit,
+                )
+        elif self.reference:
+            compared = [Comparison(row.tokens, None, row.tokens) for row in rows]
+        return answers(requests, rows, compared, self.policy.prompt_exit)
 
 
 def _one_batch(
@@ -140,9 +143,9 @@ def _one_batch(
     on_step: OnStep | None,
 ) -> list[GeneratedAnswer]:
     """Answer one batch in the state of its prompts."""
-    with run.timer.measure("prompt"):
-        state = run.prefixes.prefill([request.prompt for request in requests])
-    mark = run.stack.mark(state) if run.compares else None
+    prompts = run.prompts.prefill(requests, run.timer)
+    state, full_depth = prompts.state, prompts.full_depth
+    mark = run.stack.mark(full_depth) if run.compares else None
     rows = [Progress() for _ in requests]
     with run.timer.measure("answer"):
         session = HeadSession.of(run.heads, len(rows))
@@ -150,13 +153,14 @@ def _one_batch(
             decode(
                 *(run.stack, state, requests, rows, run.policy, run.skipped_state, session),
                 on_step=on_step,
+                exact=full_depth,
             )
         else:
             decode_lossless(
                 *(run.stack, state, requests, rows, run.policy, session, draft_length),
                 on_step=on_step,
             )
-    return run.answers(state, mark, requests, rows)
+    return run.answers(full_depth, mark, requests, rows)
 
 
 @dataclass
@@ -165,23 +169,22 @@ class _Batch:
 
     Attributes:
         numbers: of the requests.
-        state: of their prompts; kept until the last has finished, if answers are compared.
+        prompts: states of their prompts; kept until the last has finished, if answers are compared.
         rows: their answers.
         given: how many of them have been put into a row in flight.
         unfinished: how many have not finished.
     """
 
     numbers: Sequence[int]
-    state: Any
+    prompts: PromptStates | None
     rows: list[Progress]
     given: int = 0
     unfinished: int = 0
 
 
 def _prefilled(run: _Run, requests: Sequence[GenerateRequest], numbers: Sequence[int]) -> _Batch:
-    with run.timer.measure("prompt"):
-        state = run.prefixes.prefill([requests[number].prompt for number in numbers])
-    return _Batch(numbers, state, [Progress() for _ in numbers], unfinished=len(numbers))
+    prompts = run.prompts.prefill([requests[number] for number in numbers], run.timer)
+    return _Batch(numbers, prompts, [Progress() for _ in numbers], unfinished=len(numbers))
 
 
 def _continuous(
@@ -195,7 +198,8 @@ def _continuous(
     stack, timer = run.stack, run.timer
     first = _prefilled(run, requests, batches[0])
     longest = [requests[number] for number in batches[0]]
-    count = flight.rows_for(stack, first.state, longest, run.policy, len(requests))
+    assert first.prompts is not None
+    count = flight.rows_for(stack, first.prompts.state, longest, run.policy, len(requests))
     decoding = Decoding(
         stack,
         stack.new_state(count),
@@ -220,8 +224,9 @@ def _continuous(
             batch = entering
             some = range(batch.given, min(batch.given + len(free), len(batch.numbers)))
             into = [free.pop() for _ in some]
+            assert batch.prompts is not None
             with timer.measure("answer"):
-                decoding.replace(into, batch.state, some)
+                decoding.replace(into, batch.prompts.state, some, batch.prompts.full_depth)
             for row, place in zip(into, some, strict=True):
                 decoding.start(row, requests[batch.numbers[place]], batch.rows[place])
                 owners[row] = batch, place
@@ -229,7 +234,7 @@ def _continuous(
             if batch.given == len(batch.numbers):
                 entering = None
                 if not run.compares:
-                    batch.state = None
+                    batch.prompts = None
         with timer.measure("answer"):
             finished = decoding.step()
         free += finished
@@ -242,9 +247,11 @@ def _continuous(
                 keep({number: answer})
             elif not batch.unfinished:
                 some_requests = [requests[number] for number in batch.numbers]
-                mark = stack.mark(batch.state)
-                done = run.answers(batch.state, mark, some_requests, batch.rows)
-                batch.state = None
+                assert batch.prompts is not None
+                full_depth = batch.prompts.full_depth
+                mark = stack.mark(full_depth)
+                done = run.answers(full_depth, mark, some_requests, batch.rows)
+                batch.prompts = None
                 keep(dict(zip(batch.numbers, done, strict=True)))
             open_batches -= not batch.unfinished
 
@@ -253,13 +260,23 @@ def answers(
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
     compared: Sequence[Comparison] | None = None,
+    prompt_exit: int | None = None,
 ) -> list[GeneratedAnswer]:
-    """Rows as answers; ``compared`` has the full-depth comparison of each, if there is one."""
+    """Rows as answers.
+
+    Args:
+        requests: of each row.
+        rows: complete.
+        compared: the full-depth comparison of each, if there is one.
+        prompt_exit: layers that prompt tokens ran; ``None`` for all.
+    """
     compared = compared or [Comparison()] * len(rows)
-    return [_answer(*part) for part in zip(requests, rows, compared, strict=True)]
+    return [_answer(*part, prompt_exit) for part in zip(requests, rows, compared, strict=True)]
 
 
-def _answer(request: GenerateRequest, row: Progress, compared: Comparison) -> GeneratedAnswer:
+def _answer(
+    request: GenerateRequest, row: Progress, compared: Comparison, prompt_exit: int | None
+) -> GeneratedAnswer:
     full, again, answer = compared
     trace = AnswerTrace(
         prompt_tokens=len(request.prompt) - 1,
@@ -270,5 +287,6 @@ def _answer(request: GenerateRequest, row: Progress, compared: Comparison) -> Ge
         full_depth=None if full is None else tuple(full),
         reference_pass=None if again is None else tuple(again),
         rounds=tuple(row.rounds) if row.rounds else None,
+        prompt_exit=prompt_exit,
     )
     return GeneratedAnswer(trace, None if answer is None else tuple(answer))

@@ -9,7 +9,8 @@ exit adds: its norm (4 per element: square, sum, scale, weight) and saturation's
 element: three dot products). Looking up an embedding costs 0.
 
 The state of skipped layers is billed with the token that exits. It is computed with the next token
-of the answer that runs these layers, so that the last exits of an answer cost less than billed.
+of the answer that runs these layers, so that the last exits of an answer cost less than billed. The
+state that prompt tokens leave in the layers above ``prompt_exit`` is part of the prefill.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from dynamax_lm.core.catchup import RECOMPUTE, final_depths
 from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
-from dynamax_lm.core.skipped_states import SkippedFacts
+from dynamax_lm.core.skipped_states import PROMPT_STATE, SkippedFacts
 from dynamax_lm.core.trace import DraftRound, FlopsBreakdown
 
 CONVENTION = (
@@ -63,6 +64,7 @@ class Ledger:
         confidence: the measure: its name if it is registered, or its facts.
         skipped_state: the skipped-state policy: its name, or its facts.
         exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
+        prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
 
     Raises:
         ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
@@ -77,13 +79,16 @@ class Ledger:
         confidence: str | MeasureFacts = "top_prob",
         skipped_state: str | SkippedFacts = "propagate",
         exit_extras: Sequence[HeadCosts] = (),
+        prompt_exit: int | None = None,
     ) -> None:
         exits = tuple(exit_layers)
         if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
             raise ValueError(f"exits ascend within 1..{costs.n_layers - 1}, got {exits}")
         if len(exit_extras) not in {0, len(exits)}:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
-        self._costs = costs
+        if prompt_exit is not None and not 0 < prompt_exit <= costs.n_layers:
+            raise ValueError(f"prompt tokens run 1..{costs.n_layers} layers, not {prompt_exit}")
+        self._costs, self._prompt_exit = costs, prompt_exit
         self._recompute = bool(exits) and skipped_state == RECOMPUTE
         self._depths = self._costs_by_depth(exits, facts_of(confidence), skipped_state, exit_extras)
 
@@ -113,12 +118,21 @@ class Ledger:
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths
 
+    def _prompt(self, tokens: int) -> dict[str, int]:
+        """The items of the prefill of ``tokens``."""
+        whole = self._costs.prompt(tokens)
+        if self._prompt_exit is None:
+            return {"prompt": whole}
+        spent = self._costs.prompt(tokens, self._prompt_exit)
+        spent += tokens * self._costs.states(PROMPT_STATE, self._prompt_exit)
+        return {"prompt": spent, "prompt_saved": whole - spent}
+
     def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> FlopsBreakdown:
         """FLOPs of one answer, independent of its batch.
 
         Args:
-            prompt_tokens: tokens prefilled at full depth: the prompt without its last token. The
-                answer's token i is therefore emitted at position ``prompt_tokens + i``.
+            prompt_tokens: tokens prefilled: the prompt without its last token. The answer's token i
+                is therefore emitted at position ``prompt_tokens + i``.
             layers_used: layers run for each of the answer's tokens: an exit's, or L.
 
         Raises:
@@ -144,7 +158,7 @@ class Ledger:
             recomputation += costs.layers(position, used, final)
         full_depth += len(layers_used) * self._depths[costs.n_layers].projection
         return FlopsBreakdown(
-            prompt=costs.prompt(prompt_tokens),
+            **self._prompt(prompt_tokens),
             layers=layers,
             checks=checks,
             projection=projection,
@@ -165,7 +179,7 @@ class Ledger:
         layers = sum(costs.layers(position, 0, costs.n_layers) for position in positions)
         projection = tokens * self._depths[costs.n_layers].projection
         return FlopsBreakdown(
-            prompt=costs.prompt(prompt_tokens),
+            **self._prompt(prompt_tokens),
             layers=layers,
             projection=projection,
             full_depth=layers + projection,
@@ -199,7 +213,7 @@ class Ledger:
         positions = range(prompt_tokens, prompt_tokens + tokens)
         full_depth = sum(costs.layers(position, 0, costs.n_layers) for position in positions)
         return FlopsBreakdown(
-            prompt=costs.prompt(prompt_tokens),
+            **self._prompt(prompt_tokens),
             layers=layers,
             checks=checks,
             projection=projection,

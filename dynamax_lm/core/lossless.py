@@ -180,8 +180,10 @@ def decode_lossless(
         on_step: called with ``rows`` after each verification.
 
     Raises:
-        ValueError: several exits, or none.
+        ValueError: several exits, or none, or a prompt exit.
     """
+    if policy.prompt_exit is not None:
+        raise ValueError("a prompt exit changes the state that full depth would have")
     if len(policy.exit_layers) != 1:
         raise ValueError(f"one exit drafts, not {len(policy.exit_layers)}")
     active = [

@@ -23,12 +23,19 @@ class ExitPolicy:
         threshold: in [0, 1]; with 0 every token exits at the first exit, with 1 none exits. Under
             ``patience`` it may be written with two digits, see ``agreements_needed``.
         rule: the threshold at each exit and step; ``None`` for ``threshold`` everywhere.
+        prompt_exit: layers that prompt tokens but the last run, 1..L; ``None`` for all.
     """
 
     exit_layers: tuple[int, ...] = ()
     confidence: str = "top_prob"
     threshold: float = 1.0
     rule: ThresholdRule | None = None
+    prompt_exit: int | None = None
+
+    @property
+    def any_exits(self) -> bool:
+        """Whether any token may exit, of answers or of prompts."""
+        return bool(self.exit_layers) or self.prompt_exit is not None
 
     @property
     def needs_target(self) -> bool:
@@ -36,9 +43,9 @@ class ExitPolicy:
         return bool(self.exit_layers) and facts_of(self.confidence).needs_target
 
     @property
-    def except_threshold(self) -> tuple[tuple[int, ...], str, ThresholdRule | None]:
+    def except_threshold(self) -> tuple[tuple[int, ...], str, ThresholdRule | None, int | None]:
         """All of the policy but its threshold: equal for policies that check the same exits."""
-        return self.exit_layers, self.confidence, self.rule
+        return self.exit_layers, self.confidence, self.rule, self.prompt_exit
 
     def exiting(self, confidence: Tensor, cutoffs: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens exit. Threshold 1 is infinite: float32 confidences can reach 1.0.

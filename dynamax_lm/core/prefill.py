@@ -1,16 +1,23 @@
-"""Prefill: prompts without their last token, at full depth.
+"""Prefill: prompts without their last token, at full depth or up to a prompt exit.
 
-The last prompt token is the first step that may exit. What the prompts of a batch begin with alike
+The last prompt token is the first step of an answer. What the prompts of a batch begin with alike
 (a few-shot header, a system prompt, a story) is run once, and its state is kept for the next batch.
+
+With a prompt exit, prefilled tokens run the layers below it, and the layers above get the state
+that their hidden states at the exit propagate: SwiftKV's prefill (arXiv 2410.03960) without its
+training, and for recurrent layers the partial forward of ``propagate``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.phase_timer import PhaseTimer
+from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.requests import GenerateRequest
+from dynamax_lm.core.skipped_states import PROMPT_STATE
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 SHORTEST_PREFIX = 32
@@ -20,12 +27,15 @@ _LONG = 0.8
 """Share of a batch's common prefix from which on a known, shorter one is used."""
 
 
-def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
+def prefill(
+    stack: LayerStack, prompts: Sequence[Sequence[int]], prompt_exit: int | None = None
+) -> Any:
     """A state of each prompt without its last token.
 
     Args:
         stack: the decoder.
         prompts: token ids, at least one each.
+        prompt_exit: layers that these tokens run, 1..L; ``None`` for all.
 
     Raises:
         ValueError: a prompt is empty.
@@ -34,8 +44,34 @@ def prefill(stack: LayerStack, prompts: Sequence[Sequence[int]]) -> Any:
     state = stack.new_state(len(bodies))
     if any(bodies):
         chunk = TokenBatch.of(bodies, range(len(bodies)), stack.device, prefill=True)
-        run_chunk(stack, state, chunk, None)
+        run_prompt(stack, state, chunk, prompt_exit)
     return state
+
+
+def run_prompt(
+    stack: LayerStack, state: Any, chunk: TokenBatch, prompt_exit: int | None = None
+) -> None:
+    """Run prompt tokens, of which none is read.
+
+    Args:
+        stack: the decoder.
+        state: its state; afterwards it includes the chunk.
+        chunk: the tokens.
+        prompt_exit: layers that they run, 1..L; ``None`` for all.
+    """
+    depth = stack.n_layers if prompt_exit is None else prompt_exit
+    run = stack.begin(state, chunk, PROMPT_STATE)
+    hidden = stack.embed(run)
+    for layer in range(depth):
+        hidden = stack.layer(layer, hidden, run)
+    if depth < stack.n_layers:
+        real = chunk.real(run.cells)
+        run.freeze(real, hidden)
+        run.set_cells(run.cells[:0])  # no padding either
+        hidden = hidden[:0]
+    for layer in range(depth, stack.n_layers):
+        hidden = stack.layer(layer, hidden, run)
+    stack.end(state, run)
 
 
 class SharedPrefixes:
@@ -44,10 +80,16 @@ class SharedPrefixes:
     Args:
         stack: the decoder.
         shortest: tokens from which on a shared prefix is run on its own, at least 1.
+        prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
     """
 
-    def __init__(self, stack: LayerStack, shortest: int = SHORTEST_PREFIX) -> None:
-        self._stack, self._shortest = stack, shortest
+    def __init__(
+        self,
+        stack: LayerStack,
+        shortest: int = SHORTEST_PREFIX,
+        prompt_exit: int | None = None,
+    ) -> None:
+        self._stack, self._shortest, self._exit = stack, shortest, prompt_exit
         self._prefix: tuple[int, ...] = ()
         self._state: Any = None
         self._last: tuple[int, ...] = ()
@@ -58,12 +100,12 @@ class SharedPrefixes:
         shared = self._shared(bodies)
         self._last = bodies[-1]
         if len(shared) < self._shortest:
-            return prefill(self._stack, prompts)
+            return prefill(self._stack, prompts, self._exit)
         self._keep(shared)
         state = self._stack.take(self._state, [0] * len(bodies))
         rest = [body[len(shared) :] for body in bodies]
         chunk = TokenBatch.of(rest, range(len(rest)), self._stack.device)
-        run_chunk(self._stack, state, chunk, None)
+        run_prompt(self._stack, state, chunk, self._exit)
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -85,10 +127,50 @@ class SharedPrefixes:
         known = len(self._prefix)
         if known and shared[:known] == self._prefix:
             chunk = TokenBatch.of([shared[known:]], [0], self._stack.device)
-            run_chunk(self._stack, self._state, chunk, None)
+            run_prompt(self._stack, self._state, chunk, self._exit)
         else:
-            self._state = prefill(self._stack, [(*shared, 0)])
+            self._state = prefill(self._stack, [(*shared, 0)], self._exit)
         self._prefix = shared
+
+
+class PromptStates(NamedTuple):
+    """States of a batch of prompts without their last tokens.
+
+    Attributes:
+        state: in which answers are generated.
+        full_depth: of the same prompts at full depth: ``state`` itself without a prompt exit;
+            ``None`` where it is not needed.
+    """
+
+    state: Any
+    full_depth: Any
+
+
+class Prompts:
+    """Prefills batches of generation requests, also at full depth where answers are compared.
+
+    Args:
+        stack: the decoder.
+        policy: with the prompt exit, if any.
+        reference: whether answers are compared with full depth.
+    """
+
+    def __init__(self, stack: LayerStack, policy: ExitPolicy, *, reference: bool) -> None:
+        self._prefixes = SharedPrefixes(stack, prompt_exit=policy.prompt_exit)
+        self._full_depth: SharedPrefixes | None = None
+        self._same = policy.prompt_exit is None
+        if not self._same and (reference or policy.needs_target):
+            self._full_depth = SharedPrefixes(stack)
+
+    def prefill(self, requests: Sequence[GenerateRequest], timer: PhaseTimer) -> PromptStates:
+        """The states of the requests' prompts."""
+        prompts = [request.prompt for request in requests]
+        with timer.measure("prompt"):
+            state = self._prefixes.prefill(prompts)
+        if self._full_depth is None:
+            return PromptStates(state, state if self._same else None)
+        with timer.measure("reference"):
+            return PromptStates(state, self._full_depth.prefill(prompts))
 
 
 def _common(bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

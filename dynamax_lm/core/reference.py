@@ -75,6 +75,8 @@ def compare(
     rows: Sequence[Progress],
     skipped_state: str,
     known: FullDepthAnswers,
+    *,
+    prompt_exit: int | None = None,
 ) -> list[Comparison]:
     """Compare every row's answer with full depth.
 
@@ -83,16 +85,22 @@ def compare(
     Args:
         stack: the decoder.
         state: of the rows; tokens after ``mark`` are discarded.
-        mark: snapshot after the prompts.
+        mark: snapshot after the prompts, which ran at full depth.
         requests: of each row.
         rows: the answers.
         skipped_state: the skipped-state policy of the answers.
         known: full depth's answers found so far; those found here are added.
+        prompt_exit: layers that prompt tokens ran for the answers; ``None`` for all.
     """
     passes = _passes(stack, state, mark, requests, rows, known)
     certain = [
-        [None] * len(row.tokens) if row.rounds else _certain(row, stack.n_layers, skipped_state)
-        for row in rows
+        [None] * len(row.tokens)
+        if row.rounds
+        else _certain(
+            *(row, stack.n_layers, skipped_state),
+            prompt_exited=prompt_exit is not None and len(request.prompt) > 1,
+        )
+        for request, row in zip(requests, rows, strict=True)
     ]
     full_depth = [
         [other if own is None else own for own, other in zip(owns, others, strict=True)]
@@ -106,10 +114,12 @@ def compare(
     return [Comparison(*one) for one in zip(full_depth, again, answers, strict=True)]
 
 
-def _certain(row: Progress, n_layers: int, skipped_state: str) -> list[int | None]:
+def _certain(
+    row: Progress, n_layers: int, skipped_state: str, *, prompt_exited: bool
+) -> list[int | None]:
     """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
     exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
-    owns = by_definition(row.layers_used, n_layers, skipped_state)
+    owns = by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=prompt_exited)
     return [
         token if own else other for token, own, other in zip(row.tokens, owns, exact, strict=True)
     ]

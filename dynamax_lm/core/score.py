@@ -138,9 +138,9 @@ class ScoreBatch:
         self.prompt_rows = [place[one.prompt] for one in self._passes]
         self.n_tokens: int = self._targets.shape[0]
 
-    def prefill(self, stack: LayerStack) -> Any:
+    def prefill(self, stack: LayerStack, prompt_exit: int | None = None) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
-        state = SharedPrefixes(stack).prefill(self.prompts)
+        state = SharedPrefixes(stack, prompt_exit=prompt_exit).prefill(self.prompts)
         if len(self.prompts) == len(self._passes):
             return state
         return stack.take(state, self.prompt_rows)
@@ -166,16 +166,29 @@ class ScoreBatch:
         stack.rewind(state, mark)
         return reader.read()
 
-    def by_definition(self, depths: ExitDecisions, n_layers: int, skipped_state: str) -> Tensor:
+    def by_definition(
+        self,
+        depths: ExitDecisions,
+        n_layers: int,
+        skipped_state: str,
+        prompt_exit: int | None = None,
+    ) -> Tensor:
         """(N,) bool: which tokens are full depth's by definition (``core.full_depth``)."""
         used = iter(depths.layers_used.tolist())
-        rows = [[next(used) for _ in one.inputs] for one in self._passes]
-        return torch.tensor(
-            [own for row in rows for own in by_definition(row, n_layers, skipped_state)]
-        )
+        found: list[bool] = []
+        for one in self._passes:
+            row = [next(used) for _ in one.inputs]
+            exited = prompt_exit is not None and len(one.prompt) > 1
+            found += by_definition(row, n_layers, skipped_state, prompt_exited=exited)
+        return torch.tensor(found)
 
     def answers(
-        self, ours: Reading, depths: ExitDecisions, full: Reading | None, own: Tensor | None
+        self,
+        ours: Reading,
+        depths: ExitDecisions,
+        full: Reading | None,
+        own: Tensor | None,
+        prompt_exit: int | None = None,
     ) -> list[ScoredAnswer]:
         """The answers, in the order of the requests.
 
@@ -185,6 +198,7 @@ class ScoreBatch:
             full: the reading of a full-depth pass; ``None`` without a reference.
             own: (N,) bool, whether a token is full depth's by definition; ``None`` where ``ours``
                 and ``full`` come from one pass and so do not differ for such tokens.
+            prompt_exit: layers that prompt tokens ran; ``None`` for all.
         """
         again: list[int | None] | None = None
         if full is not None and own is not None:
@@ -212,6 +226,7 @@ class ScoreBatch:
                     confidence=tuple(confidence[part]),
                     full_depth=None if full_tokens is None else tuple(full_tokens[part]),
                     reference_pass=None if again is None else tuple(again[part]),
+                    prompt_exit=prompt_exit,
                 )
                 answers[number] = ScoredAnswer(
                     tuple(ours.log_probabilities[part, column].tolist()),
@@ -249,7 +264,7 @@ def score(
         requests: what to score, as one batch.
         policy: when a token exits.
         skipped_state: the skipped-state policy.
-        reference: whether to score at full depth as well, from the same prompt states.
+        reference: whether to score at full depth as well; with a prompt exit, prompts too.
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
@@ -257,11 +272,12 @@ def score(
     timer = timer or PhaseTimer()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):
-        state = batch.prefill(stack)
+        state = batch.prefill(stack, policy.prompt_exit)
     full: Reading | None = None
-    if (reference or policy.needs_target) and policy.exit_layers:
+    if (reference or policy.needs_target) and policy.any_exits:
         with timer.measure("reference"):
-            full = batch.full_depth(stack, state)
+            whole = state if policy.prompt_exit is None else batch.prefill(stack)
+            full = batch.full_depth(stack, whole)
     reader = batch.reader(stack)
     cutoffs = policy.cutoffs_at(batch.steps())
     with timer.measure("answer"):
@@ -279,5 +295,6 @@ def score(
     ours = reader.read()
     own = None
     if reference and full is not None:
-        own = batch.by_definition(depths, stack.n_layers, skipped_state)
-    return batch.answers(ours, depths, (full or ours) if reference else None, own)
+        own = batch.by_definition(depths, stack.n_layers, skipped_state, policy.prompt_exit)
+    full = (full or ours) if reference else None
+    return batch.answers(ours, depths, full, own, policy.prompt_exit)

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+PROMPT_STATE = "propagate"
+"""The policy for the layers that prompt tokens skip; every kind of layer has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedFacts:

@@ -87,6 +87,13 @@ class TokenBatch:
         """Whether every row has T tokens."""
         return min(self.lengths) == self.width
 
+    def real(self, cells: Tensor) -> Tensor:
+        """(N,) bool: which of ``cells`` (N,) are tokens, not the padding of a prefill."""
+        if self.even or not self.prefill:
+            return torch.ones_like(cells, dtype=torch.bool)
+        lengths = torch.tensor(self.lengths, device=cells.device)
+        return cells % self.width >= self.width - lengths[cells // self.width]
+
     def cells(self) -> Tensor:
         """(N,) the cells to run: the real tokens; in a prefill the padding too.
 

@@ -11,6 +11,9 @@ from dynamax_lm.core.drafts import Drafts
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, Noise
 
+_PROMPT_SAVED = "prompt_saved"
+"""The item of a bill that is left out where it is 0: where prompts run all layers."""
+
 NOISE = "agreement_noise"
 """The key of the noise floor; tasks report it where it is not 0."""
 
@@ -97,7 +100,12 @@ class TokenTotals:
             depths=Counter({int(k): v for k, v in data["depth_histogram"].items()}),
             compared=data["compared_tokens"],
             agreeing=data["agreeing_tokens"],
-            bill=FlopsBreakdown(**{f.name: flops[f.name] for f in fields(FlopsBreakdown)}),
+            bill=FlopsBreakdown(
+                **{
+                    f.name: flops.get(f.name, 0) if f.name == _PROMPT_SAVED else flops[f.name]
+                    for f in fields(FlopsBreakdown)
+                }
+            ),
         )
 
 
@@ -112,7 +120,7 @@ class TaskTotals:
     Attributes:
         documents: documents counted.
         answers: responses counted, one per request and repeat.
-        prompt_tokens: tokens prefilled at full depth.
+        prompt_tokens: tokens prefilled.
         generated_tokens: tokens of generated answers, their stop sequences included.
         texts: numbers of generated answers: all, empty and distinct.
         text: over the tokens of texts and scored continuations.
@@ -223,11 +231,13 @@ def ledger(bill: FlopsBreakdown) -> dict[str, Any]:
     ``1 - flops_saved``; the prompt's share is of prompt and answers at full depth.
     """
     flops = {f.name: getattr(bill, f.name) for f in fields(FlopsBreakdown)}
-    items = [name for name in flops if name not in ("prompt", "full_depth")]
-    whole = bill.prompt + bill.full_depth
+    if not bill.prompt_saved:
+        del flops[_PROMPT_SAVED]
+    items = [name for name in flops if name not in ("prompt", "full_depth", _PROMPT_SAVED)]
+    whole = bill.total_full_depth
     shares = {name: flops[name] / bill.full_depth for name in items} if bill.full_depth else {}
     return {
         "flops": {**flops, "spent": bill.spent},
         "share_of_full_depth": shares,
-        "prompt_share_of_total": bill.prompt / whole if whole else None,
+        "prompt_share_of_total": (bill.prompt + bill.prompt_saved) / whole if whole else None,
     }

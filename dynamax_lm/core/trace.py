@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-RECORDS = 2
+RECORDS = 3
 """Version of the record format; a response cache with records of another version is refused."""
 
 
@@ -121,7 +121,7 @@ class AnswerTrace:
     """One answer's tokens and depths, one entry per emitted token in every tuple.
 
     Attributes:
-        prompt_tokens: tokens prefilled at full depth: the prompt without its last token.
+        prompt_tokens: tokens prefilled: the prompt without its last token.
         tokens: the answer's token ids.
         emitted: the exits' tokens; equal to ``tokens`` for generated text.
         layers_used: decoder layers run for each token, 1..L.
@@ -135,6 +135,7 @@ class AnswerTrace:
             before the stop, trailing white space aside; 0 for a text of white space alone. ``None``
             for scored continuations, which have no stop: all of their tokens are text.
         rounds: the drafts of a lossless answer, in order; ``None`` where none were made.
+        prompt_exit: layers that the prefilled tokens ran; ``None`` for all.
     """
 
     prompt_tokens: int
@@ -146,6 +147,7 @@ class AnswerTrace:
     reference_pass: tuple[int | None, ...] | None = None
     text_tokens: int | None = None
     rounds: tuple[DraftRound, ...] | None = None
+    prompt_exit: int | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.tokens), len(self.emitted), len(self.layers_used), len(self.confidence)}
@@ -205,7 +207,8 @@ class FlopsBreakdown:
     """FLOPs of one or several answers, by item, 2 per multiply-add.
 
     Attributes:
-        prompt: the prefill, at full depth; never part of ``spent``.
+        prompt: the prefill, with the state of layers that prompt tokens skip; never part of
+            ``spent``.
         layers: decoder layers run for answer tokens, attention at its real context.
         checks: exits checked: norm, classifier, translator, vocabulary projection where it is read.
         projection: the emission's norm and vocabulary projection where no check had made it.
@@ -213,6 +216,7 @@ class FlopsBreakdown:
         recomputation: layers that pending tokens run later, under ``recompute``.
         verification: drafts checked at full depth.
         full_depth: the same answer tokens at full depth.
+        prompt_saved: what the prefill would cost more if prompt tokens ran all layers.
     """
 
     prompt: int = 0
@@ -223,6 +227,7 @@ class FlopsBreakdown:
     recomputation: int = 0
     verification: int = 0
     full_depth: int = 0
+    prompt_saved: int = 0
 
     @property
     def spent(self) -> int:
@@ -244,8 +249,13 @@ class FlopsBreakdown:
     @property
     def flops_saved_total(self) -> float:
         """The same with the prompt in both; may be negative."""
-        whole = self.prompt + self.full_depth
+        whole = self.total_full_depth
         return 1.0 - (self.prompt + self.spent) / whole if whole else 0.0
+
+    @property
+    def total_full_depth(self) -> int:
+        """FLOPs of the prompt and the answer's tokens at full depth."""
+        return self.prompt + self.prompt_saved + self.full_depth
 
     def __add__(self, other: FlopsBreakdown) -> FlopsBreakdown:
         return FlopsBreakdown(

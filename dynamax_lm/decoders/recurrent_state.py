@@ -143,8 +143,8 @@ class RecurrentContext:
         return self.run.frozen_hidden is not None and not self._shorter
 
     def masked(self, flat: Tensor) -> Tensor:
-        """(B * T, E) ``flat`` with zeros at the padding of a prefill."""
-        if self.mask is None:
+        """(N, E) ``flat`` with zeros where a running cell is the padding of a prefill."""
+        if self.mask is None or not flat.shape[0]:
             return flat
         masked: Tensor = flat.unflatten(0, self.run.chunk.ids.shape) * self.mask.to(flat.device)
         return masked.to(flat.dtype).flatten(0, 1)
