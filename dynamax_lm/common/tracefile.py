@@ -39,14 +39,15 @@ class TraceLine(NamedTuple):
         layers_used: decoder layers run for it, 1..L.
         confidence: at the exit it took, or at the last exit checked.
         full_depth: full depth's most likely token after the same prefix.
-        prompt_tokens: tokens prefilled at full depth before the answer (or window) began; the
-            token's position in its whole sequence is ``prompt_tokens + position``.
+        prompt_tokens: tokens prefilled before the answer (or window) began; the token's position in
+            its whole sequence is ``prompt_tokens + position``.
         reference_pass: the token of the reference's parallel pass, where ``full_depth`` is known
             without it.
         text_tokens: how many of the answer's tokens make its text, as in `AnswerTrace`; ``None``
             for scored continuations.
         draft: of a lossless answer's first token of a round, the round as `DraftRound.to_json` has
             it; ``None`` elsewhere, and then left out of the file.
+        prompt_exit: layers that the prefilled tokens ran; ``None`` for all, and then left out.
     """
 
     task: str
@@ -64,6 +65,7 @@ class TraceLine(NamedTuple):
     reference_pass: int | None = None
     text_tokens: int | None = None
     draft: list[Any] | None = None
+    prompt_exit: int | None = None
 
     @property
     def is_text(self) -> bool:
@@ -119,6 +121,7 @@ def lines_of(
                 prompt_tokens=trace.prompt_tokens,
                 text_tokens=trace.text_tokens,
                 draft=drafts.get(row.position),
+                prompt_exit=trace.prompt_exit,
             )
 
 
@@ -150,8 +153,9 @@ class TraceWriter:
         """Writes the rows of one answer, window by window."""
         for line in lines_of(traces, self.task, doc_id, request, repeat):
             fields = line._asdict()
-            if line.draft is None:
-                del fields["draft"]
+            for name in ("draft", "prompt_exit"):
+                if fields[name] is None:
+                    del fields[name]
             self._file.write(json.dumps(fields, separators=(",", ":")) + "\n")
 
     def __exit__(

@@ -17,7 +17,9 @@ LOW_AGREEMENT = 0.9
 
 CONVENTION = (
     "layers_used counts decoder layers run for an emitted token, 1..L. The prompt without its last "
-    "token is prefilled at full depth. layers_used, flops_saved and agreement are over the tokens "
+    "token is prefilled at full depth, or with prompt_exit through so many layers, whose output "
+    "gives the layers above their state. "
+    "layers_used, flops_saved and agreement are over the tokens "
     "that give the returned text at least one character, white space at its end aside (in "
     "scoring: the continuation's); under "
     "with_stop they are over all generated tokens, up to and including the stop, and stop_share is "

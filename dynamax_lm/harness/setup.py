@@ -136,10 +136,16 @@ def setting_from(settings: Mapping[str, Any]) -> Setting:
         pretrained=settings["pretrained"],
         weights=settings["weights"],
         checkpoint=dict(settings["checkpoint"]),
-        arguments=dict(settings.get("arguments", {})),
+        arguments=dict(settings.get("arguments", {})) | _prompt_exit(settings),
         dtype=settings["dtype"],
         exit_layers=tuple(settings["exit_layers"]),
         confidence=settings["confidence"],
         skipped_state=settings["skipped_state"],
         heads=settings.get("heads_fingerprint"),
     )
+
+
+def _prompt_exit(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The prompt exit as an argument that can change an answer, if there is one."""
+    layer = settings.get("prompt_exit")
+    return {} if layer is None else {"prompt_exit": str(layer)}

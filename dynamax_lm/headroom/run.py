@@ -77,6 +77,11 @@ def run(command: Command, worthwhile: float) -> Report:
             f"heads={given['heads']}: headroom asks untrained exits; for the upper bound of "
             f"trained heads, run lm_eval with them and confidence=oracle"
         )
+    if not is_missing(given.get("prompt_exit")):
+        raise SettingError(
+            f"prompt_exit={given['prompt_exit']}: headroom is of exits after full-depth prompts; "
+            f"leave it out"
+        )
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
             raise SettingError(f"{name}={given[name]}: a perfect judge has none; leave it out")

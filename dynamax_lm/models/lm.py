@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -228,11 +228,15 @@ class DynamaxLM(Answering):
             confidence=settings.confidence,
             skipped_state=settings.skipped_state,
             exit_extras=extras,
+            prompt_exit=settings.prompt_exit,
         )
-        self._policy = FULL_DEPTH
+        self._policy = replace(FULL_DEPTH, prompt_exit=settings.prompt_exit)
         if settings.exit_layers:
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
-            self._policy = ExitPolicy(settings.exit_layers, settings.confidence, own, settings.rule)
+            self._policy = ExitPolicy(
+                *(settings.exit_layers, settings.confidence, own, settings.rule),
+                prompt_exit=settings.prompt_exit,
+            )
         self.timer = PhaseTimer()
         self.speed = SpeedCheck()
         self.rows_in_flight = 0

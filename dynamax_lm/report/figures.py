@@ -94,7 +94,8 @@ def _judge(row: Row) -> str:
 def _widest(arena: Arena) -> list[Row]:
     """Of each measure the run of the lowest threshold, whose confidences have the widest range."""
     chosen: dict[str, Row] = {}
-    for row in (row for row in arena if row.kind in {"dynamic", "static"}):
+    exiting = (row for row in arena if row.run.settings.get("exit_layers"))
+    for row in (row for row in exiting if row.kind in {"dynamic", "static"}):
         name = measure_of(row)
         if name not in chosen or _threshold(row) < _threshold(chosen[name]):
             chosen[name] = row

@@ -55,6 +55,8 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
 def _labelled(row: Row) -> float | None:
     """The number that distinguishes a row's point on its line."""
     if row.kind == "dynamic":
+        if not row.run.settings.get("exit_layers"):  # prompts exit, answers do not
+            return None
         threshold = row.run.settings.get("threshold")
         return float(threshold) if is_finite(threshold) else None
     return static_depth(row.run)

@@ -263,8 +263,8 @@ def _values(library: Library, row: Row, metric: str) -> dict[int, float]:
         number = sample.number(metric)
         if number is not None:
             averaged.append(number)
-        else:  # the published mean excludes documents without text
-            number = _without_text(sample, metric)
+        elif metric != SAVED["total"] or row.run.settings.get("prompt_exit") is None:
+            number = _without_text(sample, metric)  # the published mean excludes such documents
         if number is None:
             raise MismatchError(f"{metric} is not one number a document in both")
         values[sample.doc_id] = number

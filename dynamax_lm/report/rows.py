@@ -146,18 +146,19 @@ def first_filter(run: Run, task: str) -> str | None:
 
 
 def kind_of(run: Run) -> Kind:
-    """How the run determined its depth."""
+    """How the run determined its depth; with a prompt exit it is neither full nor static depth."""
     settings = run.settings
     if not settings:
         return "plain"
+    early_prompts = settings.get("prompt_exit") is not None
     if settings.get("mode") == "full":
-        return "full"
+        return "dynamic" if early_prompts else "full"
     if settings.get("mode") == "lossless":
         return "lossless"
     measure = measure_of(run)
     if measure is not None and measure.needs_target:
         return "oracle"
-    return "static" if settings.get("threshold") == 0 else "dynamic"
+    return "static" if settings.get("threshold") == 0 and not early_prompts else "dynamic"
 
 
 def static_depth(run: Run) -> int | None:
@@ -194,6 +195,11 @@ def setting_of(run: Run) -> str:
         return ", ".join([f"full depth ({run.model})", *further])
     if kind == "full":
         return ", ".join(["full depth", *further])
+    prompts: list[str] = []
+    if settings.get("prompt_exit") is not None:
+        prompts = [f"prompts exit at {settings['prompt_exit']}"]
+    if settings.get("mode") == "full":
+        return ", ".join(["full-depth answers", *prompts, *further])
     exits = "+".join(map(str, settings.get("exit_layers") or ()))
     state = settings.get("skipped_state", "?")
     parts = [f"exits {exits}", str(state)]
@@ -209,7 +215,7 @@ def setting_of(run: Run) -> str:
         which = str(settings.get("heads_fingerprint") or "")[:4]
         name = Path(str(settings["heads"])).name
         parts.append(f"heads {name} ({which})" if which else f"heads {name}")
-    return ", ".join([*parts, *further])
+    return ", ".join([*parts, *prompts, *further])
 
 
 def _named_apart(rows: Iterable[Row]) -> Iterator[Row]:

@@ -65,6 +65,9 @@ def _check_block(block: Mapping[str, Any]) -> None:
     for name, value in _optional("exit_rule_args", settings, f"{where}.settings").items():
         if not is_finite(value):
             raise ValueError(f"{where}.settings.exit_rule_args.{name} is no number")
+    prompt_exit = settings.get("prompt_exit")
+    if prompt_exit is not None and type(prompt_exit) is not int:
+        raise ValueError(f"{where}.settings.prompt_exit is no layer")
     for name in ("heads", "trace_dir", "heads_fingerprint"):
         if settings.get(name) is not None and not isinstance(settings[name], str):
             raise ValueError(f"{where}.settings.{name} is no text")

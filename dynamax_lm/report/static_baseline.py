@@ -2,8 +2,8 @@
 
 A baseline is a model of fewer layers, and billed as one: layers that never run keep no state, no
 exit is checked, a translator is billed where the depth has one, and a model of k layers prefills k
-layers. There are two, since a dynamic setting prefills at full depth: one of equal FLOPs over
-answer tokens, without prompts, and one of equal FLOPs with prompts in both.
+layers. There are two, since a dynamic setting prefills at full depth or up to its own prompt exit:
+one of equal FLOPs over answer tokens, without prompts, and one with prompts in both.
 
 Costs are equal if the mean over documents of the share of full depth's FLOPs is, the number that
 tables give as saved. Exit depths and answer lengths vary between documents, and a baseline has one
@@ -211,7 +211,8 @@ def _bill(row: Row, account: Account, spent: float | None = None) -> _Bill | Non
     if costs is None or saved is None or not totals or not totals.get("tokens"):
         return None
     flops, tokens = totals["ledger"]["flops"], totals["tokens"]
-    whole = flops["full_depth"] + (flops["prompt"] if account == "total" else 0)
+    prompt = flops["prompt"] + flops.get("prompt_saved", 0)
+    whole = flops["full_depth"] + (prompt if account == "total" else 0)
     emission = FixedDepths.of(costs, 0.0, tokens).emission
     passed = tokens + (totals["prompt_tokens"] if account == "total" else 0)
     fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens, passed)
@@ -224,13 +225,16 @@ def cost_bounds(row: Row) -> Bounds | None:
     At least the layers of the first exit (0 where layers differ in cost), and at most full depth
     with every check and a translator, or the cost of a token of one exit at position 0, where
     skipped layers weigh most: the state of a skipped layer may cost more than the layer under a
-    policy from outside. Prompts in both only bring the share nearer to 1. ``None`` where parts of
-    the policy are unknown.
+    policy from outside. Prompts in both only bring the share nearer to 1, or with a prompt exit to
+    a share between that of the layers which prompts run and 1. ``None`` where parts of the policy
+    are unknown.
     """
     costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
     exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
-    state = skipped_state_of(row.run)
-    if costs is None or extras is None or measure is None or state is None or not exits:
+    state, prompt_exit = skipped_state_of(row.run), row.run.settings.get("prompt_exit")
+    if costs is None or extras is None or measure is None or state is None:
+        return None
+    if not exits and prompt_exit is None:
         return None
     try:
         ledger = Ledger(
@@ -246,8 +250,9 @@ def cost_bounds(row: Row) -> Bounds | None:
     translator = max((extra.translator for extra in extras), default=0)
     highest = 1 + (bill.checks + translator) / bill.full_depth
     at_exits = (ledger.answer(0, [layer]) for layer in exits)
-    highest = max(highest, *(one.spent / one.full_depth for one in at_exits))
-    lowest = 0.0 if isinstance(costs, HybridCosts) else exits[0] / costs.n_layers
+    highest = max([highest, *(one.spent / one.full_depth for one in at_exits)])
+    depths = [*exits[:1], *([] if prompt_exit is None else [int(prompt_exit)])]
+    lowest = 0.0 if isinstance(costs, HybridCosts) else min(depths) / costs.n_layers
     return Bounds(lowest, highest)
 
 

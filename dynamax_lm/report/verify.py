@@ -192,7 +192,8 @@ def _verify_documents(
             if name != NOISE or name in sample.metrics:  # tasks without noise do not report it
                 found.compare(f"{where} {name}", sample.metrics.get(name), value)
         if layers is not None:
-            wrong = document.beside_definition(layers, str(run.settings.get("skipped_state")))
+            state = str(run.settings.get("skipped_state"))
+            wrong = document.beside_definition(layers, state)
             found.compare(f"{where} tokens of full depth that full depth would not emit", 0, wrong)
         check_answers(where, run, task, sample, document, codec, found)
         if kind == GENERATION:

@@ -1,7 +1,7 @@
 """A cache that runs over the same requests share: prompt states, full-depth passes and answers.
 
-Prompts and the reference run at full depth under every setting, so that a second run under other
-settings can reuse both.
+Prompts run in one way under all settings of one prompt exit, and the reference runs at full depth
+under every setting, so that a second run under other settings can reuse both.
 """
 
 from __future__ import annotations
@@ -89,14 +89,26 @@ class ReuseCache:
         self._replays: dict[Hashable, ThresholdReplay | None] = {}
 
     def prompt_state(
-        self, stack: LayerStack, prompts: Sequence[Sequence[int]], rows: Sequence[int]
+        self,
+        stack: LayerStack,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        prompt_exit: int | None = None,
     ) -> Any:
-        """An independent state whose row i has ``prompts[rows[i]]`` without its last token."""
-        key = digest(*prompts)
+        """An independent state whose row i has ``prompts[rows[i]]`` without its last token.
+
+        Args:
+            stack: the decoder.
+            prompts: token ids.
+            rows: of each row of the state, which prompt it has.
+            prompt_exit: layers that these tokens run; ``None`` for all.
+        """
+        key = digest(prompt_exit, *prompts)
         kept = self._states.get(key)
         self.states.note(kept is not None)
         if kept is None:
-            kept = SharedPrefixes(stack).prefill(prompts)  # as the core does for a batch
+            prefixes = SharedPrefixes(stack, prompt_exit=prompt_exit)
+            kept = prefixes.prefill(prompts)  # as the core does for a batch
             size = tensor_bytes(kept)
             if self.bytes + size > self.most_bytes:
                 own = list(rows) == list(range(len(prompts)))

@@ -104,11 +104,16 @@ class ReuseRunner:
         if ready is not None:
             return ready
         with timer.measure("prompt"):
-            state = self.cache.prompt_state(stack, batch.prompts, batch.prompt_rows)
+            state = self.cache.prompt_state(
+                stack, batch.prompts, batch.prompt_rows, policy.prompt_exit
+            )
         full_pass = None
-        if (reference or policy.needs_target) and policy.exit_layers:
+        if (reference or policy.needs_target) and policy.any_exits:
             with timer.measure("reference"):
-                full_pass = self._full_depth(stack, state, batch, key)
+                whole = state
+                if policy.prompt_exit is not None:
+                    whole = self.cache.prompt_state(stack, batch.prompts, batch.prompt_rows)
+                full_pass = self._full_depth(stack, whole, batch, key)
         thresholds = self._together(batch_key, policy, batch.n_tokens, tensor_bytes(state))
         count, rows = len(thresholds), len(batch.prompt_rows)
         self.origins.ran(len(requests), count)
@@ -136,8 +141,9 @@ class ReuseRunner:
         for ours, where in zip(reader.read().split(count), depths.split(count), strict=True):
             own = None
             if reference and full_pass is not None:
-                own = batch.by_definition(where, stack.n_layers, skipped_state)
-            scored += batch.answers(ours, where, (full_pass or ours) if reference else None, own)
+                own = batch.by_definition(where, stack.n_layers, skipped_state, policy.prompt_exit)
+            full = (full_pass or ours) if reference else None
+            scored += batch.answers(ours, where, full, own, policy.prompt_exit)
         return self.batcher.keep(batch_key, thresholds, scored)
 
     def generate(
@@ -180,13 +186,18 @@ class ReuseRunner:
             return ready
         with timer.measure("prompt"):
             prompts = [request.prompt for request in requests]
-            state = self.cache.prompt_state(stack, prompts, range(len(prompts)))
+            each = range(len(prompts))
+            state = self.cache.prompt_state(stack, prompts, each, policy.prompt_exit)
             thresholds = self._together(batch_key, policy, len(requests), tensor_bytes(state))
             if len(thresholds) > 1:
-                state = stack.take(state, [*range(len(requests))] * len(thresholds))
+                state = stack.take(state, [*each] * len(thresholds))
         repeated = [*requests] * len(thresholds)
         rows = [Progress() for _ in repeated]
-        mark = stack.mark(state) if reference and policy.exit_layers else None
+        compares, whole = reference and policy.any_exits, state
+        if policy.prompt_exit is not None and (compares or policy.needs_target):
+            with timer.measure("reference"):
+                whole = self.cache.prompt_state(stack, prompts, [*each] * len(thresholds))
+        mark = stack.mark(whole) if compares else None
         replayed = follow and replay_generation(
             stack,
             state,
@@ -204,7 +215,10 @@ class ReuseRunner:
                 if policy.rule is None:
                     own = [threshold for threshold in thresholds for _ in requests]
                 session = HeadSession.of(heads, len(rows))
-                decode(stack, state, repeated, rows, policy, skipped_state, session, own)
+                decode(
+                    *(stack, state, repeated, rows, policy, skipped_state, session, own),
+                    exact=whole,
+                )
             self.origins.ran(len(requests), len(thresholds))
         compared: list[Comparison] | None = None
         if reference and mark is None:
@@ -212,8 +226,12 @@ class ReuseRunner:
         elif mark is not None:
             with timer.measure("reference"):
                 known = self.cache.full_depth
-                compared = compare(stack, state, mark, repeated, rows, skipped_state, known)
-        return self.batcher.keep(batch_key, thresholds, answers(repeated, rows, compared))
+                compared = compare(
+                    *(stack, whole, mark, repeated, rows, skipped_state, known),
+                    prompt_exit=policy.prompt_exit,
+                )
+        found = answers(repeated, rows, compared, policy.prompt_exit)
+        return self.batcher.keep(batch_key, thresholds, found)
 
     def _replay_scores(
         self,

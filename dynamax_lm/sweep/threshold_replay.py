@@ -119,10 +119,14 @@ class _Readings:
 
 
 def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
-    """Whether a full-depth pass determines the exits of every threshold."""
+    """Whether a full-depth pass determines the exits of every threshold.
+
+    Not with a prompt exit: the pass from its state is not that of the full-depth model.
+    """
     measure = facts_of(policy.confidence)
     known = not measure.needs_target or measure is ORACLE  # others may use more than tokens
-    return bool(policy.exit_layers) and skipped_state == "recompute" and known
+    exact = skipped_state == "recompute" and policy.prompt_exit is None
+    return bool(policy.exit_layers) and exact and known
 
 
 def replay_thresholds(

@@ -17,6 +17,7 @@ OUR_NAMES = frozenset(
         "exit_rule_args",
         "heads",
         "skipped_state",
+        "prompt_exit",
         "mode",
         "draft_length",
         "reference",

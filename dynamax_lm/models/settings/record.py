@@ -31,6 +31,7 @@ from dynamax_lm.models.settings.lossless import (
 )
 from dynamax_lm.models.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.models.settings.products import read_products
+from dynamax_lm.models.settings.prompts import place_prompt_exit, read_prompt_exit
 from dynamax_lm.models.settings.rules import (
     Threshold,
     check_rule,
@@ -69,7 +70,7 @@ class ExitSettings:
         confidence: name of the measure, with the digest of its source where it is from outside.
         threshold: in [0, 1], or one for each exit.
         skipped_state: name of the policy, with the digest of its source where it is from outside.
-        mode: ``exit``, ``full`` or ``lossless``.
+        mode: of answers: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         heads: folder, hub id or shipped name of trained heads, or ``None``.
         trace_dir: folder for one JSONL row a token, or ``None``.
@@ -80,6 +81,7 @@ class ExitSettings:
             lossless.
         rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
             rounding only.
+        prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
     """
 
     exit_layers: tuple[int, ...]
@@ -95,6 +97,7 @@ class ExitSettings:
     exit_rule_args: tuple[tuple[str, float], ...] = ()
     draft_length: int | None = None
     rows_in_flight: int | None = None
+    prompt_exit: int | None = None
 
     @property
     def rule(self) -> ThresholdRule | None:
@@ -102,7 +105,10 @@ class ExitSettings:
         return make_rule(self.exit_rule, self.threshold, dict(self.exit_rule_args))
 
     def describe(self) -> dict[str, Plain]:
-        """Every setting as plain JSON, for the results file; a plain rule is omitted."""
+        """Every setting as plain JSON, for the results file.
+
+        A plain rule is omitted, and so is the prompt exit where prompts run all layers.
+        """
         threshold = self.threshold
         rule: dict[str, Plain] = {}
         if self.exit_rule != PLAIN:
@@ -121,14 +127,19 @@ class ExitSettings:
             "trace_dir": self.trace_dir,
             **rule,
             **drafts,
+            **self._prompts(),
         }
+
+    def _prompts(self) -> dict[str, Plain]:
+        """The prompt exit, if there is one."""
+        return {} if self.prompt_exit is None else {"prompt_exit": self.prompt_exit}
 
     def fingerprint_fields(self) -> dict[str, Plain]:
         """The settings that can change a number; at full depth the exits' cannot."""
         fields = self.describe()
         del fields["trace_dir"]
         if self.mode == "full":
-            return {"mode": self.mode, "reference": self.reference}
+            return {"mode": self.mode, "reference": self.reference, **self._prompts()}
         fields["heads"] = self.heads_fingerprint  # their contents, not their path
         return fields
 
@@ -142,7 +153,7 @@ class RawSettings:
         confidence: as written, not loaded yet, or ``None`` where none was given.
         threshold: in [0, 1], one for each exit, ``certified``, or ``None`` where none was given.
         skipped_state: as written, not loaded yet, or ``None`` where none was given.
-        mode: ``exit``, ``full`` or ``lossless``.
+        mode: of answers: ``exit``, ``full`` or ``lossless``.
         reference: whether answers are compared with the full-depth model's.
         trace_dir: folder, or ``None``.
         heads: folder or hub id, or ``None`` for none.
@@ -155,6 +166,7 @@ class RawSettings:
             lossless.
         rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
             rounding only.
+        prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
     """
 
     exit_layers: ExitRule
@@ -171,6 +183,7 @@ class RawSettings:
     exit_rule_args: tuple[tuple[str, float], ...] = ()
     draft_length: int | None = None
     rows_in_flight: int | None = None
+    prompt_exit: int | None = None
 
     def resolve(
         self,
@@ -223,6 +236,7 @@ class RawSettings:
             exit_rule_args=self.exit_rule_args,
             draft_length=self.draft_length,
             rows_in_flight=self.rows_in_flight,
+            prompt_exit=place_prompt_exit(self.prompt_exit, n_layers),
         )
 
     def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
@@ -278,6 +292,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         mode=mode,
         draft_length=draft_length,
         rows_in_flight=read_count("rows_in_flight", raw.get("rows_in_flight")),
+        prompt_exit=read_prompt_exit(raw.get("prompt_exit"), mode),
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),

@@ -71,6 +71,7 @@ class _Rule:
         self.rule = rule_of(settings) if self.known else None
         self.threshold = number_of(settings)
         self.reference = bool(settings.get("reference"))
+        self.prompt_exit = settings.get("prompt_exit")
         vocabulary: Any = ((run.early_exit or {}).get("costs") or {}).get("vocabulary")
         self.vocabulary: float = vocabulary if isinstance(vocabulary, int) else math.inf
 
@@ -83,6 +84,8 @@ class _Rule:
             value = getattr(line, name)
             if value is not None and not 0 <= value < self.vocabulary:
                 return f"{name} {value} is not in the vocabulary"
+        if line.prompt_exit != self.prompt_exit:
+            return f"prompt_exit is {line.prompt_exit}, in the settings {self.prompt_exit}"
         if (line.full_depth is not None) != self.reference:
             return f"full_depth is {line.full_depth} under reference={self.reference}"
         if not self.exits:

@@ -54,7 +54,11 @@ class DocumentAgain:
         """Number of tokens that are full depth's by definition but have another reference."""
         wrong = 0
         for answer in _answers(self.lines):
-            owns = by_definition([line.layers_used for line in answer], n_layers, skipped_state)
+            first = answer[0]
+            owns = by_definition(
+                *([line.layers_used for line in answer], n_layers, skipped_state),
+                prompt_exited=first.prompt_exit is not None and first.prompt_tokens > 0,
+            )
             for line, own in zip(answer, owns, strict=True):
                 wrong += own and line.full_depth not in (None, line.emitted)
         return wrong
@@ -127,6 +131,7 @@ def ledger_of(run: Run) -> RunLedger | None:
             confidence=measure,
             skipped_state=state,
             exit_extras=extras,
+            prompt_exit=settings.get("prompt_exit"),
         )
         return RunLedger(exits, settings.get("mode") == "lossless")
     except (KeyError, TypeError, ValueError):

@@ -32,7 +32,7 @@ _SETTINGS = frozenset(
         *("model", "pretrained", "dtype", "weights", "checkpoint", "arguments"),
         "heads_fingerprint",
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
-        *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length"),
+        *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length", "prompt_exit"),
     }
 )
 _ADDED = frozenset({"applies", "setups"})
@@ -143,6 +143,8 @@ def _check_arguments(
     if raw.draft_length is not None:
         drafts = raw.draft_length or AUTO
         found.compare(f"{where} settings draft_length", settings.get("draft_length"), drafts)
+    asked_exit = raw.prompt_exit if raw.prompt_exit != run.layers else None
+    found.compare(f"{where} settings prompt_exit", settings.get("prompt_exit"), asked_exit)
     if raw.heads_chosen:
         found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
     if "exit_layers" in given and settings.get("mode") != "full":
