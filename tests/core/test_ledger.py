@@ -6,7 +6,7 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -280,10 +280,22 @@ def state_not_needed(costs: LayerCosts, skipped_state: str, layers_used: tuple[i
     return sum(costs.states(skipped_state, depth) for depth in finally_at)
 
 
+class WithExits(NamedTuple):
+    """What the counter saw of one generated answer, its bill, and what of it was not needed."""
+
+    counted: Seen
+    bill: FlopsBreakdown
+    exits: tuple[int, ...]
+    confidence: str
+    used: tuple[int, ...]
+    unneeded: int
+    prompt_layers: int
+
+
 def run_with_exits(
     stack: Any, costs: LayerCosts, data: st.DataObject, states: tuple[str, ...]
-) -> tuple[Seen, FlopsBreakdown, tuple[int, ...], str, tuple[int, ...], int]:
-    """What the counter saw of one generated answer, its bill, and what of it was not needed."""
+) -> WithExits:
+    """One generated answer, whose prompt may exit too."""
     layers = st.sets(st.integers(1, costs.n_layers - 1), min_size=2)
     exits = tuple(sorted(data.draw(layers)))
     confidence = data.draw(st.sampled_from([name for name in MEASURES if name != "oracle"]))
@@ -291,7 +303,8 @@ def run_with_exits(
     skipped_state = data.draw(st.sampled_from(states))
     prompt = tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4)))
     request = GenerateRequest(prompt, max_new=4, stops=lambda _: False)
-    policy = ExitPolicy(exits, confidence, threshold)
+    prompt_exit = data.draw(st.none() | st.integers(1, costs.n_layers))
+    policy = ExitPolicy(exits, confidence, threshold, prompt_exit=prompt_exit)
     answers: list[Any] = []
 
     def both() -> None:
@@ -300,9 +313,18 @@ def run_with_exits(
     with torch.no_grad():
         counted = seen(both)
     used = answers[0].trace.layers_used
-    ledger = Ledger(costs, exit_layers=exits, confidence=confidence, skipped_state=skipped_state)
+    ledger = Ledger(
+        costs,
+        exit_layers=exits,
+        confidence=confidence,
+        skipped_state=skipped_state,
+        prompt_exit=prompt_exit,
+    )
     unneeded = state_not_needed(costs, skipped_state, used)
-    return counted, ledger.answer(len(prompt) - 1, used), exits, confidence, used, unneeded
+    ran = costs.n_layers if prompt_exit is None else prompt_exit
+    return WithExits(
+        counted, ledger.answer(len(prompt) - 1, used), exits, confidence, used, unneeded, ran
+    )
 
 
 @models
@@ -313,12 +335,13 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_attention(
     config.num_hidden_layers = data.draw(st.integers(3, 5))
     config.sliding_window = None  # the stack masks old keys, and the counter counts masked keys
     model, costs = attention_model(config), AttentionCosts.from_config(config)
-    counted, bill, exits, confidence, used, unneeded = run_with_exits(
+    counted, bill, exits, confidence, used, unneeded, prompt_layers = run_with_exits(
         MistralStack(model), costs, data, ("propagate", "copy_kv")
     )
-    prompt_tokens = next(n for n in range(9) if costs.prompt(n) == bill.prompt)
+    whole = bill.prompt + bill.prompt_saved
+    prompt_tokens = next(n for n in range(9) if costs.prompt(n) == whole)
     masked = prompt_tokens * (prompt_tokens - 1) // 2
-    prompt = bill.prompt + costs.n_layers * costs.context_per_key * masked
+    prompt = bill.prompt + prompt_layers * costs.context_per_key * masked
     unseen = norms_billed(exits, confidence, used) * norm_flops(costs)
     unseen += cosines_billed(exits, confidence, used) * 6 * costs.width
     positions = prompt_tokens + len(used)
@@ -333,7 +356,7 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_mamba2(
     config.num_hidden_layers = data.draw(st.integers(3, 5))
     # transformers' own functions: the counter's view of ours is another, of the same numbers
     stack, costs = Mamba2Stack(mamba2_model(config), TRUSTED), Mamba2Costs.from_config(config)
-    counted, bill, exits, confidence, used, unneeded = run_with_exits(
+    counted, bill, exits, confidence, used, unneeded, prompt_layers = run_with_exits(
         stack, costs, data, ("propagate", "freeze")
     )
     unseen = norms_billed(exits, confidence, used) * norm_flops(costs)
@@ -341,9 +364,11 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_mamba2(
     running = sum(used)
     finally_at = final_depths(used, costs.n_layers) if bill.propagation else used
     skipped = sum(b - a for a, b in zip(used, finally_at, strict=True))
-    prompt = bill.prompt // costs.layer(0)
+    prompt = (bill.prompt + bill.prompt_saved) // costs.layer(0)
+    early = prompt // costs.n_layers * (costs.n_layers - prompt_layers)
     linear = bill.prompt + bill.spent - unseen - unneeded
     linear -= (running + prompt) * (costs.convolution + costs.advance + costs.read_out)
+    linear += early * costs.read_out
     linear -= skipped * (costs.convolution + costs.advance)
     assert counted.linear == linear
     # torch's fallback: kernel - 1 outputs too many in a scan, one too many in a step

@@ -27,6 +27,8 @@ from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
 from tests.builders import catch_up
 from tests.core.test_laws import Tally, ask
+from tests.core.test_prefill import step as logits_after
+from tests.core.test_prompt_exit import run_on
 from tests.core.test_recompute import remembered
 from tests.decoders.tiny_families import LAYERS, VOCAB, WINDOW, cut, tiny_config, tiny_model
 from tests.models.test_stacks import Keep
@@ -80,6 +82,21 @@ def test_full_depth_is_transformers_forward(family: str, batch: int) -> None:
         for row, start, ours in zip(whole, first, kept.logits.view(batch, new, -1), strict=True):
             theirs = expected(model, row[: start + new])[start:]
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_prompts_that_exit_leave_the_state_of_their_hidden_states_above(family: str) -> None:
+    """In layers of every kind; scoring then repeats generation."""
+    stack, depth = FamilyStack(tiny_model(family, seed=2)), LAYERS // 2
+    expected, ours = run_on(stack, ROWS, depth), prefill(stack, ROWS, depth)
+    found, wanted = (logits_after(stack, one, len(ROWS)) for one in (ours, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5)
+    policy = ExitPolicy((1, LAYERS - 1), "top_prob", 0.2, prompt_exit=depth)
+    answers = generate(stack, ask(ROWS, 3), policy=policy, reference=True)
+    asked = [ScoreRequest(row, one.trace.tokens) for row, one in zip(ROWS, answers, strict=True)]
+    tally = Tally(policy.threshold)
+    for one, again in zip(answers, score(stack, asked, policy=policy, reference=True), strict=True):
+        tally.same(one.trace, again.trace)
+    tally.check()
 
 
 def test_leaving_at_a_layer_is_a_shallower_model(family: str) -> None:
