@@ -143,18 +143,19 @@ def static_baselines(
     return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
 
 
-def saving_of(row: Row) -> float | None:
-    """What a row's point stands for: net share of FLOPs saved over answer tokens.
+def saving_of(row: Row, account: Account = "answer") -> float | None:
+    """What a row's point stands for: net share of FLOPs saved, by default over answer tokens.
 
     Of a fixed depth it is what a model of so many layers saves over the run's tokens, as in a
     baseline, without the state of layers that never run and the checks that the run was billed for;
     of any other row, and where widths are not known, the run's own mean. ``None`` without one.
     """
-    if row.flops_saved is None:
+    saved = row.flops_saved if account == "answer" else row.flops_saved_total
+    if saved is None:
         return None
-    depth, translator, bill = static_depth(row.run), _translator(row), _bill(row, "answer")
+    depth, translator, bill = static_depth(row.run), _translator(row), _bill(row, account)
     if depth is None or translator is None or bill is None:
-        return row.flops_saved.mean
+        return saved.mean
     return 1 - bill.at(depth, translator)
 
 

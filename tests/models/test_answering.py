@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.instance import Instance
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.trace import record_of
@@ -74,3 +75,34 @@ def test_a_wrong_number_of_rows_is_refused(value: object) -> None:
         parse_settings({"rows_in_flight": value})
     assert parse_settings({"rows_in_flight": "12"}).rows_in_flight == 12
     assert parse_settings({}).rows_in_flight is None
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_prompts_that_exit_change_the_record_and_the_fingerprint(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    """Under ``mode=full`` too: it is of answers. A rolling likelihood has one prompt token."""
+    lm = ours(kind, folders[kind], batch_size=3, threshold=0.1, exit_layers=2)
+    requests, prints = texts(QUESTIONS[:3]), set()
+    rolling = [Instance("loglikelihood_rolling", {}, ("some words",), 0, (None, 0, 1))]
+    total = lm.loglikelihood_rolling(rolling, disable_tqdm=True)
+    for mode in ("exit", "full"):
+        for layer in (None, 1, 4):
+            lm.change(mode=mode, prompt_exit=layer)
+            prints.add(lm.fingerprint)
+            for text in lm.generate_until(requests, disable_tqdm=True):
+                record = record_of(text)
+                assert record is not None
+                (trace,), bill = record.traces, record.bill
+                early = layer == 1  # the last of four layers is none
+                assert (bill.prompt_saved > 0) == early == (trace.prompt_exit == 1)
+                assert trace.agreeing is not None
+                if mode == "full":
+                    assert bill.flops_saved == 0 < bill.flops_saved_total + (not early)
+                    if not early:
+                        assert trace.agreeing == len(trace)
+        if mode == "exit":
+            assert lm.loglikelihood_rolling(rolling, disable_tqdm=True) == total
+    assert len(prints) == 4
+    with pytest.raises(SettingError, match="prompt_exit=5"):
+        lm.change(prompt_exit=5)

@@ -355,6 +355,22 @@ def test_states_that_an_architecture_cannot_have() -> None:
     refused({"skipped_state": "copy_kv"}, "no K and V", "freeze", architecture="mamba2")
 
 
+@pytest.mark.parametrize("form", [8, "8", 8.0])
+def test_a_prompt_exit_is_a_layer_in_every_mode_but_lossless(form: object) -> None:
+    for mode in ("exit", "full"):
+        plain, early = settle({"mode": mode}), settle({"mode": mode, "prompt_exit": form})
+        assert (plain.prompt_exit, early.prompt_exit) == (None, 8)
+        assert early.describe() == plain.describe() | {"prompt_exit": 8}
+        assert early.fingerprint_fields() == plain.fingerprint_fields() | {"prompt_exit": 8}
+        assert settle({"mode": mode, "prompt_exit": 32}) == plain, "the last layer is none"
+    refused({"mode": "lossless", "prompt_exit": form}, "prompt_exit=8", "lossless")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "some", [8], 33])
+def test_prompt_exits_that_are_no_layer(value: object) -> None:
+    refused({"prompt_exit": value}, "prompt_exit=", "layer")
+
+
 @pytest.mark.parametrize("form", [8, "8", "every_16"])
 def test_patience_needs_two_exits(form: object) -> None:
     refused({"confidence": "patience", "exit_layers": form}, "patience", "at least two")

@@ -112,6 +112,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         exit_layers=settings["exit_layers"],
         confidence=settings["confidence"],
         skipped_state=settings["skipped_state"],
+        prompt_exit=settings.get("prompt_exit"),
     )
     rng = random.Random(plan.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +137,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     path = folder / f"results_{plan.stamp}.json"
     same = ("model", "pretrained", "dtype", "weights", "checkpoint", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
+    shared += ("prompt_exit",) if "prompt_exit" in settings else ()
     identity = {
         **{name: settings[name] for name in same},
         "settings": {name: settings[name] for name in shared},
@@ -226,7 +228,9 @@ def _document(
             rng.choice([*plan.settings.get("exit_layers", plan.exits), 8]) for _ in tokens
         )
         state = str(plan.settings.get("skipped_state", "propagate"))
-        own = by_definition(depths, COSTS.n_layers, state)
+        prompt_exit = plan.settings.get("prompt_exit")
+        early = prompt_exit is not None
+        own = by_definition(depths, COSTS.n_layers, state, prompt_exited=early)
         agrees = [same or known for same, known in zip(likely, own, strict=True)]
         full = tuple(e if same else 2 for e, same in zip(emitted, agrees, strict=True))
         again = tuple(
@@ -234,7 +238,9 @@ def _document(
             for e, same, known in zip(emitted, likely, own, strict=True)
         )
         sure = tuple(_confidence(rng, plan.threshold, depth < 8) for depth in depths)
-        trace = AnswerTrace(prompt, tokens, emitted, depths, sure, full, again)
+        trace = AnswerTrace(
+            *(prompt, tokens, emitted, depths, sure, full, again), prompt_exit=prompt_exit
+        )
         if not scored:
             trace = replace(trace, text_tokens=0 if silent else rng.randint(1, length))
         bill, text_bill = (ledger.answer(prompt, t.layers_used) for t in (trace, trace.text))

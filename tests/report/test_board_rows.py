@@ -33,12 +33,25 @@ def test_a_row_holds_what_the_results_say(tmp_path: Path) -> None:
         ({"confidence": "oracle"}, "oracle", None),
         ({"mode": "full", "exit_layers": []}, "full", None),
         ({"mode": "lossless"}, "lossless", None),
+        ({"mode": "full", "exit_layers": [], "prompt_exit": 2}, "dynamic", None),
+        ({"threshold": 0, "prompt_exit": 2}, "dynamic", None),
     ],
 )
 def test_kinds(tmp_path: Path, settings: dict[str, object], kind: str, depth: int | None) -> None:
     write_run(tmp_path, Plan(settings=settings))
     (run,) = load([tmp_path]).runs
     assert (kind_of(run), static_depth(run)) == (kind, depth)
+
+
+def test_runs_of_other_prompt_exits_have_rows_apart(tmp_path: Path) -> None:
+    full = {"mode": "full", "exit_layers": []}
+    plans = [{}, {"prompt_exit": 2}, {"prompt_exit": 4}, full, full | {"prompt_exit": 2}]
+    for number, settings in enumerate(plans):
+        write_run(tmp_path / str(number), Plan(tasks=ONE, settings=settings))
+    names = {row.setting for row in rows_of(load([tmp_path]).runs)}
+    exits = "top_prob ≥ 0.5, exits 3+5, propagate"
+    early = {f"{exits}, prompts exit at {layer}" for layer in (2, 4)}
+    assert names == {exits, *early, "full depth", "full-depth answers, prompts exit at 2"}
 
 
 def test_a_plain_run_has_a_row_without_depths(tmp_path: Path) -> None:

@@ -289,3 +289,32 @@ def test_a_reason_is_told_once_however_often_it_holds(tmp_path: Path) -> None:
             path.unlink()
     (line,) = (x for x in verify(load([tmp_path])).unchecked if "no trace" in x)
     assert " and 2 more: " in line
+
+
+@pytest.mark.parametrize("settings", [{}, {"mode": "full", "exit_layers": []}])
+def test_a_run_whose_prompts_exit_follows_from_its_files(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
+    """Its bill, and that no token is full depth's by definition; the layer is in every row."""
+    made = write_run(tmp_path, Plan(settings=settings | {"prompt_exit": 2}))
+    if settings:
+        no_confidence(made)
+    data = made.data()
+    data["config"]["model_args"]["prompt_exit"] = 2
+    made.change(data)
+    assert not verified(made).mismatches
+    flops = data["config"]["early_exit"]["with_stop"]["ledger"]["flops"]
+    assert flops["prompt_saved"] > 0
+    for other in (3, None):
+        data["config"]["early_exit"]["settings"]["prompt_exit"] = other
+        made.change(data)
+        wrong = "\n".join(verified(made).mismatches)
+        assert "prompt_exit is 2, in the settings" in wrong
+        assert "flops.prompt" in wrong
+
+
+def no_confidence(made: Made) -> None:
+    """Rows as of a run without exits."""
+    for path in made.traces.iterdir():
+        rows = [json.loads(line) | {"confidence": None} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))

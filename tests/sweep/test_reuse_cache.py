@@ -41,8 +41,10 @@ class Counting:
         return out
 
 
-def policy(threshold: float, confidence: str = "top_prob") -> ExitPolicy:
-    return ExitPolicy((1, 2, 3), confidence, threshold)
+def policy(
+    threshold: float, confidence: str = "top_prob", prompt_exit: int | None = None
+) -> ExitPolicy:
+    return ExitPolicy((1, 2, 3), confidence, threshold, prompt_exit=prompt_exit)
 
 
 def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
@@ -56,9 +58,15 @@ def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
     st.sampled_from(["top_prob", "oracle"]),
     st.sampled_from([0, 4000, 1 << 30]),
     st.integers(0, 99),
+    st.sampled_from([None, None, 1, 3]),
 )
 def test_a_shared_runner_changes_no_answer(
-    kind: tuple[str, str], rows: list[Any], confidence: str, most_bytes: int, seed: int
+    kind: tuple[str, str],
+    rows: list[Any],
+    confidence: str,
+    most_bytes: int,
+    seed: int,
+    prompt_exit: int | None,
 ) -> None:
     stack = STACKS[kind[0]](random_model(kind[0], seed=seed))
     runner = ReuseRunner(most_bytes, derives=False)  # for what is derived see test_derive
@@ -66,7 +74,7 @@ def test_a_shared_runner_changes_no_answer(
     scored = [ScoreRequest(row, (seed % VOCAB, option)) for row in rows for option in (1, 2)]
     for threshold in THRESHOLDS:
         options: dict[str, Any] = {
-            "policy": policy(threshold, confidence),
+            "policy": policy(threshold, confidence, prompt_exit),
             "skipped_state": kind[1],
             "reference": True,
         }

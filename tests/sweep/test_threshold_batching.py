@@ -67,10 +67,11 @@ def test_rows_answer_as_if_alone(
     heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_requests(data, rows)
     runner, grid = draw_runner(data), draw_grid(data)
+    early = data.draw(st.none() | st.integers(1, shape.layers))
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())
     for number, threshold in enumerate(grid, start=1):
-        options["policy"] = ExitPolicy(exits, measure, threshold)
+        options["policy"] = ExitPolicy(exits, measure, threshold, prompt_exit=early)
         runner.expect(grid[number:])
         tally = Tally(threshold)
         beside = runner.generate(stack, asked, **options)
@@ -96,10 +97,11 @@ def test_rows_score_as_if_alone(
     heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_scores(data, rows)
     runner, grid = draw_runner(data), draw_grid(data)
+    early = data.draw(st.none() | st.integers(1, shape.layers))
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
     options["reference"] = data.draw(st.booleans())
     for number, threshold in enumerate(grid, start=1):
-        options["policy"] = ExitPolicy(exits, measure, threshold)
+        options["policy"] = ExitPolicy(exits, measure, threshold, prompt_exit=early)
         runner.expect(grid[number:])
         tally = Tally(threshold)
         beside = runner.score(stack, asked, **options)

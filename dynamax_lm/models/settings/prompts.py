@@ -32,6 +32,6 @@ def place_prompt_exit(layer: int | None, n_layers: int) -> int | None:
         SettingError: the model has no such layer.
     """
     if layer is not None and layer > n_layers:
-        why = f"this model has {n_layers} layers; give 1..{n_layers - 1}, or none"
+        why = f"this model has {n_layers} layers; give one of them, or none"
         raise refusal(NAME, layer, why)
     return None if layer == n_layers else layer

@@ -1,0 +1,316 @@
+"""What prompts that exit early cost in quality, and what they save, against fixed depths.
+
+    python benchmarks/prompt_exit.py measure --model dynamax-mistral --model_args pretrained=tiny \
+        --tasks dynamax_triviaqa_sample,dynamax_coqa_sample --limit 16 --batch_size 16 \
+        --prompt_exits 2,4,8,12 --with_exits none,4,8 --depths 4,8,12 --output_path runs
+    python benchmarks/prompt_exit.py seconds --model dynamax-mistral --model_args pretrained=tiny \
+        --prompt_exits 2,4,8,12 --output_path runs
+    python benchmarks/prompt_exit.py report runs --data benchmarks/prompt_exit.json \
+        --picture docs/pictures/prompt-exit
+
+``measure`` is a sweep: full depth, prompts that exit with answers at full depth and with answers
+under the default exits, and fixed depths. ``seconds`` times the prefill of one prompt of random
+tokens, in seconds of the processor and in rounds over all exits, so that other processes matter
+little. ``report`` writes both as data and a picture, and prints the tables of docs/prompt-exit.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.common.outputs import write_json
+from dynamax_lm.common.plots import BLUE, DARK_GREY, DASHED, PALE_GREY, RED, SKY, new_figure
+from dynamax_lm.common.plots import save_figure as save
+from dynamax_lm.core.prefill import prefill
+from dynamax_lm.models.commandline import folder_name, load_lm
+from dynamax_lm.report.leaderboard import Entry, build
+from dynamax_lm.report.load import load
+from dynamax_lm.report.metric_choice import one_metric_each
+from dynamax_lm.report.rows import static_depth
+from dynamax_lm.report.runs import Value
+from dynamax_lm.report.static_baseline import saving_of
+from dynamax_lm.sweep.__main__ import main as sweep
+
+_SECONDS = "prefill.json"
+_LOOKS = {"fixed depth": (RED, "v"), "full-depth answers": (BLUE, "o"), "exits": (SKY, "s")}
+_IN_WORDS = {
+    "fixed depth": "fixed depth, prompts and answers",
+    "full-depth answers": "prompts exit, answers at full depth",
+    "exits": "prompts exit, answers under exits",
+}
+
+
+def main() -> None:
+    """Measure, or report."""
+    options = _parser().parse_args()
+    {"measure": measure, "seconds": seconds, "report": report}[options.what](options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Sweep over prompt exits and fixed depths."""
+    points = ["mode=full"]
+    points += [f"mode=full,prompt_exit={layer}" for layer in _split(options.prompt_exits)]
+    points += [f"exit_rule=fixed_depth,exit_layers={layer}" for layer in _split(options.depths)]
+    points += [f"prompt_exit={layer}" for layer in _split(options.with_exits)]
+    given = ["--model", options.model, "--model_args", options.model_args]
+    given += ["--tasks", options.tasks, "--limit", options.limit]
+    given += ["--batch_size", options.batch_size, "--output_path", options.output_path]
+    sweep([*given, *(part for point in points for part in ("--point", point))])
+
+
+def seconds(options: argparse.Namespace) -> None:
+    """Seconds of a prefill for each exit, and at full depth, into the folder of the sweep."""
+    lm = load_lm(options.model, options.model_args, batch_size=1)
+    torch.manual_seed(0)
+    prompt = torch.randint(5, lm.stack.vocab_size, (options.tokens + 1,)).tolist()
+    exits = [None, *map(int, _split(options.prompt_exits))]
+    took: dict[int | None, list[float]] = {layer: [] for layer in exits}
+    with torch.inference_mode():
+        prefill(lm.stack, [prompt])
+        for _ in range(options.rounds):
+            for layer in exits:
+                start = time.process_time()
+                prefill(lm.stack, [prompt], layer)
+                took[layer].append(time.process_time() - start)
+    found = [
+        {"prompt_exit": layer, "seconds": statistics.median(all_of)}
+        for layer, all_of in took.items()
+    ]
+    folder = folder_name(options.model, lm.early_exit_run.live.settings["pretrained"])
+    path = Path(options.output_path) / folder / _SECONDS
+    write_json(path, {"tokens": options.tokens, "rounds": options.rounds, "prefill": found})
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the data and the picture, print the tables."""
+    data = {"settings": _settings(options.folders), "prefill": _prefills(options.folders)}
+    write_json(Path(options.data), data)
+    figure = picture(data["settings"])
+    save(figure, Path(options.picture), dpi=110)
+    for group in _groups(data["settings"]):
+        print(f"\n{group[0]['checkpoint']}, {group[0]['task']}, {group[0]['documents']} documents")
+        print(table(group))
+    print()
+    print(prefill_table(data["prefill"]))
+
+
+def _settings(folders: Sequence[str]) -> list[dict[str, Any]]:
+    """Every setting and task, by its first metric."""
+    board = build(load([Path(folder) for folder in folders]))
+    entries = {id(entry.row): entry for entry in board.entries}
+    rows = [entry.row for entry in board.entries if not entry.row.run.is_group(entry.row.task)]
+    return [_setting(entries[id(row)]) for arena in one_metric_each(rows) for row in arena]
+
+
+def _setting(entry: Entry) -> dict[str, Any]:
+    row, settings = entry.row, entry.row.run.settings
+    total = next((one for one in entry.baselines if one.account == "total"), None)
+    line, depth = "exits", static_depth(row.run)
+    if settings.get("mode") == "full":
+        line = "full-depth answers"
+    elif depth is not None:
+        line = "fixed depth"
+    found = {
+        "checkpoint": Path(row.checkpoint).name if row.checkpoint[:1] == "/" else row.checkpoint,
+        "task": row.task,
+        "documents": row.run.documents(row.task),
+        "line": line,
+        "prompt_exit": settings.get("prompt_exit"),
+        "fixed_depth": depth,
+        "layers": row.run.layers,
+        "metric": row.key.metric,
+        "quality": _pair(row.quality),
+        "full_depth": _pair(row.full_depth),
+        "agreement": _pair(row.agreement),
+        "flops_saved": saving_of(row),
+        "flops_saved_total": saving_of(row, "total"),
+    }
+    if total is not None:
+        found["fixed_depth_of_equal_total"] = {
+            "depth": total.depth,
+            "quality": total.quality,
+            "agreement": total.agreement,
+            "verdict": total.verdict,
+        }
+    return found
+
+
+def _pair(value: Value | None) -> list[float | None] | None:
+    """A mean and its standard error."""
+    return None if value is None else [value.mean, value.stderr]
+
+
+def _prefills(folders: Sequence[str]) -> list[dict[str, Any]]:
+    files = [path for folder in folders for path in sorted(Path(folder).rglob(_SECONDS))]
+    return [
+        {"checkpoint": _short(path.parent.name), **json.loads(path.read_text(encoding="utf-8"))}
+        for path in files
+    ]
+
+
+def _short(folder: str) -> str:
+    """A checkpoint's name, of the folder of its points."""
+    model, _, name = folder.partition("__")
+    return f"tiny/{model.removeprefix('dynamax-')}" if name == "tiny" else name.rpartition("__")[2]
+
+
+def _groups(settings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """By checkpoint and task, each ordered by line and layer."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in settings:
+        groups.setdefault((one["checkpoint"], one["task"]), []).append(one)
+    lines = list(_LOOKS)
+    return [
+        sorted(some, key=lambda one: (lines.index(one["line"]), -(one["flops_saved_total"] or 0)))
+        for _, some in sorted(groups.items(), reverse=True)
+    ]
+
+
+def table(group: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of one checkpoint and task."""
+    metric = group[0]["metric"]
+    head = ["prompts", "answers", "total FLOPs saved", "agreement", metric]
+    head += ["fixed depth of equal total FLOPs", f"agreement, {metric} there", "verdict"]
+    rows = []
+    for one in group:
+        layer, depth = one["prompt_exit"], one["fixed_depth"]
+        prompts = f"{layer} layers" if layer else "full depth"
+        answers = "under exits" if one["line"] == "exits" else "full depth"
+        if depth is not None:
+            prompts = answers = f"{depth} layers"
+        other = one.get("fixed_depth_of_equal_total") or {}
+        there = f"{_percent(other.get('agreement'))}, {_number(other.get('quality'))}"
+        rows.append(
+            [
+                prompts,
+                answers,
+                _percent(one["flops_saved_total"]),
+                _percent(_mean(one["agreement"])),
+                _number(_mean(one["quality"])),
+                f"{other['depth']:.1f} layers" if other else "",
+                there if other else "",
+                str(other.get("verdict", "")),
+            ]
+        )
+    return markdown_table(head, rows)
+
+
+def prefill_table(prefills: Sequence[dict[str, Any]]) -> str:
+    """Milliseconds of the processor by prompt exit, and as shares of full depth's."""
+    rows = []
+    for one in prefills:
+        full = next(part["seconds"] for part in one["prefill"] if part["prompt_exit"] is None)
+        for part in one["prefill"]:
+            layer = part["prompt_exit"]
+            rows.append(
+                [
+                    one["checkpoint"],
+                    "full depth" if layer is None else f"{layer} layers",
+                    f"{1000 * part['seconds']:.0f}",
+                    _percent(part["seconds"] / full),
+                ]
+            )
+    return markdown_table(["checkpoint", "prompts", "ms", "of full depth's"], rows)
+
+
+def picture(settings: Sequence[dict[str, Any]]) -> Any:
+    """Agreement and the task's metric over total FLOPs saved, a column for each group."""
+    groups = _groups(settings)
+    figure = new_figure(3.3 * len(groups), 6.0)
+    axes = figure.subplots(2, len(groups), squeeze=False)
+    for column, group in enumerate(groups):
+        first = group[0]
+        axes[0][column].set_title(f"{first['checkpoint']}\n{first['task']}", fontsize=9)
+        full = next((_mean(one["full_depth"]) for one in group if one["full_depth"]), None)
+        for row, (key, level) in enumerate((("agreement", 1.0), ("quality", full))):
+            panel = axes[row][column]
+            panel.grid(color=PALE_GREY)
+            panel.margins(0.12)
+            if level is not None:
+                panel.axhline(level, color=DARK_GREY, linestyle=DASHED, linewidth=1)
+            for line, (colour, marker) in _LOOKS.items():
+                _draw(panel, [one for one in group if one["line"] == line], key, colour, marker)
+        axes[1][column].set_xlabel("share of all FLOPs saved")
+        axes[1][column].set_ylabel(first["metric"])
+    axes[0][0].set_ylabel("agreement with full depth")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    known = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(known.values()),
+        [_IN_WORDS[label] for label in known],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+    return figure
+
+
+def _draw(panel: Any, members: Sequence[dict[str, Any]], key: str, colour: str, mark: str) -> None:
+    points = sorted(
+        (one["flops_saved_total"], _mean(one[key]), one["prompt_exit"] or one["fixed_depth"])
+        for one in members
+        if one["flops_saved_total"] is not None and _mean(one[key]) is not None
+    )
+    if not points:
+        return
+    across, up, layers = zip(*points, strict=True)
+    label = members[0]["line"]
+    panel.plot(across, up, color=colour, marker=mark, label=label, linewidth=1.2, markersize=5)
+    for x, y, layer in zip(across, up, layers, strict=True):
+        text = "" if layer is None else str(layer)
+        panel.annotate(text, (x, y), (4, 4), textcoords="offset points", fontsize=7, color=colour)
+
+
+def _mean(pair: Sequence[float | None] | None) -> float | None:
+    return None if pair is None else pair[0]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _split(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="what", required=True)
+    for name in ("measure", "seconds"):
+        one = commands.add_parser(name)
+        one.add_argument("--model", default="dynamax-mistral")
+        one.add_argument("--model_args", default="pretrained=tiny")
+        one.add_argument("--prompt_exits", default="", help="layers at which prompts exit")
+        one.add_argument("--output_path", required=True)
+        if name == "seconds":
+            one.add_argument("--tokens", type=int, default=256, help="of the prompt")
+            one.add_argument("--rounds", type=int, default=9)
+            continue
+        one.add_argument("--tasks", required=True)
+        one.add_argument("--limit", default="16")
+        one.add_argument("--batch_size", default="16")
+        one.add_argument("--with_exits", default="", help="the same with answers under exits")
+        one.add_argument("--depths", default="", help="fixed depths")
+    last = commands.add_parser("report")
+    last.add_argument("folders", nargs="+")
+    last.add_argument("--data", required=True, help="the JSON file to write")
+    last.add_argument("--picture", required=True, help="the picture's path without suffix")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
