@@ -1,12 +1,13 @@
 """What prompts that exit early cost in quality, and what they save, against fixed depths.
 
-    python benchmarks/prompt_exit.py measure --model dynamax-mistral --model_args pretrained=tiny \
+    python -m benchmarks.prompt_exit measure --model dynamax-mistral --model_args pretrained=tiny \
         --tasks dynamax_triviaqa_sample,dynamax_coqa_sample --limit 16 --batch_size 16 \
         --prompt_exits 2,4,8,12 --with_exits none,4,8 --depths 4,8,12 --output_path runs
-    python benchmarks/prompt_exit.py seconds --model dynamax-mistral --model_args pretrained=tiny \
+    python -m benchmarks.prompt_exit seconds --model dynamax-mistral --model_args pretrained=tiny \
         --prompt_exits 2,4,8,12 --output_path runs
-    python benchmarks/prompt_exit.py report runs --data benchmarks/prompt_exit.json \
+    python -m benchmarks.prompt_exit report runs --data benchmarks/prompt_exit.json \
         --picture docs/pictures/prompt-exit
+    python -m benchmarks.prompt_exit ledger
 
 ``measure`` is a sweep: full depth, prompts that exit with answers at full depth and with answers
 under the default exits, and fixed depths. ``seconds`` times the prefill of one prompt of random
@@ -27,10 +28,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.published import CONTEXT, published
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.plots import BLUE, DARK_GREY, DASHED, PALE_GREY, RED, SKY, new_figure
 from dynamax_lm.common.plots import save_figure as save
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.prefill import prefill
 from dynamax_lm.models.commandline import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
@@ -53,7 +56,11 @@ _IN_WORDS = {
 def main() -> None:
     """Measure, or report."""
     options = _parser().parse_args()
-    {"measure": measure, "seconds": seconds, "report": report}[options.what](options)
+    commands = {"measure": measure, "seconds": seconds, "report": report}
+    if options.what == "ledger":
+        print(markdown_table(*shares()))
+    else:
+        commands[options.what](options)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -102,6 +109,18 @@ def report(options: argparse.Namespace) -> None:
         print(table(group))
     print()
     print(prefill_table(data["prefill"]))
+
+
+def shares() -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: what prompts that exit cost, as shares of full depth's prefill."""
+    head = ["checkpoint", *(f"exit at {quarter}/4 of the layers" for quarter in (1, 2, 3))]
+    rows = []
+    for name, costs in published().items():
+        exits = (costs.n_layers * quarter // 4 for quarter in (1, 2, 3))
+        bills = [Ledger(costs, prompt_exit=layer).answer(CONTEXT, []) for layer in exits]
+        spent = [bill.prompt / (bill.prompt + bill.prompt_saved) for bill in bills]
+        rows.append([name, *map(_percent, spent)])
+    return head, rows
 
 
 def _settings(folders: Sequence[str]) -> list[dict[str, Any]]:
@@ -305,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--batch_size", default="16")
         one.add_argument("--with_exits", default="", help="the same with answers under exits")
         one.add_argument("--depths", default="", help="fixed depths")
+    commands.add_parser("ledger")
     last = commands.add_parser("report")
     last.add_argument("folders", nargs="+")
     last.add_argument("--data", required=True, help="the JSON file to write")

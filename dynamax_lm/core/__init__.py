@@ -11,8 +11,9 @@ Read in this order to follow every number of the results table from a logit to i
    measure its logits, hidden states and trained heads; ``exited_tokens``, ``pending`` and
    ``catchup`` determine which layers an exited token still runs, now or later; ``skipped_states``
    registers policies from outside the package.
-5. ``prefill``, ``decode`` and ``generate``: generation. ``score`` and ``reading``: log-likelihoods.
-   ``lossless``: self-speculative decoding. ``phase_timer``: the seconds of each part.
+5. ``prefill`` (prompts may exit too), ``decode`` and ``generate``: generation. ``score`` and
+   ``reading``: log-likelihoods. ``lossless``: self-speculative decoding. ``phase_timer``: the
+   seconds of each part.
 6. ``full_depth`` and ``reference``: the full-depth model's tokens and answers, with which
    agreement and consistency compare.
 7. ``costs``: the FLOPs of a decoder's parts, and ``ledger``: of an answer; ``fixed_depth``: those
