@@ -115,9 +115,9 @@ class Mamba2Layer(RecurrentLayer):
     def _scan_state(
         self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool
     ) -> tuple[Tensor, Tensor]:
-        del output
         x, b, c = self._split(convolved)
-        scanned, final = self.kind.kernels.scan(self._space, x, dt, b, c, initial)
+        read_out = c if output else None
+        scanned, final = self.kind.kernels.scan(self._space, x, dt, b, read_out, initial)
         return scanned.flatten(2), final
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,7 +126,10 @@ class RecurrentLayer:
     def _scan_state(
         self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool
     ) -> tuple[Tensor, Tensor]:
-        """(B, T, I) of many tokens a row, and the state after them; ``None``: it starts at zero."""
+        """(B, T, I) of many tokens a row, and the state after them; ``None``: it starts at zero.
+
+        Without ``output``, anything and the state.
+        """
         raise NotImplementedError
 
     def _gated(self, scanned: Tensor, gate: Tensor) -> Tensor:
@@ -274,13 +277,14 @@ class RecurrentLayer:
         initial = None
         if not run.chunk.prefill:
             initial = state.ssm if rows is None else state.ssm[rows]
-        output, final = self._scan_state(convolved, dt, initial, output=True)
+        read = bool(running.xbc.shape[0])
+        output, final = self._scan_state(convolved, dt, initial, output=read)
         if rows is None:
             state.ssm = final.to(state.ssm.dtype)
         else:
             state.ssm[rows] = final.to(state.ssm.dtype)
         flat = output.reshape(batch * width, -1)
-        return flat if run.whole else flat[places]
+        return flat if run.whole or not read else flat[places]
 
     def _recur(
         self, ssm: Tensor, rows: list[int] | None, convolved: Tensor, dt: Tensor, *, output: bool

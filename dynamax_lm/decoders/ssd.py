@@ -80,7 +80,13 @@ class Kernels(Protocol):
     """The four operations on a layer's recurrent state."""
 
     def scan(
-        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+        self,
+        space: StateSpace,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+        initial: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Many tokens a row.
 
@@ -88,12 +94,12 @@ class Kernels(Protocol):
             space: the layer.
             x: (B, T, H, P).
             dt: (B, T, H), raw.
-            b: (B, T, G, S); ``c`` likewise.
-            c: read-out.
+            b: (B, T, G, S).
+            c: (B, T, G, S), read-out, or ``None`` for no output.
             initial: (B, H, P, S) state before, not modified; ``None`` for zeros.
 
         Returns:
-            (B, T, H, P) output and (B, H, P, S) state after.
+            (B, T, H, P) output, without ``c`` anything, and (B, H, P, S) state after.
         """
         ...
 
@@ -139,13 +145,20 @@ class Plain:
     """Plain torch, as batched matrix products."""
 
     def scan(
-        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+        self,
+        space: StateSpace,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+        initial: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         rows, tokens, heads, width = x.shape
         groups, size = b.shape[2:]
         wide = torch.promote_types(x.dtype, torch.float32)
         x = x.to(wide)
-        b, c = b.to(wide).transpose(1, 2), c.to(wide).transpose(1, 2)  # (B, G, T, S)
+        b = b.to(wide).transpose(1, 2)  # (B, G, T, S)
+        c = None if c is None else c.to(wide).transpose(1, 2)
         steps = space.steps(dt).to(wide)
         value = x * steps[..., None]
         output = x * space.mixer.D.to(wide)[:, None]
@@ -156,15 +169,18 @@ class Plain:
         for start in range(0, tokens, _CHUNK):
             part = slice(start, min(start + _CHUNK, tokens))
             count = part.stop - start
-            b_part, c_part, v = b[:, :, part], c[:, :, part], value[:, part]
+            b_part, v = b[:, :, part], value[:, part]
             since = fading[:, :, part].double().cumsum(-1)  # (B, H, Q) from the start of the chunk
-            # Within the chunk: (C B^T) shared by a group, faded by each head from source to target.
-            fade = (since[..., :, None] - since[..., None, :]).to(wide).clamp_(max=0.0).exp_()
-            scores = (c_part @ b_part.transpose(2, 3)).tril_()
-            fade = fade.view(*by_group, count, count).mul_(scores[:, :, None])
-            inside = fade.view(rows, heads, count, count) @ v.transpose(1, 2)  # (B, H, Q, P)
-            output[:, part] += inside.transpose(1, 2)
-            if state is not None:  # contribution of the state before the chunk
+            if c is not None:
+                # Within the chunk: (C B^T) shared by a group, faded by each head from source to
+                # target.
+                c_part = c[:, :, part]
+                fade = (since[..., :, None] - since[..., None, :]).to(wide).clamp_(max=0.0).exp_()
+                scores = (c_part @ b_part.transpose(2, 3)).tril_()
+                fade = fade.view(*by_group, count, count).mul_(scores[:, :, None])
+                inside = fade.view(rows, heads, count, count) @ v.transpose(1, 2)  # (B, H, Q, P)
+                output[:, part] += inside.transpose(1, 2)
+            if c is not None and state is not None:  # contribution of the state before the chunk
                 across = (c_part @ state.view(*joined, size).transpose(2, 3)).unflatten(
                     3, (heads // groups, width)
                 )
@@ -271,8 +287,15 @@ class Trusted:
     """Transformers' functions, with the kernels that they select."""
 
     def scan(
-        self, space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor, initial: Tensor | None
+        self,
+        space: StateSpace,
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+        initial: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        c = b if c is None else c  # their function always computes an output
         own = int(space.mixer.chunk_size)
         limits, bias, softplus = space.limits, space.mixer.dt_bias, True
         if limits[0] > 0.0:  # would give empty cells, whose dt is -inf, a step
