@@ -38,13 +38,13 @@ from dynamax_lm.core.prefill import prefill
 from dynamax_lm.models.commandline import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
 from dynamax_lm.report.load import load
-from dynamax_lm.report.metric_choice import one_metric_each
 from dynamax_lm.report.rows import static_depth
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import saving_of
 from dynamax_lm.sweep.__main__ import main as sweep
 
 _SECONDS = "prefill.json"
+_METRICS = ("f1", "exact_match", "acc")
 _LOOKS = {"fixed depth": (RED, "v"), "full-depth answers": (BLUE, "o"), "exits": (SKY, "s")}
 _IN_WORDS = {
     "fixed depth": "fixed depth, prompts and answers",
@@ -104,7 +104,7 @@ def report(options: argparse.Namespace) -> None:
     write_json(Path(options.data), data)
     figure = picture(data["settings"])
     save(figure, Path(options.picture), dpi=110)
-    for group in _groups(data["settings"]):
+    for group in groups_of(data["settings"]):
         print(f"\n{group[0]['checkpoint']}, {group[0]['task']}, {group[0]['documents']} documents")
         print(table(group))
     print()
@@ -124,11 +124,17 @@ def shares() -> tuple[list[str], list[list[str]]]:
 
 
 def _settings(folders: Sequence[str]) -> list[dict[str, Any]]:
-    """Every setting and task, by its first metric."""
+    """Every setting and task, by one metric, F1 rather than exact matches."""
     board = build(load([Path(folder) for folder in folders]))
-    entries = {id(entry.row): entry for entry in board.entries}
-    rows = [entry.row for entry in board.entries if not entry.row.run.is_group(entry.row.task)]
-    return [_setting(entries[id(row)]) for arena in one_metric_each(rows) for row in arena]
+    metrics: dict[str, set[str]] = {}
+    for entry in board.entries:
+        metrics.setdefault(entry.row.task, set()).add(entry.row.key.metric)
+    chosen = {
+        task: next((one for one in _METRICS if one in names), min(names))
+        for task, names in metrics.items()
+    }
+    found = (entry for entry in board.entries if entry.row.key.metric == chosen[entry.row.task])
+    return [_setting(entry) for entry in found if not entry.row.run.is_group(entry.row.task)]
 
 
 def _setting(entry: Entry) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _short(folder: str) -> str:
     return f"tiny/{model.removeprefix('dynamax-')}" if name == "tiny" else name.rpartition("__")[2]
 
 
-def _groups(settings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def groups_of(settings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """By checkpoint and task, each ordered by line and layer."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in settings:
@@ -244,7 +250,7 @@ def prefill_table(prefills: Sequence[dict[str, Any]]) -> str:
 
 def picture(settings: Sequence[dict[str, Any]]) -> Any:
     """Agreement and the task's metric over total FLOPs saved, a column for each group."""
-    groups = _groups(settings)
+    groups = groups_of(settings)
     figure = new_figure(3.3 * len(groups), 6.0)
     axes = figure.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):

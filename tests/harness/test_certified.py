@@ -84,6 +84,7 @@ def test_the_certified_task_is_and_another_is_not(
         ({"checkpoint": {"config": "other"}}, {}, "configuration is not"),
         ({"arguments": {"add_bos_token": "True"}}, {}, "add_bos_token is True"),
         ({"skipped_state": "freeze"}, {}, "skipped_state"),
+        ({"prompt_exit": 4}, {}, "prompt_exit is 4"),
         ({"mode": "full", "exit_layers": []}, {}, "mode"),
         ({}, {"num_fewshot": 2}, "num_fewshot"),
         ({}, {"gen_kwargs": {"max_gen_toks": 5}}, "generation_kwargs"),

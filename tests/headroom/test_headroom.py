@@ -132,6 +132,7 @@ def test_a_report_is_a_table_a_picture_and_json(
         ((), ",skipped_state=freeze", "silent hole"),
         ((), ",heads=somewhere", "headroom asks untrained exits"),
         ((), ",threshold=0.5", "a perfect judge has none"),
+        ((), ",prompt_exit=2", "prompt_exit=2: headroom is of exits after full-depth prompts"),
         (("--tasks", "no_such_task"), "", "no_such_task"),
     ],
 )

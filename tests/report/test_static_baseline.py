@@ -102,9 +102,14 @@ def test_the_baselines_depth_costs_what_the_row_does(
     dear=st.floats(0, 4),
     prompt=st.integers(0, 40),
     used=st.lists(st.sampled_from([2, 5, 8]), min_size=1, max_size=9),
+    prompt_exit=st.none() | st.integers(1, 8),
 )
 def test_no_documents_cost_is_beyond_its_bounds(
-    tmp_path_factory: pytest.TempPathFactory, dear: float, prompt: int, used: list[int]
+    tmp_path_factory: pytest.TempPathFactory,
+    dear: float,
+    prompt: int,
+    used: list[int],
+    prompt_exit: int | None,
 ) -> None:
     """Also where a policy from outside bills more for a skipped layer than the layer costs."""
     state = {"name": "my_states.py:Dear@0123456789ab", "flops": int(dear * COSTS.layer(0))}
@@ -113,12 +118,16 @@ def test_no_documents_cost_is_beyond_its_bounds(
     data = made.data()
     block = data["config"]["early_exit"]
     block["settings"]["skipped_state"], block["costs"]["skipped_state"] = state["name"], state
+    if prompt_exit is not None:
+        block["settings"]["prompt_exit"] = prompt_exit
     made.change(data)
     bounds = cost_bounds(_arena(folder)[0])
     assert bounds is not None
-    ledger = Ledger(COSTS, exit_layers=[2, 5], skipped_state=SkippedFacts.from_record(state))
+    facts = SkippedFacts.from_record(state)
+    ledger = Ledger(COSTS, exit_layers=[2, 5], skipped_state=facts, prompt_exit=prompt_exit)
     bill = ledger.answer(prompt, used)
-    assert bounds.low <= 1 - bill.flops_saved <= bounds.high
+    for saved in (bill.flops_saved, bill.flops_saved_total):
+        assert bounds.low <= 1 - saved <= bounds.high
 
 
 def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
