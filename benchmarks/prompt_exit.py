@@ -157,6 +157,7 @@ def _setting(entry: Entry) -> dict[str, Any]:
         "quality": _pair(row.quality),
         "full_depth": _pair(row.full_depth),
         "agreement": _pair(row.agreement),
+        "consistency": _pair(row.consistency),
         "flops_saved": saving_of(row),
         "flops_saved_total": saving_of(row, "total"),
     }
@@ -204,8 +205,8 @@ def groups_of(settings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def table(group: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of one checkpoint and task."""
     metric = group[0]["metric"]
-    head = ["prompts", "answers", "total FLOPs saved", "agreement", metric]
-    head += ["fixed depth of equal total FLOPs", f"agreement, {metric} there", "verdict"]
+    head = ["prompts", "answers", "total FLOPs saved", "agreement", "same answer", metric]
+    head += ["fixed depth of equal total FLOPs", "agreement there", "verdict"]
     rows = []
     for one in group:
         layer, depth = one["prompt_exit"], one["fixed_depth"]
@@ -214,16 +215,16 @@ def table(group: Sequence[dict[str, Any]]) -> str:
         if depth is not None:
             prompts = answers = f"{depth} layers"
         other = one.get("fixed_depth_of_equal_total") or {}
-        there = f"{_percent(other.get('agreement'))}, {_number(other.get('quality'))}"
         rows.append(
             [
                 prompts,
                 answers,
                 _percent(one["flops_saved_total"]),
                 _percent(_mean(one["agreement"])),
+                _percent(_mean(one["consistency"])),
                 _number(_mean(one["quality"])),
                 f"{other['depth']:.1f} layers" if other else "",
-                there if other else "",
+                _percent(other.get("agreement")) if other else "",
                 str(other.get("verdict", "")),
             ]
         )
@@ -249,24 +250,22 @@ def prefill_table(prefills: Sequence[dict[str, Any]]) -> str:
 
 
 def picture(settings: Sequence[dict[str, Any]]) -> Any:
-    """Agreement and the task's metric over total FLOPs saved, a column for each group."""
+    """Agreement and consistency over total FLOPs saved, a column for each group."""
     groups = groups_of(settings)
     figure = new_figure(3.3 * len(groups), 6.0)
     axes = figure.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
         first = group[0]
         axes[0][column].set_title(f"{first['checkpoint']}\n{first['task']}", fontsize=9)
-        full = next((_mean(one["full_depth"]) for one in group if one["full_depth"]), None)
-        for row, (key, level) in enumerate((("agreement", 1.0), ("quality", full))):
+        for row, key in enumerate(("agreement", "consistency")):
             panel = axes[row][column]
             panel.grid(color=PALE_GREY)
             panel.margins(0.12)
-            if level is not None:
-                panel.axhline(level, color=DARK_GREY, linestyle=DASHED, linewidth=1)
+            panel.axhline(1.0, color=DARK_GREY, linestyle=DASHED, linewidth=1)
             for line, (colour, marker) in _LOOKS.items():
                 _draw(panel, [one for one in group if one["line"] == line], key, colour, marker)
         axes[1][column].set_xlabel("share of all FLOPs saved")
-        axes[1][column].set_ylabel(first["metric"])
+    axes[1][0].set_ylabel("answers equal to full depth's")
     axes[0][0].set_ylabel("agreement with full depth")
     handles, labels = axes[0][0].get_legend_handles_labels()
     known = dict(zip(labels, handles, strict=True))
