@@ -260,13 +260,13 @@ class ExitModel:
             text: at least one token; or token ids.
             exit_layers: layers run before each exit, ascending, each in 1..L-1; by default those
                 with trained heads where the measure is ``head``, else all.
-            confidence: name of a measure; by default the model's.
+            confidence: name of a measure, over exact logits; by default the model's, as it looks.
 
         Raises:
             SettingError: an empty text, exits out of range, or a measure that needs more exits.
         """
         ids = list(self.lm.tok_encode(text) if isinstance(text, str) else text)
-        heads, measure = self.lm.exit_heads, self.settings.confidence
+        heads, measure = self.lm.exit_heads, self.settings.measure
         if confidence is not None:
             measure = find_measure(confidence).name
         trained = () if heads is None else heads.config.exit_layers

@@ -63,7 +63,8 @@ TABLE: dict[str, Row] = {
     "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
-    "core.measures": row("", HEAVY),
+    "core.looks": row("", HEAVY),
+    "core.measures": row("core.looks", HEAVY),
     "core.thresholds": row("core.measures", HEAVY),
     "core.catchup": row("", HEAVY),
     "core.full_depth": row("", HEAVY),
@@ -109,11 +110,11 @@ TABLE: dict[str, Row] = {
     "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
     "harness": row(
         "common.certificate common.errors common.manifest common.tracefile core.trace core.ledger "
-        "core.drafts core.summary core.texts core.totals",
+        "core.looks core.drafts core.summary core.texts core.totals",
         frozenset({"transformers"}),
     ),
     "models.settings": row(
-        "common.errors common.extensions core.catchup core.costs core.measures "
+        "common.errors common.extensions core.catchup core.costs core.looks core.measures "
         "core.skipped_states core.thresholds decoders.costs",
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
@@ -128,6 +129,7 @@ TABLE: dict[str, Row] = {
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
+    "models.look_text": row("", HEAVY),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
     "models.answering": row(
         "core decoders.decoder heads models.memory models.processes models.requests "
@@ -156,9 +158,9 @@ TABLE: dict[str, Row] = {
         "common.errors common.token_pieces report", frozenset({"torch"})
     ),  # transformers when asked for names
     "report": row(
-        "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.measures "
-        "core.skipped_states core.summary core.texts core.thresholds core.totals core.trace "
-        "decoders.checkpoint decoders.costs harness heads.shipped "
+        "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.looks "
+        "core.measures core.skipped_states core.summary core.texts core.thresholds core.totals "
+        "core.trace decoders.checkpoint decoders.costs harness heads.shipped "
         "models.settings",
         frozenset({"torch", "transformers"}),
     ),

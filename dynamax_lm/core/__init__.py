@@ -4,6 +4,7 @@ Read in this order to follow every number of the results table from a logit to i
 
 1. ``trace``: the record of each emitted token and each answer, and the items of a FLOPs bill.
 2. ``measures`` and ``confidence``: the confidence measures, their costs and their computation.
+   ``looks`` and ``cheap_look``: logits from fewer products than the vocabulary projection.
    ``thresholds`` and ``policy``: from a threshold or an exit rule to the decision that a token
    exits.
 3. ``stack``: the protocol of a decoder that runs layer by layer.

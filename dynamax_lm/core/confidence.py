@@ -24,11 +24,16 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core import measures
+from dynamax_lm.core.cheap_look import LookedView, Seen, VocabularyLook
+from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.measures import MeasureFacts, class_of, facts_of, implements
 
 
 class ExitView(Protocol):
-    """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection."""
+    """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection.
+
+    Under a cheap look a measure's ``logits`` are those of the look.
+    """
 
     @property
     def exit(self) -> int:
@@ -64,6 +69,10 @@ class ExitView(Protocol):
     def trained(self) -> Tensor:
         """(n,) outputs of trained classifiers for the tokens checked. Read it once per exit."""
         ...
+
+
+class LoopView(ExitView, Seen, Protocol):
+    """What the loop gives: the inputs of a measure, and of a cheap look in place of its logits."""
 
 
 class Measure:
@@ -251,10 +260,25 @@ class _Checked:
         return confidence
 
 
+class _Looking:
+    """A measure over the logits of a cheap look.
+
+    Args:
+        measure: reads logits, and no emission.
+        look: of the pass.
+    """
+
+    def __init__(self, measure: Measure | _Checked, look: VocabularyLook) -> None:
+        self._measure, self._look = measure, look
+
+    def ask(self, view: LoopView) -> Tensor:
+        return self._measure.ask(LookedView(view, self._look.logits(view)))
+
+
 class Confidence(Protocol):
     """A measure as the loop calls it at the exits of one pass."""
 
-    def ask(self, view: ExitView) -> Tensor:
+    def ask(self, view: LoopView) -> Tensor:
         """(n,) float32 confidences in [0, 1]."""
         ...
 
@@ -266,5 +290,6 @@ def make_confidence(name: str, *, tokens: int, exits: int) -> Confidence:
         ValueError: ``name`` is none of the measures (settings refuse it earlier).
     """
     facts = facts_of(name)
-    measure: Measure = class_of(name)(tokens=tokens, exits=exits)
-    return _Checked(measure, facts) if facts.outside else measure
+    plain: Measure = class_of(name)(tokens=tokens, exits=exits)
+    measure = _Checked(plain, facts) if facts.outside else plain
+    return measure if facts.look == FULL else _Looking(measure, VocabularyLook(facts.look, tokens))

@@ -91,6 +91,7 @@ class ExitCheck:
                 session=self.session,
                 choose=self.sink.choose,
                 targets=self.targets,
+                stack=self.stack,
             )
             checked = self.measure.ask(view).to(index.device)
             confidence[part] = checked

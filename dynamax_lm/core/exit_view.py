@@ -1,7 +1,7 @@
 """The inputs of a confidence measure at one exit: hidden states, and logits computed on demand.
 
-A check computes at most one vocabulary projection, which the emission reuses; ``slices`` bounds the
-number of logits in memory.
+A check computes at most one vocabulary projection, which the emission reuses, or a cheap look in
+place of it (``core.cheap_look``); ``slices`` bounds the number of logits in memory.
 
 Glossary: n tokens at the exit, D width, V vocabulary.
 """
@@ -37,6 +37,7 @@ class View:
         session: trained heads, if any.
         choose: how a token is chosen; ``None`` for the most likely one.
         targets: (N,) full-depth tokens of the whole pass, for the oracle.
+        stack: the decoder, for cheap looks at the vocabulary; ``None`` where there are none.
     """
 
     unembed: Callable[[Tensor], Tensor]
@@ -47,23 +48,52 @@ class View:
     session: HeadSession | None
     choose: Choose | None = None
     targets: Tensor | None = None
+    stack: LayerStack | None = None
     _chosen: Tensor | None = field(default=None, init=False)
 
     @cached_property
-    def logits(self) -> Tensor:
-        return self.project(self.hidden)
+    def translated(self) -> Tensor:
+        """(n, D) the input of the unembedding, of all the tokens."""
+        return self._translate(self.hidden)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Logits of ``hidden`` (n, D) at this exit: translated, if there is a translator."""
-        if self.session is not None:
-            hidden = self.session.translate(self.layer, hidden)
-        return self.unembed(hidden)
+    @cached_property
+    def normed(self) -> Tensor:
+        """(n, D) the input of the vocabulary projection, of all the tokens."""
+        return self._decoder.normed(self.translated)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self.unembed(self.translated)
+
+    def low_rank_logits(self, rank: int) -> Tensor:
+        return self._decoder.project_low_rank(self.normed, rank)
+
+    def logits_of(self, tokens: Tensor) -> Tensor:
+        return self._decoder.project_tokens(self.normed, tokens)
 
     def some_logits(self, some: Tensor) -> Tensor:
-        """Logits of the tokens where ``some`` (n,) holds, reused from a check where possible."""
+        """Logits of the tokens where ``some`` (n,) holds; a check's results are used again."""
         if "logits" in self.__dict__:
             return self.logits[some.to(self.logits.device)]
-        return self.project(self.hidden[some.to(self.hidden.device)])
+        if "translated" in self.__dict__:
+            return self.unembed(self.translated[some.to(self.translated.device)])
+        return self.unembed(self._translate(self.hidden[some.to(self.hidden.device)]))
+
+    def _translate(self, hidden: Tensor) -> Tensor:
+        """(n, D) ``hidden`` (n, D) translated, if there is a translator."""
+        return hidden if self.session is None else self.session.translate(self.layer, hidden)
+
+    @property
+    def _decoder(self) -> LayerStack:
+        if self.stack is None:
+            raise ValueError("a cheap look at the vocabulary needs the decoder")
+        return self.stack
+
+    def some_emission(self, some: Tensor) -> Tensor:
+        """The tokens that this exit would emit where ``some`` (n,) holds."""
+        logits = self.some_logits(some)
+        index = self.index[some.to(self.index.device)]
+        return logits.argmax(-1) if self.choose is None else self.choose(index, logits)
 
     @property
     def emission(self) -> Tensor:

@@ -40,7 +40,7 @@ class HeadCosts(NamedTuple):
     Attributes:
         classifier: its norm and classifier, billed with each check of confidence ``head``.
         translator: billed whenever this exit's logits are computed: with each check that reads
-            them, else with the emission.
+            them, by whatever look, else with the emission.
     """
 
     classifier: int = 0
@@ -101,19 +101,21 @@ class Ledger:
     ) -> dict[int, _Depth]:
         """By depth, an exit's or L, the FLOPs of a token in addition to its layers."""
         costs = self._costs
-        emission = norm_flops(costs) + unembed_flops(costs)
-        reads_logits = measure.reads == "logits"
+        norm, emission = norm_flops(costs), norm_flops(costs) + unembed_flops(costs)
+        reads_logits, look = measure.reads == "logits", measure.look
         depths: dict[int, _Depth] = {}
         checks = 0
         for exit, layer in enumerate(exits):
             extra = extras[exit] if extras else HeadCosts()
             checks += measure.flops(Check(exit, costs.width, costs.vocabulary))
             if reads_logits:
-                checks += emission + extra.translator
+                checks += norm + look.flops(exit, costs.width, costs.vocabulary) + extra.translator
             elif measure.reads == "heads":
                 checks += extra.classifier
             state = costs.states(skipped_state, layer)
-            projection = 0 if reads_logits else emission + extra.translator
+            projection = emission + (0 if reads_logits else extra.translator)
+            if reads_logits and look.exact_at(exit):
+                projection = 0
             depths[layer] = _Depth(checks, projection, state)
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths

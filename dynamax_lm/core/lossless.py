@@ -234,23 +234,21 @@ def _draft(
     index = torch.tensor(checked, device=hidden.device)
     some = hidden if len(checked) == len(rows) else hidden[index]
     choice = TokenChoice([row.request for row in rows], [row.with_draft for row in rows])
-    view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose)
+    view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose, stack=stack)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
     if session is not None and session.along_tokens and policy.confidence == "head":
         taken = session.take([rows[place].number for place in checked])
         for number, place in enumerate(checked):
             rows[place].heads[-1] = taken, number
     steps = [len(rows[place].with_draft) for place in checked]
-    drafting = policy.exiting(confidence, _cutoffs(policy, steps)).tolist()
-    tokens = view.emission.tolist() if any(drafting) else checked
-    for place, value, drafts, token in zip(
-        checked, confidence.tolist(), drafting, tokens, strict=True
-    ):
+    drafting = policy.exiting(confidence, _cutoffs(policy, steps))
+    tokens = iter(view.some_emission(drafting).tolist() if drafting.any() else ())
+    for place, value, drafts in zip(checked, confidence.tolist(), drafting.tolist(), strict=True):
         row = rows[place]
         row.checked = True
         row.confidence[-1] = None if math.isnan(value) else value
         if drafts:
-            row.drafted.append(token)
+            row.drafted.append(next(tokens))
 
 
 def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:

@@ -7,13 +7,16 @@ Settings, ledger, thresholds and reports read the registry, so it imports no tor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from dynamax_lm.core.looks import FULL, Look, split_look
+
 Reads = Literal["logits", "hidden", "heads"]
-"""``logits``: the check computes a vocabulary projection, which the emission reuses; ``hidden``:
-hidden states alone, so that only tokens that exit are projected; ``heads``: a trained classifier
-over hidden states, whose FLOPs come from the heads' configuration."""
+"""``logits``: the check computes a vocabulary projection, which the emission reuses, or a cheap
+look at the vocabulary (``core.looks``); ``hidden``: hidden states alone, so that only tokens that
+exit are projected; ``heads``: a trained classifier over hidden states, whose FLOPs come from the
+heads' configuration."""
 
 
 class Check(NamedTuple):
@@ -56,6 +59,7 @@ class MeasureFacts:
         steps: by the number of exits, n where the confidence takes only the values k / n; 0 where
             it takes any value.
         outside: whether it comes from outside the package.
+        look: how the logits that it reads are computed.
     """
 
     name: str = ""
@@ -65,12 +69,24 @@ class MeasureFacts:
     needs_target: bool = False
     steps: Callable[[int], int] = continuous
     outside: bool = False
+    look: Look = FULL
 
     def __post_init__(self) -> None:
         if self.reads not in get_args(Reads):
             raise ValueError(f"reads={self.reads!r} is none of {', '.join(get_args(Reads))}")
         if isinstance(self.least_exits, bool) or self.least_exits < 1:
             raise ValueError(f"least_exits={self.least_exits!r} is at least 1")
+        if self.look != FULL and self.reads != "logits":
+            raise ValueError(f"{self.name} reads no logits, and look={self.look.name} gives some")
+
+    def under(self, look: Look) -> MeasureFacts:
+        """The same measure over the logits of another look; its name stays.
+
+        Raises:
+            ValueError: it reads no logits.
+        """
+        least = max(self.least_exits, look.least_exits)
+        return replace(self, look=look, least_exits=least)
 
     def record(self, exits: int, width: int, vocabulary: int) -> dict[str, Any]:
         """The entry of a results file for a measure from outside, sufficient to bill it."""
@@ -170,24 +186,28 @@ def implements(facts: MeasureFacts) -> Callable[[_Class], _Class]:
 
 
 def facts_of(measure: str | MeasureFacts) -> MeasureFacts:
-    """The facts of a registered measure, by its name.
+    """The facts of a registered measure, by its name, which may end in a look's.
 
     Raises:
-        ValueError: no such measure is registered.
+        ValueError: no such measure is registered, or it reads no logits and has a look.
     """
     if isinstance(measure, MeasureFacts):
         return measure
-    if measure not in _FACTS:
+    if measure in _FACTS:
+        return _FACTS[measure]
+    name, look = split_look(measure)
+    if name not in _FACTS:
         raise ValueError(f"confidence={measure!r} is none of {', '.join(sorted(_FACTS))}")
-    return _FACTS[measure]
+    return replace(_FACTS[name].under(look), name=measure)
 
 
 def class_of(name: str) -> type[Any]:
-    """The class that computes a measure.
+    """The class that computes a measure, whatever its look.
 
     Raises:
         ValueError: no such measure is registered.
     """
+    name, _ = split_look(name)
     if name not in _CLASSES:
         raise ValueError(f"confidence={name!r} is none of {', '.join(sorted(_CLASSES))}")
     return _CLASSES[name]

@@ -225,6 +225,23 @@ class LayerStack(Protocol):
         """(N, V) logits of ``hidden`` (N, D): final norm and vocabulary projection."""
         ...
 
+    def normed(self, hidden: Tensor) -> Tensor:
+        """(N, D) the input of the vocabulary projection: ``hidden`` (N, D) after the final norm."""
+        ...
+
+    def project_low_rank(self, normed: Tensor, rank: int) -> Tensor:
+        """(N, V) logits of ``normed`` (N, D) by factors of the unembedding.
+
+        Args:
+            normed: of :meth:`normed`.
+            rank: of the factors, 1..D; with D they are the unembedding, up to rounding.
+        """
+        ...
+
+    def project_tokens(self, normed: Tensor, tokens: Tensor) -> Tensor:
+        """(N, M) logits of ``normed`` (N, D) for ``tokens`` (N, M) alone."""
+        ...
+
     def mark(self, state: Any) -> Any:
         """A snapshot of ``state`` for :meth:`rewind`."""
         ...

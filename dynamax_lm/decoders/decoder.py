@@ -26,6 +26,7 @@ from dynamax_lm.decoders.adapter import (
     SkipPolicy,
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic
+from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.scaling import UNSCALED, Scaling
@@ -115,6 +116,7 @@ class Decoder:
         self._head = head
         self._head_dtype = head.linear.weight.dtype if scaling.float32 else None
         self.vocab_size = vocab_size
+        self._cheap: CheapProjection | None = None
         self._arrange(layers)
 
     def _arrange(self, layers: Sequence[LayerAdapter]) -> None:
@@ -219,9 +221,33 @@ class Decoder:
 
     def project(self, normed: Tensor) -> Tensor:
         """(N, V) logits of hidden states (N, D) after the final norm."""
+        return self.scaling.finished(self.arithmetic.project(self.lm_head, self._input(normed)))
+
+    def project_low_rank(self, normed: Tensor, rank: int) -> Tensor:
+        """(N, V) logits of ``normed`` (N, D) by factors of the unembedding (1..D: their rank)."""
+        return self.scaling.finished(self.cheap_projection.low_rank(self._input(normed), rank))
+
+    def project_tokens(self, normed: Tensor, tokens: Tensor) -> Tensor:
+        """(N, M) logits of ``normed`` (N, D) for ``tokens`` (N, M) alone."""
+        return self.scaling.finished(self.cheap_projection.of_tokens(self._input(normed), tokens))
+
+    @property
+    def cheap_projection(self) -> CheapProjection:
+        """Cheap looks at the vocabulary projection; made at the first use.
+
+        Raises:
+            ValueError: a projection that is not a plain linear layer.
+        """
+        if self._cheap is None:
+            width = self.lm_head.in_features
+            self._cheap = CheapProjection(self.lm_head, scale_of(self._norm, width))
+        return self._cheap
+
+    def _input(self, normed: Tensor) -> Tensor:
+        """(N, D) ``normed`` in the number format of the projection."""
         if self.scaling.float32:  # a model that projects in the head's own number format
-            normed = normed.to(self._head_dtype)
-        return self.scaling.finished(self.arithmetic.project(self.lm_head, normed))
+            return normed.to(self._head_dtype)
+        return normed
 
     def normed(self, hidden: Tensor) -> Tensor:
         """(N, D) ``hidden`` (N, D) after the final norm."""

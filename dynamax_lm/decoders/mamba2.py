@@ -26,6 +26,7 @@ from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence
+from dynamax_lm.decoders.scaling import Scaling
 from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 
 
@@ -157,10 +158,5 @@ class Mamba2Stack(Decoder):
             head=Slot(model, "lm_head"),
             vocab_size=model.config.vocab_size,
             arithmetic=arithmetic,
+            scaling=Scaling(float32=True),
         )
-        self._head_dtype: torch.dtype = model.lm_head.weight.dtype
-
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """(N, V) logits of ``hidden`` (N, D), float32 as in transformers' own forward."""
-        normed = self.normed(hidden).to(self._head_dtype)
-        return self.arithmetic.project(self.lm_head, normed).float()

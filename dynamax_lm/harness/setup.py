@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dynamax_lm.common.certificate import Setting, TaskSetup
+from dynamax_lm.core.looks import looking
 from dynamax_lm.harness.rendering import chat_template_of, rendering_of
 from dynamax_lm.harness.run_registry import certificate_at_stake, run_of
 
@@ -139,7 +140,7 @@ def setting_from(settings: Mapping[str, Any]) -> Setting:
         arguments=dict(settings.get("arguments", {})) | _prompt_exit(settings),
         dtype=settings["dtype"],
         exit_layers=tuple(settings["exit_layers"]),
-        confidence=settings["confidence"],
+        confidence=looking(settings["confidence"], settings.get("look")),
         skipped_state=settings["skipped_state"],
         heads=settings.get("heads_fingerprint"),
     )

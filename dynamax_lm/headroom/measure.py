@@ -13,6 +13,7 @@ import numpy as np
 
 from dynamax_lm.common.intervals import SHARE, Bounds, mean_interval
 from dynamax_lm.core.costs import DecoderCosts
+from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
@@ -87,8 +88,8 @@ class Headroom:
         tokens: number of tokens of their texts.
         layers: one for each candidate exit.
         free: an oracle policy over all candidates with free checks: one projection a token.
-        checked: an oracle policy that pays a vocabulary projection at every exit checked, with the
-            exits that save most.
+        checked: an oracle policy that pays a vocabulary projection, or a cheap look, at every exit
+            checked, with the exits that save most.
         default: the same with the default exits of a run.
         texts: numbers of generated, empty and distinct answers.
     """
@@ -110,6 +111,7 @@ def measure(
     candidates: tuple[int, ...],
     default_exits: tuple[int, ...],
     skipped_state: str,
+    look: Look = FULL,
     texts: Mapping[str, Texts] | None = None,
 ) -> list[Headroom]:
     """Each task, and all tasks pooled where there are several, last.
@@ -120,10 +122,12 @@ def measure(
         candidates: evaluated exit layers.
         default_exits: those of a run by default; only candidates are used.
         skipped_state: the skipped-state policy, which is billed.
+        look: of the vocabulary checks, which is billed; the oracle policy errs by none.
         texts: of each task's generated answers; of ``POOL``, of all of them; none for scored ones.
     """
     everything = _tokens(documents, candidates)
-    best = choose_exits(everything, costs, VOCABULARY_CHECK, skipped_state, _MOST_EXITS)
+    check = looking(VOCABULARY_CHECK, look.name)
+    best = choose_exits(everything, costs, check, skipped_state, _MOST_EXITS)
     usual = tuple(layer for layer in default_exits if layer in candidates)
     sets = {"free": candidates, "checked": best, "default": usual}
     tasks = list(dict.fromkeys(document.task for document in documents))
@@ -137,6 +141,7 @@ def measure(
             _tokens(some, candidates),
             costs,
             sets,
+            check,
             skipped_state,
         )
         for name, some in groups
@@ -159,6 +164,7 @@ def _headroom(
     tokens: Tokens,
     costs: DecoderCosts,
     sets: dict[str, tuple[int, ...]],
+    vocabulary_check: str,
     skipped_state: str,
 ) -> Headroom:
     agreement = tokens.means((tokens.ranks == 1).astype(np.float64))  # (documents, E)
@@ -168,7 +174,7 @@ def _headroom(
     )
     ceilings = {}
     for which, exits in sets.items():
-        check = FREE_CHECK if which == "free" else VOCABULARY_CHECK
+        check = FREE_CHECK if which == "free" else vocabulary_check
         depths = tokens.oracle_depths(exits, costs.n_layers)
         prices = Prices(costs, exits, check, skipped_state)
         saved = estimate(prices.saved(tokens, depths), prices.bounds)

@@ -85,6 +85,7 @@ def run(command: Command, worthwhile: float) -> Report:
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
             raise SettingError(f"{name}={given[name]}: a perfect judge has none; leave it out")
+    look = parse_settings({"look": given.get("look")}).look
     full = {**given, "heads": "none", "mode": "full", "reference": False}
     lm = command.load(full)
     layers: int = lm.config.num_hidden_layers
@@ -116,6 +117,7 @@ def run(command: Command, worthwhile: float) -> Report:
         candidates=candidates,
         default_exits=usual,
         skipped_state=lm.settings.skipped_state,
+        look=look,
         texts={**texts, POOL: totals.texts},
     )
     config = command.config
@@ -133,6 +135,7 @@ def run(command: Command, worthwhile: float) -> Report:
             "seed": config.seed,
             "candidates": list(candidates),
             "skipped_state": lm.settings.skipped_state,
+            "look": look.name,
             "worthwhile": worthwhile,
         },
         textless=tuple(sorted(texts.keys() - {document.task for document in documents})),

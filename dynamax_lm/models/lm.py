@@ -20,6 +20,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
+from dynamax_lm.core.calibration import second_moment
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.core.measures import facts_of
@@ -55,6 +56,7 @@ from dynamax_lm.models.arguments import (
     check_packing,
     refuse_arguments,
 )
+from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.models.pretrained import check_device
 from dynamax_lm.models.runner import CoreRunner, Runner
 from dynamax_lm.models.settings import (
@@ -144,6 +146,7 @@ class DynamaxLM(Answering):
                 share=self.from_first,
             )
         self._runner: Runner = CoreRunner()
+        self._looked_at: tuple[tuple[int, ...], str | None] | None = None
         self._apply(self.settings, self._chosen_heads)
 
     @classmethod
@@ -213,19 +216,21 @@ class DynamaxLM(Answering):
         return merged, *self._resolve(parse_settings(merged), self.config)
 
     def _apply(self, settings: ExitSettings, chosen: ChosenHeads | None) -> None:
-        """Set up everything that depends on the settings; heads first, as they may be refused."""
+        """Set up everything that depends on the settings; first what may be refused."""
         heads: ExitHeads | None = None
         if chosen is not None and settings.exit_layers:
             heads = self._heads
             if heads is None or heads.config != chosen.config:
                 heads = load_heads(chosen, self._unwrapped)
+        if settings.exit_layers:
+            self._prepare_look(settings, heads)
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
         costs = self._costs(self.config)
         extras = exit_extras(heads, settings.exit_layers)
         self._ledger = Ledger(
             costs,
             exit_layers=settings.exit_layers,
-            confidence=settings.confidence,
+            confidence=settings.measure,
             skipped_state=settings.skipped_state,
             exit_extras=extras,
             prompt_exit=settings.prompt_exit,
@@ -234,7 +239,7 @@ class DynamaxLM(Answering):
         if settings.exit_layers:
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
             self._policy = ExitPolicy(
-                *(settings.exit_layers, settings.confidence, own, settings.rule),
+                *(settings.exit_layers, settings.measure, own, settings.rule),
                 prompt_exit=settings.prompt_exit,
             )
         self.timer = PhaseTimer()
@@ -243,6 +248,28 @@ class DynamaxLM(Answering):
         identity = self._identity()
         self.fingerprint = fingerprint_of(identity)
         self._announce(costs, extras, identity)
+
+    def _prepare_look(self, settings: ExitSettings, heads: ExitHeads | None) -> None:
+        """Factor the unembedding for these exits and translators.
+
+        Raises:
+            SettingError: the vocabulary projection cannot be looked at in parts.
+        """
+        look = settings.look
+        if look.exact_at(0) and not look.shortlist:
+            return
+        try:
+            cheap = self._stack.cheap_projection
+        except ValueError as error:
+            raise SettingError(f"look={look.name}: {error}; use look=full") from None
+        if not look.rank:
+            return
+        key = settings.exit_layers, None if heads is None else heads.config.identity
+        if self._looked_at != key:
+            rows = calibration_rows(self.tok_encode, self.max_length)
+            cheap.calibrate(second_moment(self._stack, rows, settings.exit_layers, heads))
+            self._looked_at = key
+        cheap.factors(look.rank)
 
     # -- construction ---------------------------------------------------------------------------
 

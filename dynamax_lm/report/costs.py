@@ -6,6 +6,7 @@ They are read from the results, or from the checkpoint's configuration if that i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import DecoderCosts, skipped_states
 from dynamax_lm.core.ledger import HeadCosts
+from dynamax_lm.core.looks import FULL, looking, read_look
 from dynamax_lm.core.measures import MeasureFacts, facts_of
 from dynamax_lm.core.skipped_states import SkippedFacts, by_kind
 from dynamax_lm.decoders.checkpoint import ARCHITECTURES, ATTENTION, MAMBA2, resolve_name
@@ -49,11 +51,19 @@ def measure_of(run: Run) -> MeasureFacts | None:
     try:
         written = _written(run).get("measure")
         if written is None:
-            return facts_of(str(run.settings.get("confidence")))
-        known = MeasureFacts.from_record(written)
+            return facts_of(measure_name(run.settings))
+        known = MeasureFacts.from_record(written).under(
+            read_look(str(run.settings.get("look") or FULL.name))
+        )
     except (AttributeError, TypeError, ValueError):
         return None
     return known if known.name == run.settings.get("confidence") else None
+
+
+def measure_name(settings: Mapping[str, Any]) -> str:
+    """The measure of a run's settings, and its look unless that is the exact projection."""
+    look = settings.get("look")
+    return looking(str(settings.get("confidence")), None if look is None else str(look))
 
 
 def skipped_state_of(run: Run) -> str | SkippedFacts | None:

@@ -208,7 +208,8 @@ def setting_of(run: Run) -> str:
     elif kind == "oracle":
         parts.insert(0, str(settings.get("confidence")))
     else:
-        parts.insert(0, f"{settings.get('confidence')} ≥ {threshold_text(settings)}")
+        look = f" (look={settings['look']})" if settings.get("look") else ""
+        parts.insert(0, f"{settings.get('confidence')}{look} ≥ {threshold_text(settings)}")
     if kind == "lossless":
         parts.insert(0, f"lossless, drafts of {settings.get('draft_length', 'auto')}")
     if settings.get("heads"):

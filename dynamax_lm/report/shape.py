@@ -68,7 +68,7 @@ def _check_block(block: Mapping[str, Any]) -> None:
     prompt_exit = settings.get("prompt_exit")
     if prompt_exit is not None and type(prompt_exit) is not int:
         raise ValueError(f"{where}.settings.prompt_exit is no layer")
-    for name in ("heads", "trace_dir", "heads_fingerprint"):
+    for name in ("heads", "trace_dir", "heads_fingerprint", "look"):
         if settings.get(name) is not None and not isinstance(settings[name], str):
             raise ValueError(f"{where}.settings.{name} is no text")
     _optional("arguments", settings, f"{where}.settings")

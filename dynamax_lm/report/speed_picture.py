@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dynamax_lm.common.plots import CYCLE, DARK_GREY, DASHED, PALE_GREY, new_figure
 from dynamax_lm.report.cells import speedup_of
+from dynamax_lm.report.costs import measure_name
 from dynamax_lm.report.pictures import Picture, drawn_picture
 from dynamax_lm.report.rows import Row
 
@@ -66,7 +67,7 @@ def speeds(name: str, title: str, arena: Sequence[Row]) -> Picture | None:
 def _line(row: Row) -> str:
     settings = row.run.settings
     exits = "+".join(map(str, settings.get("exit_layers") or ()))
-    return f"exit {exits}, {settings.get('confidence')} ≥ {settings.get('threshold')}"
+    return f"exit {exits}, {measure_name(settings)} ≥ {settings.get('threshold')}"
 
 
 def _length(row: Row) -> str:

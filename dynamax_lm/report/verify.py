@@ -37,6 +37,7 @@ from dynamax_lm.report.checks.scores import check_scores
 from dynamax_lm.report.checks.settings import check_settings
 from dynamax_lm.report.checks.tables import check_tables
 from dynamax_lm.report.checks.texts import Codec, codec_of
+from dynamax_lm.report.costs import measure_name
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, first_filter
 from dynamax_lm.report.runs import Run, Sample
@@ -179,7 +180,7 @@ def _verify_documents(
 ) -> None:
     """Every key of every document against its tokens."""
     kind = (run.of_task("configs", task) or {}).get("output_type")
-    measure, layers = str(run.settings.get("confidence")), run.layers
+    measure, layers = measure_name(run.settings), run.layers
     unknown, seen = 0, set()
     for sample in samples:
         where = f"{run.path} {task} document {sample.doc_id}"

@@ -37,6 +37,9 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 MARGIN = 1e-4
 """Decisions closer than this to their threshold may fall either way in float32."""
 
+LOOKING = ["top_prob|rank:2+refine:9", "margin|shortlist:9", "entropy|rank:2+shortlist:9"]
+"""Measures that look at the vocabulary cheaply."""
+
 THRESHOLDS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0]
 
 
@@ -83,7 +86,7 @@ def by_transformers(model: Any, row: tuple[int, ...], new: int = 6) -> tuple[int
 
 def draw_policy(data: st.DataObject, layers: int) -> ExitPolicy:
     exits = data.draw(st.sets(st.integers(1, layers - 1), min_size=1).map(sorted).map(tuple))
-    measures = [c for c in CONFIDENCES if c != "patience" or len(exits) > 1]
+    measures = [c for c in (*CONFIDENCES, *LOOKING) if c != "patience" or len(exits) > 1]
     return ExitPolicy(
         exits, data.draw(st.sampled_from(measures)), data.draw(st.sampled_from(THRESHOLDS))
     )

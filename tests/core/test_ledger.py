@@ -28,6 +28,7 @@ from dynamax_lm.core.catchup import final_depths
 from dynamax_lm.core.costs import LayerCosts, norm_flops, unembed_flops
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import HeadCosts, Ledger
+from dynamax_lm.core.looks import Look, looking, split_look
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.trace import FlopsBreakdown
@@ -261,11 +262,22 @@ def test_mamba2_recurrence_equals_a_counted_one(config: Mamba2Config, seed: int)
 
 
 def norms_billed(exits: tuple[int, ...], confidence: str, layers_used: tuple[int, ...]) -> int:
-    """Norms that exits and emissions made: one for each vocabulary projection."""
-    if confidence not in LOGIT_MEASURES:
+    """Norms that exits and emissions made: one for each look and each further projection."""
+    measure, look = split_look(confidence)
+    if measure not in LOGIT_MEASURES:
         return len(layers_used)
     asked = sum(layer <= used for used in layers_used for layer in exits)
-    return asked + sum(used not in exits for used in layers_used)
+    reused = [layer for exit, layer in enumerate(exits) if look.exact_at(exit)]
+    return asked + sum(used not in reused for used in layers_used)
+
+
+def draw_look(data: st.DataObject, costs: LayerCosts, *, lists: bool) -> str:
+    """Of a measure that reads logits; ``full`` among them."""
+    rank = data.draw(st.integers(0, costs.width))
+    count = data.draw(st.integers(0, costs.vocabulary)) if lists else 0
+    if rank and data.draw(st.booleans()):
+        return Look(rank, refine=count).name
+    return Look(rank, shortlist=count).name
 
 
 def cosines_billed(exits: tuple[int, ...], confidence: str, layers_used: tuple[int, ...]) -> int:
@@ -293,12 +305,15 @@ class WithExits(NamedTuple):
 
 
 def run_with_exits(
-    stack: Any, costs: LayerCosts, data: st.DataObject, states: tuple[str, ...]
+    stack: Any, costs: LayerCosts, data: st.DataObject, states: tuple[str, ...], lists: bool = True
 ) -> WithExits:
     """One generated answer, whose prompt may exit too."""
     layers = st.sets(st.integers(1, costs.n_layers - 1), min_size=2)
     exits = tuple(sorted(data.draw(layers)))
     confidence = data.draw(st.sampled_from([name for name in MEASURES if name != "oracle"]))
+    if confidence in LOGIT_MEASURES:
+        confidence = looking(confidence, draw_look(data, costs, lists=lists))
+        stack.cheap_projection.factors(split_look(confidence)[1].rank or 1)  # once, when loading
     threshold = data.draw(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.01, 0.99)))
     skipped_state = data.draw(st.sampled_from(states))
     prompt = tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4)))
@@ -357,7 +372,8 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_mamba2(
     # transformers' own functions: the counter's view of ours is another, of the same numbers
     stack, costs = Mamba2Stack(mamba2_model(config), TRUSTED), Mamba2Costs.from_config(config)
     counted, bill, exits, confidence, used, unneeded, prompt_layers = run_with_exits(
-        stack, costs, data, ("propagate", "freeze")
+        *(stack, costs, data, ("propagate", "freeze")),
+        lists=False,  # their products are batched ones, which are counted item by item below
     )
     unseen = norms_billed(exits, confidence, used) * norm_flops(costs)
     unseen += cosines_billed(exits, confidence, used) * 6 * costs.width
@@ -393,13 +409,14 @@ def test_a_run_with_trained_heads_costs_what_the_bill_says(
     model, costs = attention_model(config), AttentionCosts.from_config(config)
     exits = tuple(sorted(data.draw(st.sets(st.integers(1, 3), min_size=1))))
     heads = heads_of(model, exits, **data.draw(kinds(config.hidden_size)))
-    confidence = data.draw(st.sampled_from(["head", "head", "top_prob", "saturation"]))
+    measures = ["head", "head", "top_prob", "saturation", "margin|rank:1+shortlist:2"]
+    confidence = data.draw(st.sampled_from(measures))
     policy = ExitPolicy(exits, confidence, data.draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0])))
     request = GenerateRequest((1,), max_new=4, stops=lambda _: False)
     answers: list[Any] = []
-    counted = seen(
-        lambda: answers.extend(generate(MistralStack(model), [request], policy=policy, heads=heads))
-    )
+    stack = MistralStack(model)
+    stack.cheap_projection.factors(1)
+    counted = seen(lambda: answers.extend(generate(stack, [request], policy=policy, heads=heads)))
     used = answers[0].trace.layers_used
     ledger = Ledger(
         costs, exit_layers=exits, confidence=confidence, exit_extras=exit_extras(heads, exits)

@@ -24,7 +24,7 @@ from tests.builders import STACKS, never, prompts, random_model
 from tests.heads.builders import CLASSIFIERS, heads_of
 
 KINDS = ["mistral", "llama", "mamba2"]
-MEASURES = ["top_prob", "margin", "entropy"]
+MEASURES = ["top_prob", "margin", "entropy", "top_prob|rank:2", "margin|rank:2+shortlist:5"]
 LAYERS = 4
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

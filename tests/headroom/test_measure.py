@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.core.looks import FULL, Look
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
@@ -56,6 +57,18 @@ def test_averages_are_of_documents_and_labels_of_tokens() -> None:
     assert pool.free.layers_used.value == pytest.approx(np.mean(depths))
 
 
+def test_a_cheap_look_is_billed_in_place_of_the_projection() -> None:
+    """The depths of the oracle stay; rank 1 of width 16 saves more at every exit checked."""
+    options = {"candidates": (1, 2, 3), "default_exits": (2, 3), "skipped_state": "propagate"}
+    exact, cheap = (
+        measure(documents(), COSTS, look=look, **options)[-1]  # type: ignore[arg-type]
+        for look in (FULL, Look(rank=1))
+    )
+    assert cheap.free == exact.free
+    assert cheap.default.layers_used == exact.default.layers_used
+    assert cheap.default.saved.value > exact.default.saved.value
+
+
 @given(
     st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=6, max_size=20),
     st.integers(0, 500),
@@ -70,7 +83,7 @@ def test_no_document_saves_more_or_less_than_its_bounds(
         np.arange(len(ranks)) // 2,
     )
     for exits in ((1, 2, 3), (2,), ()):
-        for check in ("top_prob", "oracle"):
+        for check in ("top_prob", "top_prob|rank:2", "oracle"):
             prices = Prices(COSTS, exits, check, "propagate")
             saved = prices.saved(tokens, tokens.oracle_depths(exits, 4))
             assert prices.bounds.low - 1e-12 <= saved.min()

@@ -420,10 +420,31 @@ def test_every_number_of_derived_points_and_of_rows_is_recomputed(
     assert sum(bill["recomputation"] > 0 for bill in bills) == 2
 
 
+def test_looks_are_swept_told_apart_and_verified(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Depths, bills and settings of cheap looks."""
+    looks = ["full", "rank:4+refine:9", "rank:4+shortlist:9"]
+    sweep(
+        checkpoints["mistral"],
+        tmp_path / "out",
+        *("--thresholds", "0.05", "--vary", f"look={','.join(looks)}"),
+        *("--tasks", "toy_gen,toy_mc", "--model_args", f"trace_dir={tmp_path / 'traces'}"),
+    )
+    library = load([tmp_path / "out"])
+    found = verify(library)
+    assert not found.mismatches + library.problems, found.mismatches[:3]
+    blocks = [run.early_exit for run in library.runs if run.early_exit]
+    assert len({block["fingerprint"] for block in blocks}) == 3
+    assert sorted({block["settings"].get("look", "full") for block in blocks}) == looks
+    assert {block["settings"]["confidence"] for block in blocks} == {"top_prob"}
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         (("--thresholds", "2"), "threshold=2"),
+        (("--thresholds", "0.5", "--vary", "look=rank:999"), "has rank 16 at most"),
         (("--thresholds", "0.5", "--vary", "confidence=mood"), "confidence=mood"),
         (("--thresholds", "0.5", "--vary", "confidance=margin"), "did you mean confidence"),
         (("--vary", "exit_layers=1,9"), "exit_layers=.*9"),

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0]
 MEASURES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head", "head"]
+MEASURES += ["top_prob|rank:2", "margin|shortlist:9"]
 
 
 def options_of(policy: ExitPolicy, heads: Any, reference: bool = True) -> dict[str, Any]:

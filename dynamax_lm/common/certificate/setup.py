@@ -35,7 +35,7 @@ class Setting(Record):
         dtype: of the weights, such as ``torch.float32``.
         checkpoint: digests of its configuration, generation configuration, tokenizer and adapters.
         exit_layers: ascending.
-        confidence: name of the measure.
+        confidence: name of the measure, and of its look at the vocabulary unless that is exact.
         skipped_state: the skipped-state policy.
         heads: fingerprint of the trained heads, or ``None``.
     """

@@ -12,6 +12,7 @@ OUR_NAMES = frozenset(
     {
         "exit_layers",
         "confidence",
+        "look",
         "threshold",
         "exit_rule",
         "exit_rule_args",

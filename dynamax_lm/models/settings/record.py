@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import DecoderCosts
+from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
 from dynamax_lm.models.settings.exits import ExitRule, Listed, Spread, read_exit_rule
@@ -20,6 +21,7 @@ from dynamax_lm.models.settings.heads import (
     choose_threshold,
     place_exits,
 )
+from dynamax_lm.models.settings.look import check_look, read_look_setting
 from dynamax_lm.models.settings.lossless import (
     AUTO,
     LOSSLESS,
@@ -82,6 +84,7 @@ class ExitSettings:
         rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
             rounding only.
         prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
+        look: how a confidence that reads logits looks at the vocabulary.
     """
 
     exit_layers: tuple[int, ...]
@@ -98,6 +101,12 @@ class ExitSettings:
     draft_length: int | None = None
     rows_in_flight: int | None = None
     prompt_exit: int | None = None
+    look: Look = FULL
+
+    @property
+    def measure(self) -> str:
+        """The measure and its look, by the name that policies, bills and certificates have."""
+        return looking(self.confidence, self.look.name)
 
     @property
     def rule(self) -> ThresholdRule | None:
@@ -107,7 +116,7 @@ class ExitSettings:
     def describe(self) -> dict[str, Plain]:
         """Every setting as plain JSON, for the results file.
 
-        A plain rule is omitted, and so is the prompt exit where prompts run all layers.
+        A plain rule or look is omitted, and so is the prompt exit where prompts run all layers.
         """
         threshold = self.threshold
         rule: dict[str, Plain] = {}
@@ -116,9 +125,11 @@ class ExitSettings:
         drafts: dict[str, Plain] = {}
         if self.draft_length is not None:
             drafts = {"draft_length": self.draft_length or AUTO}
+        look: dict[str, Plain] = {} if self.look == FULL else {"look": self.look.name}
         return {
             "exit_layers": list(self.exit_layers),
             "confidence": self.confidence,
+            **look,
             "threshold": list(threshold) if isinstance(threshold, tuple) else threshold,
             "skipped_state": self.skipped_state,
             "mode": self.mode,
@@ -167,6 +178,7 @@ class RawSettings:
         rows_in_flight: rows generated at a time, or ``None`` for the default; changes results by
             rounding only.
         prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
+        look: how a confidence that reads logits looks at the vocabulary.
     """
 
     exit_layers: ExitRule
@@ -184,6 +196,7 @@ class RawSettings:
     draft_length: int | None = None
     rows_in_flight: int | None = None
     prompt_exit: int | None = None
+    look: Look = FULL
 
     def resolve(
         self,
@@ -204,7 +217,8 @@ class RawSettings:
 
         Raises:
             SettingError: exits outside 1..L-1, too few layers for any, a ``skipped_state`` that
-                these layers do not have, a measure that needs more exits, or heads without them.
+                these layers do not have, a measure that needs more exits, heads without them, or a
+            look that does not fit.
         """
         skipped_state = self.skipped_state or DEFAULT
         if self.mode == LOSSLESS:
@@ -217,7 +231,9 @@ class RawSettings:
             exits = self._exits(n_layers, confidence, heads)
         elif isinstance(self.exit_layers, Listed):
             self.exit_layers.place(n_layers)
-        threshold = self._threshold(rule, confidence, heads)
+        costs = None if isinstance(architecture, str) else architecture
+        check_look(self.look, confidence, exits, costs)
+        threshold = self._threshold(rule, looking(confidence, self.look.name), heads)
         if self.mode == LOSSLESS:
             check_lossless(confidence)
         check_rule(rule, threshold, self.exit_rule_args, exits)
@@ -237,6 +253,7 @@ class RawSettings:
             draft_length=self.draft_length,
             rows_in_flight=self.rows_in_flight,
             prompt_exit=place_prompt_exit(self.prompt_exit, n_layers),
+            look=self.look,
         )
 
     def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
@@ -287,6 +304,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     return RawSettings(
         exit_layers=read_exit_rule(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
+        look=read_look_setting(raw.get("look")),
         threshold=read_threshold(raw.get("threshold")),
         skipped_state=read_skipped_state(raw.get("skipped_state")),
         mode=mode,

@@ -15,6 +15,7 @@ from dynamax_lm.common.certificate import CertificateError, TaskSetup
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.extensions import without_digest
 from dynamax_lm.common.identity import fingerprint_of
+from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.core.thresholds import PLAIN
 from dynamax_lm.harness.certified import certificate_block
@@ -33,6 +34,7 @@ _SETTINGS = frozenset(
         "heads_fingerprint",
         *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
         *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length", "prompt_exit"),
+        "look",
     }
 )
 _ADDED = frozenset({"applies", "setups"})
@@ -140,6 +142,8 @@ def _check_arguments(
     if settings.get("exit_rule"):
         given_args = settings.get("exit_rule_args")
         found.compare(f"{where} settings exit_rule_args", given_args, dict(raw.exit_rule_args))
+    look = settings.get("look", FULL.name)
+    found.compare(f"{where} settings look", look, raw.look.name)
     if raw.draft_length is not None:
         drafts = raw.draft_length or AUTO
         found.compare(f"{where} settings draft_length", settings.get("draft_length"), drafts)
