@@ -1,7 +1,7 @@
 """Early exit in published checkpoints, from their configurations alone: no weights.
 
 The configurations' numbers are in ``published.json``, each with the checkpoint it was copied from.
-Prints the tables of ``docs/ledger.md`` and ``docs/models.md`` as Markdown:
+Prints the tables of ``docs/ledger.md``, ``docs/cheap-look.md`` and ``docs/models.md`` as Markdown:
 
     python benchmarks/published.py
 """
@@ -23,13 +23,18 @@ from dynamax_lm.core.costs import (
     unembed_flops,
 )
 from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.decoders.costs.block import BlockCosts
 from dynamax_lm.decoders.description import Family, layers_of
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
+from dynamax_lm.models.settings.exits import Spread
 
 CONTEXT = 1024
 """Tokens before and with the one that is billed."""
+
+REFINED, LISTED = 256, 1024
+"""Tokens that are refined, and those of a list, in the table of looks."""
 
 CHEAPEST = {"attention": "copy_kv", "mamba2": "freeze", "mamba": "freeze"}
 """Policies for which a skipped layer costs nothing."""
@@ -103,6 +108,47 @@ def _saved(costs: DecoderCosts, state: str, depth: int) -> float:
     return ledger.answer(CONTEXT - 1, [depth]).flops_saved
 
 
+def what_looks_cost() -> Iterator[Row]:
+    """One look at the vocabulary in layers, and what the default exits save and cost with it.
+
+    Factors have a sixteenth of the width D; they are refined, or draw a list for later exits.
+    """
+    yield (
+        "checkpoint",
+        "vocabulary",
+        "full look, in layers",
+        "refined",
+        "later, by list",
+        "no exit: full",
+        "refined",
+        "list",
+        "second exit: full",
+        "refined",
+        "list",
+    )
+    for name, costs in published().items():
+        layers, position = costs.n_layers, CONTEXT - 1
+        layer = costs.layers(position, 0, layers) / layers
+        rank = costs.width // 16
+        looks = [FULL, Look(rank, refine=REFINED), Look(rank, shortlist=LISTED)]
+        flops = [look.flops(1, costs.width, costs.vocabulary) for look in looks]
+        exits = Spread().place(layers)
+        yield (
+            name,
+            f"{costs.vocabulary:,}",
+            *(f"{(norm_flops(costs) + one) / layer:.2f}" for one in flops),
+            *(f"{100 * _looked(costs, exits, look, layers):+.1f} %" for look in looks),
+            *(f"{100 * _looked(costs, exits, look, exits[1]):+.1f} %" for look in looks),
+        )
+
+
+def _looked(costs: DecoderCosts, exits: Sequence[int], look: Look, depth: int) -> float:
+    """Net share of a token's FLOPs saved by leaving after ``depth`` layers under a look."""
+    measure = looking("top_prob", look.name)
+    ledger = Ledger(costs, exit_layers=exits, confidence=measure)
+    return ledger.answer(CONTEXT - 1, [depth]).flops_saved
+
+
 def what_works() -> Iterator[Row]:
     """By ``model_type``: kinds of layers, what sets them apart, and the skipped-state policies."""
     yield "`model_type`", "layers", "what sets it apart", "`skipped_state`"
@@ -162,8 +208,9 @@ def table(rows: Iterator[Row]) -> str:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     print(f"### Where early exit pays\n\n{table(where_exits_pay())}\n")
+    print(f"### What a look costs\n\n{table(what_looks_cost())}\n")
     print(f"### What works\n\n{table(what_works())}")
 
 

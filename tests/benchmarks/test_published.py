@@ -21,7 +21,12 @@ def script() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("page", "rows"), [("ledger.md", "where_exits_pay"), ("models.md", "what_works")]
+    ("page", "rows"),
+    [
+        ("ledger.md", "where_exits_pay"),
+        ("cheap-look.md", "what_looks_cost"),
+        ("models.md", "what_works"),
+    ],
 )
 def test_a_page_has_the_table(page: str, rows: str, script: dict[str, Any]) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
