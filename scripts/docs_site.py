@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,30 @@ def site_links(text: str, home: str = "") -> str:
     return text.replace(f"]({home}notebooks/", "](notebooks/")
 
 
+def places(nav: Iterable[Any]) -> Iterator[str]:
+    """The pages of a navigation, in order."""
+    for entry in nav:
+        if isinstance(entry, str):
+            yield entry
+            continue
+        for value in entry.values():
+            yield from [value] if isinstance(value, str) else places(value)
+
+
+def navigation(nav: list[Any]) -> list[Any]:
+    """The navigation of ``mkdocs.yml``, and the pages that it does not place, at its end."""
+    named = set(places(nav))
+    pages = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+    left = [page for page in pages if page not in named]
+    return [*nav, {"More": left}] if left else nav
+
+
+def on_config(config: Any) -> Any:
+    """Give every page a place."""
+    config.nav = navigation(config.nav)
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are not files of ``docs/``."""
     from mkdocs.structure.files import File
@@ -140,3 +165,23 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links of a page of ``docs/`` to files beside it."""
     return site_links(markdown, "../") if "/" not in page.file.src_uri else markdown
+
+
+_LOADED = re.compile(
+    r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"(?:https?:)?//"
+    r"|url\([\"']?(?:https?:)?//"
+)
+
+
+def loads_from_elsewhere(text: str) -> bool:
+    """Whether a page or a style would fetch a script, a style, a font or a picture."""
+    return _LOADED.search(text) is not None
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site that needs a network when it is read."""
+    from mkdocs.exceptions import PluginError
+
+    for path in sorted(Path(config.site_dir).rglob("*")):
+        if path.suffix in {".html", ".css"} and loads_from_elsewhere(path.read_text("utf-8")):
+            raise PluginError(f"{path}: something is loaded from another host")

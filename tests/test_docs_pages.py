@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +18,16 @@ from lm_eval.utils import simple_parse_args_string
 
 import dynamax_lm
 from dynamax_lm.models.settings import OUR_NAMES, parse_settings
-from scripts.docs_site import COMMANDS, COMMANDS_PAGE, PAGES_OUTSIDE, commands_page, parser_of
+from scripts.docs_site import (
+    COMMANDS,
+    COMMANDS_PAGE,
+    PAGES_OUTSIDE,
+    commands_page,
+    loads_from_elsewhere,
+    navigation,
+    parser_of,
+    places,
+)
 from tests.checkpoints import save_checkpoint
 from tests.quick import only_toys_alone
 
@@ -54,18 +62,26 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def places(nav: list[Any]) -> Iterator[str]:
-    """The pages of the site's navigation."""
-    for entry in nav:
-        for value in entry.values():
-            yield from [value] if isinstance(value, str) else places(value)
-
-
 def test_every_page_has_one_place_in_the_navigation() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     written = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
     made = [*PAGES_OUTSIDE.values(), COMMANDS_PAGE]
-    assert sorted(places(site["nav"])) == sorted([*written, *made])
+    assert sorted(places(navigation(site["nav"]))) == sorted([*written, *made])
+    assert "early-exit.md" in set(places(site["nav"]))
+    assert navigation([])[-1] == {"More": sorted(written)}, "a new page is listed last"
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ('<a href="https://example.org">a link</a> <img src="pictures/a.png">', False),
+        ('<link rel="stylesheet" href="https://fonts.example.org/css">', True),
+        ('<script src="//example.org/a.js"></script>', True),
+        ("@font-face { src: url(https://example.org/a.woff2) }", True),
+    ],
+)
+def test_what_a_page_would_load_is_told_from_what_it_links(text: str, elsewhere: bool) -> None:
+    assert loads_from_elsewhere(text) is elsewhere
 
 
 def test_the_page_of_commands_has_every_option_with_its_text() -> None:
