@@ -21,13 +21,20 @@ def data() -> dict[str, Any]:
     return read
 
 
-def test_the_page_has_the_tables(data: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def ledger() -> tuple[list[str], list[list[str]]]:
+    return shares()
+
+
+def test_the_page_has_the_tables(
+    data: dict[str, Any], ledger: tuple[list[str], list[list[str]]]
+) -> None:
     page = (ROOT / "docs" / "prompt-exit.md").read_text(encoding="utf-8")
     for group in groups_of(data["settings"]):
         assert table(group) in page
         assert f"{group[0]['documents']} documents" in page
     assert prefill_table(data["prefill"]) in page
-    assert markdown_table(*shares()) in page
+    assert markdown_table(*ledger) in page
 
 
 def test_fixed_depths_and_prompts_save_what_the_ledger_says(data: dict[str, Any]) -> None:
@@ -44,10 +51,9 @@ def test_the_picture_has_a_column_for_each_table(data: dict[str, Any]) -> None:
     assert len(picture(data["settings"]).axes) == 2 * len(groups_of(data["settings"]))
 
 
-def test_a_skipped_layer_costs_its_state_alone() -> None:
+def test_a_skipped_layer_costs_its_state_alone(ledger: tuple[list[str], list[list[str]]]) -> None:
     costs = published()["Codestral Mamba 7B"]
-    _, rows = shares()
-    row = next(row for row in rows if row[0] == "Codestral Mamba 7B")
+    row = next(row for row in ledger[1] if row[0] == "Codestral Mamba 7B")
     state, layer = costs.states("propagate", costs.n_layers - 1), costs.layers(0, 0, 1)
     for quarter, share in zip((1, 2, 3), row[1:], strict=True):
         expected = (quarter + (4 - quarter) * state / layer) / 4
