@@ -6,7 +6,8 @@ one parallel pass. It does not know measures, heads or thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from benchmarks.criteria.states import States, Writer
 from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.generate import generate
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.core.prefill import SHORTEST_PREFIX, SharedPrefixes
 from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
@@ -72,8 +73,9 @@ def collect(
     batch_size: int,
     dtype: str,
     windows: Sequence[Sequence[int]] = (),
+    prompts_too: bool = False,
 ) -> States:
-    """Generate every answer at full depth and keep its states, shortest prompt first.
+    """Generate every answer at full depth and keep its states, task by task, shortest prompt first.
 
     Windows of text are read beside them, each in one pass: full depth's most likely token after
     every prefix takes the place of an answer, in pieces as long as answers are. Far more tokens can
@@ -89,24 +91,35 @@ def collect(
         batch_size: answers generated side by side.
         dtype: of the states on disk.
         windows: token ids of text; the task of each is ``text``.
+        prompts_too: whether the tokens of prompts are kept as text as well, but for what a batch
+            of prompts begins with alike.
     """
     layers = (*exits, stack.n_layers)
-    order = sorted(range(len(requests)), key=lambda number: len(requests[number].prompt))
     writer = Writer(folder, layers, dtype)
-    with torch.inference_mode(), tqdm(total=len(order), desc=f"answers in {folder.name}") as bar:
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
+    prefixes = SharedPrefixes(stack)
+    with torch.inference_mode(), tqdm(total=len(requests), desc=f"answers in {folder.name}") as bar:
+        for numbers in _batches(requests, tasks, batch_size):
             some = [requests[number] for number in numbers]
             answers = [answer.trace.tokens for answer in generate(stack, some)]
+            begun = _alike(some) if prompts_too else [len(one.prompt) - 1 for one in some]
             inputs = [
-                [request.prompt[-1], *tokens[:-1]]
-                for request, tokens in zip(some, answers, strict=True)
+                [*request.prompt[start:], *tokens[:-1]]
+                for start, request, tokens in zip(begun, some, answers, strict=True)
             ]
-            state = prefill(stack, [request.prompt for request in some])
-            hidden = _read(stack, state, inputs, exits)
-            for number, request, tokens, states in zip(numbers, some, answers, hidden, strict=True):
+            before = [(*one.prompt[:at], 0) for at, one in zip(begun, some, strict=True)]
+            state = prefixes.prefill(before)
+            full_depth = _FullDepthTokens(sum(map(len, inputs)))
+            observers = [full_depth] if prompts_too else []
+            hidden = _read(stack, state, inputs, exits, *observers)
+            emitted = full_depth.tokens.split([len(one) for one in inputs])
+            rows = zip(numbers, some, answers, begun, hidden, emitted, strict=True)
+            for number, request, tokens, at, states, said in rows:
+                own = len(request.prompt) - 1 - at
+                if own:
+                    _add_text(writer, request.prompt, at, [one[:own] for one in states], said)
                 text = text_of(number, tokens)
-                writer.add(tasks[number], request.prompt, tokens, states, text)
+                kept = [one[own:] for one in states]
+                writer.add(tasks[number], request.prompt, tokens, kept, text)
             bar.update(len(numbers))
         for start in range(0, len(windows), batch_size):
             _read_text(stack, windows[start : start + batch_size], exits, writer)
@@ -135,12 +148,39 @@ def _read_text(
     full_depth = _FullDepthTokens(sum(map(len, windows)))
     rows = _read(stack, stack.new_state(len(windows)), windows, exits, full_depth)
     emitted = full_depth.tokens.split([len(window) for window in windows])
-    for row, (hidden, tokens) in enumerate(zip(rows, emitted, strict=True)):
-        for start in range(0, len(tokens), _PIECE):
-            part = slice(start, start + _PIECE)
-            pieces = [states[part] for states in hidden]
-            some = tokens[part].tolist()
-            writer.add("text", windows[row][: start + 1], some, pieces, len(some))
+    for window, hidden, tokens in zip(windows, rows, emitted, strict=True):
+        _add_text(writer, window, 0, hidden, tokens)
+
+
+def _add_text(
+    writer: Writer, ids: Sequence[int], begun: int, hidden: Sequence[Tensor], emitted: Tensor
+) -> None:
+    """Tokens of ``ids`` from ``begun`` on, with what full depth emits after them, in pieces."""
+    count = len(hidden[0])
+    for start in range(0, count, _PIECE):
+        part = slice(start, min(start + _PIECE, count))
+        some = emitted[part].tolist()
+        pieces = [states[part] for states in hidden]
+        writer.add("text", ids[: begun + start + 1], some, pieces, len(some))
+
+
+def _batches(
+    requests: Sequence[GenerateRequest], tasks: Sequence[str], size: int
+) -> Iterator[list[int]]:
+    """Numbers of requests: one task at a time, shortest prompt first."""
+    order = sorted(range(len(requests)), key=lambda one: (tasks[one], len(requests[one].prompt)))
+    for _, group in groupby(order, lambda number: tasks[number]):
+        numbers = list(group)
+        yield from (numbers[at : at + size] for at in range(0, len(numbers), size))
+
+
+def _alike(requests: Sequence[GenerateRequest]) -> list[int]:
+    """How many tokens all prompts begin with alike, where they are enough to be run once."""
+    if len(requests) == 1:
+        return [0]
+    columns = zip(*(request.prompt[:-1] for request in requests), strict=False)
+    common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    return [common if common >= SHORTEST_PREFIX else 0] * len(requests)
 
 
 class _FullDepthTokens:

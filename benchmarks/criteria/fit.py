@@ -94,8 +94,18 @@ class Recipe:
     seed: int = 0
 
 
-def heads_config(lm: Any, name: str, exits: tuple[int, ...], kind: Kind | None) -> HeadsConfig:
-    """The configuration of heads with affine translators, and a classifier unless ``None``."""
+def heads_config(
+    lm: Any, name: str, exits: tuple[int, ...], kind: Kind | None, rank: int = 0
+) -> HeadsConfig:
+    """The configuration of heads with translators, and a classifier unless ``None``.
+
+    Args:
+        lm: a loaded ``dynamax-…`` model.
+        name: of the backbone.
+        exits: layers run before each.
+        kind: of the classifier.
+        rank: of the translators; 0 for affine ones.
+    """
     config = lm.config
     full = int(config.hidden_size)
     narrow = min(full, max(32, full // 16 // 16 * 16))
@@ -111,7 +121,8 @@ def heads_config(lm: Any, name: str, exits: tuple[int, ...], kind: Kind | None) 
         classifier="none" if kind is None else kind.classifier,
         classifier_width=width,
         ffn_width=4 * width if kind is not None and kind.classifier == "ffn" else 0,
-        translator="affine",
+        translator="low_rank" if rank else "affine",
+        translator_rank=rank,
     )
 
 
@@ -119,28 +130,63 @@ def heads_config(lm: Any, name: str, exits: tuple[int, ...], kind: Kind | None) 
 
 
 def fit_translators(
-    config: HeadsConfig, states: States, unembed: Unembed, recipe: Recipe
+    config: HeadsConfig,
+    states: States,
+    unembed: Unembed,
+    recipe: Recipe,
+    metric: Tensor | None = None,
 ) -> ExitHeads:
-    """Affine translators: least squares to the last layer's state, then distillation.
+    """Translators: least squares to the last layer's state, then distillation.
 
     The least-squares start (arXiv 2303.09435) costs one pass over the states; distillation (the
-    tuned lens, arXiv 2303.08112) goes on from there.
+    tuned lens, arXiv 2303.08112) goes on from there. Low-rank ones start from the reduced-rank
+    regression, whose error is least in the logits.
+
+    Args:
+        config: with affine or low-rank translators.
+        states: of training documents.
+        unembed: of the backbone, or over some of its vocabulary.
+        recipe: steps and rates.
+        metric: (D, D) of :func:`logit_metric`, for low-rank ones.
     """
     torch.manual_seed(recipe.seed)
     heads = ExitHeads(config)
     for number, layer in enumerate(states.exits):
-        weight, bias = _least_squares(states, number)
+        fit = _least_squares(states, number)
         translator: Any = heads.translators[str(layer)]
         with torch.no_grad():
-            translator.weight.copy_(weight)
-            translator.bias.copy_(bias)
+            if config.translator == "affine":
+                translator.weight.copy_(fit.weight)
+                translator.bias.copy_(fit.bias)
+            else:
+                assert metric is not None, "a reduced rank needs the metric of its errors"
+                up, down = _reduced(fit, metric, config.translator_rank)
+                translator.up.weight.copy_(up)
+                translator.down.weight.copy_(down)
+                translator.up.bias.copy_(fit.bias + (fit.weight - up @ down) @ fit.mean)
     if recipe.translator_steps:
         _distil(heads, states, unembed, recipe)
     return heads.eval()
 
 
-def _least_squares(states: States, number: int) -> tuple[Tensor, Tensor]:
-    """(D, D) and (D,): what to add to the exit's state to come nearest to the last layer's.
+class _Fit(NamedTuple):
+    """A linear map of an exit's state, and the states that it was fitted on.
+
+    Attributes:
+        weight: (D, D).
+        bias: (D,).
+        mean: (D,) of the states, by the tokens' weights.
+        covariance: (D, D) of the states.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+
+def _least_squares(states: States, number: int) -> _Fit:
+    """What to add to the exit's state to come nearest to the last layer's.
 
     Tokens weigh by the inverse of their last state's size, since a norm follows.
     """
@@ -155,10 +201,38 @@ def _least_squares(states: States, number: int) -> tuple[Tensor, Tensor]:
         wanted = (last - hidden) / scale
         gram += (inputs.T @ inputs).double()
         moment += (inputs.T @ wanted).double()
+    total, mean = gram[-1, -1].clone(), gram[-1, :-1] / gram[-1, -1]
+    covariance = gram[:-1, :-1] / total - torch.outer(mean, mean)
     ridge = 1e-3 * gram.diagonal()[:-1].mean()
     gram[range(width), range(width)] += ridge
     solution = torch.linalg.solve(gram, moment).float()
-    return solution[:-1].T.contiguous(), solution[-1]
+    return _Fit(solution[:-1].T.contiguous(), solution[-1], mean.float(), covariance.float())
+
+
+def logit_metric(norm: Tensor, unembedding: Tensor) -> Tensor:
+    """(D, D) M such that ``x @ M @ x`` is how much logits spread where a normed state moves by x.
+
+    Args:
+        norm: (D,) weights of the final norm.
+        unembedding: (V, D).
+    """
+    centred = (unembedding - unembedding.mean(0)).float() * norm.float()
+    metric: Tensor = centred.T @ centred / len(centred)
+    return metric
+
+
+def _reduced(fit: _Fit, metric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(D, r) and (r, D) whose product is nearest to the fit's map, in the logits of its states."""
+    values, vectors = torch.linalg.eigh(metric.double())
+    values = values.clamp(min=1e-9 * values.max())
+    root = vectors * values.sqrt() @ vectors.T
+    inverse = vectors * values.rsqrt() @ vectors.T
+    weight = fit.weight.double()
+    spread = root @ weight @ fit.covariance.double() @ weight.T @ root
+    main = torch.linalg.eigh(spread).eigenvectors[:, -rank:]
+    up, down = inverse @ main, main.T @ root @ weight
+    even = (down.norm(dim=1) / up.norm(dim=0)).clamp(min=1e-9).sqrt()  # steps alike for both
+    return (up * even).float(), (down / even[:, None]).float()
 
 
 def _distil(heads: ExitHeads, states: States, unembed: Unembed, recipe: Recipe) -> None:

@@ -40,7 +40,11 @@ _COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and 
 _OUTSIDE = "#332288"
 _MARKERS = ("o", "^", "v", "D", "P", "X", "<", ">", "p", "h")
 """Of measures from outside the package."""
-_TITLES = {"none": "untrained exits", "affine": "affine translators"}
+_TITLES = {
+    "none": "untrained exits",
+    "affine": "affine translators",
+    "low_rank": "low-rank translators",
+}
 
 
 def markdown(results: Row) -> str:
@@ -56,8 +60,7 @@ def _lines(results: Row) -> Iterator[str]:
         f"which {facts['text_tokens']:,} are text and the rest the stop; {_empty(results)}. Exits "
         f"after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}; state of "
         f"skipped layers billed as `{facts['skipped_state']}`; {facts['thresholds']} thresholds. "
-        f"Heads were trained on {facts['train_tokens']:,} tokens of the model's own answers to "
-        f"{facts['train_documents']:,} other prompts."
+        f"Heads were trained on {facts['train_tokens']:,} tokens of {_training(facts)}."
     )
     yield ""
     yield f"| exit after layer | {' | '.join(map(str, facts['exits']))} |"
@@ -78,6 +81,12 @@ def _lines(results: Row) -> Iterator[str]:
     if results["attribution"]:
         yield from ("", "#### Error of the rule and of the state", "")
         yield from _attribution(results["attribution"])
+
+
+def _training(facts: Row) -> str:
+    if "train_texts" not in facts:
+        return f"the model's own answers to {facts['train_documents']:,} other prompts"
+    return f"the model's own answers and of text: {_tasks(facts['train_texts'])}"
 
 
 def _empty(results: Row) -> str:

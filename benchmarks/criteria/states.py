@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,46 @@ class States:
             prompts=tuple(self.prompts[number] for number in documents),
             text=self.text[list(documents)],
         )
+
+    def texts(self) -> States:
+        """The documents that have text, without the tokens of their stops, read into memory."""
+        kept = np.flatnonzero(self.of_text)
+        named, numbers = np.unique(self.document[kept], return_inverse=True)
+        return States(
+            layers=self.layers,
+            hidden=[np.asarray(one)[kept] for one in self.hidden],  # type: ignore[arg-type]
+            document=numbers,
+            position=self.position[kept],
+            token=self.token[kept],
+            tasks=tuple(self.tasks[number] for number in named),
+            prompts=tuple(self.prompts[number] for number in named),
+            text=self.text[named],
+        )
+
+    def at_exits(self, exits: Sequence[int]) -> States:
+        """The same tokens with some of the exits."""
+        kept = [self.layers.index(layer) for layer in (*exits, self.layers[-1])]
+        layers = tuple(self.layers[number] for number in kept)
+        hidden = [self.hidden[number] for number in kept]
+        return replace(self, layers=layers, hidden=hidden)  # type: ignore[arg-type]
+
+
+def joined(parts: Sequence[States]) -> States:
+    """The documents of all ``parts``, which have the same layers, read into memory."""
+    begins = np.cumsum([0, *(len(one.tasks) for one in parts)])
+    return States(
+        layers=parts[0].layers,
+        hidden=[  # type: ignore[arg-type] # one array a layer, indexed alike
+            np.concatenate([np.asarray(one.hidden[number]) for one in parts])
+            for number in range(len(parts[0].layers))
+        ],
+        document=np.concatenate([p.document + b for p, b in zip(parts, begins, strict=False)]),
+        position=np.concatenate([one.position for one in parts]),
+        token=np.concatenate([one.token for one in parts]),
+        tasks=tuple(task for one in parts for task in one.tasks),
+        prompts=tuple(prompt for one in parts for prompt in one.prompts),
+        text=np.concatenate([one.text for one in parts]),
+    )
 
 
 class Writer:

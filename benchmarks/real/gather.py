@@ -1,0 +1,155 @@
+"""``python -m benchmarks.real.gather``: hidden states of a checkpoint's answers and of text.
+
+    python -m benchmarks.real.gather --model_args pretrained=SmolLM2 --train_data DATA/train \
+        --eval_data DATA/eval --parts 40 --output_path runs/real/states
+
+Owns the run of the backbone. A part that is finished is not made again, so that the command can be
+ended at any time; the study uses the parts that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.criteria import states as stored
+from benchmarks.criteria.collect import collect, requests_of, text_tokens
+from benchmarks.criteria.prompts import Prompt, test_prompts
+from benchmarks.real.records import Mix, Part, parts
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.models.commandline import load_lm
+from dynamax_lm.models.settings.exits import read_exit_rule
+
+_WINDOW = 256
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from dynamax_lm.harness.plugin.errors import install_one_line_errors
+
+    install_one_line_errors()
+    options = _parser().parse_args(argv)
+    folder = Path(options.output_path)
+    lm = load_lm(options.model, f"{options.model_args},mode=full,heads=none", batch_size=32)
+    lm.model.requires_grad_(False)
+    exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
+    if options.test:
+        _test(lm, exits, folder / "test", options)
+        return
+    made = parts(
+        Path(options.train_data), Path(options.eval_data), folder / "records", options.parts, Mix()
+    )
+    numbers = range(options.begin, options.parts)
+    fork = multiprocessing.get_context("fork")  # the model is loaded once
+    workers = [
+        fork.Process(
+            target=_parts, args=(lm, exits, made, numbers[begin :: options.processes], options)
+        )
+        for begin in range(1, options.processes)
+    ]
+    for worker in workers:
+        worker.start()
+    _parts(lm, exits, made, numbers[:: options.processes], options)
+    for worker in workers:
+        worker.join()
+
+
+def _parts(
+    lm: Any,
+    exits: tuple[int, ...],
+    made: Sequence[Part],
+    numbers: Sequence[int],
+    options: argparse.Namespace,
+) -> None:
+    """Make those of ``numbers`` that are not finished."""
+    for number in numbers:
+        place = Path(options.output_path) / f"train-{number:02}"
+        if stored.complete(place):
+            continue
+        windows = _windows(lm.tok_encode, made[number].texts, Mix().text_tokens)
+        _collect(lm, made[number].prompts, exits, place, "float16", options, windows)
+        print(f"{place}: {len(stored.read(place).token)} tokens", flush=True)
+
+
+def _test(lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Namespace) -> None:
+    """The evaluation records that the package's samples do not have, a limit for each task."""
+    limits = dict(zip(("triviaqa", "coqa", "truthfulqa"), options.test, strict=True))
+    prompts = []
+    for one in test_prompts(
+        Path(options.eval_data), folder.parent / "tasks", max(limits.values()), None
+    ):
+        limits[one.task] -= 1
+        prompts += [one] if limits[one.task] >= 0 else []
+    if stored.complete(folder):
+        raise SettingError(f"--output_path={folder.parent}: holds the test states already")
+    _collect(lm, prompts, exits, folder, "float32", options, ())
+
+
+def _collect(
+    lm: Any,
+    prompts: Sequence[Prompt],
+    exits: tuple[int, ...],
+    folder: Path,
+    dtype: str,
+    options: argparse.Namespace,
+    windows: Sequence[Sequence[int]],
+) -> None:
+    collect(
+        type(lm).STACK(lm.model),
+        requests_of(lm, prompts),
+        [one.task for one in prompts],
+        exits,
+        folder,
+        text_of=text_tokens(lm, prompts),
+        batch_size=options.batch_size,
+        dtype=dtype,
+        windows=windows,
+        prompts_too=not options.test,
+    )
+
+
+def _windows(encode: Any, texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """The beginnings of the texts, each of at most a window, until there are enough tokens."""
+    found: list[list[int]] = []
+    for text in texts:
+        ids = list(encode(text))[:_WINDOW]
+        if tokens <= 0:
+            break
+        if ids:
+            found.append(ids)
+            tokens -= len(ids)
+    return sorted(found, key=len)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real.gather",
+        description="Hidden states to train and test heads on; started again, it goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", choices=("dynamax-mistral", "dynamax-mamba"), default="dynamax-mistral")
+    add("--model_args", required=True)
+    add("--exit_layers", default="10+" + "+".join(map(str, range(12, 30))), help="to keep")
+    add("--train_data", required=True, help="folder of the training records")
+    add("--eval_data", required=True, help="folder of the tasks' records")
+    add("--parts", type=int, default=40, help="of the training data")
+    add("--begin", type=int, default=0, help="with this part")
+    add("--processes", type=int, default=1, help="that share the parts")
+    add(
+        "--test",
+        type=int,
+        nargs=3,
+        metavar=("TRIVIAQA", "COQA", "TRUTHFULQA"),
+        help="so many test documents of each task, in place of the training parts",
+    )
+    add("--batch_size", type=int, default=32)
+    add("--output_path", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
