@@ -328,7 +328,8 @@ def _load(options: argparse.Namespace) -> Backbone:
 
 def _data(folder: Path, exits: tuple[int, ...]) -> Data:
     places = sorted(one for one in folder.glob("train-*") if stored.complete(one))
-    if len(places) <= _HELD_PARTS or not stored.complete(folder / "test"):
+    tests = sorted(one for one in folder.glob("test*") if stored.complete(one))
+    if len(places) <= _HELD_PARTS or not tests:
         raise SettingError(
             f"--states={folder}: needs {_HELD_PARTS + 1} finished training parts and the test "
             f"states; make them with python -m benchmarks.real.gather"
@@ -336,7 +337,7 @@ def _data(folder: Path, exits: tuple[int, ...]) -> Data:
     parts = [stored.read(place).at_exits(exits).texts() for place in places]
     held = stored.joined(parts[:_HELD_PARTS])
     texts = [number for number, task in enumerate(held.tasks) if task == "text"]
-    test = stored.read(folder / "test").at_exits(exits)
+    test = stored.joined([stored.read(place).at_exits(exits) for place in tests])
     return Data(parts[_HELD_PARTS:], held.of(texts), test)
 
 

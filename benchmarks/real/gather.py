@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lm.model.requires_grad_(False)
     exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
     if options.test:
-        _test(lm, exits, folder / "test", options)
+        _test(lm, exits, folder / options.name, options)
         return
     made = parts(
         Path(options.train_data), Path(options.eval_data), folder / "records", options.parts, Mix()
@@ -79,7 +79,7 @@ def _test(lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Names
     limits = dict(zip(("triviaqa", "coqa", "truthfulqa"), options.test, strict=True))
     prompts = []
     for one in test_prompts(
-        Path(options.eval_data), folder.parent / "tasks", max(limits.values()), None
+        Path(options.eval_data), folder.parent / f"tasks-{folder.name}", max(limits.values()), None
     ):
         limits[one.task] -= 1
         prompts += [one] if limits[one.task] >= 0 else []
@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("TRIVIAQA", "COQA", "TRUTHFULQA"),
         help="so many test documents of each task, in place of the training parts",
     )
+    add("--name", default="test", help="of the folder of test states; begins with test")
     add("--batch_size", type=int, default=32)
     add("--output_path", required=True)
     return parser

@@ -1,0 +1,171 @@
+"""States of prompts' own tokens, states in parts, low-rank starts, and the short list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import STACKS, VOCAB, random_model
+
+from benchmarks.criteria import states as stored
+from benchmarks.criteria.collect import collect
+from benchmarks.criteria.fit import Recipe, fit_translators, logit_metric
+from benchmarks.criteria.states import States
+from benchmarks.real.gather import _windows
+from benchmarks.real.quality import qualities
+from benchmarks.real.vocabulary import ShortList
+from dynamax_lm.core.requests import GenerateRequest
+from dynamax_lm.heads import HeadsConfig
+
+EXITS = (1, 2, 3)
+ALIKE = 40
+START = Recipe(translator_steps=0)
+
+
+class Collected:
+    """A random decoder with states of its answers and of their prompts, in two parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = random_model("mistral", 4, seed=3).requires_grad_(False)
+        self.stack: Any = STACKS["mistral"](self.model)
+        generator = torch.Generator().manual_seed(1)
+        before = tuple(torch.randint(2, VOCAB, (ALIKE,), generator=generator).tolist())
+        self.parts = []
+        for part in range(2):
+            prompts = [
+                tuple(torch.randint(2, VOCAB, (3 + number,), generator=generator).tolist())
+                for number in range(3)
+            ]
+            asked = [GenerateRequest((*before, *one), 4, lambda _: False) for one in prompts]
+            asked.append(GenerateRequest(prompts[0], 2, lambda _: False))
+            self.parts.append(
+                collect(
+                    self.stack,
+                    asked,
+                    ["alike"] * 3 + ["alone"],
+                    EXITS,
+                    folder / str(part),
+                    text_of=lambda number, tokens: len(tokens) - 1 if number else 0,
+                    batch_size=4,
+                    dtype="float32",
+                    windows=[before[:5]],
+                    prompts_too=True,
+                )
+            )
+
+    def config(self, rank: int) -> HeadsConfig:
+        return HeadsConfig(
+            backbone="random",
+            architecture="attention",
+            n_layers=4,
+            width=16,
+            vocabulary=VOCAB,
+            fingerprint="",
+            exit_layers=EXITS,
+            classifier="none",
+            classifier_width=16,
+            translator="low_rank" if rank else "affine",
+            translator_rank=rank,
+        )
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    return Collected(tmp_path_factory.mktemp("states"))
+
+
+@torch.no_grad()
+def test_every_kept_token_has_the_states_of_its_whole_sequence(collected: Collected) -> None:
+    states = stored.joined(collected.parts)
+    assert states.tasks.count("text") == 2 * 5  # of four prompts and a window, a piece each
+    last = collected.model.base_model.norm
+    for place in range(len(states.token)):
+        document = states.document[place]
+        first = int(np.flatnonzero(states.document == document)[0])
+        prompt = list(states.prompts[document])
+        sequence = [*prompt, *states.token[first:place]]
+        if states.tasks[document] == "text":  # the text goes on, whatever full depth emits
+            whole = next(
+                list(one)
+                for one in (*states.prompts, *states.prompts)
+                if list(one[: len(prompt)]) == prompt and len(one) > states.position[place]
+            )
+            sequence = whole[: states.position[place] + 1]
+        found = collected.model(torch.tensor([sequence]), output_hidden_states=True)
+        assert states.position[place] == len(sequence) - 1
+        assert states.token[place] == int(found.logits[0, -1].argmax())
+        for number, layer in enumerate(EXITS):
+            hidden = found.hidden_states[layer][0, -1:]
+            torch.testing.assert_close(states.at(number, [place]), hidden, atol=1e-4, rtol=1e-3)
+        normed = last(states.at(len(EXITS), [place]))
+        torch.testing.assert_close(normed, found.hidden_states[-1][0, -1:], atol=1e-3, rtol=1e-3)
+
+
+def test_parts_and_views_keep_every_token_beside_its_document(collected: Collected) -> None:
+    whole = stored.joined(collected.parts)
+    texts = whole.texts()
+    assert len(texts.token) == int(whole.text.sum())
+    assert np.array_equal(texts.token, whole.token[whole.of_text])
+    assert texts.tasks == tuple(
+        task for task, count in zip(whole.tasks, whole.text, strict=True) if count
+    )
+    assert [texts.tasks[number] for number in texts.document] == [
+        whole.tasks[number] for number in whole.document[whole.of_text]
+    ]
+    some = whole.at_exits((2,))
+    assert some.layers == (2, 4)
+    assert torch.equal(some.at(0), whole.at(1))
+    assert torch.equal(some.at(1), whole.at(3))
+
+
+def _logit_errors(states: States, collected: Collected, rank: int, metric: torch.Tensor) -> Any:
+    full = fit_translators(collected.config(0), states, collected.stack.unembed, START)
+    low = fit_translators(collected.config(rank), states, collected.stack.unembed, START, metric)
+    errors = []
+    for number, layer in enumerate(EXITS):
+        hidden = states.at(number)
+        gap = low.translate(layer, hidden) - full.translate(layer, hidden)
+        scale = states.at(len(EXITS)).norm(dim=1, keepdim=True)
+        errors.append(float(((gap / scale) @ metric * (gap / scale)).sum()))
+    return np.array(errors)
+
+
+def test_a_higher_rank_is_nearer_to_the_affine_map_and_full_rank_is_it(
+    collected: Collected,
+) -> None:
+    states = stored.joined(collected.parts)
+    model = collected.model
+    metric = logit_metric(model.base_model.norm.weight, model.lm_head.weight)
+    errors = [_logit_errors(states, collected, rank, metric) for rank in (1, 4, 8, 16)]
+    for lower, higher in zip(errors[:-1], errors[1:], strict=True):
+        assert (higher <= lower * (1 + 1e-6)).all()
+    assert (errors[-1] < 1e-5 * errors[0]).all()
+
+
+def test_the_short_list_says_what_the_vocabulary_says_of_its_tokens(collected: Collected) -> None:
+    states = stored.joined(collected.parts)
+    lm_type = type("Lm", (), {"STACK": STACKS["mistral"], "model": collected.model})
+    short = ShortList.of(lm_type(), states)
+    hidden = states.at(1)
+    torch.testing.assert_close(
+        short.unembed(hidden), collected.stack.unembed(hidden)[:, short.ids], atol=1e-4, rtol=1e-4
+    )
+    assert np.array_equal(short.ids[short.numbered(states).token], states.token)
+
+
+def test_full_depth_has_no_divergence_from_itself(collected: Collected) -> None:
+    states = stored.joined(collected.parts)
+    same = states.at_exits((3,))
+    same = type(same)(**{**vars(same), "hidden": [same.hidden[1], same.hidden[1]]})
+    (found,) = qualities(same, list(range(20)), collected.stack.unembed, None)
+    assert found.agreement == 1.0
+    assert abs(found.divergence) < 1e-5
+
+
+def test_windows_end_with_the_tokens_asked_for() -> None:
+    texts = ["a" * length for length in (300, 10, 200, 50)]
+    windows = _windows(lambda text: list(range(len(text))), texts, 400)
+    assert [len(one) for one in windows] == [10, 200, 256]
