@@ -72,7 +72,7 @@ class States:
 
     def of(self, documents: Sequence[int]) -> States:
         """The states of some documents, ascending, read into memory."""
-        chosen = np.isin(self.document, documents)
+        chosen = np.isin(self.document, list(documents))
         numbers = np.searchsorted(documents, self.document[chosen])
         return States(
             layers=self.layers,

@@ -40,6 +40,7 @@ from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Column, compare, plain, thresholds
 from benchmarks.real.quality import qualities, some_tokens
+from benchmarks.real.report import curve_table, draw_curve
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import replacing, write_text
@@ -47,8 +48,8 @@ from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.settings.exits import read_exit_rule
 
-_HELD_PARTS = 1
-"""The first parts of the collection, whose text is not trained on."""
+_HELD_TOKENS = 1000
+"""At least so many tokens of text, whole windows at the end of the first part, do not train."""
 _BY_KIND = {kind.folder: kind for kind in KINDS}
 
 
@@ -73,7 +74,7 @@ class Data(NamedTuple):
 
     Attributes:
         parts: of the training data, without stops.
-        held: text of the parts that are not trained on.
+        held: text that is not trained on.
         test: answers to the evaluation records, stops included.
     """
 
@@ -98,9 +99,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = _data(Path(options.states), exits)
     results = study(backbone, data, folder, options)
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
-    write_text(folder / "table.md", markdown(results))
-    draw(results, folder / "real.png")
-    print(markdown(results))
+    page = f"{curve_table(results['curve'])}\n{markdown(results)}"
+    write_text(folder / "table.md", page)
+    draw(results, folder / "rules.png")
+    draw_curve(results["curve"], folder / "curve.png")
+    print(page)
 
 
 def study(
@@ -329,16 +332,24 @@ def _load(options: argparse.Namespace) -> Backbone:
 def _data(folder: Path, exits: tuple[int, ...]) -> Data:
     places = sorted(one for one in folder.glob("train-*") if stored.complete(one))
     tests = sorted(one for one in folder.glob("test*") if stored.complete(one))
-    if len(places) <= _HELD_PARTS or not tests:
+    if not places or not tests:
         raise SettingError(
-            f"--states={folder}: needs {_HELD_PARTS + 1} finished training parts and the test "
-            f"states; make them with python -m benchmarks.real.gather"
+            f"--states={folder}: needs a finished training part and the test states; make them "
+            f"with python -m benchmarks.real.gather"
         )
     parts = [stored.read(place).at_exits(exits).texts() for place in places]
-    held = stored.joined(parts[:_HELD_PARTS])
-    texts = [number for number, task in enumerate(held.tasks) if task == "text"]
+    cut = _held_from(parts[0])
+    held = parts[0].of(range(cut, len(parts[0].tasks)))
+    parts[0] = parts[0].of(range(cut))
     test = stored.joined([stored.read(place).at_exits(exits) for place in tests])
-    return Data(parts[_HELD_PARTS:], held.of(texts), test)
+    return Data(parts, held, test)
+
+
+def _held_from(part: States) -> int:
+    """The document from which on a part is held out: a window of text begins there."""
+    first = np.searchsorted(part.document, np.arange(len(part.tasks)))
+    begins = (part.position[first] == 0) & (len(part.token) - first >= _HELD_TOKENS)
+    return int(np.flatnonzero(begins)[-1])
 
 
 def _say(line: str) -> None:
