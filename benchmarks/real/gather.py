@@ -39,9 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.test:
         _test(lm, exits, folder / options.name, options)
         return
-    made = parts(
-        Path(options.train_data), Path(options.eval_data), folder / "records", options.parts, Mix()
-    )
+    data = Path(options.train_data), Path(options.eval_data)
+    made = parts(*data, folder / "records", options.parts, Mix(*options.mix))
     numbers = range(options.begin, options.parts)
     fork = multiprocessing.get_context("fork")  # the model is loaded once
     workers = [
@@ -69,7 +68,7 @@ def _parts(
         place = Path(options.output_path) / f"train-{number:02}"
         if stored.complete(place):
             continue
-        windows = _windows(lm.tok_encode, made[number].texts, Mix().text_tokens)
+        windows = _windows(lm.tok_encode, made[number].texts, Mix(*options.mix).text_tokens)
         _collect(lm, made[number].prompts, exits, place, "float16", options, windows)
         print(f"{place}: {len(stored.read(place).token)} tokens", flush=True)
 
@@ -137,6 +136,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--train_data", required=True, help="folder of the training records")
     add("--eval_data", required=True, help="folder of the tasks' records")
     add("--parts", type=int, default=40, help="of the training data")
+    add(
+        "--mix",
+        type=int,
+        nargs=4,
+        default=list(Mix()),
+        metavar=("TRIVIAQA", "TRUTHFULQA", "COQA", "TEXT_TOKENS"),
+        help="prompts of each task, and tokens of text, in a part",
+    )
     add("--begin", type=int, default=0, help="with this part")
     add("--processes", type=int, default=1, help="that share the parts")
     add(
