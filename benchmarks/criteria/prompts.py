@@ -66,6 +66,8 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
     for task, (name, sample) in TASKS.items():
         own = Path(dynamax_lm.__file__).parent / "tasks" / task
         records = _unseen(folder / name, own / sample)[:limit]
+        if not records:
+            continue
         shots = "" if num_fewshot is None else f"num_fewshot: {num_fewshot}\n"
         data = scratch / f"{task}.jsonl"
         write_text(data, "".join(json.dumps(record) + "\n" for record in records))
