@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_a_higher_rank_is_nearer_to_the_affine_map_and_full_rank_is_it(
     model = collected.model
     metric = logit_metric(model.base_model.norm.weight, model.lm_head.weight)
     errors = [_logit_errors(states, collected, rank, metric) for rank in (1, 4, 8, 16)]
-    for lower, higher in zip(errors[:-1], errors[1:], strict=True):
+    for lower, higher in pairwise(errors):
         assert (higher <= lower * (1 + 1e-6)).all()
     assert (errors[-1] < 1e-5 * errors[0]).all()
 
