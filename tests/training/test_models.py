@@ -16,7 +16,9 @@ def test_hidden_states_equal_transformers(name: str) -> None:
     seen: list[torch.Tensor] = []
     blocks = model.backbone.layers if name == "mamba" else model.model.layers
     for block in blocks:
-        block.register_forward_hook(lambda _, __, output: seen.append(output))
+        block.register_forward_hook(
+            lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
     with torch.inference_mode():
         expected = model(ids)
         outputs = list(seen)
@@ -44,9 +46,11 @@ def test_ssd_equals_the_recurrence() -> None:
         torch.testing.assert_close(ssd(x, dt, a, b, c, chunk), expected)
 
 
-def test_mixer_equals_transformers_with_trained_like_weights() -> None:
+@pytest.mark.parametrize("name", ["mamba", "hybrid"])
+def test_mixer_equals_transformers_with_trained_like_weights(name: str) -> None:
     torch.manual_seed(0)
-    mixer = build("mamba").backbone.layers[3].mixer.eval()
+    model = build(name).eval()
+    mixer = model.backbone.layers[3].mixer if name == "mamba" else model.model.layers[2].mamba
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

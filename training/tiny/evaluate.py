@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
@@ -114,20 +115,23 @@ class ExitStatistics:
 
 def saved_estimate(model: PreTrainedModel, share: dict[int, float]) -> float:
     """Net saving by parameter counts alone (no attention, no scan), under `propagate`."""
-    config = model.config
-    layers, width = config.num_hidden_layers, config.hidden_size
-    if config.model_type == "mamba2":
-        inner = config.expand * width
-        propagated = width * (inner + 2 * config.state_size + config.num_heads)
-        layer = propagated + 2 * width * inner
-    else:
-        propagated = 2 * width * config.num_key_value_heads * config.head_dim
-        layer = propagated + 2 * width * width + 3 * width * config.intermediate_size
-    head = width * config.vocab_size
+    run, skipped = zip(*map(_weights, model.base_model.layers), strict=True)
+    head = model.lm_head.weight.numel()
     spent = 0.0
     for checks, (depth, part) in enumerate(share.items(), start=1):
-        spent += part * (depth * layer + checks * head + (layers - depth) * propagated)
-    return 1 - spent / (layers * layer + head)
+        spent += part * (sum(run[:depth]) + checks * head + sum(skipped[depth:]))
+    return 1 - spent / (sum(run) + head)
+
+
+def _weights(block: nn.Module) -> tuple[int, int]:
+    """A layer's parameters in matrices, and of those the ones that make its state."""
+    sizes = {n: p.numel() for n, p in block.named_parameters() if n.endswith("proj.weight")}
+    mixers = [module for module in block.modules() if hasattr(module, "in_proj")]
+    state = sum(mixer.in_proj.weight[mixer.intermediate_size :].numel() for mixer in mixers)
+    state += sum(
+        n for name, n in sizes.items() if name.endswith(("k_proj.weight", "v_proj.weight"))
+    )
+    return sum(sizes.values()), state
 
 
 @torch.inference_mode()

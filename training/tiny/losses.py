@@ -1,6 +1,7 @@
 """The early-exit loss (after LayerSkip, arXiv 2404.16710)."""
 
 import random
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,10 @@ class ExitLoss:
         return loss, entropies
 
 
-def bfloat16() -> torch.autocast:
-    """Matrix products in bfloat16: faster on a CPU that has the instructions for it."""
-    return torch.autocast("cpu", torch.bfloat16)
+def fast_products(device: str) -> AbstractContextManager[object]:
+    """Matrix products in bfloat16 on a CPU that has the instructions; float32 elsewhere."""
+    if device != "cpu":
+        return nullcontext()
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()

@@ -7,6 +7,7 @@ the products C B^T and the chunk states are shared by all heads.
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers.models.bamba.modeling_bamba import BambaMixer
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 CHUNK = 32
@@ -52,7 +53,7 @@ def ssd(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, chunk: int = CHU
     return (inside + across).reshape(batch, time, heads, width)
 
 
-def mixer_forward(mixer: Mamba2Mixer, hidden: Tensor) -> Tensor:
+def mixer_forward(mixer: Mamba2Mixer | BambaMixer, hidden: Tensor) -> Tensor:
     """What `mixer(hidden)` computes without a cache or padding, by `ssd`."""
     batch, time, _ = hidden.shape
     inner, conv = mixer.intermediate_size, mixer.conv_dim

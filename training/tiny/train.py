@@ -32,7 +32,7 @@ from training.tiny.data import (
     qa_documents,
     story_documents,
 )
-from training.tiny.losses import ExitLoss, bfloat16
+from training.tiny.losses import ExitLoss, fast_products
 from training.tiny.models import NAMES, build
 from training.tiny.tokenizer import BOS, EOS, train_tokenizer
 
@@ -46,7 +46,7 @@ class Settings:
     """What a run does, beside its paths.
 
     Attributes:
-        model: `mistral` or `mamba`.
+        model: one of `models.NAMES`.
         seed: Decides the weights' start and the order and formats of the text.
         lr: Learning rate of the matrices (Muon) and of all else (AdamW).
         tokens_per_batch: Tokens in a step.
@@ -73,7 +73,12 @@ class Run:
     """A model in training with all that a checkpoint holds."""
 
     def __init__(
-        self, settings: Settings, corpus: Corpus, encode: Encode, pieces: list[str]
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        encode: Encode,
+        pieces: list[str],
+        device: str = "cpu",
     ) -> None:
         """Starts at step 0.
 
@@ -82,10 +87,12 @@ class Run:
             corpus: The training split.
             encode: Documents to token ids.
             pieces: The text of every token.
+            device: Where to do it.
         """
         torch.manual_seed(settings.seed)
+        self.device = device
         self.settings, self.corpus, self.encode, self.pieces = settings, corpus, encode, pieces
-        self.model = build(settings.model).train()
+        self.model = build(settings.model).train().to(device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizers = _optimizers(self.model, settings.lr)
         self.loss = ExitLoss(settings.first, settings.later, settings.distil, settings.answers)
@@ -110,7 +117,8 @@ class Run:
     def load(self, state: dict) -> None:
         """Takes over a checkpoint's `state()`."""
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
+        for name, saved in state["average"].items():
+            self.average[name].copy_(saved)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.tokens = state["step"], state["tokens"]
@@ -140,10 +148,11 @@ class Run:
 
     def train_step(self, lr_scale: float) -> dict[int, float]:
         """One step of the optimisers; returns the cross-entropy by layer."""
-        ids = self.next_batch()
+        ids = self.next_batch().to(self.device)
         rng = random.Random(f"exits:{self.settings.seed}:{self.step}")
         answers = torch.tensor([answer_tokens(row, self.pieces) for row in ids.tolist()])
-        with bfloat16():
+        answers = answers.to(self.device)
+        with fast_products(self.device):
             loss, entropies = self.loss(self.model, ids, answers, rng)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -190,7 +199,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encode:
 
 
 def tokenizer_for(output_path: Path, corpus: Corpus, seed: int) -> PreTrainedTokenizerFast:
-    """The run's tokenizer, trained at the first start; the same for both models."""
+    """The run's tokenizer, trained at the first start; the same for all models."""
     folder = output_path / "tokenizer"
     if not folder.exists():
         rng = random.Random(seed)
@@ -207,6 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--eval_dir", type=Path, help="records to keep out [data_dir/../eval]")
     parser.add_argument("--output_path", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="of torch [cpu]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=1_000_000)
     parser.add_argument("--decay_steps", type=int, help="anneal over this many steps, then stop")
@@ -222,10 +232,10 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = tokenizer_for(args.output_path, corpus, args.seed)
     settings = Settings(args.model, args.seed, **{name: getattr(args, name) for name in shown})
     pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
-    run = Run(settings, corpus, encoder(tokenizer), pieces)
+    run = Run(settings, corpus, encoder(tokenizer), pieces, args.device)
     checkpoint = args.output_path / CHECKPOINT
     if checkpoint.exists():
-        run.load(torch.load(checkpoint, weights_only=True))
+        run.load(torch.load(checkpoint, map_location="cpu", weights_only=True))
     last_step = args.max_steps
     if args.decay_steps is not None:
         run.decay_start = run.step if run.decay_start is None else run.decay_start
