@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.tiny import models
 from training.tiny.data import Corpus, Story
 from training.tiny.models import NAMES
+from training.tiny.precision import orthogonalised, step_in
 from training.tiny.train import Run, Settings, save_whole
 
 PIECES = ["<s>", "</s>", *map(chr, range(2, 256))]
@@ -24,7 +26,11 @@ def _run(name: str) -> Run:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_resume_gives_the_same_state(name: str, tmp_path: Path) -> None:
+def test_resume_gives_the_same_state(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for depth in ("MISTRAL_LAYERS", "MAMBA_LAYERS", "HYBRID_LAYERS"):
+        monkeypatch.setattr(models, depth, 8)
     straight = _run(name)
     straight.train_step(1.0)
     save_whole(straight.state(), tmp_path / "checkpoint.pt")
@@ -52,3 +58,19 @@ def test_decay_reaches_zero() -> None:
     run.step = 1100
     assert run.lr_scale(100) == 0
     assert run.lr_scale(None) == 1
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_muon_in_float32_is_torchs_to_the_precision_of_bfloat16(shape: tuple[int, int]) -> None:
+    moved = {}
+    for precision in ("bfloat16", "float32"):
+        matrix = torch.nn.Parameter(torch.zeros(shape))
+        matrix.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with step_in(precision):
+            torch.optim.Muon([matrix], lr=1.0).step()
+        moved[precision] = matrix.detach()
+    assert not torch.equal(moved["bfloat16"], moved["float32"])
+    torch.testing.assert_close(moved["bfloat16"], moved["float32"], atol=0.05, rtol=0.05)
+    spectrum = torch.linalg.svdvals(orthogonalised(matrix.grad, (3.4445, -4.775, 2.0315), 5, 1e-7))
+    assert spectrum.min() > 0.3
+    assert spectrum.max() < 1.6

@@ -16,7 +16,8 @@ import lm_eval
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.models.commandline import load_lm
 
-MODELS = ("mistral", "mamba")
+MODELS = {"mistral": "dynamax-mistral", "mamba": "dynamax-mamba", "hybrid": "dynamax"}
+"""By embedded model, the lm-eval model that runs it."""
 KEYS = ("flops_saved", "agreement", "layers_used", "consistency")
 
 
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output_path", type=Path)
     args = parser.parse_args(arguments)
     tasks = args.tasks.split(",")
-    options = {"pretrained": "tiny", "heads": "none"}
-    model = load_lm(f"dynamax-{args.model}", options, batch_size=args.batch_size)
+    options = {"pretrained": f"tiny-{args.model}", "heads": "none"}
+    model = load_lm(MODELS[args.model], options, batch_size=args.batch_size)
     rows: list[dict[str, Any]] = []
     kinds = (("head", args.heads), ("top_prob", "none"), ("top_prob", args.heads))
     settings = [

@@ -9,7 +9,7 @@ _SHAPES = {
     "32, one group), tied embeddings",
     "hybrid": "`BambaForCausalLM`, 16 layers of width 128, Mamba-2 (as in the tiny Mamba) and "
     "attention (as in the tiny Mistral, half of each head rotated) in turn, each with an MLP of "
-    "256, tied embeddings",
+    "384, tied embeddings",
 }
 _TITLES = {"mistral": "Mistral", "mamba": "Mamba", "hybrid": "hybrid of Mamba-2 and attention"}
 _HUMP = """
@@ -19,11 +19,7 @@ layer's most likely token while that layer knew nothing yet, which held it back.
 _NOTES = {
     "mistral": _HUMP,
     "mamba": _HUMP,
-    "hybrid": """
-The exits were asked for the last layer's most likely token only while the learning rate was
-annealed; the logs of the other two embedded models have a hump where that began too early, so that
-at equal tokens they had less useful training than this one.
-""",
+    "hybrid": "",
 }
 
 
@@ -65,10 +61,11 @@ of its substance. Do not use it for anything else, and do not read its task scor
 
 ## Training
 
-From scratch on one CPU core (no GPU), {state["tokens"] / 1e6:.1f} M tokens
+{_origin(settings)} on one CPU core (no GPU), {state["tokens"] / 1e6:.1f} M tokens
 ({state["tokens"] / 2.3e6:.1f} passes over 2.3 M), {state["step"]:,} steps, seed {settings["seed"]},
 Muon for the matrices and AdamW for the rest, learning rate {settings["lr"]:g}{_annealed(state)},
-bfloat16 matrix products. Code and log: `training/tiny/` in the repository.
+{settings.get("precision", "bfloat16")} matrix products. Code and log: `training/tiny/` in the
+repository.
 
 Text: 480 CoQA stories with their conversations, BoolQ passages, and questions with answers from
 TriviaQA, Natural Questions, SQuAD, WebQuestions (for the last three their dev or test sets: never
@@ -104,6 +101,15 @@ With confidence `top_prob` and threshold 0.9, the states of earlier tokens exact
 |---|---|---|---|---|
 {policies}
 """
+
+
+def _origin(settings: dict[str, Any]) -> str:
+    if not settings.get("source"):
+        return "From scratch"
+    return """**It starts from the tiny Mistral**, as The Mamba in the Llama (arXiv 2408.15237) starts
+hybrids from Transformers: embedding, norms, MLPs and the attention of every second layer are taken
+over, and a new Mamba-2 mixer takes the place of the other attention layers. So it has seen the tiny
+Mistral's text (3.9 M tokens) through those weights, and its own after it. Its own training:"""
 
 
 def _annealed(state: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=111, help="coqa prompts answered [111]")
     args = parser.parse_args(arguments)
 
-    state = torch.load(args.run / CHECKPOINT, map_location="cpu", weights_only=True)
+    state = torch.load(args.run / CHECKPOINT, weights_only=True)
     name = state["settings"]["model"]
     target: Path = args.output_path or SHIPPED / name
     with replacing(target) as fresh:

@@ -1,10 +1,8 @@
 """The early-exit loss (after LayerSkip, arXiv 2404.16710)."""
 
 import random
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -65,12 +63,3 @@ class ExitLoss:
             loss = loss + weight * (shares * on_text.lerp(on_teacher, distil)).sum()
             entropies[layer] = on_text.mean().item()
         return loss, entropies
-
-
-def fast_products(device: str) -> AbstractContextManager[object]:
-    """Matrix products in bfloat16 on a CPU that has the instructions; float32 elsewhere."""
-    if device != "cpu":
-        return nullcontext()
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()

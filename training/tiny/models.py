@@ -80,7 +80,7 @@ def _hybrid(tokens: dict[str, int]) -> PreTrainedModel:
     config = BambaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=HIDDEN,
-        intermediate_size=256,
+        intermediate_size=384,
         num_hidden_layers=HYBRID_LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -93,6 +93,7 @@ def _hybrid(tokens: dict[str, int]) -> PreTrainedModel:
         mamba_d_conv=4,
         mamba_chunk_size=64,
         max_position_embeddings=MAX_LENGTH,
+        rms_norm_eps=1e-6,
         tie_word_embeddings=True,
         **tokens,
     )
@@ -120,7 +121,7 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, layers: list[int]) -> dic
         return wanted
     with _blockwise(model):
         hidden = model.model.embed_tokens(ids)
-        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        positions = torch.arange(ids.shape[1])[None]
         rotary = model.model.rotary_emb(hidden, positions)
         for number, block in enumerate(model.model.layers, start=1):
             if isinstance(model, BambaForCausalLM):

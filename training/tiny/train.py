@@ -19,9 +19,15 @@ from pathlib import Path
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from dynamax_lm.common.outputs import replacing
+from training.tiny.convert import take_over
 from training.tiny.data import (
     Corpus,
     Encode,
@@ -32,8 +38,10 @@ from training.tiny.data import (
     qa_documents,
     story_documents,
 )
-from training.tiny.losses import ExitLoss, fast_products
+from training.tiny.losses import ExitLoss
 from training.tiny.models import NAMES, build
+from training.tiny.precision import NAMES as PRECISIONS
+from training.tiny.precision import fastest, forward_in, step_in
 from training.tiny.tokenizer import BOS, EOS, train_tokenizer
 
 WARMUP_STEPS = 100
@@ -56,6 +64,8 @@ class Settings:
         first: See `ExitLoss`.
         later: See `ExitLoss`.
         answers: See `ExitLoss`.
+        source: Folder of a trained Mistral that a hybrid starts from; empty for none.
+        precision: Number format of the matrix products, one of `precision.NAMES`.
     """
 
     model: str
@@ -67,18 +77,15 @@ class Settings:
     first: float = 1.0
     later: float = 0.5
     answers: float = 1.0
+    source: str = ""
+    precision: str = "float32"
 
 
 class Run:
     """A model in training with all that a checkpoint holds."""
 
     def __init__(
-        self,
-        settings: Settings,
-        corpus: Corpus,
-        encode: Encode,
-        pieces: list[str],
-        device: str = "cpu",
+        self, settings: Settings, corpus: Corpus, encode: Encode, pieces: list[str]
     ) -> None:
         """Starts at step 0.
 
@@ -87,12 +94,12 @@ class Run:
             corpus: The training split.
             encode: Documents to token ids.
             pieces: The text of every token.
-            device: Where to do it.
         """
         torch.manual_seed(settings.seed)
-        self.device = device
         self.settings, self.corpus, self.encode, self.pieces = settings, corpus, encode, pieces
-        self.model = build(settings.model).train().to(device)
+        self.model = build(settings.model).train()
+        if settings.source:
+            take_over(self.model, AutoModelForCausalLM.from_pretrained(settings.source).float())
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizers = _optimizers(self.model, settings.lr)
         self.loss = ExitLoss(settings.first, settings.later, settings.distil, settings.answers)
@@ -117,8 +124,7 @@ class Run:
     def load(self, state: dict) -> None:
         """Takes over a checkpoint's `state()`."""
         self.model.load_state_dict(state["model"])
-        for name, saved in state["average"].items():
-            self.average[name].copy_(saved)
+        self.average = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.tokens = state["step"], state["tokens"]
@@ -148,18 +154,18 @@ class Run:
 
     def train_step(self, lr_scale: float) -> dict[int, float]:
         """One step of the optimisers; returns the cross-entropy by layer."""
-        ids = self.next_batch().to(self.device)
+        ids = self.next_batch()
         rng = random.Random(f"exits:{self.settings.seed}:{self.step}")
         answers = torch.tensor([answer_tokens(row, self.pieces) for row in ids.tolist()])
-        answers = answers.to(self.device)
-        with fast_products(self.device):
+        with forward_in(self.settings.precision):
             loss, entropies = self.loss(self.model, ids, answers, rng)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.settings.lr * lr_scale
-            optimizer.step()
+            with step_in(self.settings.precision):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += ids[:, 1:].numel()
@@ -216,7 +222,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--eval_dir", type=Path, help="records to keep out [data_dir/../eval]")
     parser.add_argument("--output_path", type=Path, required=True)
-    parser.add_argument("--device", default="cpu", help="of torch [cpu]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=1_000_000)
     parser.add_argument("--decay_steps", type=int, help="anneal over this many steps, then stop")
@@ -224,18 +229,25 @@ def main(arguments: list[str] | None = None) -> None:
     for name in shown:
         default = getattr(Settings, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"[{default}]")
+    parser.add_argument("--source", default="", help="a trained mistral that a hybrid starts from")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="of products [the run's; the faster one here]"
+    )
     args = parser.parse_args(arguments)
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     args.output_path.mkdir(parents=True, exist_ok=True)
     corpus, _ = load_corpus(args.data_dir, args.eval_dir or args.data_dir.parent / "eval")
     tokenizer = tokenizer_for(args.output_path, corpus, args.seed)
-    settings = Settings(args.model, args.seed, **{name: getattr(args, name) for name in shown})
-    pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
-    run = Run(settings, corpus, encoder(tokenizer), pieces, args.device)
     checkpoint = args.output_path / CHECKPOINT
-    if checkpoint.exists():
-        run.load(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    precision = args.precision or (state or {}).get("settings", {}).get("precision") or fastest()
+    given = {name: getattr(args, name) for name in shown}
+    settings = Settings(args.model, args.seed, source=args.source, precision=precision, **given)
+    pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    run = Run(settings, corpus, encoder(tokenizer), pieces)
+    if state is not None:
+        run.load(state)
     last_step = args.max_steps
     if args.decay_steps is not None:
         run.decay_start = run.step if run.decay_start is None else run.decay_start
