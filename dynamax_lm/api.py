@@ -334,7 +334,8 @@ def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) ->
     True
 
     Args:
-        pretrained: hub id, folder, or ``tiny`` (an embedded checkpoint).
+        pretrained: hub id, folder, or an embedded checkpoint (``tiny``, ``tiny-mistral``,
+            ``tiny-mamba``, ``tiny-hybrid``).
         model: ``dynamax-mistral``, ``dynamax-mamba`` or ``dynamax``; by default read from the
             checkpoint's configuration (``tiny``: ``dynamax-mistral``).
         **model_args: as in ``--model_args``: the exits' settings, and those of lm-eval's ``hf``

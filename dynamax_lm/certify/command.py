@@ -25,12 +25,13 @@ from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
-from dynamax_lm.decoders.checkpoint import TINY
+from dynamax_lm.decoders.checkpoint import TINY, embedded_model
 from dynamax_lm.harness.machine import described_once
 from dynamax_lm.harness.rendering import task_digest
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.models.commandline import Command
+from dynamax_lm.models.pretrained import BY_MODEL
 from dynamax_lm.models.settings import find_measure, read_confidence
 from dynamax_lm.models.settings.values import as_number, is_missing
 from dynamax_lm.sweep.contents import of_command
@@ -216,9 +217,10 @@ def _heads_folder(name: str) -> Path | None:
 
 def _default_heads(model: str, arguments: dict[str, Any]) -> Path | None:
     """The default heads, which ship with the embedded models."""
-    if "heads" in arguments or arguments.get("pretrained") != TINY:
+    embedded = embedded_model(arguments.get("pretrained"), BY_MODEL[model])
+    if "heads" in arguments or embedded is None:
         return None
-    return shipped_folder(f"{TINY}-{model.removeprefix('dynamax-')}")
+    return shipped_folder(f"{TINY}-{embedded}")
 
 
 def _trained_on(heads: Path | None) -> frozenset[str]:

@@ -16,7 +16,10 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.decoders.families import FAMILIES
 
 TINY = "tiny"
-"""The embedded model of each architecture."""
+"""The embedded model that is each architecture's own."""
+
+EMBEDDED = ("mistral", "mamba", "hybrid")
+"""The embedded models; ``tiny-mistral``, ... name each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,14 @@ class Architecture:
         model: the lm-eval model that runs it.
         default: the checkpoint of the paper; empty for none.
         types: supported values of transformers' ``model_type``.
-        folder: of the embedded model, inside the package.
+        embedded: the model of ``EMBEDDED`` that ``tiny`` names.
     """
 
     name: str
     model: str
     default: str
     types: tuple[str, ...]
-    folder: str
+    embedded: str
 
 
 ATTENTION = Architecture(
@@ -64,20 +67,33 @@ def given_or_default(pretrained: Any, architecture: Architecture) -> Any:
     return architecture.default if missing else pretrained
 
 
+def embedded_model(pretrained: object, architecture: Architecture) -> str | None:
+    """The model of ``EMBEDDED`` that ``pretrained`` names; ``None`` for other checkpoints."""
+    if pretrained == TINY:
+        return architecture.embedded
+    return next((name for name in EMBEDDED if pretrained == f"{TINY}-{name}"), None)
+
+
+def embedded_folder(name: str) -> str:
+    """The folder of a model of ``EMBEDDED``, inside the package."""
+    return str(Path(__file__).parent / "tiny" / name)
+
+
 def resolve_name(pretrained: str, architecture: Architecture) -> str:
     """The folder or hub id that ``pretrained`` names.
 
     Raises:
         SettingError: a path that does not exist.
     """
-    if pretrained == TINY:
-        return str(Path(__file__).parent / "tiny" / architecture.folder)
+    if name := embedded_model(pretrained, architecture):
+        return embedded_folder(name)
     looks_like_path = pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1
     path = Path(os.path.expanduser(pretrained))
     if looks_like_path and not path.is_dir():
         raise SettingError(
             f"pretrained={pretrained!r}: no such folder; give a folder with a config.json and "
-            f"safetensors, a hub id, or 'tiny'"
+            f"safetensors, a hub id, 'tiny', or one of "
+            f"{', '.join(f'{TINY}-{name}' for name in EMBEDDED)}"
         )
     return str(path) if path.is_dir() else pretrained
 

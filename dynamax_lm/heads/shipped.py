@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NAMES = ("tiny-mistral", "tiny-mamba")
+NAMES = ("tiny-mistral", "tiny-mamba", "tiny-hybrid")
 """The names under which heads may ship."""
 
 _PLACES = (Path(__file__).parents[1] / "shipped_heads", Path(__file__).parents[2] / "heads")

@@ -84,8 +84,8 @@ class DynamaxLM(Answering):
     """Early exits behind lm-eval's ``hf`` model; see :class:`DynamaxMistral`.
 
     Args:
-        pretrained: hub id, folder, ``tiny``, or a loaded model; by default the paper's checkpoint,
-            if there is one.
+        pretrained: hub id, folder, ``tiny`` or another embedded model's name, or a loaded model; by
+            default the paper's checkpoint, if there is one.
         **given: our arguments (docs/settings.md), the ``hf`` model's, and those of
             ``from_pretrained``.
 
@@ -113,7 +113,7 @@ class DynamaxLM(Answering):
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
         shown = checkpoint.given_or_default(pretrained, self.ARCHITECTURE)
         if isinstance(shown, str):
-            if shown == checkpoint.TINY:
+            if checkpoint.embedded_model(shown, self.ARCHITECTURE):
                 passed_on.setdefault("dtype", "float32")
             name = checkpoint.resolve_name(shown, self.ARCHITECTURE)
             if not given.get("gguf_file") and not given.get("gptqmodel"):
@@ -304,8 +304,7 @@ class DynamaxLM(Answering):
     def _resolve(self, raw: RawSettings, config: Any) -> tuple[ExitSettings, ChosenHeads | None]:
         chosen = choose_heads(
             raw,
-            pretrained=self._shown_name,
-            embedded=self.ARCHITECTURE.folder,
+            embedded=checkpoint.embedded_model(self._shown_name, self.ARCHITECTURE),
             config=config,
             known=self._chosen_heads,
         )

@@ -55,8 +55,7 @@ class ChosenHeads:
 def choose_heads(
     raw: RawSettings,
     *,
-    pretrained: object,
-    embedded: str,
+    embedded: str | None,
     config: Any,
     known: ChosenHeads | None = None,
 ) -> ChosenHeads | None:
@@ -64,8 +63,7 @@ def choose_heads(
 
     Args:
         raw: the settings as given.
-        pretrained: the checkpoint as given.
-        embedded: folder name of this architecture's embedded model.
+        embedded: which embedded model the checkpoint is, if any.
         config: the backbone's transformers configuration.
         known: heads found before; under the same name their files are not located again, on disk
             or on the hub, but their configuration is read again.
@@ -78,8 +76,8 @@ def choose_heads(
         SettingError: heads that cannot be read, or of another backbone.
     """
     name = raw.heads
-    if name is None and not raw.heads_chosen and pretrained == TINY:
-        shipped = f"tiny-{embedded}"
+    if name is None and not raw.heads_chosen and embedded is not None:
+        shipped = f"{TINY}-{embedded}"
         name = shipped if shipped_folder(shipped) is not None else None
     if name is None:
         return None

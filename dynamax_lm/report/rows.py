@@ -10,7 +10,13 @@ from typing import Any, Literal
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
-from dynamax_lm.decoders.checkpoint import ARCHITECTURES, TINY, resolve_name
+from dynamax_lm.decoders.checkpoint import (
+    ARCHITECTURES,
+    EMBEDDED,
+    TINY,
+    embedded_folder,
+    embedded_model,
+)
 from dynamax_lm.report.conditions import (
     Conditions,
     arguments_of,
@@ -170,11 +176,13 @@ def static_depth(run: Run) -> int | None:
 def checkpoint_of(run: Run) -> str:
     """The weights' name and arguments that change them; the embedded models have one name each."""
     name = run.pretrained
-    for architecture in ARCHITECTURES:
-        ours = run.model == architecture.model and name == TINY
-        if ours or _same_folder(name, resolve_name(TINY, architecture)):
-            name = f"{TINY}/{architecture.folder}"
-            break
+    architecture = next((one for one in ARCHITECTURES if one.model == run.model), None)
+    embedded = embedded_model(name, architecture) if architecture else None
+    if embedded is None:
+        folders = {one: embedded_folder(one) for one in EMBEDDED}
+        embedded = next((one for one in EMBEDDED if _same_folder(name, folders[one])), None)
+    if embedded is not None:
+        name = f"{TINY}/{embedded}"
     given = arguments_of(run)
     revision = given.get("revision") or run.model_args.get("revision", "main")
     parts = [name if revision in {"main", "None"} else f"{name}@{revision}"]

@@ -88,6 +88,19 @@ def test_load_picks_the_model_by_the_checkpoint(folder: Callable[[str], Path]) -
     assert from_record(written) == costs
 
 
+def test_the_embedded_hybrid_exits_and_drafts() -> None:
+    """Its exits are in its latter half, and drafts from them end in full depth's own answer."""
+    model = dynamax_lm.load("tiny-hybrid", threshold=0.0, heads=None)
+    assert isinstance(model.lm, Dynamax)
+    assert model.settings.exit_layers == (8, 10, 12, 14)
+    prompt = "Q: Who wrote Hamlet?\nA:"
+    assert set(model.generate(prompt, max_gen_toks=4).layers_used) == {8}
+    model.change(mode="full")
+    full = model.generate(prompt, max_gen_toks=12).text
+    model.change(mode="lossless", exit_layers=[8], threshold=0.4)
+    assert model.generate(prompt, max_gen_toks=12).text == full
+
+
 def settle(family: str, skipped_state: str, exits: str = "2+3") -> ExitSettings:
     """The settings of a run of a tiny checkpoint, before its weights load."""
     costs = decoder_costs(FAMILIES[family], tiny_config(family))

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from dynamax_lm.common.certificate.setup import difference
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.trace import record_of
+from dynamax_lm.decoders.checkpoint import ATTENTION, embedded_model
 from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
@@ -263,13 +264,12 @@ def test_shipped_heads_are_the_default_of_tiny_alone(
     def chosen(pretrained: str, **given: Any) -> str | None:
         found = trained.choose_heads(
             parse_settings(given),
-            pretrained=pretrained,
-            embedded="mistral",
+            embedded=embedded_model(pretrained, ATTENTION),
             config=config,
         )
         return None if found is None else found.facts.name
 
-    assert chosen("tiny") == "tiny-mistral"
+    assert chosen("tiny") == chosen("tiny-mistral") == "tiny-mistral"
     assert chosen("tiny", heads="none") is None
     assert chosen("tiny", heads=None) is None
     assert chosen(str(checkpoint)) is None

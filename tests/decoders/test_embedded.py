@@ -1,0 +1,79 @@
+"""The embedded models, from their files alone: what a comparison of them rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.checkpoint import (
+    ARCHITECTURES,
+    ATTENTION,
+    EMBEDDED,
+    FAMILY,
+    MAMBA2,
+    TINY,
+    Architecture,
+    check_config,
+    embedded_folder,
+    embedded_model,
+    resolve_name,
+)
+from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.heads import check_shape, read_config
+from dynamax_lm.heads.shipped import NAMES, shipped_folder
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_each_has_a_name_under_every_model_that_runs_it(name: str) -> None:
+    config = AutoConfig.from_pretrained(embedded_folder(name))
+    for architecture in ARCHITECTURES:
+        assert resolve_name(f"{TINY}-{name}", architecture) == embedded_folder(name)
+        if config.model_type in architecture.types:
+            check_config(config, architecture)
+        else:
+            with pytest.raises(SettingError, match=config.model_type):
+                check_config(config, architecture)
+    check_config(config, FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("given", "architecture", "model"),
+    [
+        ("tiny", ATTENTION, "mistral"),
+        ("tiny", MAMBA2, "mamba"),
+        ("tiny-hybrid", FAMILY, "hybrid"),
+        ("tiny-other", FAMILY, None),
+        ("hybrid", FAMILY, None),
+        ("", FAMILY, None),
+        (None, FAMILY, None),
+    ],
+)
+def test_other_names_are_no_embedded_model(
+    given: str | None, architecture: Architecture, model: str | None
+) -> None:
+    assert embedded_model(given, architecture) == model
+
+
+def test_they_read_the_same_tokens() -> None:
+    files = [Path(embedded_folder(name)) / "tokenizer.json" for name in EMBEDDED]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_the_hybrid_has_both_kinds_of_layer_below_its_first_exit() -> None:
+    config = AutoConfig.from_pretrained(embedded_folder("hybrid"))
+    depth = config.num_hidden_layers
+    kinds = [FAMILIES[config.model_type].layer(config, index) for index in range(depth)]
+    assert kinds == ["mamba2", "attention"] * (depth // 2)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if shipped_folder(name)])
+def test_shipped_heads_are_of_the_model_that_they_are_named_after(name: str) -> None:
+    folder = shipped_folder(name)
+    assert folder is not None
+    model = name.removeprefix(f"{TINY}-")
+    heads = read_config(folder)
+    check_shape(heads, AutoConfig.from_pretrained(embedded_folder(model)))
+    assert heads.certificate is not None
