@@ -106,10 +106,11 @@ With confidence `top_prob` and threshold 0.9, the states of earlier tokens exact
 def _origin(settings: dict[str, Any]) -> str:
     if not settings.get("source"):
         return "From scratch"
-    return """**It starts from the tiny Mistral**, as The Mamba in the Llama (arXiv 2408.15237) starts
-hybrids from Transformers: embedding, norms, MLPs and the attention of every second layer are taken
-over, and a new Mamba-2 mixer takes the place of the other attention layers. So it has seen the tiny
-Mistral's text (3.9 M tokens) through those weights, and its own after it. Its own training:"""
+    return """**It starts from the tiny Mistral**, as The Mamba in the Llama (arXiv 2408.15237)
+starts hybrids from Transformers: embedding, norms, MLPs and the attention of every second layer are
+taken over, and a new Mamba-2 mixer takes the place of the other attention layers. So the weights
+that it took over were trained on the tiny Mistral's 3.9 M tokens, and the mixers on its own alone.
+Its own training:"""
 
 
 def _annealed(state: dict[str, Any]) -> str:
