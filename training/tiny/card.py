@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from training.tiny.train import WARMUP_STEPS
+
 _SHAPES = {
     "mistral": "`MistralForCausalLM`, 16 layers of width 128 (MLP 384, 4 query and 2 key-value "
     "heads of 32), tied embeddings",
@@ -115,7 +117,8 @@ Its own training:"""
 
 def _annealed(state: dict[str, Any]) -> str:
     start = state["decay_start"]
-    return "" if start is None else f" (annealed to 0 from step {start:,})"
+    warm = f", reached after {WARMUP_STEPS} steps of warm-up"
+    return warm if start is None else f"{warm} (annealed to 0 from step {start:,})"
 
 
 def _distilled(settings: dict[str, Any]) -> str:
