@@ -155,6 +155,8 @@ def _scaled(values: Sequence[float] | Floats, bounds: Bounds) -> Floats:
         raise ValueError("a mean needs finite values")
     if array.min() < bounds.low - slack or array.max() > bounds.high + slack:
         raise ValueError(f"a value lies outside [{bounds.low:g}, {bounds.high:g}]")
+    if width == 0:
+        return np.zeros_like(array)
     order = np.random.default_rng(0).permutation(array.shape[-1])
     scaled = (array[..., order] - bounds.low) / width
     return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float64)
@@ -163,7 +165,8 @@ def _scaled(values: Sequence[float] | Floats, bounds: Bounds) -> Floats:
 def _place(mean: float, bounds: Bounds) -> float:
     if not bounds.low <= mean <= bounds.high:
         raise ValueError(f"a mean of {mean:g} lies outside [{bounds.low:g}, {bounds.high:g}]")
-    return (mean - bounds.low) / (bounds.high - bounds.low)
+    width = bounds.high - bounds.low
+    return (mean - bounds.low) / width if width else 0.0
 
 
 def _p_at_most(scaled: Floats, mean: float) -> float:

@@ -130,3 +130,12 @@ def test_what_is_no_bounded_value_is_refused(values: list[float]) -> None:
         p_at_most(values, 0.0, SIGNED)
     with pytest.raises(ValueError, match="outside"):
         p_at_least([0.5], 2.0, SIGNED)
+
+
+@given(st.floats(-2, 2), st.integers(FEWEST, 30))
+def test_bounds_that_meet_leave_no_doubt(value: float, count: int) -> None:
+    """As where the only path through the exits runs all layers: nothing can be saved."""
+    bounds = Bounds(value, value)
+    values = [value] * count
+    assert mean_interval(values, bounds) == (value, value)
+    assert p_at_most(values, value, bounds) == p_at_least(values, value, bounds) == 1.0
