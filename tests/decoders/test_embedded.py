@@ -76,3 +76,4 @@ def test_shipped_heads_are_of_the_model_that_they_are_named_after(name: str) -> 
     model = name.removeprefix(f"{TINY}-")
     heads = read_config(folder)
     check_shape(heads, AutoConfig.from_pretrained(embedded_folder(model)))
+    assert heads.certificate is not None

@@ -25,7 +25,7 @@ def test_every_emitted_token_has_its_row(evaluate: Evaluate, tmp_path: Path) -> 
             expected = [
                 (
                     *(request, repeat, window, *row[:-1], trace.prompt_tokens),
-                    *(row.reference_pass, trace.text_tokens, None),
+                    *(row.reference_pass, trace.text_tokens, None, None),
                 )
                 for request, answers in enumerate(sample["resps"])
                 for repeat, answer in enumerate(answers)
