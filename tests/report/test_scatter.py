@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from synthetic import GENERATION, Plan, write_run
 
+from dynamax_lm.report import pictures, scatter
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import load
@@ -103,3 +104,9 @@ def test_the_data_are_the_points_unrounded(board: Leaderboard) -> None:
 
 def test_rows_without_savings_have_no_picture(board: Leaderboard) -> None:
     assert scatter_of([replace(row, flops_saved=None) for row in rows_of(board)], str) is None
+
+
+def test_every_style_of_the_pictures_has_a_shape() -> None:
+    markers = {style[1] for style in pictures._STYLES.values()}
+    markers |= {marker for _, marker in pictures._DYNAMIC}
+    assert markers <= scatter._SHAPES.keys()
