@@ -187,3 +187,17 @@ def catch_up(stack: Any, state: Any, rows: Sequence[int]) -> None:
         none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
         chunk = TokenBatch(none, (0,) * len(rows), tuple(rows))
         run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)
+
+
+def whole_forward(model: Any, sequence: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The last position's logits (V,), and its states (1, D) after every layer."""
+    after: list[torch.Tensor] = []
+
+    def read(module: Any, inputs: Any, output: Any) -> None:
+        after.append((output[0] if isinstance(output, tuple) else output)[0, -1:])
+
+    hooks = [layer.register_forward_hook(read) for layer in model.base_model.layers]
+    logits = model(torch.tensor([sequence]), use_cache=False).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    return logits, after

@@ -27,7 +27,7 @@ from benchmarks.criteria import states as stored
 from benchmarks.criteria.asking import UNTRAINED, Exits, Unembed, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds
-from benchmarks.criteria.collect import collect, requests_of, text_tokens
+from benchmarks.criteria.collect import collect_prompts
 from benchmarks.criteria.fit import (
     KINDS,
     Recipe,
@@ -37,14 +37,14 @@ from benchmarks.criteria.fit import (
     load_or_fit,
 )
 from benchmarks.criteria.prompts import (
-    Prompt,
     test_prompts,
     training_prompts,
     training_windows,
 )
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, plain, thresholds
+from benchmarks.criteria.study import MIDDLE, STEP, Column, compare, thresholds
+from benchmarks.criteria.told import distinct_answers, told_of
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.common.outputs import replacing, write_text
@@ -142,42 +142,14 @@ def study(
             "tasks": dict(Counter(test.tasks)),
             "tokens": len(test.token),
             "text_tokens": int(test.text.sum()),
-            "distinct_answers": _distinct(test),
+            "distinct_answers": distinct_answers(test),
             "thresholds": len(grid),
             "train_documents": len(train.tasks),
             "train_tokens": len(train.token),
             "seed": options.seed,
             "recipe": asdict(recipe),
         },
-        "columns": [one.translators for one in columns],
-        "exit_agreement": {one.translators: list(one.exit_agreement) for one in columns},
-        "lines": [plain(line) for one in columns for line in one.lines(test.layers, weights)],
-        "pairs": [
-            plain(pair)
-            for one in columns
-            for pair in one.pairs(("mamba, narrow", "mamba_depth, narrow"), weights)
-        ],
-        "curves": {
-            one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}
-            for one in columns
-        },
-        "statics": {
-            one.translators: [
-                {"layers": layers, "saved": float(saved), "agreement": float(agreement)}
-                for layers, saved, agreement in zip(
-                    test.layers,
-                    one.statics.saved.mean(1),
-                    one.statics.agreement.mean(1),
-                    strict=True,
-                )
-            ]
-            for one in columns
-        },
-        "classifier_flops": {
-            rule.name: rule.heads.classifier_flops(test.exits[0])
-            for rule in columns[-1].contenders
-            if rule.confidence == "head" and rule.heads is not None
-        },
+        **told_of(columns, test, weights, ("mamba, narrow", "mamba_depth, narrow")),
         "layer_flops": costs.layer(0),
         "attribution": attribution,
     }
@@ -227,12 +199,6 @@ def _attribution(
     ]
 
 
-def _distinct(states: States) -> int:
-    """How many different texts the documents have, token by token."""
-    answers = zip(states.answers(), states.text.tolist(), strict=True)
-    return len({answer[:count] for answer, count in answers})
-
-
 def _some_documents(states: States, limit: int, seed: int) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(states.tasks))[:limit]
     return sorted(order.tolist())
@@ -275,7 +241,9 @@ def _states(
         prompts = test_prompts(
             Path(options.eval_data), folder / "tasks", options.limit, options.num_fewshot
         )
-        _collect(lm, prompts, exits, folder / "test", "float32", options)
+        collect_prompts(
+            lm, prompts, exits, folder / "test", dtype="float32", batch_size=options.batch_size
+        )
     if not stored.complete(folder / "train"):
         limits = (options.train_limit, options.train_longest)
         prompts = training_prompts(Path(options.train_data), *limits)
@@ -285,7 +253,12 @@ def _states(
         windows = training_windows(
             Path(options.train_data), quick.tok_encode, options.train_text_tokens
         )
-        _collect(quick, prompts, exits, folder / "train", "float16", options, windows)
+        collect_prompts(
+            *(quick, prompts, exits, folder / "train"),
+            dtype="float16",
+            batch_size=options.batch_size,
+            windows=windows,
+        )
     test, train = stored.read(folder / "test"), stored.read(folder / "train")
     for one in (test, train):
         if one.exits != exits:
@@ -294,28 +267,6 @@ def _states(
                 f"give those, or another --output_path"
             )
     return test, train
-
-
-def _collect(
-    lm: Any,
-    prompts: Sequence[Prompt],
-    exits: tuple[int, ...],
-    folder: Path,
-    dtype: str,
-    options: argparse.Namespace,
-    windows: Sequence[Sequence[int]] = (),
-) -> None:
-    collect(
-        type(lm).STACK(lm.model),
-        requests_of(lm, prompts),
-        [one.task for one in prompts],
-        exits,
-        folder,
-        text_of=text_tokens(lm, prompts),
-        batch_size=options.batch_size,
-        dtype=dtype,
-        windows=windows,
-    )
 
 
 def _load(model: str, model_args: str, options: argparse.Namespace) -> Any:

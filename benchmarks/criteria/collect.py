@@ -62,6 +62,32 @@ def text_tokens(lm: Any, prompts: Sequence[Prompt]) -> TextOf:
     return count
 
 
+def collect_prompts(
+    lm: Any,
+    prompts: Sequence[Prompt],
+    exits: Sequence[int],
+    folder: Path,
+    *,
+    dtype: str,
+    batch_size: int,
+    windows: Sequence[Sequence[int]] = (),
+    prompts_too: bool = False,
+) -> States:
+    """:func:`collect` of a loaded ``dynamax-…`` model's answers to ``prompts``."""
+    return collect(
+        type(lm).STACK(lm.model),
+        requests_of(lm, prompts),
+        [one.task for one in prompts],
+        exits,
+        folder,
+        text_of=text_tokens(lm, prompts),
+        batch_size=batch_size,
+        dtype=dtype,
+        windows=windows,
+        prompts_too=prompts_too,
+    )
+
+
 def collect(
     stack: Any,
     requests: Sequence[GenerateRequest],

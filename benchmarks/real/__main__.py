@@ -38,7 +38,8 @@ from benchmarks.criteria.fit import (
 )
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, compare, plain, thresholds
+from benchmarks.criteria.study import Column, compare, thresholds
+from benchmarks.criteria.told import distinct_answers, told_of
 from benchmarks.real.quality import qualities, some_tokens
 from benchmarks.real.report import curve_table, draw_curve
 from benchmarks.real.vocabulary import ShortList
@@ -258,10 +259,6 @@ def _results(
     texts: Counter[str] = Counter()
     for task, count in zip(train.tasks, own.tolist(), strict=True):
         texts[task] += count
-    answers = {
-        tuple(tokens[:count])
-        for tokens, count in zip(test.answers(), test.text.tolist(), strict=True)
-    }
     return {
         "facts": {
             "title": backbone.name,
@@ -273,7 +270,7 @@ def _results(
             "tasks": dict(Counter(test.tasks)),
             "tokens": len(test.token),
             "text_tokens": int(test.text.sum()),
-            "distinct_answers": len(answers),
+            "distinct_answers": distinct_answers(test),
             "thresholds": len(thresholds(options.grid_step)),
             "train_documents": len(train.tasks),
             "train_tokens": len(train.token),
@@ -282,35 +279,7 @@ def _results(
             "seeds": options.seeds,
             "recipe": asdict(recipe),
         },
-        "columns": [one.translators for one in columns],
-        "exit_agreement": {one.translators: list(one.exit_agreement) for one in columns},
-        "lines": [plain(line) for one in columns for line in one.lines(test.layers, weights)],
-        "pairs": [
-            plain(pair)
-            for one in columns
-            for pair in one.pairs([_named(_BY_KIND["mamba-narrow"], 0)], weights)
-        ],
-        "curves": {
-            one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}
-            for one in columns
-        },
-        "statics": {
-            one.translators: [
-                {"layers": layers, "saved": float(saved), "agreement": float(agreement)}
-                for layers, saved, agreement in zip(
-                    test.layers,
-                    one.statics.saved.mean(1),
-                    one.statics.agreement.mean(1),
-                    strict=True,
-                )
-            ]
-            for one in columns
-        },
-        "classifier_flops": {
-            rule.name: rule.heads.classifier_flops(test.exits[0])
-            for rule in columns[-1].contenders
-            if rule.confidence == "head" and rule.heads is not None
-        },
+        **told_of(columns, test, weights, [_named(_BY_KIND["mamba-narrow"], 0)]),
         "layer_flops": costs.layer(0),
         "attribution": [],
     }

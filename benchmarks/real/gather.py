@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.criteria import states as stored
-from benchmarks.criteria.collect import collect, requests_of, text_tokens
-from benchmarks.criteria.prompts import Prompt, test_prompts
+from benchmarks.criteria.collect import collect_prompts
+from benchmarks.criteria.prompts import test_prompts
 from benchmarks.real.records import Mix, Part, parts
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.models.commandline import load_lm
@@ -69,7 +69,13 @@ def _parts(
         if stored.complete(place):
             continue
         windows = _windows(lm.tok_encode, made[number].texts, Mix(*options.mix).text_tokens)
-        _collect(lm, made[number].prompts, exits, place, "float16", options, windows)
+        collect_prompts(
+            *(lm, made[number].prompts, exits, place),
+            dtype="float16",
+            batch_size=options.batch_size,
+            windows=windows,
+            prompts_too=True,
+        )
         print(f"{place}: {len(stored.read(place).token)} tokens", flush=True)
 
 
@@ -84,30 +90,7 @@ def _test(lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Names
         prompts += [one] if limits[one.task] >= 0 else []
     if stored.complete(folder):
         raise SettingError(f"--output_path={folder.parent}: holds the test states already")
-    _collect(lm, prompts, exits, folder, "float32", options, ())
-
-
-def _collect(
-    lm: Any,
-    prompts: Sequence[Prompt],
-    exits: tuple[int, ...],
-    folder: Path,
-    dtype: str,
-    options: argparse.Namespace,
-    windows: Sequence[Sequence[int]],
-) -> None:
-    collect(
-        type(lm).STACK(lm.model),
-        requests_of(lm, prompts),
-        [one.task for one in prompts],
-        exits,
-        folder,
-        text_of=text_tokens(lm, prompts),
-        batch_size=options.batch_size,
-        dtype=dtype,
-        windows=windows,
-        prompts_too=not options.test,
-    )
+    collect_prompts(lm, prompts, exits, folder, dtype="float32", batch_size=options.batch_size)
 
 
 def _windows(encode: Any, texts: Sequence[str], tokens: int) -> list[list[int]]:

@@ -70,11 +70,12 @@ def _certify(options: argparse.Namespace) -> Certificate:
     tasks = _choose_tasks(options, command, question, used)
     _announce(question, tasks)
 
-    lm = command.load(arguments | {"threshold": question.thresholds[0], "reference": True})
+    given = arguments
+    arguments = given | {"threshold": question.thresholds[0], "reference": True}
+    lm = command.load(arguments)
     folder = output or heads
     assert folder is not None, "one of them was asked for"
-    progress = Progress(folder, _key(command, arguments, question, tasks))
-    arguments |= {"threshold": question.thresholds[0], "reference": True}
+    progress = Progress(folder, _key(command, given, question, tasks))
     if lm.world_size > 1:
         raise SettingError("certify runs in one process; start it without a launcher")
     print(_HEADER, flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import STACKS, VOCAB, random_model
+from builders import STACKS, VOCAB, random_model, whole_forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,20 +97,6 @@ def noisy_heads(config: HeadsConfig) -> ExitHeads:
         for parameter in heads.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return heads
-
-
-def whole_forward(model: Any, sequence: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The last position's logits (V,), and its states (1, D) after every layer."""
-    after: list[torch.Tensor] = []
-
-    def read(module: Any, inputs: Any, output: Any) -> None:
-        after.append((output[0] if isinstance(output, tuple) else output)[0, -1:])
-
-    hooks = [layer.register_forward_hook(read) for layer in model.base_model.layers]
-    logits = model(torch.tensor([sequence]), use_cache=False).logits[0, -1]
-    for hook in hooks:
-        hook.remove()
-    return logits, after
 
 
 @torch.no_grad()
