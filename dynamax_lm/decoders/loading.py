@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.described_size import check_described_size
 
 _MOST_NAMED = 3
 
@@ -18,17 +19,21 @@ class WholeModel:
 
     Args:
         auto_class: such as ``AutoModelForCausalLM``.
+        config: transformers' configuration of the checkpoint.
     """
 
-    def __init__(self, auto_class: Any) -> None:
+    def __init__(self, auto_class: Any, config: Any) -> None:
         self._auto_class = auto_class
+        self._config = config
 
     def from_pretrained(self, name: Any, **options: Any) -> Any:
         """The model.
 
         Raises:
-            SettingError: its files lack a tensor, or have it in another shape.
+            SettingError: its files lack a tensor, have it in another shape, or hold far fewer
+                numbers than the configuration describes.
         """
+        check_described_size(name, self._config)
         model, info = self._auto_class.from_pretrained(name, output_loading_info=True, **options)
         check_loaded(name, info)
         return model

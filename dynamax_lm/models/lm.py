@@ -295,7 +295,8 @@ class DynamaxLM(Answering):
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""
-        auto_class, self.AUTO_MODEL_CLASS = self.AUTO_MODEL_CLASS, WholeModel(self.AUTO_MODEL_CLASS)
+        auto_class = self.AUTO_MODEL_CLASS
+        self.AUTO_MODEL_CLASS = WholeModel(auto_class, self.config)
         try:
             super()._create_model(*args, **kwargs)
         finally:

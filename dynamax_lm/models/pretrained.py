@@ -98,7 +98,7 @@ def load_pretrained(
     try:
         config = AutoConfig.from_pretrained(name, **hub)
         check_config(config, architecture)
-        loaded = WholeModel(AutoModelForCausalLM).from_pretrained(
+        loaded = WholeModel(AutoModelForCausalLM, config).from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, **options
         )
         check_token_ids(tokenizer_name)

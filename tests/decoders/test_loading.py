@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
@@ -47,3 +48,31 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, kind: str) -> N
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(SettingError, match=r"layers\.1\..*NaN or infinite"):
         MODELS[kind](pretrained=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "value"), [("num_attention_heads", 10**6), ("num_hidden_layers", 10**6)]
+)
+def test_a_configuration_of_far_more_weights_than_the_files_hold_takes_no_memory(
+    tmp_path: Path, size: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_checkpoint(tmp_path, "mistral")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {size: value}))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", unexpected)
+    with pytest.raises(SettingError, match=r"config.json .* hold [0-9,]+"):
+        DynamaxMistral(pretrained=str(folder))
+    with pytest.raises(SettingError, match=r"config.json .* hold [0-9,]+"):
+        load_pretrained("dynamax-mistral", {"pretrained": str(folder)}, "cpu")
+
+
+def test_a_large_number_that_is_no_size_is_no_fault(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "mistral")
+    path = folder / "config.json"
+    changed = json.loads(path.read_text()) | {"max_position_embeddings": 10**6}
+    path.write_text(json.dumps(changed))
+    DynamaxMistral(pretrained=str(folder))
+
+
+def unexpected(*args: object, **options: object) -> None:
+    raise AssertionError("weights are allocated")
