@@ -70,8 +70,10 @@ def parts(data: Path, evaluation: Path, scratch: Path, count: int, mix: Mix) -> 
     by_task: dict[str, list[Prompt]] = {task: [] for task in TASKS}
     for prompt in test_prompts(scratch, scratch / "tasks", most, None):
         by_task[prompt.task].append(prompt)
-    pairs = zip(stories[count * mix.coqa :], passages, strict=False)  # more passages than stories
-    rest = [coqa_text(one) for pair in pairs for one in pair]
+    told = stories[count * mix.coqa :]
+    pairs = zip(told, passages, strict=False)  # there are more passages than stories
+    mixed = [one for pair in pairs for one in pair] + passages[len(told) :]
+    rest = [coqa_text(one) for one in mixed]
     return [
         Part(
             [one for task in TASKS for one in by_task[task][number::count]],
