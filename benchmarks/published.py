@@ -1,6 +1,6 @@
 """Early exit in published checkpoints, from their configurations alone: no weights.
 
-The configurations' numbers are in ``published.json``, each with the checkpoint it was copied from.
+The configurations' numbers are in ``published.json``, each with the checkpoint it describes.
 Prints the tables of ``docs/ledger.md``, ``docs/cheap-look.md`` and ``docs/models.md`` as Markdown:
 
     python benchmarks/published.py
@@ -185,6 +185,8 @@ def marks(family: Family) -> Iterator[str]:
         yield "fused projections"
     if attention.soft_cap:
         yield "soft caps"
+    if attention.position_scale:
+        yield "queries scaled with the position"
     if block.residual or attention.key_multiplier:
         yield "multipliers"
     if family.windows != "none":

@@ -84,6 +84,8 @@ class AttentionKind:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
             cos, sin = self._rotary(probe, context.positions(), *self._rotary_type)
             context.cos, context.sin = cos.flatten(0, 1), sin.flatten(0, 1)
+        if self.names.position_scale:
+            context.scale = _position_scale(context.positions(), self.config.rope_parameters)
         return context
 
 
@@ -169,6 +171,8 @@ class AttentionLayer:
         if self.kind.rotates:
             cos, sin = context.angles()
             query, key = self._rotate(query, key, cos.to(normed.device), sin.to(normed.device))
+        if self.kind.names.position_scale:
+            query = query * context.scale[context.run.cells, None, None].to(query)
         state.reserve(context.used)
         context.store(state, key, value)
         return self._arithmetic.project(self._attention.o_proj, self._attend(query, state, context))
@@ -271,6 +275,13 @@ class AttentionLayer:
                     scale=self._attention.scaling,
                 )[0]
         return output.flatten(1)
+
+
+def _position_scale(positions: Tensor, rope: Mapping[str, Any]) -> Tensor:
+    """(B * T,) the factor of a query at each of ``positions`` (B, T): 1 in the original context."""
+    contexts = torch.floor(positions / rope["original_max_position_embeddings"])
+    scale: Tensor = 1 + rope["llama_4_scaling_beta"] * torch.log(1 + contexts)
+    return scale.flatten()
 
 
 class MistralStack(Decoder):

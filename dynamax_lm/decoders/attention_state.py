@@ -122,12 +122,14 @@ class AttentionContext:
         slots: (B * T,) the slot of every cell.
         state_rows: (B * T,) the state's row of every cell.
         cos: (B * T, P) rotary cosines; ``sin`` likewise. Set by the kind, from ``positions``.
+        scale: (B * T,) factor of the queries, where their position has one. Set likewise.
         used: slots in use by any row after the chunk.
         block: whether the chunk occupies the same slots in every row of the state.
     """
 
     cos: Tensor
     sin: Tensor
+    scale: Tensor
 
     def __init__(self, run: ForwardPass, rows: RowLengths, window: int | None) -> None:
         self.run = run

@@ -48,6 +48,7 @@ class AttentionNames:
         norms: norms of queries and keys: of each ``head``, of all heads as a ``whole``, or none.
         key_multiplier: whether keys are multiplied by the module's ``key_multiplier``.
         soft_cap: whether scores are capped by the module's ``attn_logit_softcapping``.
+        position_scale: whether rotated queries are scaled with their position, as in Llama 4.
     """
 
     module: str = "self_attn"
@@ -55,6 +56,7 @@ class AttentionNames:
     norms: Literal["", "head", "whole"] = ""
     key_multiplier: bool = False
     soft_cap: bool = False
+    position_scale: bool = False
 
 
 LLAMA = BlockNames()

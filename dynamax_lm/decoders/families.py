@@ -90,6 +90,7 @@ _ROWS = (
     Family(model_type="llama"),
     Family(model_type="mistral", windows="all", faults=(_mixed_windows,)),
     Family(model_type="ministral", windows="by_type"),
+    Family(model_type="ministral3", attention=AttentionNames(position_scale=True), windows="all"),
     Family(model_type="qwen2", windows="by_type"),
     Family(model_type="qwen3", attention=_HEAD_NORMS, windows="by_type"),
     Family(

@@ -45,6 +45,21 @@ _OWN: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "mistral": {"sliding_window": WINDOW, "head_dim": 16},
     "ministral": {**_MIXED, "head_dim": 16},
+    "ministral3": {
+        "sliding_window": WINDOW,
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 16.0,
+            "original_max_position_embeddings": 8,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
     "qwen2": {"use_sliding_window": True, **_MIXED},
     "qwen3": {"use_sliding_window": True, **_MIXED, "head_dim": 16},
     "gemma2": {
