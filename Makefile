@@ -20,18 +20,21 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-# Each embedded model with exits at two thresholds, at full depth and at half depth.
+# Each embedded model with exits at two thresholds, at full depth and at two fixed depths.
 SWEEP = $(BIN)/python -m dynamax_lm.sweep --tasks dynamax_coqa_sample --batch_size 8
 demo: $(STAMP)
-	@echo "demo: three models with four settings each, then a report; about three minutes on two cores"
+	@echo "demo: three models with five settings each, then a report; about three minutes on two cores"
 	$(SWEEP) --model dynamax-mistral --model_args pretrained=tiny,trace_dir=demo/mistral/traces \
 	    --thresholds 0.6,0.8 --point mode=full --point exit_rule=fixed_depth,exit_layers=8 \
+	    --point exit_rule=fixed_depth,exit_layers=12 \
 	    --output_path demo/mistral
 	$(SWEEP) --model dynamax-mamba --model_args pretrained=tiny,trace_dir=demo/mamba/traces \
 	    --thresholds 0.6,0.8 --point mode=full --point exit_rule=fixed_depth,exit_layers=12 \
+	    --point exit_rule=fixed_depth,exit_layers=18 \
 	    --output_path demo/mamba
 	$(SWEEP) --model dynamax --model_args pretrained=tiny-hybrid,trace_dir=demo/hybrid/traces \
 	    --thresholds 0.6,0.8 --point mode=full --point exit_rule=fixed_depth,exit_layers=8 \
+	    --point exit_rule=fixed_depth,exit_layers=12 \
 	    --output_path demo/hybrid
 	$(BIN)/python -m dynamax_lm.report demo --output_path demo/report
 

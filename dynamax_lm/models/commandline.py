@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ class Command:
                 }
             # Never empty here: the task manager would replace an empty mapping by one of its own.
             self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
-            self.tasks = self.config.process_tasks(self._metadata)
+            self.tasks = self._found_tasks()
         except (ValueError, TypeError, OSError) as error:
             raise SettingError(one_line(error)) from error
         for seed in self.config.seed or ():
@@ -119,6 +119,16 @@ class Command:
                 raise SettingError(f"--seed {seed}: give whole numbers in 0..{_SEEDS - 1}")
         self._asked_metadata = asked
         self.model_args: dict[str, Any] = dict(self.config.model_args)
+
+    def _found_tasks(self) -> Any:
+        """The task manager, with lm-eval's own tasks where others than this package's are asked."""
+        from dynamax_lm.harness.plugin.bridge import only_ours, without_stock_tasks
+
+        tasks = self.config.tasks
+        names = tasks.split(",") if isinstance(tasks, str) else ",".join(tasks).split(",")
+        quick = not self.config.include_path and only_ours(names)
+        with without_stock_tasks() if quick else nullcontext():
+            return self.config.process_tasks(self._metadata)
 
     def load(self, model_args: Mapping[str, Any]) -> DynamaxLM:
         """The model, loaded as ``lm_eval`` loads it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.bridge import _STOCK_TASKS
 from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 from tests.quick import only_toys
 
@@ -38,6 +39,26 @@ def test_values_arrive_as_in_lm_eval() -> None:
     assert command.config.gen_kwargs == {"max_gen_toks": 7}
     assert command.config.seed == [3, 3, 3, 3]
     assert command.config.num_fewshot is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "stock"), [("dynamax_sample", False), ("dynamax_coqa,toy_mc", True)]
+)
+def test_stock_tasks_are_read_only_where_tasks_are_not_ours(
+    tasks: str, stock: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def process(*_: object) -> None:
+        told.append(_STOCK_TASKS.get())
+
+    config = "lm_eval.config.evaluate_config.EvaluatorConfig"
+    monkeypatch.setattr(f"{config}.process_tasks", process)
+    parser = argparse.ArgumentParser()
+    add_lm_eval_options(parser)
+    Command(parser.parse_args(["--model", "dynamax-mistral", "--tasks", tasks]))
+    assert told == [stock]
+    assert _STOCK_TASKS.get()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ TASKS = Path(__file__).resolve().parents[2] / "tasks"
 """The folder of this package's task files."""
 
 _MARK = "_dynamax_lm"
+_STOCK_TASKS: ContextVar[bool] = ContextVar("_STOCK_TASKS", default=True)
 
 
 def connect(name: str) -> None:
@@ -62,6 +66,7 @@ def add_tasks() -> None:
     ) -> None:
         given = include_path
         if include_defaults:  # later folders take precedence, so a user's own come last
+            include_defaults = _STOCK_TASKS.get()
             theirs = list(given) if isinstance(given, (list, tuple)) else [given] * bool(given)
             include_path = [TASKS, *theirs]
         original(self, verbosity, include_path, include_defaults, *args, **kwargs)
@@ -69,6 +74,26 @@ def add_tasks() -> None:
 
     setattr(init, _MARK, True)
     TaskManager.__init__ = init
+
+
+def only_ours(names: Collection[str]) -> bool:
+    """Whether every one of ``names`` is a task or a group in this package's folder."""
+    from lm_eval.tasks._index import TaskIndex
+
+    return bool(names) and set(names) <= TaskIndex.build([TASKS]).keys()
+
+
+@contextmanager
+def without_stock_tasks() -> Iterator[None]:
+    """A ``TaskManager`` made inside does not read lm-eval's 13,000 task files, which takes long.
+
+    It would be unnecessary if lm-eval looked for the tasks that are asked for.
+    """
+    token = _STOCK_TASKS.set(False)
+    try:
+        yield
+    finally:
+        _STOCK_TASKS.reset(token)
 
 
 def teach_yaml_tags() -> None:

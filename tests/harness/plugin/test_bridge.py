@@ -133,3 +133,18 @@ def test_the_tags_hold_for_lm_evals_files_alone() -> None:
     for loader in (yaml.SafeLoader, yaml.FullLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         with pytest.raises(yaml.constructor.ConstructorError, match="stock_task"):
             yaml.load("a: !stock_task coqa/default.yaml", Loader=loader)
+
+
+def test_our_tasks_alone_are_what_they_are_among_all(everything: TaskManager) -> None:
+    own = own_names()
+    assert bridge.only_ours(own)
+    assert not bridge.only_ours({*own, "coqa"})
+    assert not bridge.only_ours({"dynamax_*"}), "a pattern may match stock tasks"
+    assert not bridge.only_ours([])
+    with bridge.without_stock_tasks():
+        alone = TaskManager()
+    assert set(alone.all_tasks) == own
+    for name in own:
+        assert alone.task_index[name] == everything.task_index[name]
+        members = alone.task_index[name].cfg["task"]
+        assert {members} <= own if isinstance(members, str) else set(members) <= own
