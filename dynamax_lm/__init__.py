@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
     from dynamax_lm.common.errors import SettingError
-    from dynamax_lm.core.confidence import ExitView, Measure
+    from dynamax_lm.core.confidence import Measure
     from dynamax_lm.core.costs import LayerCosts
     from dynamax_lm.core.exit_probe import probe_exits
+    from dynamax_lm.core.exit_view import ExitView
     from dynamax_lm.core.generate import generate
     from dynamax_lm.core.ledger import Ledger
     from dynamax_lm.core.measures import MeasureFacts
@@ -53,7 +54,7 @@ _HOMES = {
     "ExitHeads": "heads",
     "ExitModel": "api",
     "ExitPolicy": "core.policy",
-    "ExitView": "core.confidence",
+    "ExitView": "core.exit_view",
     "GenerateRequest": "core.requests",
     "LayerCosts": "core.costs",
     "Ledger": "core.ledger",

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
-from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
+from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.prefill import SHORTEST_PREFIX, SharedPrefixes
 from dynamax_lm.core.requests import GenerateRequest

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.confidence import LoopView
 from dynamax_lm.core.exit_probe import probe_exits
+from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.head_session import TrainedHeads
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 
@@ -31,7 +31,7 @@ class SecondMoment:
         self.total: Tensor | None = None
         self.count = 0
 
-    def on_exit(self, view: LoopView) -> None:
+    def on_exit(self, view: View) -> None:
         """Add the tokens of one exit."""
         inputs = view.normed.double()
         moment = inputs.T @ inputs

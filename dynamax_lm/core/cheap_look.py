@@ -10,52 +10,16 @@ list.
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from dynamax_lm.core.exit_view import ExitView, Narrowed, View
 from dynamax_lm.core.looks import Look
 
 
-class Seen(Protocol):
-    """What a look needs of the tokens at an exit (``core.exit_view.View``)."""
-
-    @property
-    def exit(self) -> int:
-        """Which exit this is, from 0."""
-        ...
-
-    @property
-    def index(self) -> Tensor:
-        """(n,) which of the pass's N tokens are checked."""
-        ...
-
-    @property
-    def hidden(self) -> Tensor:
-        """(n, D) their hidden states."""
-        ...
-
-    @property
-    def logits(self) -> Tensor:
-        """(n, V) exact logits; reading them computes the vocabulary projection."""
-        ...
-
-    @property
-    def normed(self) -> Tensor:
-        """(n, D) the input of the vocabulary projection."""
-        ...
-
-    def low_rank_logits(self, rank: int) -> Tensor:
-        """(n, V) logits through the factors of a rank."""
-        ...
-
-    def logits_of(self, tokens: Tensor) -> Tensor:
-        """(n, M) exact logits of ``tokens`` (n, M)."""
-        ...
-
-
-class LookedView:
+class LookedView(Narrowed):
     """A view whose logits are a look's; whatever needs the exact ones is an error.
 
     Args:
@@ -63,27 +27,12 @@ class LookedView:
         logits: (n, V) of the look.
     """
 
-    def __init__(self, view: Seen, logits: Tensor) -> None:
-        self._view, self.logits = view, logits
-
-    @property
-    def exit(self) -> int:
-        """Which exit this is, from 0."""
-        return self._view.exit
-
-    @property
-    def index(self) -> Tensor:
-        """(n,) which of the pass's N tokens are checked."""
-        return self._view.index
-
-    @property
-    def hidden(self) -> Tensor:
-        """(n, D) their hidden states."""
-        return self._view.hidden
+    def __init__(self, view: ExitView, logits: Tensor) -> None:
+        super().__init__(view)
+        self.logits = logits
 
     @property
     def emission(self) -> NoReturn:
-        """Not computed."""
         raise ValueError("a cheap look does not compute the exact logits of an emission")
 
     target = trained = emission
@@ -102,7 +51,7 @@ class VocabularyLook:
         self._lists: Tensor | None = None
         self._vocabulary = 0
 
-    def logits(self, view: Seen) -> Tensor:
+    def logits(self, view: View) -> Tensor:
         """(n, V) logits of the look; minus infinity for tokens that are not on the list.
 
         A token's list is drawn at exit 0, which every token reaches first. There too the logits

@@ -24,55 +24,10 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core import measures
-from dynamax_lm.core.cheap_look import LookedView, Seen, VocabularyLook
+from dynamax_lm.core.cheap_look import LookedView, VocabularyLook
+from dynamax_lm.core.exit_view import ExitView, Narrowed, View
 from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.measures import MeasureFacts, class_of, facts_of, implements
-
-
-class ExitView(Protocol):
-    """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection.
-
-    Under a cheap look a measure's ``logits`` are those of the look.
-    """
-
-    @property
-    def exit(self) -> int:
-        """Which exit this is, from 0."""
-        ...
-
-    @property
-    def index(self) -> Tensor:
-        """(n,) which of the pass's N tokens are checked."""
-        ...
-
-    @property
-    def hidden(self) -> Tensor:
-        """(n, D) hidden states of the tokens checked."""
-        ...
-
-    @property
-    def logits(self) -> Tensor:
-        """(n, V) raw logits of this exit."""
-        ...
-
-    @property
-    def emission(self) -> Tensor:
-        """(n,) the tokens this exit would emit."""
-        ...
-
-    @property
-    def target(self) -> Tensor:
-        """(n,) the tokens that full depth emits from an exact state; for the oracle."""
-        ...
-
-    @property
-    def trained(self) -> Tensor:
-        """(n,) outputs of trained classifiers for the tokens checked. Read it once per exit."""
-        ...
-
-
-class LoopView(ExitView, Seen, Protocol):
-    """What the loop gives: the inputs of a measure, and of a cheap look in place of its logits."""
 
 
 class Measure:
@@ -203,23 +158,12 @@ class Nothing(Measure):
         return torch.full(view.index.shape, torch.nan, device=view.index.device)
 
 
-class _HiddenOnly:
+class _HiddenOnly(Narrowed):
     """A view without logits, for a measure whose facts bill no vocabulary projection."""
 
     def __init__(self, view: ExitView, name: str) -> None:
-        self._view, self._name = view, name
-
-    @property
-    def exit(self) -> int:
-        return self._view.exit
-
-    @property
-    def index(self) -> Tensor:
-        return self._view.index
-
-    @property
-    def hidden(self) -> Tensor:
-        return self._view.hidden
+        super().__init__(view)
+        self._name = name
 
     @property
     def target(self) -> Tensor:
@@ -271,14 +215,14 @@ class _Looking:
     def __init__(self, measure: Measure | _Checked, look: VocabularyLook) -> None:
         self._measure, self._look = measure, look
 
-    def ask(self, view: LoopView) -> Tensor:
+    def ask(self, view: View) -> Tensor:
         return self._measure.ask(LookedView(view, self._look.logits(view)))
 
 
 class Confidence(Protocol):
     """A measure as the loop calls it at the exits of one pass."""
 
-    def ask(self, view: LoopView) -> Tensor:
+    def ask(self, view: View) -> Tensor:
         """(n,) float32 confidences in [0, 1]."""
         ...
 

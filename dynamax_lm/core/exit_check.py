@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.confidence import Confidence
-from dynamax_lm.core.exit_view import View, slices
-from dynamax_lm.core.head_session import HeadSession
+from dynamax_lm.core.exit_view import PassHeads, View, slices
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import LayerStack
 
@@ -64,7 +63,7 @@ class ExitCheck:
     policy: ExitPolicy
     measure: Confidence
     sink: LogitsSink
-    session: HeadSession | None = None
+    session: PassHeads | None = None
     targets: Tensor | None = None
 
     def at_exit(self, exit: int, index: Tensor, hidden: Tensor, cutoffs: Tensor | None) -> Checked:

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.confidence import Confidence, ExitView, LoopView, make_confidence
-from dynamax_lm.core.exit_view import View, slices
+from dynamax_lm.core.confidence import Confidence, make_confidence
+from dynamax_lm.core.exit_view import ExitView, View, slices
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 
@@ -27,7 +27,7 @@ Unembed = Callable[[Tensor], Tensor]
 class ExitObserver(Protocol):
     """Called at every exit of the pass, for a slice of the tokens at a time, in order."""
 
-    def on_exit(self, view: LoopView) -> None:
+    def on_exit(self, view: View) -> None:
         """Some tokens reach an exit; reading ``view.logits`` computes a vocabulary projection."""
         ...
 
@@ -115,7 +115,7 @@ class ConfidenceGrid:
         self._measure: Confidence = make_confidence(confidence, tokens=tokens, exits=exits)
         self.confidence = torch.zeros(tokens, exits)
 
-    def on_exit(self, view: LoopView) -> None:
+    def on_exit(self, view: View) -> None:
         confidence = self._measure.ask(view)
         self.confidence[view.index.cpu(), view.exit] = confidence.float().cpu()
 

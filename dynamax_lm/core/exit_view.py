@@ -1,4 +1,7 @@
-"""The inputs of a confidence measure at one exit: hidden states, and logits computed on demand.
+"""What a confidence measure reads at one exit: hidden states, and logits computed on demand.
+
+`ExitView` is the part that measures see; `View` is the loop's own, from which a cheap look and the
+emission also read.
 
 A check computes at most one vocabulary projection, which the emission reuses, or a cheap look in
 place of it (``core.cheap_look``); ``slices`` bounds the number of logits in memory.
@@ -11,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from torch import Tensor
 
-from dynamax_lm.core.head_session import HeadSession
-from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.core.stack import LayerStack, TokenBatch
 
 LOGITS_AT_ONCE = 1 << 25
 """Largest number of logits in memory at a time: 128 MiB in float32."""
@@ -24,9 +27,90 @@ Choose = Callable[[Tensor, Tensor], Tensor]
 """From index (n,) and logits (n, V) to the (n,) tokens that would be emitted."""
 
 
+class ExitView(Protocol):
+    """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection.
+
+    Under a cheap look a measure's ``logits`` are those of the look.
+    """
+
+    @property
+    def exit(self) -> int:
+        """Which exit this is, from 0."""
+        ...
+
+    @property
+    def index(self) -> Tensor:
+        """(n,) which of the pass's N tokens are checked."""
+        ...
+
+    @property
+    def hidden(self) -> Tensor:
+        """(n, D) hidden states of the tokens checked."""
+        ...
+
+    @property
+    def logits(self) -> Tensor:
+        """(n, V) raw logits of this exit."""
+        ...
+
+    @property
+    def emission(self) -> Tensor:
+        """(n,) the tokens this exit would emit."""
+        ...
+
+    @property
+    def target(self) -> Tensor:
+        """(n,) the tokens that full depth emits from an exact state; for the oracle."""
+        ...
+
+    @property
+    def trained(self) -> Tensor:
+        """(n,) outputs of trained classifiers for the tokens checked. Read it once per exit."""
+        ...
+
+
+class Narrowed:
+    """Base of views that give tokens and hidden states, and refuse part of the rest.
+
+    Args:
+        view: of the same tokens.
+    """
+
+    def __init__(self, view: ExitView) -> None:
+        self._view = view
+
+    @property
+    def exit(self) -> int:
+        return self._view.exit
+
+    @property
+    def index(self) -> Tensor:
+        return self._view.index
+
+    @property
+    def hidden(self) -> Tensor:
+        return self._view.hidden
+
+
+class PassHeads(Protocol):
+    """Trained heads during a pass: classifiers and translators, by the layer of their exit."""
+
+    def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
+        """A pass over ``cells`` (N,) of ``chunk`` begins."""
+        ...
+
+    def confidence(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
+        """(n,) in [0, 1], of tokens ``index`` (n,) of the pass; called once per token and exit."""
+        ...
+
+    def translate(self, layer: int, hidden: Tensor) -> Tensor:
+        """(n, D) the input of the unembedding in place of ``hidden`` (n, D)."""
+        ...
+
+
 @dataclass
 class View:
-    """A slice of the tokens that reach an exit (``core.confidence.ExitView``).
+    """A slice of the tokens that reach an exit: an `ExitView`, and what a look and emissions read.
 
     Attributes:
         unembed: from (n, D) to (n, V) logits: final norm and vocabulary projection.
@@ -45,7 +129,7 @@ class View:
     layer: int
     index: Tensor
     hidden: Tensor
-    session: HeadSession | None
+    session: PassHeads | None
     choose: Choose | None = None
     targets: Tensor | None = None
     stack: LayerStack | None = None

@@ -17,8 +17,8 @@ from torch import Tensor
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.exit_check import ExitCheck, LogitsSink
+from dynamax_lm.core.exit_view import PassHeads
 from dynamax_lm.core.exited_tokens import DeferExited, DropExited, RunningCells
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
@@ -51,7 +51,7 @@ def run_chunk(
     cutoffs: Tensor | None = None,
     skipped_state: str = "propagate",
     targets: Tensor | None = None,
-    session: HeadSession | None = None,
+    session: PassHeads | None = None,
 ) -> ExitDecisions:
     """Run ``chunk`` through the layers; each token exits where the policy decides.
 

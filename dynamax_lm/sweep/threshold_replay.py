@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.confidence import ExitView
 from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
+from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import ExitDecisions
 from dynamax_lm.core.measures import ORACLE, facts_of

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynamax_lm.core.calibration import second_moment
-from dynamax_lm.core.confidence import ExitView, Measure
+from dynamax_lm.core.confidence import Measure
 from dynamax_lm.core.exit_probe import ConfidenceGrid, HiddenStates, probe_exits
+from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.generate import generate
 from dynamax_lm.core.looks import FULL, Look, looking, read_look, split_look
 from dynamax_lm.core.measures import BUILT_IN, MeasureFacts, facts_of, register
