@@ -35,13 +35,13 @@ from benchmarks.criteria.states import States
 from benchmarks.criteria.study import MIDDLE, thresholds
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_text
-from dynamax_lm.core.calibration import second_moment
 from dynamax_lm.core.cheap_look import VocabularyLook
-from dynamax_lm.core.exit_probe import ConfidenceGrid
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.core.looks import looking, read_look
+from dynamax_lm.engine.calibration import second_moment
+from dynamax_lm.engine.exit_probe import ConfidenceGrid
+from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.look_text import calibration_rows

@@ -21,13 +21,13 @@ import torch
 
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.processor import processor_name
-from dynamax_lm.core.decode import decode
 from dynamax_lm.core.drafts import Drafts
-from dynamax_lm.core.head_session import HeadSession
-from dynamax_lm.core.lossless import AUTO, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest, Progress
+from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.head_session import HeadSession
+from dynamax_lm.engine.lossless import AUTO, decode_lossless
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.models.commandline import Command, add_lm_eval_options
 from dynamax_lm.models.requests import text_request
 

@@ -34,7 +34,7 @@ from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.plots import BLUE, DARK_GREY, DASHED, PALE_GREY, RED, SKY, new_figure
 from dynamax_lm.common.plots import save_figure as save
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.prefill import prefill
+from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.models.commandline import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
 from dynamax_lm.report.load import load

@@ -20,14 +20,10 @@ if TYPE_CHECKING:
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import Measure
     from dynamax_lm.core.costs import LayerCosts
-    from dynamax_lm.core.exit_probe import probe_exits
     from dynamax_lm.core.exit_view import ExitView
-    from dynamax_lm.core.generate import generate
     from dynamax_lm.core.ledger import Ledger
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
-    from dynamax_lm.core.requests import GenerateRequest
-    from dynamax_lm.core.score import ScoreRequest, score
     from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
@@ -36,6 +32,10 @@ if TYPE_CHECKING:
     from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
     from dynamax_lm.decoders.decoder import Decoder
     from dynamax_lm.decoders.mamba2 import Mamba2Stack
+    from dynamax_lm.engine.exit_probe import probe_exits
+    from dynamax_lm.engine.generate import generate
+    from dynamax_lm.engine.requests import GenerateRequest
+    from dynamax_lm.engine.score import ScoreRequest, score
     from dynamax_lm.heads import ExitHeads
     from dynamax_lm.report.columns import Column
     from dynamax_lm.report.leaderboard import Entry
@@ -55,7 +55,7 @@ _HOMES = {
     "ExitModel": "api",
     "ExitPolicy": "core.policy",
     "ExitView": "core.exit_view",
-    "GenerateRequest": "core.requests",
+    "GenerateRequest": "engine.requests",
     "LayerCosts": "core.costs",
     "Ledger": "core.ledger",
     "Mamba2Costs": "decoders.costs.mamba2",
@@ -64,17 +64,17 @@ _HOMES = {
     "MeasureFacts": "core.measures",
     "MistralStack": "decoders.attention",
     "Score": "api",
-    "ScoreRequest": "core.score",
+    "ScoreRequest": "engine.score",
     "SettingError": "common.errors",
     "SkippedFacts": "core.skipped_states",
     "SkippedState": "core.skipped_states",
     "ThresholdRule": "core.thresholds",
     "TokenRow": "core.trace",
-    "generate": "core.generate",
+    "generate": "engine.generate",
     "load": "api",
-    "probe_exits": "core.exit_probe",
+    "probe_exits": "engine.exit_probe",
     "record_of": "core.trace",
-    "score": "core.score",
+    "score": "engine.score",
 }
 
 __all__ = [

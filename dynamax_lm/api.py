@@ -19,7 +19,6 @@ import torch
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.token_pieces import split
-from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
@@ -31,6 +30,7 @@ from dynamax_lm.decoders.checkpoint import (
     resolve_name,
     unreachable,
 )
+from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.models.settings import ExitSettings, find_measure
 

@@ -23,11 +23,11 @@ from transformers import (
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest
 
 VOCAB = 61
 STACKS = {"mistral": MistralStack, "llama": MistralStack, "mamba2": Mamba2Stack}

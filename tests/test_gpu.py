@@ -16,18 +16,18 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from dynamax_lm.bench.__main__ import main as bench
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.builders import SKIPPED, STACKS, catch_up, never, random_model
 from tests.checkpoints import save_checkpoint
-from tests.core.test_laws import Tally, _Ignore
 from tests.core.test_recompute import remembered
+from tests.engine.test_laws import Tally, _Ignore
 from tests.models.test_lm import texts
 
 pytestmark = pytest.mark.gpu

@@ -79,6 +79,8 @@ TABLE: dict[str, Row] = {
     "core.totals": row("core.drafts core.texts core.trace", HEAVY),
     "core.summary": row("core.drafts core.texts core.totals core.trace", HEAVY),
     "core": row("", MODELS),
+    # how requests run: torch only, over the core
+    "engine": row("core", MODELS),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
@@ -102,7 +104,7 @@ TABLE: dict[str, Row] = {
         HEAVY,
     ),
     "heads.train.prompts": Row(ANY),
-    "heads.train.backbone": row("heads decoders core models.pretrained", LM_EVAL),
+    "heads.train.backbone": row("heads decoders core engine models.pretrained", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
     ),
@@ -118,12 +120,12 @@ TABLE: dict[str, Row] = {
         "core.skipped_states core.thresholds decoders.costs",
         frozenset({"torch", "lm_eval", "datasets"}),
     ),
-    "models.runner": row("core"),
+    "models.runner": row("core engine"),
     "models.pretrained": row("common.errors decoders models.settings", LM_EVAL),
-    "models.speed_check": row("core"),
+    "models.speed_check": row("core engine"),
     "models.stops": row("", LM_EVAL),
-    "models.sampling": row("common.errors core"),
-    "models.requests": row("common.errors common.identity core models.stops models.sampling"),
+    "models.sampling": row("common.errors"),
+    "models.requests": row("common.errors common.identity engine models.stops models.sampling"),
     "models.trained": row(
         "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
     ),
@@ -132,7 +134,7 @@ TABLE: dict[str, Row] = {
     "models.look_text": row("", HEAVY),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
     "models.answering": row(
-        "core decoders.decoder heads models.memory models.processes models.requests "
+        "core decoders.decoder engine heads models.memory models.processes models.requests "
         "models.runner models.settings models.speed_check"
     ),
     "models.lm": Row(ANY),
@@ -141,14 +143,14 @@ TABLE: dict[str, Row] = {
     ),
     "__main__": row("harness.plugin"),
     "api": row(
-        "common.errors common.plots common.token_pieces core decoders.checkpoint models "
+        "common.errors common.plots common.token_pieces core decoders.checkpoint engine models "
         "play.heatmap play.notebook"
     ),
     # answers in terminals, notebooks and pages
     "generate": row("models.commandline play.command"),
     "play.notebook": row("common.plots", HEAVY),
     "play.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
-    "play": row("api common core harness models play report"),
+    "play": row("api common core engine harness models play report"),
     # tools
     "certify": Row(ANY),
     "sweep": Row(ANY),
@@ -266,6 +268,8 @@ def reach(name: str) -> set[str]:
         ("models.settings", "torch"),
         ("core", "transformers"),
         ("core", "lm_eval"),
+        ("engine", "transformers"),
+        ("engine", "lm_eval"),
     ],
 )
 def test_what_a_part_does_without_does_not_come_by_a_detour(part: str, library: str) -> None:
@@ -296,7 +300,7 @@ def test_no_arrow_between_folders_runs_back(name: str) -> None:
         assert name not in targets(other), f"{name} and {other} import each other"
 
 
-@pytest.mark.parametrize("name", ["core", "harness", "heads", "decoders"])
+@pytest.mark.parametrize("name", ["core", "engine", "harness", "heads", "decoders"])
 def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
     for module in (module for module in NAMES if inside(module, name) and part_of(module) == name):
         assert "models.lm" not in reach(module)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.exit_probe import ConfidenceGrid, TokenGrid
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.measures import BUILT_IN, facts_of
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.engine.exit_probe import ConfidenceGrid, TokenGrid
+from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.heads import ExitHeads
 
 Unembed = Callable[[Tensor], Tensor]

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.score import TargetReader
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.head_session import HeadSession
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.score import TargetReader
 from dynamax_lm.heads import ExitHeads
 
 

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from benchmarks.criteria.prompts import Prompt
 from benchmarks.criteria.states import States, Writer
-from dynamax_lm.core.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.exit_view import ExitView
-from dynamax_lm.core.generate import generate
-from dynamax_lm.core.prefill import SHORTEST_PREFIX, SharedPrefixes
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.exit_probe import ExitObserver, HiddenStates, probe_exits
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import SHORTEST_PREFIX, SharedPrefixes
+from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
 
 _PIECE = 32

@@ -22,13 +22,13 @@ import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from dynamax_lm.common.markdown import markdown_table
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 
 DTYPES = ("float32", "bfloat16")
 TASKS = ("dynamax_coqa_sample", "dynamax_truthfulqa_mc1_sample")

@@ -17,8 +17,8 @@ from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.runs import embedded
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate, per_step, samples
-from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.engine.flight import Flight
 
 _BATCH, _FLIGHT = 8, 32
 _MOST = 64

@@ -9,11 +9,11 @@ from dynamax_lm.bench.limits import bandwidth, bare_products, bytes_read
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject, token_ids
 from dynamax_lm.bench.timing import Contestant, medians, per_step, samples
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest
 
 
 def endless(answer: Any) -> bool:

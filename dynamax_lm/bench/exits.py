@@ -18,8 +18,8 @@ from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, medians, per_step, samples, seconds
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.prefill import prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def unembed_time(subject: Subject, rows: int) -> float:
 
 def multiple_choice(subject: Subject) -> Iterator[Row]:
     """Scoring four options whose tokens exit after three quarters of the layers."""
-    from dynamax_lm.core.score import ScoreRequest, score
+    from dynamax_lm.engine.score import ScoreRequest, score
 
     batch, tokens = (2, 8) if subject.quick else (8, 32)
     cut = subject.layers * 3 // 4

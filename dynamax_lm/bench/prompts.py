@@ -10,8 +10,8 @@ import torch
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject, token_ids
 from dynamax_lm.bench.timing import alternate
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.score import ScoreRequest, score
 
 
 def prompts(subject: Subject) -> Iterator[Row]:

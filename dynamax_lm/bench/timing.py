@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-from dynamax_lm.core.phase_timer import finish_queued_work
+from dynamax_lm.engine.phase_timer import finish_queued_work
 
 Contestant = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.exit_probe import probe_exits
 from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 
 BEYOND = 0

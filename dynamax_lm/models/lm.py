@@ -20,11 +20,9 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
-from dynamax_lm.core.calibration import second_moment
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.core.measures import facts_of
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.trace import RECORDS
@@ -44,6 +42,8 @@ from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
+from dynamax_lm.engine.calibration import second_moment
+from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.results_config import early_exit_block

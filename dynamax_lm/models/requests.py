@@ -15,8 +15,8 @@ from lm_eval.models.utils import (
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest
 from dynamax_lm.models.sampling import (
     RowChooser,
     derive_seed,

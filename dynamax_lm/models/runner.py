@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from dynamax_lm.core.generate import GeneratedAnswer, generate
-from dynamax_lm.core.head_session import TrainedHeads
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.head_session import TrainedHeads
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
 
 
 class Runner(Protocol):
@@ -42,7 +42,7 @@ class Runner(Protocol):
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
     ) -> list[ScoredAnswer]:
-        """See ``core.score.score``."""
+        """See ``engine.score.score``."""
         ...
 
     def generate(
@@ -58,7 +58,7 @@ class Runner(Protocol):
         draft_length: int | None,
         **continuous: Any,
     ) -> list[GeneratedAnswer]:
-        """See ``core.generate.generate``.
+        """See ``engine.generate.generate``.
 
         ``flight`` and ``on_answers`` are given to a ``continuous`` runner alone.
         """
@@ -73,11 +73,11 @@ class CoreRunner:
     def score(
         self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
     ) -> list[ScoredAnswer]:
-        """See ``core.score.score``."""
+        """See ``engine.score.score``."""
         return score(stack, requests, **options)
 
     def generate(
         self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
-        """See ``core.generate.generate``."""
+        """See ``engine.generate.generate``."""
         return generate(stack, requests, **options)

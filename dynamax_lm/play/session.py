@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 
 from dynamax_lm.api import Answer, ExitModel
-from dynamax_lm.core.generate import GeneratedAnswer, generate
-from dynamax_lm.core.phase_timer import PhaseTimer
-from dynamax_lm.core.requests import GenerateRequest, Progress
 from dynamax_lm.core.stack import LayerStack
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.models.runner import CoreRunner
 from dynamax_lm.play.stream import StreamedToken, TokenStream
 
@@ -101,7 +101,7 @@ class _Streaming(CoreRunner):
     def generate(
         self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
-        """See ``core.generate.generate``; of one request."""
+        """See ``engine.generate.generate``; of one request."""
         timer: PhaseTimer = options["timer"]
         before = timer.answer
         answers = generate(stack, requests, on_step=self._show, **options)

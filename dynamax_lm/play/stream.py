@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dynamax_lm.common.token_pieces import Decode, TokenPieces, split
-from dynamax_lm.core.requests import Progress
+from dynamax_lm.engine.requests import Progress
 
 
 class StreamedToken(NamedTuple):

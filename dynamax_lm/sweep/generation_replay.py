@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.decode import decode
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 from dynamax_lm.sweep.origins import Origins
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay, replay_thresholds

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.prefill import SharedPrefixes
-from dynamax_lm.core.reading import Reading
-from dynamax_lm.core.reference import FullDepthAnswers
 from dynamax_lm.core.stack import LayerStack
-from dynamax_lm.core.state_size import tensor_bytes
+from dynamax_lm.engine.prefill import SharedPrefixes
+from dynamax_lm.engine.reading import Reading
+from dynamax_lm.engine.reference import FullDepthAnswers
+from dynamax_lm.engine.state_size import tensor_bytes
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay
 
 MOST_BYTES = 1 << 30

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 import torch
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.decode import decode
-from dynamax_lm.core.generate import GeneratedAnswer, answers, generate
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.reading import Reading
-from dynamax_lm.core.reference import Comparison, compare
-from dynamax_lm.core.requests import GenerateRequest, Progress
-from dynamax_lm.core.score import ScoreBatch, ScoredAnswer, ScoreRequest
 from dynamax_lm.core.stack import LayerStack
-from dynamax_lm.core.state_size import tensor_bytes
+from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.generate import GeneratedAnswer, answers, generate
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.reading import Reading
+from dynamax_lm.engine.reference import Comparison, compare
+from dynamax_lm.engine.requests import GenerateRequest, Progress
+from dynamax_lm.engine.score import ScoreBatch, ScoredAnswer, ScoreRequest
+from dynamax_lm.engine.state_size import tensor_bytes
 from dynamax_lm.sweep.generation_replay import replay_generation
 from dynamax_lm.sweep.origins import Origins
 from dynamax_lm.sweep.reuse_cache import MOST_BYTES, ReuseCache
@@ -81,7 +81,7 @@ class ReuseRunner:
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
     ) -> list[ScoredAnswer]:
-        """Equal to ``core.score.score``."""
+        """Equal to ``engine.score.score``."""
         timer = timer or PhaseTimer()
         batch = ScoreBatch(requests, softmax_dtype)
         key = digest(requests, softmax_dtype)
@@ -159,7 +159,7 @@ class ReuseRunner:
         draft_length: int | None = None,
         **continuous: Any,
     ) -> list[GeneratedAnswer]:
-        """Equal to ``core.generate.generate``; a lossless run is timed, and so not derived."""
+        """Equal to ``engine.generate.generate``; a lossless run is timed, and so not derived."""
         del continuous
         timer = timer or PhaseTimer()
         if draft_length is not None:

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.core.exit_view import ExitView
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import ExitDecisions
 from dynamax_lm.core.measures import ORACLE, facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.reading import Reader, Reading
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
+from dynamax_lm.engine.reading import Reader, Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import KINDS, Recipe, fit_classifier, fit_translators
 from benchmarks.criteria.states import States
 from dynamax_lm.core.ledger import HeadCosts, Ledger
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 
 EXITS = (1, 2, 3)

@@ -18,7 +18,7 @@ from benchmarks.criteria.states import States
 from benchmarks.real.gather import _windows
 from benchmarks.real.quality import qualities
 from benchmarks.real.vocabulary import ShortList
-from dynamax_lm.core.requests import GenerateRequest
+from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import HeadsConfig
 
 EXITS = (1, 2, 3)

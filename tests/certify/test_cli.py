@@ -21,7 +21,7 @@ from dynamax_lm.certify.decontamination import read_records
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.prefill import SharedPrefixes
+from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.commandline import Command

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynamax_lm.core.calibration import second_moment
 from dynamax_lm.core.confidence import Measure
-from dynamax_lm.core.exit_probe import ConfidenceGrid, HiddenStates, probe_exits
 from dynamax_lm.core.exit_view import ExitView
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.looks import FULL, Look, looking, read_look, split_look
 from dynamax_lm.core.measures import BUILT_IN, MeasureFacts, facts_of, register
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.calibration import second_moment
+from dynamax_lm.engine.exit_probe import ConfidenceGrid, HiddenStates, probe_exits
+from dynamax_lm.engine.generate import generate
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes, uneven_requests
-from tests.core.test_laws import Tally, ask
+from tests.engine.test_laws import Tally, ask
 from tests.heads.builders import heads_of
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.thresholds import (
     CalmDecay,
     FixedDepth,
@@ -25,6 +22,9 @@ from dynamax_lm.core.thresholds import (
     rule_class,
 )
 from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, never, random_model
 

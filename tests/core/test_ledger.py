@@ -26,17 +26,17 @@ from transformers.models.mamba2.modeling_mamba2 import mamba2_selective_state_up
 
 from dynamax_lm.core.catchup import final_depths
 from dynamax_lm.core.costs import LayerCosts, norm_flops, unembed_flops
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.core.looks import Look, looking, split_look
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.models.trained import exit_extras
 from tests.heads.builders import heads_of, kinds
 

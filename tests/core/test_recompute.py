@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core import catchup
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention_state import KeyValues
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.feed_forward import NoState
 from dynamax_lm.decoders.parallel import BothStates
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, catch_up, prompts, random_model, shapes
-from tests.core.test_laws import _Ignore, ask, draw_policy, rows_that_enter
+from tests.engine.test_laws import _Ignore, ask, draw_policy, rows_that_enter
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

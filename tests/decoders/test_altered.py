@@ -63,7 +63,7 @@ def test_a_hook_on_what_is_called_is_honoured(kind: str) -> None:
 
 
 def run_all(stack: Any, batch: TokenBatch) -> torch.Tensor:
-    from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
+    from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 
     seen = HiddenStates(torch.arange(3), 3, 0)
     probe_exits(stack, stack.new_state(1), batch, (), [seen])
@@ -172,7 +172,7 @@ def test_a_llama_with_a_stray_window_attends_to_everything_as_in_transformers(
     ids = torch.tensor([[1, 5, 9, 2, 7, 4, 4, 3]])
     stack = STACKS["llama"](model, trusted=True)
     assert stack.costs.window is None
-    from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
+    from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 
     seen = HiddenStates(torch.arange(8), 8, 0)
     probe_exits(stack, stack.new_state(1), TokenBatch(ids, (8,), (0,), prefill=True), (), [seen])

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynamax_lm.core.costs import HybridCosts, LayerCosts, skipped_states
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import AttentionLayer
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -24,10 +21,13 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Layer
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, VOCAB, catch_up, make_config, prompts, random_model
-from tests.core.test_laws import Tally, ask, draw_policy
 from tests.core.test_recompute import remembered
 from tests.decoders.hybrid import Hybrid, build_hybrid
+from tests.engine.test_laws import Tally, ask, draw_policy
 from tests.models.test_stacks import Keep
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

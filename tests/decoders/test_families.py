@@ -11,12 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import norm_flops
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -25,12 +22,15 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import catch_up
-from tests.core.test_laws import Tally, ask
-from tests.core.test_prefill import step as logits_after
-from tests.core.test_prompt_exit import run_on
 from tests.core.test_recompute import remembered
 from tests.decoders.tiny_families import LAYERS, VOCAB, WINDOW, cut, tiny_config, tiny_model
+from tests.engine.test_laws import Tally, ask
+from tests.engine.test_prefill import step as logits_after
+from tests.engine.test_prompt_exit import run_on
 from tests.models.test_stacks import Keep
 
 pytestmark = [

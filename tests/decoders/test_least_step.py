@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dynamax_lm.core.loop import run_chunk
-from dynamax_lm.core.prefill import prefill
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.family_stack import FamilyStack
+from dynamax_lm.engine.prefill import prefill
 from tests.decoders.tiny_families import tiny_model
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

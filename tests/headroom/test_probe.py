@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.headroom.probe import BEYOND, DEEPEST, rank_exits
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 from tests.builders import STACKS, VOCAB, Shape, never, prompts, random_model, shallow, shapes

@@ -8,13 +8,13 @@ import pytest
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import HybridCosts
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.score import score
 from dynamax_lm.core.skipped_states import SkippedFacts, registered
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.score import score
 from dynamax_lm.models.settings import ExitSettings, parse_settings
 from tests.builders import STACKS, random_model, uneven_requests
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint import ATTENTION, FAMILY, MAMBA2, Architecture
@@ -21,6 +20,7 @@ from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity, identity
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
+from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.heads.train.windows import Batch
 from dynamax_lm.models.pretrained import load_pretrained, read_model_args
 

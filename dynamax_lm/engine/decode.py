@@ -22,13 +22,13 @@ from torch import Tensor
 from dynamax_lm.core.catchup import RECOMPUTE, too_many_pending
 from dynamax_lm.core.confidence import Confidence, make_confidence
 from dynamax_lm.core.exit_check import ExitCheck
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress, TokenChoice
-from dynamax_lm.core.scheduler import Scheduler
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
+from dynamax_lm.engine.head_session import HeadSession
+from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
+from dynamax_lm.engine.scheduler import Scheduler
 
 
 class Decoding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.core.scheduler import Scheduler
+from dynamax_lm.engine.scheduler import Scheduler
 
 
 @given(st.data(), st.integers(1, 5), st.integers(1, 8), st.integers(1, 30), st.integers(1, 40))

@@ -12,14 +12,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import (
     CONFIDENCES,
     SKIPPED,

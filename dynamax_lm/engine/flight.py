@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.stack import LayerStack
-from dynamax_lm.core.state_size import tensor_bytes
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.state_size import tensor_bytes
 
 IN_FLIGHT = 4
 """Rows in flight for each row of a step, with exits."""

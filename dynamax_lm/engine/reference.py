@@ -15,12 +15,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.decode import decode
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
-from dynamax_lm.core.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 
 
 class Comparison(NamedTuple):

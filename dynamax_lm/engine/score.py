@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.full_depth import by_definition
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.loop import ExitDecisions, run_chunk
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import SharedPrefixes
-from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.stack import LayerStack, TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.prefill import SharedPrefixes
+from dynamax_lm.engine.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
 from dynamax_lm.core.skipped_states import PROMPT_STATE
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.requests import GenerateRequest
 
 SHORTEST_PREFIX = 32
 """Tokens from which on a shared prefix is run on its own."""

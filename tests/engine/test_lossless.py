@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.decode import decode
-from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.lossless import AUTO, DraftLength, decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest, Progress
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.lossless import AUTO, DraftLength, decode_lossless
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest, Progress
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, never, prompts, random_model
 from tests.heads.builders import CLASSIFIERS, heads_of
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.prefill import SharedPrefixes, prefill
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.prefill import SharedPrefixes, prefill
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.reading import Reading
 from dynamax_lm.core.trace import DraftRound
+from dynamax_lm.engine.reading import Reading
 
 
 class Chooser(Protocol):

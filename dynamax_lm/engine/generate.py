@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynamax_lm.core.decode import Decoding, decode
-from dynamax_lm.core.flight import Flight
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
-from dynamax_lm.core.lossless import decode_lossless
-from dynamax_lm.core.phase_timer import PhaseTimer
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import Prompts, PromptStates
-from dynamax_lm.core.reference import Comparison, FullDepthAnswers, compare
-from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress
 from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import AnswerTrace
+from dynamax_lm.engine.decode import Decoding, decode
+from dynamax_lm.engine.flight import Flight
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
+from dynamax_lm.engine.lossless import decode_lossless
+from dynamax_lm.engine.phase_timer import PhaseTimer
+from dynamax_lm.engine.prefill import Prompts, PromptStates
+from dynamax_lm.engine.reference import Comparison, FullDepthAnswers, compare
+from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress
 
 _MOST_OPEN = 4
 """Further batches whose prompt states may be kept, because one of their rows has not finished."""
@@ -65,8 +65,8 @@ def generate(
         reference: whether to compute the full-depth model's answers as well.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
-        draft_length: generate losslessly (``core.lossless``) with at most this many tokens a draft,
-            at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
+        draft_length: generate losslessly (``engine.lossless``) with at most this many tokens a
+            draft, at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
         flight: how many rows are generated at a time; by default all, as one batch.
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
         on_step: called with the answers so far after each step, where the requests are one batch;

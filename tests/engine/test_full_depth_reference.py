@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core.full_depth import by_definition
-from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.core.summary import Answer, Request, summarise
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model

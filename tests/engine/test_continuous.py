@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.decode import Decoding
-from dynamax_lm.core.flight import Flight
-from dynamax_lm.core.generate import GeneratedAnswer, generate
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prefill import prefill
-from dynamax_lm.core.requests import GenerateRequest, Progress
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.decode import Decoding
+from dynamax_lm.engine.flight import Flight
+from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest, Progress
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
-from tests.core.test_laws import Tally, draw_policy, draw_skipped
+from tests.engine.test_laws import Tally, draw_policy, draw_skipped
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

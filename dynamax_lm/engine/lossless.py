@@ -30,11 +30,11 @@ from torch import Tensor
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import HeadSession
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 from dynamax_lm.core.trace import DraftRound
+from dynamax_lm.engine.head_session import HeadSession
+from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
 
 AUTO = 0
 """A draft length that adapts to the number of accepted tokens."""

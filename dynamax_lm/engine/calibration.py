@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.exit_probe import probe_exits
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.head_session import TrainedHeads
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.exit_probe import probe_exits
+from dynamax_lm.engine.head_session import TrainedHeads
 
 
 class SecondMoment:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dynamax_lm.core.confidence import Confidence, make_confidence
 from dynamax_lm.core.exit_view import ExitView, View, slices
-from dynamax_lm.core.head_session import HeadSession, TrainedHeads
 from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 
 Unembed = Callable[[Tensor], Tensor]
 """(n, D) to (n, V) logits: final norm and vocabulary projection."""

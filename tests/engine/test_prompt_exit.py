@@ -9,20 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.flight import Flight
 from dynamax_lm.core.full_depth import by_definition
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.lossless import decode_lossless
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prefill import SharedPrefixes, prefill
-from dynamax_lm.core.requests import GenerateRequest, Progress
-from dynamax_lm.core.score import ScoreRequest, score
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.flight import Flight
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.lossless import decode_lossless
+from dynamax_lm.engine.prefill import SharedPrefixes, prefill
+from dynamax_lm.engine.requests import GenerateRequest, Progress
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
-from tests.core.test_laws import Tally, ask, draw_policy, draw_skipped
-from tests.core.test_prefill import step
 from tests.decoders.hybrid import build_hybrid
+from tests.engine.test_laws import Tally, ask, draw_policy, draw_skipped
+from tests.engine.test_prefill import step
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

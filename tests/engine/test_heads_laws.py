@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.generate import generate
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.requests import GenerateRequest
-from dynamax_lm.core.score import ScoreRequest, score
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import (
     SKIPPED,
     STACKS,
@@ -25,7 +25,7 @@ from tests.builders import (
     shapes,
     uneven_requests,
 )
-from tests.core.test_laws import Tally, ask, draw_skipped
+from tests.engine.test_laws import Tally, ask, draw_skipped
 from tests.heads.builders import CLASSIFIERS, heads_of, kinds
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -1,0 +1,1 @@
+"""Run requests through a decoder with exits."""
