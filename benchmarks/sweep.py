@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.models.commandline import Command, add_lm_eval_options
-from dynamax_lm.models.runner import CoreRunner, Runner
+from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.sweep.runner import ReuseRunner
 from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
 
@@ -72,7 +72,7 @@ def main() -> None:
                 command.evaluate(lm, command.model_args, bootstrap_iters=0)
         return time.process_time() - start
 
-    plain = CoreRunner()
+    plain = EngineRunner()
     seconds([0.7], plain)  # warms up
     rounds: list[tuple[float, float, float]] = []
     for number in range(options.rounds):

@@ -1,6 +1,6 @@
 """``python -m dynamax_lm.generate``: stream an answer, each token coloured by its exit.
 
-A script, not a module to import: ``dynamax_lm.generate`` is the function of the core. The command
+A script, not a module to import: ``dynamax_lm.generate`` is the function of the engine. The command
 is in ``play.command``.
 """
 

@@ -8,6 +8,7 @@ a new module or folder without a row fails the test that every part has one.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -304,3 +305,11 @@ def test_no_arrow_between_folders_runs_back(name: str) -> None:
 def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
     for module in (module for module in NAMES if inside(module, name) and part_of(module) == name):
         assert "models.lm" not in reach(module)
+
+
+@pytest.mark.parametrize(("part", "other"), [("core", "engine"), ("engine", "core")])
+def test_the_reading_order_names_every_module(part: str, other: str) -> None:
+    order = ast.get_docstring(ast.parse((ROOT / PACKAGE / part / "__init__.py").read_text()))
+    assert order is not None
+    named = set(re.findall(r"``(\w+)``", order)) - {other}
+    assert named == {name.rpartition(".")[2] for name in NAMES if name.startswith(f"{part}.")}

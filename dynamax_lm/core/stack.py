@@ -7,7 +7,7 @@ per running cell, so that an exited token takes no further part in any product; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -167,10 +167,7 @@ class DecoderState(Protocol):
 
 
 class LayerStack(Protocol):
-    """A decoder that is run layer by layer.
-
-    The state passed to its methods is one that ``new_state`` or ``take`` of the same decoder made.
-    """
+    """A decoder that is run layer by layer, over a state that it made itself."""
 
     @property
     def n_layers(self) -> int:
@@ -183,17 +180,8 @@ class LayerStack(Protocol):
         ...
 
     @property
-    def skipped_states(self) -> frozenset[str]:
-        """Names of the skipped-state policies that every layer has."""
-        ...
-
-    @property
     def device(self) -> torch.device:
         """The device of token ids."""
-        ...
-
-    def new_state(self, batch: int) -> DecoderState:
-        """An empty state of ``batch`` rows."""
         ...
 
     def begin(self, state: Any, chunk: TokenBatch, skipped_state: str) -> ForwardPass:
@@ -240,41 +228,4 @@ class LayerStack(Protocol):
 
     def project_tokens(self, normed: Tensor, tokens: Tensor) -> Tensor:
         """(N, M) logits of ``normed`` (N, D) for ``tokens`` (N, M) alone."""
-        ...
-
-    def mark(self, state: Any) -> Any:
-        """A snapshot of ``state`` for :meth:`rewind`."""
-        ...
-
-    def rewind(self, state: Any, mark: Any) -> None:
-        """Restore ``state`` to the snapshot ``mark``."""
-        ...
-
-    def begin_draft(self, state: Any, rows: Sequence[int]) -> None:
-        """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
-        ...
-
-    def withdraw(self, state: Any, kept: Mapping[int, int], given: Mapping[int, int]) -> None:
-        """Remove tokens that some rows got since ``begin_draft``, except the first of them.
-
-        Args:
-            state: of the decoder; no token of these rows is pending.
-            kept: by row, how many of these tokens stay, at least 1 and fewer than ``given``.
-            given: by row, how many tokens it got.
-        """
-        ...
-
-    def take(self, state: Any, rows: Sequence[int]) -> DecoderState:
-        """A new, independent state of ``rows`` of ``state``; rows may repeat."""
-        ...
-
-    def put(self, state: Any, rows: Sequence[int], source: Any, taken: Sequence[int]) -> None:
-        """Copy rows ``taken`` of ``source`` over ``rows`` of ``state``, which are discarded.
-
-        Args:
-            state: of the decoder.
-            rows: as many as ``taken``, all different.
-            source: another state of the decoder; no token of the rows taken is pending.
-            taken: rows of ``source``.
-        """
         ...

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.engine.head_session import TrainedHeads
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 class SecondMoment:
@@ -43,7 +44,7 @@ class SecondMoment:
 
 
 def second_moment(
-    stack: LayerStack,
+    stack: StatefulStack,
     rows: Sequence[Sequence[int]],
     exit_layers: Sequence[int],
     heads: TrainedHeads | None = None,

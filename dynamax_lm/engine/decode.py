@@ -25,10 +25,11 @@ from dynamax_lm.core.exit_check import ExitCheck
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
+from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.engine.scheduler import Scheduler
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 class Decoding:
@@ -48,7 +49,7 @@ class Decoding:
 
     def __init__(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         state: DecoderState,
         rows: int,
         policy: ExitPolicy,
@@ -276,7 +277,7 @@ class Decoding:
 
 
 def decode(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.state_size import tensor_bytes
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 IN_FLIGHT = 4
 """Rows in flight for each row of a step, with exits."""
@@ -35,7 +35,7 @@ class Flight:
 
     def rows_for(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         state: Any,
         longest: Sequence[GenerateRequest],
         policy: ExitPolicy,
@@ -62,7 +62,7 @@ class Flight:
         return count
 
 
-def _row_bytes(stack: LayerStack, state: Any, requests: Sequence[GenerateRequest]) -> int:
+def _row_bytes(stack: StatefulStack, state: Any, requests: Sequence[GenerateRequest]) -> int:
     """Bytes of a row's state at the end of its answer: a part that grows with it, and one not."""
     prompt = max(1, max(len(one.prompt) for one in requests) - 1)
     whole = prompt + max(one.max_new for one in requests)

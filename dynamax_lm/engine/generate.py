@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.engine.decode import Decoding, decode
 from dynamax_lm.engine.flight import Flight
@@ -21,6 +20,7 @@ from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.prefill import Prompts, PromptStates
 from dynamax_lm.engine.reference import Comparison, FullDepthAnswers, compare
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 _MOST_OPEN = 4
 """Further batches whose prompt states may be kept, because one of their rows has not finished."""
@@ -42,7 +42,7 @@ class GeneratedAnswer:
 
 
 def generate(
-    stack: LayerStack,
+    stack: StatefulStack,
     requests: Sequence[GenerateRequest],
     *,
     policy: ExitPolicy = FULL_DEPTH,
@@ -99,7 +99,7 @@ def generate(
 class _Run:
     """What all requests of a call have in common; see :func:`generate`."""
 
-    stack: LayerStack
+    stack: StatefulStack
     policy: ExitPolicy
     skipped_state: str
     reference: bool

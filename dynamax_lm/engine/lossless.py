@@ -31,10 +31,11 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
+from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 AUTO = 0
 """A draft length that adapts to the number of accepted tokens."""
@@ -158,7 +159,7 @@ class _Row:
 
 
 def decode_lossless(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: DecoderState,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
@@ -203,7 +204,7 @@ def decode_lossless(
 
 
 def _draft(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: DecoderState,
     rows: Sequence[_Row],
     policy: ExitPolicy,
@@ -258,7 +259,7 @@ def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
 
 
 def _verify(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: DecoderState,
     rows: Sequence[_Row],
     depth: int,

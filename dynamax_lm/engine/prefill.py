@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.skipped_states import PROMPT_STATE
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 SHORTEST_PREFIX = 32
 """Tokens from which on a shared prefix is run on its own."""
@@ -28,7 +29,7 @@ _LONG = 0.8
 
 
 def prefill(
-    stack: LayerStack, prompts: Sequence[Sequence[int]], prompt_exit: int | None = None
+    stack: StatefulStack, prompts: Sequence[Sequence[int]], prompt_exit: int | None = None
 ) -> Any:
     """A state of each prompt without its last token.
 
@@ -49,7 +50,7 @@ def prefill(
 
 
 def run_prompt(
-    stack: LayerStack, state: Any, chunk: TokenBatch, prompt_exit: int | None = None
+    stack: StatefulStack, state: Any, chunk: TokenBatch, prompt_exit: int | None = None
 ) -> None:
     """Run prompt tokens, of which none is read.
 
@@ -85,7 +86,7 @@ class SharedPrefixes:
 
     def __init__(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         shortest: int = SHORTEST_PREFIX,
         prompt_exit: int | None = None,
     ) -> None:
@@ -155,7 +156,7 @@ class Prompts:
         reference: whether answers are compared with full depth.
     """
 
-    def __init__(self, stack: LayerStack, policy: ExitPolicy, *, reference: bool) -> None:
+    def __init__(self, stack: StatefulStack, policy: ExitPolicy, *, reference: bool) -> None:
         self._prefixes = SharedPrefixes(stack, prompt_exit=policy.prompt_exit)
         self._full_depth: SharedPrefixes | None = None
         self._same = policy.prompt_exit is None

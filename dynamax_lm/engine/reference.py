@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 class Comparison(NamedTuple):
@@ -68,7 +69,7 @@ class FullDepthAnswers:
 
 
 def compare(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
@@ -126,7 +127,7 @@ def _certain(
 
 
 def _passes(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
@@ -152,7 +153,7 @@ def _passes(
 
 
 def _parallel(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
@@ -174,7 +175,7 @@ def _parallel(
 
 
 def _answers(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
@@ -223,7 +224,7 @@ def _begun(tokens: Sequence[int], full_depth: Sequence[int]) -> list[int]:
 
 
 def _continue(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     begun: Sequence[Sequence[int]],

@@ -17,12 +17,13 @@ from torch import Tensor
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.loop import ExitDecisions, run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class ScoreBatch:
         self.prompt_rows = [place[one.prompt] for one in self._passes]
         self.n_tokens: int = self._targets.shape[0]
 
-    def prefill(self, stack: LayerStack, prompt_exit: int | None = None) -> Any:
+    def prefill(self, stack: StatefulStack, prompt_exit: int | None = None) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
         state = SharedPrefixes(stack, prompt_exit=prompt_exit).prefill(self.prompts)
         if len(self.prompts) == len(self._passes):
@@ -149,16 +150,16 @@ class ScoreBatch:
         """(N,) how many tokens of its continuation precede each token."""
         return [step for one in self._passes for step in range(len(one.inputs))]
 
-    def chunk(self, stack: LayerStack) -> TokenBatch:
+    def chunk(self, stack: StatefulStack) -> TokenBatch:
         """The tokens of the pass."""
         inputs = [one.inputs for one in self._passes]
         return TokenBatch.of(inputs, range(len(inputs)), stack.device)
 
-    def reader(self, stack: LayerStack, copies: int = 1) -> TargetReader:
+    def reader(self, stack: StatefulStack, copies: int = 1) -> TargetReader:
         """A reader of the continuations' tokens, in ``copies`` copies of the pass."""
         return TargetReader(self._targets.to(stack.device).repeat(copies, 1), self._dtype)
 
-    def full_depth(self, stack: LayerStack, state: Any) -> Reading:
+    def full_depth(self, stack: StatefulStack, state: Any) -> Reading:
         """The same pass at full depth; ``state`` is restored."""
         mark = stack.mark(state)
         reader = self.reader(stack)
@@ -247,7 +248,7 @@ class ScoreBatch:
 
 
 def score(
-    stack: LayerStack,
+    stack: StatefulStack,
     requests: Sequence[ScoreRequest],
     *,
     policy: ExitPolicy = FULL_DEPTH,

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.core.trace import record_of
 from dynamax_lm.engine.generate import GeneratedAnswer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.headroom.probe import Ranks, rank_exits
 from dynamax_lm.sweep.runner import ReuseRunner
 
@@ -58,24 +58,24 @@ class RankingRunner:
         self._exits = tuple(exits)
 
     def score(
-        self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
+        self, stack: StatefulStack, requests: Sequence[ScoreRequest], **options: Any
     ) -> list[ScoredAnswer]:
-        """The core's answers with their ranks."""
+        """The engine's answers with their ranks."""
         runner = ReuseRunner(derives=False)
         answers = runner.score(stack, requests, **options)
         return self._ranked(stack, requests, answers, runner)
 
     def generate(
-        self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
+        self, stack: StatefulStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
-        """The core's answers with their ranks."""
+        """The engine's answers with their ranks."""
         runner = ReuseRunner(derives=False)
         answers = runner.generate(stack, requests, **options)
         return self._ranked(stack, requests, answers, runner)
 
     def _ranked(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[ScoreRequest] | Sequence[GenerateRequest],
         answers: list[_Answer],
         runner: ReuseRunner,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.exit_view import ExitView
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import probe_exits
+from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 
 BEYOND = 0
@@ -60,7 +61,7 @@ class RankGrid:
 
 
 def rank_exits(
-    stack: LayerStack,
+    stack: StatefulStack,
     prompts: Sequence[tuple[int, ...]],
     answers: Sequence[Sequence[int]],
     exits: Sequence[int],

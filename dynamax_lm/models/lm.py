@@ -58,7 +58,7 @@ from dynamax_lm.models.arguments import (
 )
 from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.models.pretrained import check_device
-from dynamax_lm.models.runner import CoreRunner, Runner
+from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.models.settings import (
     FIXED_AT_LOADING,
     OUR_NAMES,
@@ -145,7 +145,7 @@ class DynamaxLM(Answering):
                 arrange=isinstance(name, str),  # a model that the caller loaded is not changed
                 share=self.from_first,
             )
-        self._runner: Runner = CoreRunner()
+        self._runner: Runner = EngineRunner()
         self._looked_at: tuple[tuple[int, ...], str | None] | None = None
         self._apply(self.settings, self._chosen_heads)
 
@@ -175,7 +175,7 @@ class DynamaxLM(Answering):
 
     @contextmanager
     def answered_by(self, runner: Runner, doing: str = "") -> Iterator[None]:
-        """Inside the block, ``runner`` answers every batch in place of the core's functions.
+        """Inside the block, ``runner`` answers every batch in place of the engine's functions.
 
         Args:
             runner: of the batches.

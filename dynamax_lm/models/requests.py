@@ -1,4 +1,4 @@
-"""From lm-eval's requests to those of the core: tokens, truncation of prompts, windows, seeds."""
+"""From lm-eval's requests to those of the engine: tokens, truncation of prompts, windows, seeds."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def rolling_windows(lm: HFLM, text: str) -> list[ScoreRequest]:
 
 
 class TextRequest(NamedTuple):
-    """A generation request of the core, and its stop sequences.
+    """A generation request of the engine, and its stop sequences.
 
     Attributes:
-        request: of the core.
+        request: of the engine.
         until: stop sequences, cut from the text afterwards.
     """
 

@@ -1,4 +1,4 @@
-"""The protocol of runners: the core's ``score`` and ``generate``, or a tool's wrapper around them.
+"""The protocol of runners: the engine's ``score`` and ``generate``, or a tool's wrapper of them.
 
 A tool that runs the same requests several times, or that inspects each batch, wraps the two
 functions and passes the wrapper to the model for the duration of a block
@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.head_session import TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 class Runner(Protocol):
-    """Answers a batch of requests; arguments are those of the core's functions.
+    """Answers a batch of requests; arguments are those of the engine's functions.
 
     Attributes:
         continuous: whether ``generate`` may be given all requests at once.
@@ -32,7 +32,7 @@ class Runner(Protocol):
 
     def score(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[ScoreRequest],
         *,
         policy: ExitPolicy,
@@ -47,7 +47,7 @@ class Runner(Protocol):
 
     def generate(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[GenerateRequest],
         *,
         policy: ExitPolicy,
@@ -65,19 +65,19 @@ class Runner(Protocol):
         ...
 
 
-class CoreRunner:
-    """The core's functions, unchanged."""
+class EngineRunner:
+    """The engine's functions, unchanged."""
 
     continuous: ClassVar[bool] = True
 
     def score(
-        self, stack: LayerStack, requests: Sequence[ScoreRequest], **options: Any
+        self, stack: StatefulStack, requests: Sequence[ScoreRequest], **options: Any
     ) -> list[ScoredAnswer]:
         """See ``engine.score.score``."""
         return score(stack, requests, **options)
 
     def generate(
-        self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
+        self, stack: StatefulStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
         """See ``engine.generate.generate``."""
         return generate(stack, requests, **options)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 
@@ -52,7 +52,7 @@ class SpeedCheck:
 
     def check(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[GenerateRequest],
         answers: Sequence[GeneratedAnswer],
         seconds: float,

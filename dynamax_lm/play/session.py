@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 
 from dynamax_lm.api import Answer, ExitModel
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest, Progress
-from dynamax_lm.models.runner import CoreRunner
+from dynamax_lm.engine.stateful_stack import StatefulStack
+from dynamax_lm.models.runner import EngineRunner
 from dynamax_lm.play.stream import StreamedToken, TokenStream
 
 OnToken = Callable[[StreamedToken], None]
@@ -86,8 +86,8 @@ class Session:
         )
 
 
-class _Streaming(CoreRunner):
-    """The core's generation, with a display of every step, and a timed full-depth answer."""
+class _Streaming(EngineRunner):
+    """The engine's generation, with a display of every step, and a timed full-depth answer."""
 
     continuous: ClassVar[bool] = False
 
@@ -99,7 +99,7 @@ class _Streaming(CoreRunner):
         self.full_depth_tokens: int | None = None
 
     def generate(
-        self, stack: LayerStack, requests: Sequence[GenerateRequest], **options: Any
+        self, stack: StatefulStack, requests: Sequence[GenerateRequest], **options: Any
     ) -> list[GeneratedAnswer]:
         """See ``engine.generate.generate``; of one request."""
         timer: PhaseTimer = options["timer"]

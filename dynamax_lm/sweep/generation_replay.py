@@ -15,18 +15,19 @@ from typing import Any
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
+from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.sweep.origins import Origins
 from dynamax_lm.sweep.reuse_cache import ReuseCache
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay, replay_thresholds
 
 
 def replay_generation(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],
@@ -72,7 +73,7 @@ def replay_generation(
 
 
 def _full_depth(
-    stack: LayerStack, state: Any, requests: Sequence[GenerateRequest], cache: ReuseCache
+    stack: StatefulStack, state: Any, requests: Sequence[GenerateRequest], cache: ReuseCache
 ) -> list[tuple[int, ...]]:
     """Full depth's own answers, decoded once."""
     known = [cache.full_depth.find_answer(request.key) for request in requests]
@@ -88,7 +89,7 @@ def _full_depth(
 
 
 def _replay(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     answers: Sequence[Sequence[int]],
@@ -158,7 +159,7 @@ def _follow(
 
 
 def _continue(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     requests: Sequence[GenerateRequest],
     rows: Sequence[Progress],

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
 from dynamax_lm.engine.reference import FullDepthAnswers
 from dynamax_lm.engine.state_size import tensor_bytes
+from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.sweep.threshold_replay import ThresholdReplay
 
 MOST_BYTES = 1 << 30
@@ -90,7 +90,7 @@ class ReuseCache:
 
     def prompt_state(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
         prompt_exit: int | None = None,
@@ -108,7 +108,7 @@ class ReuseCache:
         self.states.note(kept is not None)
         if kept is None:
             prefixes = SharedPrefixes(stack, prompt_exit=prompt_exit)
-            kept = prefixes.prefill(prompts)  # as the core does for a batch
+            kept = prefixes.prefill(prompts)  # as the engine does for a batch
             size = tensor_bytes(kept)
             if self.bytes + size > self.most_bytes:
                 own = list(rows) == list(range(len(prompts)))

@@ -1,8 +1,8 @@
 """A runner that answers the same requests under several settings and computes shared parts once.
 
-It wraps the core's ``score`` and ``generate`` and gives equal results. Prompt states and full-depth
-passes are kept for the next settings; with exact state, one full-depth pass determines the exits of
-every threshold; else later thresholds run in the same batch as the present one.
+It wraps the engine's ``score`` and ``generate`` and gives equal results. Prompt states and
+full-depth passes are kept for the next settings; with exact state, one full-depth pass determines
+the exits of every threshold; else later thresholds run in the same batch as the present one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.stack import LayerStack
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.generate import GeneratedAnswer, answers, generate
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
@@ -25,6 +24,7 @@ from dynamax_lm.engine.reference import Comparison, compare
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreBatch, ScoredAnswer, ScoreRequest
 from dynamax_lm.engine.state_size import tensor_bytes
+from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.sweep.generation_replay import replay_generation
 from dynamax_lm.sweep.origins import Origins
 from dynamax_lm.sweep.reuse_cache import MOST_BYTES, ReuseCache
@@ -71,7 +71,7 @@ class ReuseRunner:
 
     def score(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[ScoreRequest],
         *,
         policy: ExitPolicy = FULL_DEPTH,
@@ -148,7 +148,7 @@ class ReuseRunner:
 
     def generate(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         requests: Sequence[GenerateRequest],
         *,
         policy: ExitPolicy = FULL_DEPTH,
@@ -235,7 +235,7 @@ class ReuseRunner:
 
     def _replay_scores(
         self,
-        stack: LayerStack,
+        stack: StatefulStack,
         batch: ScoreBatch,
         policy: ExitPolicy,
         heads: TrainedHeads | None,
@@ -248,7 +248,7 @@ class ReuseRunner:
             chunk = batch.chunk(stack)
             return replay_thresholds(stack, state, chunk, readers, policy=policy, heads=heads)
 
-    def _full_depth(self, stack: LayerStack, state: Any, batch: ScoreBatch, key: str) -> Reading:
+    def _full_depth(self, stack: StatefulStack, state: Any, batch: ScoreBatch, key: str) -> Reading:
         full = self.cache.find_scores(key)
         if full is None:
             full = batch.full_depth(stack, state)

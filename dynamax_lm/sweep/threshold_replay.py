@@ -22,10 +22,11 @@ from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.loop import ExitDecisions
 from dynamax_lm.core.measures import ORACLE, facts_of
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.stack import LayerStack, TokenBatch
+from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.reading import Reader, Reading
+from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
 
 
 def replay_thresholds(
-    stack: LayerStack,
+    stack: StatefulStack,
     state: Any,
     chunk: TokenBatch,
     readers: Sequence[Reader],

@@ -26,7 +26,7 @@ from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.lm import DynamaxMamba
-from dynamax_lm.models.runner import CoreRunner
+from dynamax_lm.models.runner import EngineRunner
 from dynamax_lm.sweep import reuse_cache
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
@@ -156,7 +156,7 @@ def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
     shared = run(**options)
     assert len(shared.grid) == 2
     assert len(prefilled) == -(-2 * DOCUMENTS // 64), "each batch of prompts once"
-    monkeypatch.setattr("dynamax_lm.certify.run.ReuseRunner", lambda derives: CoreRunner())
+    monkeypatch.setattr("dynamax_lm.certify.run.ReuseRunner", lambda derives: EngineRunner())
     assert replace(run(**options), date=shared.date) == shared
 
 

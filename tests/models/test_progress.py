@@ -9,7 +9,7 @@ import pytest
 
 import dynamax_lm
 from dynamax_lm.models import answering
-from dynamax_lm.models.runner import CoreRunner
+from dynamax_lm.models.runner import EngineRunner
 from tests.checkpoints import save_checkpoint
 
 
@@ -46,7 +46,7 @@ def test_bars_name_the_mode_and_the_purpose(
         model.change(mode=mode)
         model.generate("a", max_gen_toks=1)
         model.score("a", "b")
-    with model.lm.answered_by(CoreRunner(), "to certify threshold 0.5"):
+    with model.lm.answered_by(EngineRunner(), "to certify threshold 0.5"):
         model.generate("a", max_gen_toks=1)
     model.generate("a", max_gen_toks=1)
     assert Bar.said == [

@@ -1,0 +1,59 @@
+"""What the engine needs of a decoder beyond its layers: states that it makes, copies and restores.
+
+Glossary: B rows of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from dynamax_lm.core.stack import DecoderState, LayerStack
+
+
+class StatefulStack(LayerStack, Protocol):
+    """A decoder whose states have rows that can be copied, replaced and restored.
+
+    The state passed to its methods is one that ``new_state`` or ``take`` of the same decoder made.
+    """
+
+    def new_state(self, batch: int) -> DecoderState:
+        """An empty state of ``batch`` rows."""
+        ...
+
+    def mark(self, state: Any) -> Any:
+        """A snapshot of ``state`` for :meth:`rewind`."""
+        ...
+
+    def rewind(self, state: Any, mark: Any) -> None:
+        """Restore ``state`` to the snapshot ``mark``."""
+        ...
+
+    def begin_draft(self, state: Any, rows: Sequence[int]) -> None:
+        """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
+        ...
+
+    def withdraw(self, state: Any, kept: Mapping[int, int], given: Mapping[int, int]) -> None:
+        """Remove tokens that some rows got since ``begin_draft``, except the first of them.
+
+        Args:
+            state: of the decoder; no token of these rows is pending.
+            kept: by row, how many of these tokens stay, at least 1 and fewer than ``given``.
+            given: by row, how many tokens it got.
+        """
+        ...
+
+    def take(self, state: Any, rows: Sequence[int]) -> DecoderState:
+        """A new, independent state of ``rows`` of ``state``; rows may repeat."""
+        ...
+
+    def put(self, state: Any, rows: Sequence[int], source: Any, taken: Sequence[int]) -> None:
+        """Copy rows ``taken`` of ``source`` over ``rows`` of ``state``, which are discarded.
+
+        Args:
+            state: of the decoder.
+            rows: as many as ``taken``, all different.
+            source: another state of the decoder; no token of the rows taken is pending.
+            taken: rows of ``source``.
+        """
+        ...
