@@ -2,6 +2,7 @@
 
 The last prompt token is the first step of an answer. What the prompts of a batch begin with alike
 (a few-shot header, a system prompt, a story) is run once, and its state is kept for the next batch.
+Long prompts run in pieces, so that the memory of their activations is bounded.
 
 With a prompt exit, prefilled tokens run the layers below it, and the layers above get the state
 that their hidden states at the exit propagate: SwiftKV's prefill (arXiv 2410.03960) without its
@@ -10,7 +11,7 @@ training, and for recurrent layers the partial forward of ``propagate``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ from dynamax_lm.engine.stateful_stack import StatefulStack
 
 SHORTEST_PREFIX = 32
 """Tokens from which on a shared prefix is run on its own."""
+
+TOKENS_AT_ONCE = 8192
+"""Most prompt tokens of a pass, of all its rows."""
 
 _LONG = 0.8
 """Share of a batch's common prefix from which on a known, shorter one is used."""
@@ -43,23 +47,45 @@ def prefill(
     """
     bodies = _bodies(prompts)
     state = stack.new_state(len(bodies))
-    if any(bodies):
-        chunk = TokenBatch.of(bodies, range(len(bodies)), stack.device, prefill=True)
-        run_prompt(stack, state, chunk, prompt_exit)
+    run_prompts(stack, state, bodies, prompt_exit, new=True)
     return state
 
 
-def run_prompt(
-    stack: StatefulStack, state: Any, chunk: TokenBatch, prompt_exit: int | None = None
+def run_prompts(
+    stack: StatefulStack,
+    state: Any,
+    tokens: Sequence[Sequence[int]],
+    prompt_exit: int | None = None,
+    *,
+    new: bool = False,
 ) -> None:
-    """Run prompt tokens, of which none is read.
+    """Run prompt tokens, of which none is read, at most ``TOKENS_AT_ONCE`` in a pass.
 
     Args:
         stack: the decoder.
-        state: its state; afterwards it includes the chunk.
-        chunk: the tokens.
+        state: its state; afterwards it includes the tokens.
+        tokens: of each row of the state.
         prompt_exit: layers that they run, 1..L; ``None`` for all.
+        new: whether the state is empty.
     """
+    for number, (rows, pieces) in enumerate(_pieces(tokens, TOKENS_AT_ONCE)):
+        first = new and not number
+        chunk = TokenBatch.of(pieces, rows, stack.device, prefill=first)
+        _run(stack, state, chunk, prompt_exit)
+
+
+def _pieces(
+    tokens: Sequence[Sequence[int]], most: int
+) -> Iterator[tuple[list[int], list[Sequence[int]]]]:
+    """Rows, and a piece of each: all rows at first, then those of which something is left."""
+    width = max(1, most // len(tokens))
+    for start in range(0, max(map(len, tokens)), width):
+        rows = [row for row, own in enumerate(tokens) if start == 0 or len(own) > start]
+        yield rows, [tokens[row][start : start + width] for row in rows]
+
+
+def _run(stack: StatefulStack, state: Any, chunk: TokenBatch, prompt_exit: int | None) -> None:
+    """One pass."""
     depth = stack.n_layers if prompt_exit is None else prompt_exit
     run = stack.begin(state, chunk, PROMPT_STATE)
     hidden = stack.embed(run)
@@ -105,8 +131,7 @@ class SharedPrefixes:
         self._keep(shared)
         state = self._stack.take(self._state, [0] * len(bodies))
         rest = [body[len(shared) :] for body in bodies]
-        chunk = TokenBatch.of(rest, range(len(rest)), self._stack.device)
-        run_prompt(self._stack, state, chunk, self._exit)
+        run_prompts(self._stack, state, rest, self._exit)
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -127,8 +152,7 @@ class SharedPrefixes:
             return
         known = len(self._prefix)
         if known and shared[:known] == self._prefix:
-            chunk = TokenBatch.of([shared[known:]], [0], self._stack.device)
-            run_prompt(self._stack, self._state, chunk, self._exit)
+            run_prompts(self._stack, self._state, [shared[known:]], self._exit)
         else:
             self._state = prefill(self._stack, [(*shared, 0)], self._exit)
         self._prefix = shared

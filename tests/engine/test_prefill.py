@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine import prefill as module
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
 
@@ -43,6 +45,31 @@ def test_states_are_those_of_whole_prompts(
             torch.testing.assert_close(
                 step(stack, ours, len(rows)), step(stack, theirs, len(rows)), rtol=1e-3, atol=1e-4
             )
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=shapes(), rows=prompts(), most=st.integers(1, 12), depth=st.integers(1, 4))
+def test_pieces_of_prompts_leave_the_state_of_whole_ones(
+    shape: Shape, rows: list[tuple[int, ...]], most: int, depth: int
+) -> None:
+    stack = STACKS[shape.kind](shape.model())
+    widths: list[int] = []
+    inner = stack.embed
+
+    def counted(run: Any) -> torch.Tensor:
+        widths.append(run.chunk.width * len(run.chunk.rows))
+        return inner(run)
+
+    stack.embed = counted
+    prompt_exit = min(depth, stack.n_layers)
+    with patch.object(module, "TOKENS_AT_ONCE", most):
+        ours = prefill(stack, rows, prompt_exit)
+    assert max(widths, default=0) <= max(most, len(rows))
+    theirs = prefill(stack, rows, prompt_exit)
+    for _ in range(2):
+        torch.testing.assert_close(
+            step(stack, ours, len(rows)), step(stack, theirs, len(rows)), rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
