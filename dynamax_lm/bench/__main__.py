@@ -19,12 +19,15 @@ from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.models.settings import read_products
 
-PARTS = ("decode", "exits", "continuous", "scoring", "prompts", "scan", "context", "runs", "memory")
+PARTS = (
+    *("decode", "exits", "continuous", "scoring", "prompts", "scan", "context"),
+    *("documents", "runs", "memory"),
+)
 _RANDOM = ("dynamax-mistral", "dynamax-mamba")
 MODELS = (*_RANDOM, "dynamax")
 _OF_A_CHECKPOINT = ("decode", "exits", "continuous", "scoring", "prompts", "context")
 _ARGUMENTS = "dtype=..., pretrained=... (default random), products=auto, packed or plain"
-_WHOLE_RUNS = frozenset({"continuous", "runs", "memory"})
+_WHOLE_RUNS = frozenset({"continuous", "documents", "runs", "memory"})
 _QUICK_PARTS = tuple(part for part in PARTS if part not in _WHOLE_RUNS)
 """Without whole runs, which take minutes on any machine."""
 _ROUNDS, _QUICK_ROUNDS = 5, 2
@@ -141,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
-    from dynamax_lm.bench import continuous, decode, exits, prompts, runs, scan
+    from dynamax_lm.bench import continuous, decode, documents, exits, prompts, runs, scan
 
     if part == "decode":
         yield from decode.decode(subject, batches)
@@ -152,7 +155,8 @@ def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
         yield from exits.caught_up(subject)
     elif part == "continuous":
         yield from continuous.spread(subject)
-        yield from continuous.against_hf(subject)
+    elif part == "documents":
+        yield from documents.documents(subject)
     elif part == "scoring":
         yield from exits.multiple_choice(subject)
     elif part == "prompts":

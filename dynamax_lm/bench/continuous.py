@@ -1,11 +1,9 @@
-"""Benchmarks of continuous batching: exits spread over the layers, uneven answers, shared shots."""
+"""Benchmarks of continuous batching: exits spread over the layers."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +12,12 @@ from torch import Tensor
 from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.exits import layer_time, unembed_time
 from dynamax_lm.bench.rows import Row
-from dynamax_lm.bench.runs import embedded
 from dynamax_lm.bench.subject import Subject
-from dynamax_lm.bench.timing import alternate, per_step, samples
+from dynamax_lm.bench.timing import per_step, samples
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.engine.flight import Flight
 
 _BATCH, _FLIGHT = 8, 32
-_MOST = 64
-"""Tokens of the longest answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,89 +101,3 @@ def _ideal(subject: Subject, exits: tuple[int, ...]) -> float:
         total += alive * ((exit - before) * layer + look)
         alive, before = alive - leaving, exit
     return total + alive * ((subject.layers - before) * layer + look)
-
-
-def against_hf(subject: Subject) -> Iterator[Row]:
-    """Documents at full depth on the embedded model, against lm-eval's ``hf``, batch size 8."""
-    from lm_eval.models.huggingface import HFLM
-
-    from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
-
-    shared = {"pretrained": embedded(subject), "batch_size": _BATCH, "dtype": "float32"}
-    shared["device"] = str(subject.stack.device)
-    hf = HFLM(**shared)
-    mine = (DynamaxMistral if subject.attention else DynamaxMamba)(**shared, mode="full")
-    name = subject.name.split()[0] + " tiny"
-    documents = 16 if subject.quick else 200
-    models: dict[str, Any] = {"hf": hf, "ours": mine}
-    works = {
-        f"{documents} documents, answers of 1 to {_MOST} tokens": (_uneven(documents), 2.5),
-        f"{documents} documents after the same 5 shots": (_shots(documents), 3.0),
-    }
-    for what, (requests, goal) in works.items():
-        runs = {key: partial(lm.generate_until, requests, True) for key, lm in models.items()}
-        yield _row(name, what, alternate(runs, max(1, subject.rounds // 2)), goal)
-    limit = 4 if subject.quick else None
-    for task in ("dynamax_truthfulqa_mc1_sample", "dynamax_truthfulqa_mc2_sample"):
-        runs = {key: partial(_evaluate, lm, task, limit) for key, lm in models.items()}
-        found = alternate(runs, max(1, subject.rounds // 2))
-        yield _row(name, f"multiple choice, {task}", found, 2.0)
-
-
-def _row(name: str, what: str, found: dict[str, float], goal: float) -> Row:
-    return Row(
-        "Continuous",
-        name,
-        f"{what}, mode=full",
-        "lm-eval hf / ours",
-        found["hf"] / found["ours"],
-        goal,
-        seconds=found,
-    )
-
-
-def _evaluate(lm: Any, task: str, limit: int | None) -> None:
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    simple_evaluate(
-        lm,
-        tasks=[task],
-        task_manager=TaskManager(),
-        bootstrap_iters=0,
-        verbosity="ERROR",
-        limit=limit,
-    )
-
-
-def _questions() -> list[str]:
-    from lm_eval.tasks import TaskManager, get_task_dict
-
-    (task,) = get_task_dict(["dynamax_triviaqa_sample"], TaskManager()).values()
-    return [str(doc["question"]) for doc in task.eval_docs]
-
-
-def _uneven(documents: int) -> list[Any]:
-    """Prompts of a few tokens, and answers whose lengths are spread from 1 to 64 tokens."""
-    questions, draw = _questions(), random.Random(0)
-    return [
-        _request(f"{number}: {questions[number % len(questions)]}", draw.randint(1, _MOST))
-        for number in range(documents)
-    ]
-
-
-def _shots(documents: int) -> list[Any]:
-    """Questions after five answered ones, the same for all."""
-    questions = _questions()
-    header = "".join(f"Question: {one}\nAnswer: of course\n\n" for one in questions[:5])
-    return [
-        _request(f"{header}Question: {number}: {questions[number % len(questions)]}\nAnswer:", 8)
-        for number in range(documents)
-    ]
-
-
-def _request(prompt: str, tokens: int) -> Any:
-    from lm_eval.api.instance import Instance
-
-    options = {"until": ["\0"], "max_gen_toks": tokens, "do_sample": False}
-    return Instance("generate_until", {}, (prompt, options), 0)

@@ -1,0 +1,209 @@
+"""Benchmarks of many documents on the embedded model: against ``hf``, full depth, and the harness.
+
+Uneven answers, shared few-shot examples, multiple choice, the package's own samples with exits, and
+the share of a run that is not the model's.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dynamax_lm.bench.rows import Row
+from dynamax_lm.bench.runs import embedded
+from dynamax_lm.bench.subject import Subject
+from dynamax_lm.bench.timing import Contestant, alternate, seconds
+
+_BATCH = 8
+_MOST = 64
+"""Tokens of the longest answer."""
+_SAMPLES = ("dynamax_coqa_sample", "dynamax_triviaqa_sample")
+_CHOICES = ("dynamax_truthfulqa_mc1_sample", "dynamax_truthfulqa_mc2_sample")
+
+
+def documents(subject: Subject) -> Iterator[Row]:
+    """All of them, float32, batch size 8."""
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from dynamax_lm.harness.plugin.bridge import without_stock_tasks
+    from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+
+    shared = {"pretrained": embedded(subject), "batch_size": _BATCH, "dtype": "float32"}
+    shared["device"] = str(subject.stack.device)
+    make = DynamaxMistral if subject.attention else DynamaxMamba
+    with without_stock_tasks():
+        manager = TaskManager()
+    full = make(**shared, mode="full")
+    yield from _against_hf(subject, {"hf": HFLM(**shared), "ours": full}, manager)
+    quarter = full.config.num_hidden_layers * 3 // 4
+    exits = make(**shared, exit_rule="fixed_depth", exit_layers=quarter, reference=False)
+    yield from _against_full_depth(subject, {"full depth": full, "exits": exits}, manager)
+    yield _outside(subject, full)
+
+
+def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> Iterator[Row]:
+    count = 16 if subject.quick else 200
+    questions = _questions(manager)
+    works = {
+        f"{count} documents, answers of 1 to {_MOST} tokens": (_uneven(questions, count), 2.5),
+        f"{count} documents after the same 5 shots": (_shots(questions, count), 3.0),
+    }
+    for what, (requests, goal) in works.items():
+        runs: dict[str, Contestant] = {
+            name: partial(lm.generate_until, requests, True) for name, lm in models.items()
+        }
+        yield _row(subject, what, runs, "lm-eval hf / ours", ("hf", "ours"), goal)
+    for task in _CHOICES:
+        yield _row(
+            subject,
+            f"multiple choice, {task}",
+            {name: _evaluation(subject, lm, task, manager) for name, lm in models.items()},
+            "lm-eval hf / ours",
+            ("hf", "ours"),
+            2.0,
+        )
+
+
+def _against_full_depth(subject: Subject, models: Mapping[str, Any], manager: Any) -> Iterator[Row]:
+    """A quarter of the layers saved by every token of the answers; prompts run all layers."""
+    for task in _SAMPLES:
+        yield _row(
+            subject,
+            f"{task}, every answer token after three quarters of the layers",
+            {name: _evaluation(subject, lm, task, manager) for name, lm in models.items()},
+            "exits / mode=full",
+            ("exits", "full depth"),
+            0.75,
+            at_most=True,
+        )
+
+
+def _row(
+    subject: Subject,
+    what: str,
+    runs: Mapping[str, Contestant],
+    meaning: str,
+    pair: tuple[str, str],
+    goal: float,
+    *,
+    at_most: bool = False,
+) -> Row:
+    found = alternate(runs, max(1, subject.rounds // 2))
+    return Row(
+        "Documents",
+        _name(subject),
+        what if at_most else f"{what}, mode=full",
+        meaning,
+        found[pair[0]] / found[pair[1]],
+        goal,
+        at_most=at_most,
+        seconds=found,
+    )
+
+
+def _name(subject: Subject) -> str:
+    return subject.name.split()[0] + " tiny"
+
+
+def _evaluation(subject: Subject, lm: Any, task: str, manager: Any) -> Callable[[], object]:
+    from lm_eval import simple_evaluate
+
+    return partial(
+        simple_evaluate,
+        lm,
+        tasks=[task],
+        task_manager=manager,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+        limit=4 if subject.quick else None,
+    )
+
+
+def _outside(subject: Subject, lm: Any) -> Row:
+    """The share of a run of short documents in which no request is answered."""
+    from lm_eval.tasks import TaskManager
+
+    count = 40 if subject.quick else 2000
+    inside: list[float] = []
+    answer = lm.generate_until
+
+    def timed(requests: Any, *args: Any) -> Any:
+        answers: list[Any] = []
+        inside.append(seconds(lambda: answers.append(answer(requests, *args))))
+        return answers[0]
+
+    with tempfile.TemporaryDirectory() as folder:
+        manager = TaskManager(include_path=_short(Path(folder), count), include_defaults=False)
+        lm.generate_until = timed
+        try:
+            whole = seconds(_evaluation(subject, lm, "short", manager))
+        finally:
+            del lm.generate_until
+    return Row(
+        "Documents",
+        _name(subject),
+        f"{count} short documents, mode=full",
+        "outside the model / all",
+        1 - sum(inside) / whole,
+        0.1,
+        at_most=True,
+        seconds={"all": whole, "model": sum(inside)},
+    )
+
+
+def _short(folder: Path, count: int) -> str:
+    """A folder with a task of ``count`` questions, each with an answer of at most 8 tokens."""
+    records = folder / "records.jsonl"
+    lines = [json.dumps({"question": f"What is {one} and {one}?"}) for one in range(count)]
+    records.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    task = {
+        "task": "short",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(records)}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (folder / "short.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
+    return str(folder)
+
+
+def _questions(manager: Any) -> list[str]:
+    from lm_eval.tasks import get_task_dict
+
+    (task,) = get_task_dict(["dynamax_triviaqa_sample"], manager).values()
+    return [str(doc["question"]) for doc in task.eval_docs]
+
+
+def _uneven(questions: list[str], count: int) -> list[Any]:
+    """Prompts of a few tokens, and answers whose lengths are spread from 1 to 64 tokens."""
+    draw = random.Random(0)
+    return [
+        _request(f"{number}: {questions[number % len(questions)]}", draw.randint(1, _MOST))
+        for number in range(count)
+    ]
+
+
+def _shots(questions: list[str], count: int) -> list[Any]:
+    """Questions after five answered ones, the same for all."""
+    header = "".join(f"Question: {one}\nAnswer: of course\n\n" for one in questions[:5])
+    return [
+        _request(f"{header}Question: {number}: {questions[number % len(questions)]}\nAnswer:", 8)
+        for number in range(count)
+    ]
+
+
+def _request(prompt: str, tokens: int) -> Any:
+    from lm_eval.api.instance import Instance
+
+    options = {"until": ["\0"], "max_gen_toks": tokens, "do_sample": False}
+    return Instance("generate_until", {}, (prompt, options), 0)
