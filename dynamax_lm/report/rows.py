@@ -17,6 +17,7 @@ from dynamax_lm.decoders.checkpoint import (
     embedded_folder,
     embedded_model,
 )
+from dynamax_lm.report.certificates import holds
 from dynamax_lm.report.conditions import (
     Conditions,
     arguments_of,
@@ -284,6 +285,8 @@ def _certificate(run: Run, task: str) -> str:
     if not isinstance(found, dict):
         return ""
     applies = (found.get("applies") or {}).get(task) or {}
+    if applies.get("certified") and not holds(found, run.settings, task):
+        return "not certified here: the results file does not bear out its certificate"
     if not applies.get("certified"):
         return str(applies.get("reason") or "not certified here")
     risk, delta = found.get("risk"), found.get("delta")

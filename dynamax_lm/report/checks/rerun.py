@@ -42,7 +42,7 @@ LIST: tuple[OnlyARerun, ...] = (
             *("lm_eval_version", "config.batch_size", "config.batch_sizes*", "config.device"),
             *("config.use_cache", "config.bootstrap_iters", "config.*_seed", "config.gen_kwargs"),
             *("fewshot_as_multiturn", "config.early_exit.skipped*"),
-            "config.early_exit.products.*",
+            *("config.early_exit.products.*", "config.early_exit.rows_in_flight*"),
         )
     ),
     OnlyARerun("results", "config.early_exit.seconds.*", _SECONDS),

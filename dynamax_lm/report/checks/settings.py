@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm import __version__
-from dynamax_lm.common.certificate import CertificateError, TaskSetup
+from dynamax_lm.common.certificate import CertificateError
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.extensions import without_digest
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.core.thresholds import PLAIN
-from dynamax_lm.harness.certified import certificate_block
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.models.settings import OUR_NAMES, mend_split_lists, parse_settings
 from dynamax_lm.models.settings.lossless import AUTO
+from dynamax_lm.report.certificates import applies_again, of_the_heads
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
@@ -37,7 +37,14 @@ _SETTINGS = frozenset(
         "look",
     }
 )
-_ADDED = frozenset({"applies", "setups"})
+_ALWAYS = frozenset(
+    {
+        *("model", "pretrained", "dtype", "weights", "checkpoint", "arguments"),
+        *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
+        *("heads", "heads_fingerprint", "trace_dir"),
+    }
+)
+"""Settings that every run writes."""
 _NOT_RUN = "what it computes: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
@@ -48,6 +55,7 @@ def check_settings(run: Run, found: Verification) -> None:
     block, settings = run.early_exit or {}, run.settings
     unknown = ", ".join(sorted(settings.keys() - _SETTINGS))
     found.require(not unknown, f"{where} settings: {unknown} is no setting")
+    _check_present(where, block, settings, found)
     _check_identity(where, block, settings, found)
     _check_config(run, settings, found)
     _check_arguments(where, run, settings, found)
@@ -58,6 +66,23 @@ def check_settings(run: Run, found: Verification) -> None:
         found.compare(f"{where} convention", block.get("convention"), CONVENTION)
     else:
         found.leave(where, _OTHER_VERSION)
+
+
+def _check_present(
+    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    """What every run writes is there, of its kind."""
+    if missing := sorted(_ALWAYS - settings.keys()):
+        found.refuse(f"{where} settings: {', '.join(missing)} missing")
+    found.require(
+        isinstance(settings.get("arguments"), Mapping), f"{where} settings arguments: no table"
+    )
+    for name in ("heads", "certificate"):
+        found.require(name in block, f"{where} {name}: missing")
+        wrong = block.get(name) is not None and not isinstance(block[name], Mapping)
+        found.require(not wrong, f"{where} {name}: neither null nor a table")
+    extras = (block.get("costs") or {}).get("exit_extras")
+    found.require(isinstance(extras, list), f"{where} costs exit_extras: no list")
 
 
 def _check_identity(
@@ -192,7 +217,11 @@ def _check_heads(
     heads = block.get("heads")
     if heads is None:
         found.compare(f"{where} settings heads", settings.get("heads"), None)
+        found.compare(
+            f"{where} settings heads_fingerprint", settings.get("heads_fingerprint"), None
+        )
         return
+    found.require(bool(heads.get("name")), f"{where} heads name: missing")
     found.compare(f"{where} heads name", heads.get("name"), settings.get("heads"))
     found.compare(
         f"{where} heads fingerprint", heads.get("fingerprint"), settings.get("heads_fingerprint")
@@ -210,9 +239,10 @@ def _check_heads(
     label = ours.get("label")
     wanted = label if label == "top1" else f"top_{ours.get('label_k')}"
     found.compare(f"{where} heads label", heads.get("label"), wanted)
-    certificate = block.get("certificate")
-    if isinstance(certificate, Mapping):
-        found.compare_exactly(f"{where} certificate", _own(certificate), ours.get("certificate"))
+    if settings.get("mode") == "exit":
+        certificate = block.get("certificate")
+        own = of_the_heads(certificate) if isinstance(certificate, Mapping) else certificate
+        found.compare_exactly(f"{where} certificate", own, ours.get("certificate"))
 
 
 def _check_certificate(
@@ -222,21 +252,17 @@ def _check_certificate(
     certificate = (run.early_exit or {}).get("certificate")
     if certificate is None:
         return
+    found.require(settings.get("heads") is not None, f"{where} certificate: no heads carry it")
     setups = certificate.get("setups")
     if not isinstance(setups, Mapping):
-        found.leave(
-            where, "how its tasks rendered requests is not recorded: where the certificate applies"
-        )
+        found.refuse(f"{where} certificate: how its tasks rendered requests is not recorded")
         return
     try:
-        read = {task: TaskSetup.from_json(setup) for task, setup in setups.items()}
-        again = certificate_block(_own(certificate), settings, read) or {}
+        again = applies_again(certificate, settings)
     except (CertificateError, KeyError, TypeError, AttributeError) as error:
         found.refuse(f"{where} certificate setups: cannot be read ({error!r})"[:300])
         return
-    found.compare_exactly(
-        f"{where} certificate applies", certificate.get("applies"), again.get("applies")
-    )
+    found.compare_exactly(f"{where} certificate applies", certificate.get("applies"), again)
     evaluated = sorted(run.data.get("configs") or {})
     found.compare(f"{where} certificate setups", sorted(setups), evaluated)
     for task in setups:
@@ -269,8 +295,3 @@ def _setup(run: Run, task: str) -> dict[str, Any]:
     if config.get("output_type") == GENERATION:
         again["generation_kwargs"] = config.get("generation_kwargs")
     return again
-
-
-def _own(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    """The certificate of the heads, without the entries that a run adds."""
-    return {name: value for name, value in certificate.items() if name not in _ADDED}
