@@ -133,6 +133,12 @@ TABLE: dict[str, Row] = {
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
     "models.look_text": row("", HEAVY),
+    "models.look_factors": row(
+        "common.errors decoders.decoder engine heads models.settings", LM_EVAL
+    ),
+    "models.run_record": row(
+        "core decoders.checkpoint_identity decoders.costs models.arguments models.settings"
+    ),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
     "models.answering": row(
         "core decoders.decoder engine heads models.memory models.processes models.requests "

@@ -7,7 +7,7 @@ This module has the constructor, the settings in force, and the model informatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,17 +15,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.common.tracefile import check_folder
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts, Ledger
-from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.skipped_states import registered
-from dynamax_lm.core.trace import RECORDS
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.altered import check_adapters, check_unaltered
 from dynamax_lm.decoders.attention import MistralStack
@@ -33,7 +29,6 @@ from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.decoders.costs.record import to_record
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.families import FAMILIES
@@ -42,7 +37,6 @@ from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
-from dynamax_lm.engine.calibration import second_moment
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
@@ -51,13 +45,14 @@ from dynamax_lm.harness.run_registry import LiveModel
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.answering import Answering
 from dynamax_lm.models.arguments import (
-    SAID_ELSEWHERE,
     arguments_that_count,
     check_packing,
     refuse_arguments,
 )
+from dynamax_lm.models.look_factors import LookFactors
 from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.models.pretrained import check_device
+from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.models.settings import (
     FIXED_AT_LOADING,
@@ -146,7 +141,7 @@ class DynamaxLM(Answering):
                 share=self.from_first,
             )
         self._runner: Runner = EngineRunner()
-        self._looked_at: tuple[tuple[int, ...], str | None] | None = None
+        self._looks = LookFactors(self._stack)
         self._apply(self.settings, self._chosen_heads)
 
     @classmethod
@@ -223,7 +218,9 @@ class DynamaxLM(Answering):
             if heads is None or heads.config != chosen.config:
                 heads = load_heads(chosen, self._unwrapped)
         if settings.exit_layers:
-            self._prepare_look(settings, heads)
+            self._looks.prepare(
+                settings, heads, lambda: calibration_rows(self.tok_encode, self.max_length)
+            )
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
         costs = self._costs(self.config)
         extras = exit_extras(heads, settings.exit_layers)
@@ -245,31 +242,14 @@ class DynamaxLM(Answering):
         self.timer = PhaseTimer()
         self.speed = SpeedCheck()
         self.rows_in_flight = 0
-        identity = self._identity()
-        self.fingerprint = fingerprint_of(identity)
-        self._announce(costs, extras, identity)
-
-    def _prepare_look(self, settings: ExitSettings, heads: ExitHeads | None) -> None:
-        """Factor the unembedding for these exits and translators.
-
-        Raises:
-            SettingError: the vocabulary projection cannot be looked at in parts.
-        """
-        look = settings.look
-        if look.exact_at(0) and not look.shortlist:
-            return
-        try:
-            cheap = self._stack.cheap_projection
-        except ValueError as error:
-            raise SettingError(f"look={look.name}: {error}; use look=full") from None
-        if not look.rank:
-            return
-        key = settings.exit_layers, None if heads is None else heads.config.identity
-        if self._looked_at != key:
-            rows = calibration_rows(self.tok_encode, self.max_length)
-            cheap.calibrate(second_moment(self._stack, rows, settings.exit_layers, heads))
-            self._looked_at = key
-        cheap.factors(look.rank)
+        loaded = LoadedModel(
+            self.ARCHITECTURE.model,
+            self._shown_name,
+            self._checkpoint,
+            str(getattr(self.model, "dtype", None)),
+            arguments_that_count(self._given),
+        )
+        self._announce(costs, extras, loaded)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -325,72 +305,28 @@ class DynamaxLM(Answering):
         get_base = getattr(model, "get_base_model", None)
         return get_base() if callable(get_base) else model
 
-    def _identity(self) -> dict[str, Any]:
-        """The checkpoint and every setting that can change a number, as JSON values."""
-        known: dict[str, Any] = {
-            "model": self.ARCHITECTURE.model,
-            "pretrained": self._shown_name,
-            "arguments": arguments_that_count(self._given),
-            "dtype": str(getattr(self.model, "dtype", None)),
-            "weights": self._checkpoint.weights,
-            "checkpoint": self._checkpoint.parts,
-            "settings": self.settings.fingerprint_fields(),
-            "version": __version__,
-            "records": RECORDS,
-        }
+    def _announce(
+        self, costs: DecoderCosts, extras: Sequence[HeadCosts], loaded: LoadedModel
+    ) -> None:
+        """Tell the harness what the run's results say of the model."""
+        settings, chosen = self.settings, self._chosen_heads
+        identity = loaded.identity(settings)
         # A measured choice must not change the fingerprint of equal runs.
         if self._raw_settings.products != AUTO:
-            known["products"] = self._raw_settings.products
-        return known
-
-    def _announce(
-        self,
-        costs: DecoderCosts,
-        extras: Sequence[HeadCosts],
-        identity: Mapping[str, Any],
-    ) -> None:
-        folder, chosen = self.settings.trace_dir, self._chosen_heads
-        settings = {
-            "model": self.ARCHITECTURE.model,
-            "pretrained": self._shown_name,
-            "weights": self._checkpoint.weights,
-            "checkpoint": self._checkpoint.parts,
-            "dtype": str(getattr(self.model, "dtype", None)),
-            "arguments": {
-                name: value
-                for name, value in sorted(arguments_that_count(self._given).items())
-                if name not in SAID_ELSEWHERE
-            },
-        }
+            identity["products"] = self._raw_settings.products
+        self.fingerprint = fingerprint_of(identity)
         self.early_exit_run = announce(
             self,
             LiveModel(
                 fingerprint=self.fingerprint,
                 identity=identity,
-                settings=settings
-                | self.settings.describe()
-                | {"heads_fingerprint": self.settings.heads_fingerprint},
+                settings=loaded.describe(settings),
                 layers=costs.n_layers,
-                trace_dir=None if folder is None else Path(folder),
+                trace_dir=None if settings.trace_dir is None else Path(settings.trace_dir),
                 certificate=None if chosen is None or self._lossless else chosen.config.certificate,
-                costs={
-                    **to_record(costs),
-                    "exit_extras": [extra._asdict() for extra in extras],
-                }
-                | self._outside_costs(costs),
+                costs=cost_record(costs, extras, settings),
             ),
         )
-
-    def _outside_costs(self, costs: DecoderCosts) -> dict[str, Any]:
-        """What a report needs to bill classes from outside, whose code it does not run."""
-        written: dict[str, Any] = {}
-        facts, policy = facts_of(self.settings.confidence), registered(self.settings.skipped_state)
-        if facts.outside:
-            exits = len(self.settings.exit_layers)
-            written["measure"] = facts.record(exits, costs.width, costs.vocabulary)
-        if policy is not None:
-            written["skipped_state"] = policy.facts.record(costs.parts[0])
-        return written
 
     def get_model_info(self) -> dict[str, Any]:
         """The ``hf`` model's information, and the run's settings, histogram and ledger."""
