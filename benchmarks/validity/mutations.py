@@ -14,70 +14,32 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import random
-import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest import mock
 
-TASKS = ("dynamax_triviaqa_sample", "dynamax_truthfulqa_mc1_sample")
-GROUP = "dynamax_pair"
+from benchmarks.validity.forgeries import forge, forgeries
+from benchmarks.validity.run_folder import (
+    digests_show,
+    make_run,
+    read_lines,
+    remake_manifest,
+    shows,
+    write_lines,
+)
 
 _FIGURES = "dynamax_lm.report.write.figures_of"
 
 Steps = tuple[str | int, ...]
 How = Literal["changed", "null", "kind", "dropped"]
 HOWS: tuple[How, ...] = ("changed", "null", "kind", "dropped")
-
-
-def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> Path:
-    """Results, samples, traces and manifest, as ``lm_eval --log_samples`` writes them.
-
-    Returns:
-        The results file.
-    """
-    from lm_eval import models as _  # noqa: F401 - left out where some model is registered
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    from dynamax_lm.harness.manifests import save_run
-    from dynamax_lm.harness.plugin.bridge import TASKS as OWN
-    from dynamax_lm.harness.plugin.hook import force
-
-    force()
-    group = {
-        "group": GROUP,
-        "task": list(tasks),
-        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
-    }
-    tracker = EvaluationTracker(output_path=str(folder))
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "pair.yaml").write_text(json.dumps(group))  # JSON is YAML
-        known = TaskManager(include_path=[str(OWN), name], include_defaults=False)
-        results = simple_evaluate(
-            model="dynamax-mistral",
-            model_args={"pretrained": "tiny", "trace_dir": str(folder / "traces")},
-            tasks=[GROUP],
-            task_manager=known,
-            limit=limit,
-            batch_size=8,
-            log_samples=True,
-            bootstrap_iters=10,
-            evaluation_tracker=tracker,
-        )
-    assert results is not None
-    samples = results.pop("samples")
-    save_run(tracker, results, samples)
-    (found,) = folder.rglob("results_*.json")
-    return found
 
 
 class Mutation(NamedTuple):
@@ -109,7 +71,7 @@ class Mutation(NamedTuple):
 def mutations(folder: Path, hows: Sequence[How] = HOWS) -> Iterator[Mutation]:
     """Every change of every value of every file below ``folder``."""
     for file in sorted(folder.rglob("*.json*")):
-        for line, data in enumerate(_read(file)):
+        for line, data in enumerate(read_lines(file)):
             for steps in _leaves(data):
                 for how in hows:
                     yield Mutation(file, line if file.suffix == ".jsonl" else None, steps, how)
@@ -121,28 +83,12 @@ def apply(mutation: Mutation) -> bool:
     Returns:
         Whether there was something to change.
     """
-    lines = _read(mutation.file)
+    lines = read_lines(mutation.file)
     number = mutation.line or 0
     before = copy.deepcopy(lines[number])
     lines[number] = _changed(lines[number], mutation.steps, mutation.how)
-    _write(mutation.file, lines)
+    write_lines(mutation.file, lines)
     return bool(lines[number] != before)
-
-
-def remake_manifest(results: Path) -> None:
-    """The manifest with the digests of the files as they are now, as a forger would leave it."""
-    from dynamax_lm.common.manifest import Manifest, digest_of, manifest_beside
-
-    path = manifest_beside(results)
-    assert path is not None
-    old = Manifest.read(path)
-    traces = results.parent.parent / "traces"
-    Manifest(
-        old.version,
-        old.fingerprint,
-        {name: digest_of(results.with_name(name)) for name in old.files},
-        {name: digest_of(traces / name) for name in old.traces},
-    ).write(path)
 
 
 @dataclass
@@ -182,20 +128,6 @@ class Tally:
         return "\n".join(rows)
 
 
-def shows(folder: Path) -> list[str]:
-    """What verification says of a folder; one line where nothing can be read."""
-    from dynamax_lm.common.errors import SettingError
-    from dynamax_lm.report.load import load
-    from dynamax_lm.report.verify import verify
-
-    try:
-        library = load([folder])
-    except SettingError as error:
-        return [str(error)]
-    found = verify(library)
-    return found.mismatches or ([] if found.checked else ["nothing of ours"])
-
-
 def try_one(mutation: Mutation, results: Path, folder: Path, tally: Tally) -> None:
     """One change, with and without its digest; the files are afterwards what they were."""
     from dynamax_lm.report.checks.rerun import listed
@@ -209,7 +141,7 @@ def try_one(mutation: Mutation, results: Path, folder: Path, tally: Tally) -> No
             return
         tally.tried[key] += 1
         if mutation.kind != "manifest":
-            tally.by_manifest[key] += _digests_show(results)
+            tally.by_manifest[key] += digests_show(results)
             remake_manifest(results)
         if shows(folder):
             tally.by_relations[key] += 1
@@ -222,17 +154,6 @@ def try_one(mutation: Mutation, results: Path, folder: Path, tally: Tally) -> No
     finally:
         mutation.file.write_bytes(text)
         manifest.write_bytes(kept)
-
-
-def _digests_show(results: Path) -> bool:
-    from dynamax_lm.common.manifest import Manifest, digest_of, manifest_beside
-
-    path = manifest_beside(results)
-    assert path is not None
-    manifest, traces = Manifest.read(path), results.parent.parent / "traces"
-    changed = [digest_of(results.with_name(n)) != d for n, d in manifest.files.items()]
-    changed += [digest_of(traces / name) != d for name, d in manifest.traces.items()]
-    return any(changed)
 
 
 def report_survives(
@@ -265,106 +186,6 @@ def report_survives(
     finally:
         mutation.file.write_bytes(text)
     return None
-
-
-Forgery = Callable[[Path, dict[str, Any], dict[str, list[Any]], dict[str, list[Any]]], None]
-
-
-def forgeries() -> dict[str, Forgery]:
-    """Changes of many values at once: of results, samples by file name, and traces by file name."""
-
-    def each(files: dict[str, list[Any]], change: Callable[[Any], None]) -> None:
-        for lines in files.values():
-            for line in lines:
-                change(line)
-
-    def right(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        each(samples, lambda s: s.update(acc=1.0) if "acc" in s else None)
-        for name, numbers in results["results"].items():
-            if name != GROUP and "acc,none" in numbers:
-                numbers |= {"acc,none": 1.0, "acc_stderr,none": 0.0}
-
-    def never(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        results["config"]["early_exit"]["settings"]["threshold"] = 1.0
-
-    def unsure(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        each(traces, lambda row: row.update(confidence=0.5))
-
-    def tokens(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        each(traces, lambda r: r.update({n: r[n] ^ 1 for n in ("token", "emitted", "full_depth")}))
-
-    def responses(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        def change(sample: Any) -> None:
-            if isinstance(sample["resps"][0][0], str):
-                sample |= {"resps": [["Paris"]], "filtered_resps": ["Paris"]}
-
-        each(samples, change)
-
-    def targets(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        each(samples, lambda s: s.update(target="['Paris']"))
-
-    def likelihoods(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        def change(sample: Any) -> None:
-            for index, (pair,) in enumerate(sample["resps"]):
-                if isinstance(pair, list):
-                    pair[0] = sample["filtered_resps"][index][0] = str(-1.0 - index)
-
-        each(samples, change)
-
-    def certificate(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        found = results["config"]["early_exit"]["certificate"]
-        found["risk"] = 0.001
-        for label in found["applies"].values():
-            label |= {"certified": True, "reason": None}
-
-    def renamed(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        results["config"]["early_exit"]["settings"]["pretrained"] = "mistralai/Mistral-7B-v0.3"
-
-    def agreeing(folder: Path, results: Any, samples: Any, traces: Any) -> None:
-        each(traces, lambda row: row.update(full_depth=row["emitted"]))
-        each(samples, lambda s: s.update(agreement=1.0) if "agreement" in s else None)
-        block = results["config"]["early_exit"]
-        for totals in (block, *block["tasks"].values()):
-            totals |= {"agreement": 1.0, "agreeing_tokens": totals["compared_tokens"]}
-        for table in (results["results"], results["groups"]):
-            for numbers in table.values():
-                numbers |= {"agreement,none": 1.0, "agreement_stderr,none": 0.0}
-
-    return {
-        "every acc set to 1, with its mean": right,
-        "threshold set to 1": never,
-        "every confidence set to 0.5": unsure,
-        "every token id replaced": tokens,
-        "every response replaced": responses,
-        "every target replaced": targets,
-        "every log-likelihood replaced": likelihoods,
-        "certificate's risk and `applies` rewritten": certificate,
-        "pretrained renamed": renamed,
-        "full_depth := emitted, with all totals": agreeing,
-    }
-
-
-def forge(forgery: Forgery, results: Path, target: Path) -> list[str]:
-    """What verification says of a copy with a forgery and its digests made again."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(results.parent.parent, target)
-    copied = target / results.parent.name / results.name
-    data = json.loads(copied.read_text(encoding="utf-8"))
-    samples = {str(p): _read(p) for p in copied.parent.glob("samples_*.jsonl")}
-    traces = {str(p): _read(p) for p in (target / "traces").glob("*.jsonl")}
-    forgery(target, data, samples, traces)
-    copied.write_text(json.dumps(data), encoding="utf-8")
-    for path, lines in (samples | traces).items():
-        _write(Path(path), lines)
-    # The settings name the folder where the traces lay; the copies beside the results are meant.
-    away = results.parent.parent / "traces"
-    hidden = away.with_name("away")
-    away.rename(hidden)
-    try:
-        remake_manifest(copied)
-        return shows(target)
-    finally:
-        hidden.rename(away)
 
 
 def _leaves(data: Any, steps: Steps = ()) -> Iterator[Steps]:
@@ -408,23 +229,6 @@ def _another(value: Any) -> Any:
         except ValueError:
             return {"True": "False", "False": "True"}.get(value, f"{value}x")
     return [0] if isinstance(value, list) else {"other": 0} if isinstance(value, dict) else "x"
-
-
-def _read(file: Path) -> list[Any]:
-    text = file.read_text(encoding="utf-8")
-    return (
-        [json.loads(line) for line in text.splitlines()]
-        if file.suffix == ".jsonl"
-        else [json.loads(text)]
-    )
-
-
-def _write(file: Path, lines: Sequence[Any]) -> None:
-    if file.suffix == ".jsonl":
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    else:
-        text = json.dumps(lines[0], ensure_ascii=False)
-    file.write_text(text, encoding="utf-8")
 
 
 def main() -> int:

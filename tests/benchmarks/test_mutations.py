@@ -10,6 +10,8 @@ import lm_eval
 import pytest
 
 from benchmarks.validity import mutations as study
+from benchmarks.validity.forgeries import forge, forgeries
+from benchmarks.validity.run_folder import make_run, shows
 from dynamax_lm.common.manifest import Manifest, manifest_beside
 from dynamax_lm.report.checks.rerun import LIST, listed
 from dynamax_lm.report.load import load
@@ -25,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known = {"lm_eval_version": lm_eval.__version__}  # without a look at the machine
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: results.update(known))
         patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
-        return study.make_run(folder, limit=1)
+        return make_run(folder, limit=1)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +76,16 @@ def test_the_report_of_a_damaged_folder_is_written_or_refused(
         assert wrong is None, mutation
 
 
-@pytest.mark.parametrize("label", sorted(set(study.forgeries()) - {FULL_AGREEMENT}))
+@pytest.mark.parametrize("label", sorted(set(forgeries()) - {FULL_AGREEMENT}))
 def test_a_forgery_of_many_values_is_shown(results: Path, tmp_path: Path, label: str) -> None:
-    assert study.forge(study.forgeries()[label], results, tmp_path / "forged")
+    assert forge(forgeries()[label], results, tmp_path / "forged")
 
 
 def test_files_that_miss_or_are_new_are_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "run")
     (samples, *_) = (tmp_path / "run").rglob("samples_*.jsonl")
     samples.unlink()
-    assert [line for line in study.shows(tmp_path / "run") if f"{samples}: missing" in line]
+    assert [line for line in shows(tmp_path / "run") if f"{samples}: missing" in line]
 
 
 def test_what_is_listed_is_given_a_reason_once() -> None:
