@@ -3,9 +3,9 @@
     python -m benchmarks.cheap_look --model_args pretrained=SmolLM2-135M-Instruct \
         --text prompts.jsonl --output_path runs/cheap_look
 
-Texts are run once at full depth; every look is then taken of the same hidden states, by the
-package's own measures, and billed by its ledger. ``docs/cheap-look.md`` explains what is measured.
-The states are kept in ``--output_path``, so that the command can be started again.
+Texts are run once at full depth; every look is then computed from the same hidden states, with the
+package's measures, and billed by its ledger. ``docs/cheap-look.md`` explains what is measured. The
+states are kept in ``--output_path``, so that the command can be started again.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class SharedView(View):
         return self._low_rank[rank]
 
     def logits_of(self, tokens: Tensor) -> Tensor:
-        """(n, M) of the exact logits, which are there already."""
+        """(n, M) of the exact logits, which are already computed."""
         return self.logits.gather(1, tokens)
 
 
 class Answers(NamedTuple):
-    """What the exits say.
+    """Tokens and confidences of the exits.
 
     Attributes:
         right: (E, N) whether an exit's exact token is full depth's.
@@ -141,7 +141,7 @@ class Study:
             )
 
     def likeness(self) -> Iterator[dict[str, Any]]:
-        """By look and exit: the same token, the same confidence, and what it tells of the token."""
+        """By look and exit: whether token and confidence are the same, and how well it predicts."""
         every = self.states.exits
         exact = self.answers.confidences[every, "top_prob"]
         for look in LOOKS:
@@ -158,7 +158,7 @@ class Study:
                 }
 
     def savings(self) -> Iterator[dict[str, Any]]:
-        """By set of exits and measure: what it saves at agreement 0.95, and the oracle over it."""
+        """By set of exits and measure: its saving at agreement 0.95, and the oracle's."""
         costs = self.stack.costs
         for layers, names in self.sets.items():
             places = [self.states.exits.index(layer) for layer in layers]

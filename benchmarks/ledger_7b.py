@@ -51,7 +51,7 @@ Row = Sequence[str]
 
 
 def amount(flops: int) -> str:
-    """FLOPs as people read them."""
+    """FLOPs with a unit prefix."""
     for unit, size in (("GF", 10**9), ("MF", 10**6), ("kF", 10**3)):
         if flops >= size:
             return f"{flops / size:.{1 if unit != 'GF' else 2}f} {unit}"
@@ -64,7 +64,7 @@ def share(part: int, whole: int) -> str:
 
 
 def linear_layer(costs: LayerCosts) -> int:
-    """One layer less what it spends on its context."""
+    """One layer without the FLOPs that depend on its context."""
     return costs.projections if isinstance(costs, AttentionCosts) else costs.layer(0)
 
 
@@ -154,7 +154,7 @@ def _in_layers(flops: int, layer: int) -> str:
 
 
 def savings() -> Iterator[Row]:
-    """Net saving of an answer that exits at each default exit, and of one that never exits."""
+    """Net saving of an answer that exits at each default exit, and of one without exits."""
     yield (
         "model, skipped state, context",
         "exits",

@@ -2,11 +2,11 @@
 
     python -m benchmarks.lossless --model dynamax-mamba --model_args pretrained=tiny --batch_size 1
 
-Both ways decode the same prompts of a sample task in one process, one after the other, from states
-that are prefilled already; each ratio is of the quickest of several rounds. Beside it stands the
-bound that acceptance and depth allow: a draft of d tokens of which a are accepted gives a + 1
-tokens for d + 1 passes through k of L layers and one through the others, if a pass over many
-tokens cost as much as over one and checks cost nothing.
+Both modes decode the same prompts of a sample task in one process, one after the other, from states
+that are prefilled already; each ratio is of the quickest of several rounds. The bound from
+acceptance and depth is given with it: a draft of d tokens of which a are accepted gives a + 1
+tokens for d + 1 passes through k of L layers and one through the others, if a pass over many tokens
+cost as much as over one and checks cost nothing.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def where_exits_pay() -> Iterator[Row]:
 
 
 def _saved(costs: DecoderCosts, state: str, depth: int) -> float:
-    """Net share of a token's FLOPs saved by leaving after ``depth`` layers, or by not leaving."""
+    """Net share of a token's FLOPs saved by exiting after ``depth`` layers, or by running all."""
     ledger = Ledger(costs, exit_layers=(costs.n_layers // 2,), skipped_state=state)
     return ledger.answer(CONTEXT - 1, [depth]).flops_saved
 
@@ -143,7 +143,7 @@ def what_looks_cost() -> Iterator[Row]:
 
 
 def _looked(costs: DecoderCosts, exits: Sequence[int], look: Look, depth: int) -> float:
-    """Net share of a token's FLOPs saved by leaving after ``depth`` layers under a look."""
+    """Net share of a token's FLOPs saved by exiting after ``depth`` layers under a look."""
     measure = looking("top_prob", look.name)
     ledger = Ledger(costs, exit_layers=exits, confidence=measure)
     return ledger.answer(CONTEXT - 1, [depth]).flops_saved

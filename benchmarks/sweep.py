@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py dynamax-mistral tiny dynamax_coqa_sample 8 skipped_state=recompute
 
-A run is one ``simple_evaluate`` of the loaded model without a memory; a sweep is ten with one, once
-as the command goes about it and once with every threshold by itself. All include what lm-eval does
-around the model, and the answers of both sweeps are held against each other. Seconds are of the
-processor and rounds alternate; ratios of one process are all that they are good for.
+A run is one ``simple_evaluate`` of the loaded model without shared parts; a sweep is ten that share
+them, once as the command runs it and once with one threshold at a time. All include lm-eval's own
+work, and the answers of both sweeps are compared. Seconds are of the processor and rounds
+alternate; only ratios within one process are meaningful.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 class Recorder:
-    """Takes down what every request emitted, and where.
+    """Records what every request emitted, and at which layers.
 
     Args:
-        runner: who answers.
+        runner: answers the requests.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     for number in range(options.rounds):
         one = statistics.mean(seconds([threshold], plain) for threshold in (0.5, 0.7, 0.95))
         reuse = {at_once: ReuseRunner(tokens_at_once=at_once) for at_once in (0, options.together)}
-        order = sorted(reuse, reverse=number % 2 == 1)  # who comes second is a little slower
+        order = sorted(reuse, reverse=number % 2 == 1)  # the second is a little slower
         took, answers = {}, {}
         for at_once in order:
             answers[at_once] = Recorder(reuse[at_once])

@@ -1,5 +1,6 @@
-"""What confidence measures and trained heads are worth, like for like.
+"""Comparison of confidence measures and trained heads under equal conditions.
 
 One backbone, one set of exits, one ledger. Full-depth hidden states are collected once; every
-measure is then judged from the same states, and what skipped state adds is measured by the engine.
+measure is then evaluated on the same states, and the error that skipped states add is measured by
+the engine.
 """

@@ -1,10 +1,10 @@
-"""``python -m benchmarks.criteria``: every measure and head on one backbone, like for like.
+"""``python -m benchmarks.criteria``: every measure and head on one backbone, equally treated.
 
     python -m benchmarks.criteria --model dynamax-mamba --model_args pretrained=tiny \
         --eval_data ../shared/data/eval --train_data prompts.jsonl --output_path runs/criteria/mamba
 
-Owns the wiring. What is finished under ``--output_path`` (states, heads, projections) is not made
-again. ``docs/criteria.md`` explains what is measured.
+What is finished under ``--output_path`` (states, heads, projections) is not made again.
+``docs/criteria.md`` explains what is measured.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def study(
         ours = _cached(folder / f"test_{column}.npz", test, exact, translators, measures)
         names = options.plain_kinds if translators is None else options.kinds
         classifiers: dict[str, ExitHeads] = {}
-        if names:  # projecting the training tokens is dear
+        if names:  # projecting the training tokens is expensive
             theirs = _cached(folder / f"train_{column}.npz", train, quick, translators, ())
         for kind in KINDS:
             if kind.folder in names:
@@ -207,7 +207,7 @@ def _some_documents(states: States, limit: int, seed: int) -> list[int]:
 def _cached(
     path: Path, states: States, unembed: Unembed, bank: ExitHeads | None, measures: Sequence[str]
 ) -> Exits:
-    """What the exits say, projected once and kept."""
+    """Tokens and confidences of the exits, projected once and kept."""
     if path.is_file():
         with np.load(path) as kept:
             if all(f"by_{name}" in kept for name in measures):

@@ -1,7 +1,7 @@
-"""What an exit rule costs and how far it agrees, document by document, and what fixed depths do.
+"""Cost and agreement of an exit rule and of fixed depths, document by document.
 
-Owns the way from depths to per-document numbers. Every FLOP is the package ledger's own. It does
-not know how a depth was decided.
+Turns the depth of each token into numbers of each document; all FLOPs come from the package's
+ledger.
 
 Glossary: E exits, N tokens, M documents, T thresholds.
 """
@@ -56,7 +56,7 @@ class Grid(NamedTuple):
     """A rule at every threshold.
 
     Attributes:
-        thresholds: (T,) ascending; the last never leaves.
+        thresholds: (T,) ascending; at the last no token exits.
         numbers: (T, M) each.
     """
 
@@ -64,7 +64,7 @@ class Grid(NamedTuple):
     numbers: PerDocument
 
     def every(self, step: int) -> Grid:
-        """Every so many thresholds, the last among them."""
+        """Thresholds at regular steps, the last included."""
         kept = np.arange(len(self.thresholds) - 1, -1, -step)[::-1]
         return Grid(self.thresholds[kept], PerDocument(*(column[kept] for column in self.numbers)))
 
@@ -76,7 +76,7 @@ class Tariff:
     Attributes:
         states: the tokens.
         counted: (N,) which of them count; every document has one at least.
-        spent: (E + 1, N) FLOPs if it leaves there.
+        spent: (E + 1, N) FLOPs if it exits there.
         full: (N,) FLOPs at full depth.
     """
 
@@ -95,7 +95,7 @@ class Tariff:
         extras: Sequence[HeadCosts],
         counted: NDArray[np.bool_] | None = None,
     ) -> Tariff:
-        """Ask the ledger for every position and depth that occurs; all tokens count if not said."""
+        """The bill of every position and depth that occurs; all tokens count by default."""
         ledger = Ledger(
             costs,
             exit_layers=states.exits,
@@ -171,8 +171,8 @@ class Twin(NamedTuple):
     Attributes:
         shallow: number of the one depth.
         deep: number of the other; the last is full depth.
-        share: of documents that go to ``deep``, in [0, 1].
-        agreement: what the mixture agrees on.
+        share: of documents run at ``deep``, in [0, 1].
+        agreement: of the mixture.
     """
 
     shallow: int
@@ -200,7 +200,7 @@ def twin(saved: float, static_saved: Floats, static_agreement: Floats) -> Twin |
 
 
 def twin_agreement(saved: Floats, static_saved: Floats, static_agreement: Floats) -> Floats:
-    """(R,) the same for R draws of documents; 1 where full depth is cheaper, as it agrees wholly.
+    """(R,) the same for R draws of documents; 1 where full depth is cheaper, whose agreement is 1.
 
     Args:
         saved: (R,).
@@ -218,13 +218,13 @@ class _Best(NamedTuple):
 
 
 def _best(saved: Floats, points: Floats, heights: Floats) -> _Best:
-    """Over all pairs of depths that enclose ``saved``, the one that agrees most."""
+    """Over all pairs of depths that enclose ``saved``, the one of highest agreement."""
     depths = points.shape[1]
     more, less = points[:, :, None], points[:, None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (more - saved[:, None, None]) / (more - less)
     share = np.where(more == less, np.where(more == saved[:, None, None], 0.0, np.nan), share)
-    ordered = np.triu(np.ones((depths, depths), dtype=bool))  # every pair once, the shallow first
+    ordered = np.triu(np.ones((depths, depths), dtype=bool))  # every pair once, the shallower first
     inside = ordered & (share >= -_ROUNDING) & (share <= 1 + _ROUNDING)
     share = share.clip(0, 1)
     mixed = (1 - share) * heights[:, :, None] + share * heights[:, None, :]

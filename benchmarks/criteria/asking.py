@@ -1,8 +1,7 @@
-"""Where each token would leave, from full-depth states: every measure, every threshold.
+"""The exit of each token, from full-depth states, for every measure and threshold.
 
-Owns the teacher-forced run of an exit rule: the same measures, heads and rule as the engine's,
-asked over stored states, so that no skipped state ever disturbs a later token. It does not know
-FLOPs.
+The run of an exit rule is teacher-forced: measures, heads and rule are the engine's, evaluated on
+stored states, so that no skipped state affects a later token.
 
 Glossary: E exits, N tokens, n tokens of a piece, D width, V vocabulary.
 """
@@ -33,7 +32,7 @@ Unembed = Callable[[Tensor], Tensor]
 UNTRAINED = tuple(
     name for name, facts in BUILT_IN.items() if facts.reads != "heads" and not facts.needs_target
 )
-"""The package's measures that need no training, and no look at full depth."""
+"""The package's measures that need neither training nor full depth's token."""
 
 _TOKENS_AT_ONCE = 512
 _DOCUMENTS_AT_ONCE = 512
@@ -42,7 +41,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Exits:
-    """What the exits say through the vocabulary, whatever rule asks them.
+    """Tokens and confidences of the exits, which do not depend on the exit rule.
 
     Attributes:
         tokens: (E, N) each exit's most likely token, translated.
@@ -59,7 +58,7 @@ class Rule(Protocol):
     """An exit rule that can be run at any threshold."""
 
     def leave(self, threshold: float) -> NDArray[np.int64]:
-        """(N,) the number of the exit where each token leaves; E for full depth."""
+        """(N,) the number of each token's exit; E for full depth."""
         ...
 
 
@@ -70,12 +69,12 @@ def read_exits(
     translators: ExitHeads | None,
     measures: Sequence[str] = UNTRAINED,
 ) -> Exits:
-    """Project every token at every exit once and ask the measures.
+    """Project every token at every exit once and compute the measures.
 
     Args:
         states: of full-depth answers.
         unembed: of the backbone.
-        translators: heads whose translators stand before it, if any.
+        translators: heads with the translators that precede it, if any.
         measures: names of those that read logits or hidden states.
     """
     count, exits = len(states.token), len(states.exits)
@@ -103,7 +102,7 @@ def read_exits(
 
 @dataclass(frozen=True)
 class Fixed:
-    """A measure whose confidence does not depend on which tokens left before.
+    """A measure whose confidence does not depend on which tokens exited before.
 
     Attributes:
         confidence: (E, N).
@@ -120,7 +119,7 @@ class Fixed:
 
 
 class Trained:
-    """A trained classifier, asked exactly as the engine asks it: who left is not seen again.
+    """A trained classifier, evaluated as in the engine: exited tokens are not checked again.
 
     Args:
         heads: the classifier; its translators are not used here.
@@ -132,7 +131,7 @@ class Trained:
 
     @cached_property
     def _surest(self) -> float:
-        """The highest confidence while nobody leaves; above it, therefore, nobody does."""
+        """The highest confidence if no token exits; with a threshold above it, none does."""
         return float(self.everywhere().max())
 
     @torch.inference_mode()
@@ -147,7 +146,7 @@ class Trained:
 
     @torch.inference_mode()
     def everywhere(self) -> NDArray[np.float32]:
-        """(E, N) confidences if no token ever left."""
+        """(E, N) confidences if no token exits."""
         found = np.zeros((len(self._states.exits), len(self._states.token)), dtype=np.float32)
         for part, rows in _documents(self._states):
             state = self._heads.new_state(int(rows.max()) + 1)

@@ -1,9 +1,8 @@
 """Attributes an error to the exit rule or to the state of skipped layers.
 
-Owns the engine's runs over the same answers. The teacher-forced agreement of a rule is what its
-judgement costs; the same rule over the same tokens in the engine, where skipped layers remember
-only what ``skipped_state`` gives them, shows what the state costs on top. Prompts are read once for
-all rules.
+The teacher-forced agreement of a rule shows the error of its decisions; the same rule over the same
+tokens in the engine, where skipped layers have the state of ``skipped_state`` alone, adds the error
+of that state. Prompts are run once for all rules.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Trial(NamedTuple):
         exits: its exit layers.
         heads: its heads or translators, if any.
         thresholds: of each fold of documents.
-        skipped_state: what skipped layers remember.
+        skipped_state: the skipped-state policy.
     """
 
     name: str
@@ -59,12 +58,12 @@ def engine_agreement(
 
     Args:
         stack: the decoder.
-        states: of full-depth answers; each is run again behind its own prompt, and its tokens of
+        states: of full-depth answers; each is run again after its own prompt, and its tokens of
             text are compared.
         trials: rules.
         fold: (M,) of each document.
         documents: which to run.
-        batch_size: run side by side, prompts of like length.
+        batch_size: documents of a batch, of prompts of similar length.
     """
     answers = states.answers()
     found = [np.zeros(len(documents)) for _ in trials]

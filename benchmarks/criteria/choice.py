@@ -1,13 +1,11 @@
-"""Thresholds chosen on one half of the documents and judged on the other, and how sure that is.
-
-Owns cross-fitting and its bootstrap. It does not know layers, FLOPs or what a threshold means.
+"""Thresholds by two-fold cross-fitting over documents, with bootstrap intervals.
 
 What is estimated: a rule at a target has *one* threshold in the population of documents, the one
 that saves most among those that agree on the target at least, and its saving and its agreement
-there are the quantities that the intervals are for. A sample knows neither the threshold nor the
-means. Both halves choose one, and judge the other's; in every draw of the bootstrap the documents
-of each half are drawn anew, and *the thresholds are chosen anew from them*. Intervals that keep the
-thresholds leave out most of the error.
+there are the quantities that the intervals are for. A sample has neither the threshold nor the
+means. A threshold is chosen on each half and evaluated on the other; in every draw of the bootstrap
+the documents of each half are drawn anew, and *the thresholds are chosen anew from them*. Intervals
+that keep the thresholds leave out most of the error.
 
 Glossary: M documents, T thresholds, R draws.
 """
@@ -62,7 +60,7 @@ class Judged(NamedTuple):
     """A rule at a target: row 0 is the estimate, the others are the draws of the bootstrap.
 
     Attributes:
-        thresholds: the one that each fold is judged at, chosen on the other.
+        thresholds: the one at which each fold is evaluated, chosen on the other.
         saved: (1 + R,) cross-fitted means.
         agreement: (1 + R,).
         layers: (1 + R,).
@@ -86,11 +84,11 @@ def folds(tasks: Sequence[str], seed: int) -> NDArray[np.int64]:
 
 
 class Chosen(NamedTuple):
-    """A place on the grid of thresholds.
+    """A position on the grid of thresholds.
 
     Attributes:
         number: (...,) of the threshold below.
-        share: (...,) of documents that go to the next one, in [0, 1).
+        share: (...,) of documents run at the next one, in [0, 1).
     """
 
     number: NDArray[np.int64]
@@ -107,12 +105,12 @@ class Chosen(NamedTuple):
 
 
 def choose(saved: Floats, agreement: Floats, target: float) -> Chosen:
-    """The place that saves most while agreeing on ``target`` at least.
+    """The position that saves most with an agreement of at least ``target``.
 
     Between two thresholds of the grid numbers are linear: a rule that draws one of the two for each
-    document does just that. So the target is met exactly where the agreement crosses it, and no
-    estimate is rounded to the next threshold. Never leaving agrees on everything, so that a grid
-    which holds 1 always has an answer. Of equal ones the highest is taken.
+    document has these numbers. So the target is met exactly where the agreement crosses it, and no
+    estimate is rounded to the next threshold. At threshold 1 no token exits and the agreement is 1,
+    so that a grid with 1 always has an answer. Of equal ones the highest is taken.
 
     Args:
         saved: (..., T) means.
@@ -141,7 +139,7 @@ def choose(saved: Floats, agreement: Floats, target: float) -> Chosen:
 
 
 def cross_fit(grid: Grid, weights: Weights, target: float) -> Judged:
-    """Choose on one fold and judge on the other, both ways round, in every draw.
+    """Two-fold cross-fitting in every draw.
 
     Args:
         grid: every document's numbers at every threshold.
@@ -154,7 +152,7 @@ def cross_fit(grid: Grid, weights: Weights, target: float) -> Judged:
 def judge(
     thresholds: Floats, means: Sequence[PerDocument], weights: Weights, target: float
 ) -> Judged:
-    """:func:`cross_fit` from the means of each fold, which serve every target."""
+    """:func:`cross_fit` from the means of each fold, which are the same for every target."""
     found: list[float] = []
     judged = [np.zeros(len(weights.counts)) for _ in PerDocument._fields]
     for number, mine in enumerate(means):
@@ -192,8 +190,8 @@ def interval(draws: Floats, level: float = LEVEL) -> Interval:
 
     Where a curve of thresholds ends near the target, the draws lean to one side and a percentile
     interval misses on the other; its mirror image ("basic" interval) misses on neither. Both are
-    taken at ``1 - 0.4 (1 - level)``, so wide that ``level`` is covered in all the populations of
-    ``benchmarks.validity.criteria``; most intervals cover more.
+    taken at ``1 - 0.4 (1 - level)``, wide enough for a coverage of ``level`` in all the populations
+    of ``benchmarks.validity.criteria``; most intervals cover more.
 
     Args:
         draws: (1 + R,) the estimate and the draws.

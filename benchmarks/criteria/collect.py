@@ -1,7 +1,6 @@
 """The model's own full-depth answers, and the hidden states of their tokens at every exit.
 
-Owns the run of the backbone: answers are generated at full depth, then read by the exit probe in
-one parallel pass. It does not know measures, heads or thresholds.
+Answers are generated at full depth, and the exit probe then reads them in one parallel pass.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ TextOf = Callable[[int, Sequence[int]], int]
 
 
 def requests_of(lm: Any, prompts: Sequence[Prompt]) -> list[GenerateRequest]:
-    """What the engine is asked for each prompt, as lm-eval asks it, by the most likely tokens.
+    """A generation request for each prompt, as lm-eval makes it, with greedy decoding.
 
     Args:
         lm: a loaded ``dynamax-…`` model.
@@ -103,18 +102,18 @@ def collect(
 ) -> States:
     """Generate every answer at full depth and keep its states, task by task, shortest prompt first.
 
-    Windows of text are read beside them, each in one pass: full depth's most likely token after
-    every prefix takes the place of an answer, in pieces as long as answers are. Far more tokens can
-    be had so for the same work.
+    Windows of text are read as well, each in one pass: full depth's most likely token after every
+    prefix takes the place of an answer, in pieces as long as answers are. The same computation then
+    gives far more tokens.
 
     Args:
         stack: the decoder.
         requests: the documents.
         tasks: of each.
         exits: layers to read, ascending; L is read too.
-        folder: where the states go.
+        folder: where the states are written.
         text_of: how many of a document's answer tokens make its text.
-        batch_size: answers generated side by side.
+        batch_size: answers generated at a time.
         dtype: of the states on disk.
         windows: token ids of text; the task of each is ``text``.
         prompts_too: whether the tokens of prompts are kept as text as well, but for what a batch
@@ -201,7 +200,7 @@ def _batches(
 
 
 def _alike(requests: Sequence[GenerateRequest]) -> list[int]:
-    """How many tokens all prompts begin with alike, where they are enough to be run once."""
+    """Length of the common prefix of all prompts; 0 where it is too short to be run once."""
     if len(requests) == 1:
         return [0]
     columns = zip(*(request.prompt[:-1] for request in requests), strict=False)
@@ -210,7 +209,7 @@ def _alike(requests: Sequence[GenerateRequest]) -> list[int]:
 
 
 class _FullDepthTokens:
-    """Keeps full depth's most likely tokens; no exit makes a projection for it."""
+    """Keeps full depth's most likely tokens; no exit is projected for it."""
 
     def __init__(self, count: int) -> None:
         self.tokens = torch.zeros(count, dtype=torch.long)

@@ -1,8 +1,7 @@
 """Translators and classifiers from stored states: all kinds from the same tokens, steps and loss.
 
-Owns the training of the benchmark's heads. ``dynamax_lm.heads.train`` runs the backbone for every
-batch; here one collection serves all kinds, and labels are made once. Losses, thinning and
-calibration are that package's own. It does not know thresholds or FLOPs.
+``dynamax_lm.heads.train`` runs the backbone for every batch; here one collection serves all kinds,
+and labels are made once. Losses, thinning and calibration are that package's.
 
 Glossary: E exits, N tokens, D width, B documents of a batch, T tokens of the longest.
 """
@@ -139,7 +138,7 @@ def fit_translators(
     """Translators: least squares to the last layer's state, then distillation.
 
     The least-squares start (arXiv 2303.09435) costs one pass over the states; distillation (the
-    tuned lens, arXiv 2303.08112) goes on from there. Low-rank ones start from the reduced-rank
+    tuned lens, arXiv 2303.08112) starts from its result. Low-rank ones start from the reduced-rank
     regression, whose error is least in the logits.
 
     Args:
@@ -186,7 +185,7 @@ class _Fit(NamedTuple):
 
 
 def _least_squares(states: States, number: int) -> _Fit:
-    """What to add to the exit's state to come nearest to the last layer's.
+    """The least-squares map from the exit's state to its difference from the last layer's.
 
     Tokens weigh by the inverse of their last state's size, since a norm follows.
     """
@@ -264,7 +263,7 @@ def _distil(heads: ExitHeads, states: States, unembed: Unembed, recipe: Recipe) 
 
 
 class _Batch(NamedTuple):
-    """Documents side by side, pads on the right."""
+    """A batch of documents, padded on the right."""
 
     hidden: dict[int, Tensor]
     real: Tensor
@@ -278,7 +277,7 @@ def fit_classifier(
     exits: Exits,
     recipe: Recipe,
 ) -> ExitHeads:
-    """Train one classifier on what the exits got right, and calibrate it on held-out documents.
+    """Train one classifier on whether exits are right, and calibrate it on held-out documents.
 
     Args:
         config: with a classifier.
@@ -336,7 +335,7 @@ def _calibrated(
     calibration = {}
     for layer, some, right in zip(states.exits, found, labels, strict=True):
         platt = fit_platt(torch.cat(some).double().numpy(), torch.cat(right).numpy())
-        # the configuration refuses a scale of 0, the limit of a classifier that knows nothing
+        # the configuration refuses a scale of 0, the limit of an uninformative classifier
         calibration[str(layer)] = {"scale": max(platt.scale, 1e-6), "bias": platt.bias}
     heads.config = replace(heads.config, calibration=calibration)
     return heads
@@ -363,7 +362,7 @@ def _batch(
 def _endless(
     documents: NDArray[Any], lengths: NDArray[np.int64], recipe: Recipe
 ) -> Iterator[NDArray[Any]]:
-    """Batches in random order, of documents of like length: few pads are run."""
+    """Batches in random order, of documents of similar length, so that few pads are run."""
     generator = np.random.default_rng(recipe.seed + 1)
     while True:
         order = generator.permutation(documents)
@@ -374,7 +373,7 @@ def _endless(
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, most: float, step: int, steps: int) -> None:
-    """A short rise, then a cosine to 0."""
+    """A short linear warm-up, then a cosine to 0."""
     warm = max(1, steps // 20)
     scale = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * step / steps))
     for group in optimizer.param_groups:

@@ -1,8 +1,7 @@
 """The documents of the benchmark: prompts as lm-eval builds them, one request each.
 
-Owns which records are asked. It does not know layers or heads. Test prompts come from the
-package's own tasks over a folder of records; those that the package's samples hold are left out,
-since heads and thresholds may have been looked at on them.
+Test prompts come from the package's own tasks over a folder of records; those that the package's
+samples hold are left out, since heads and thresholds may have been chosen on them.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
         scratch: where task files are written.
         limit: of documents per task.
         num_fewshot: examples in front of a question; the task's own number if ``None``. Stories
-            bring earlier turns and TruthfulQA its own prompt either way.
+            have earlier turns and TruthfulQA its own prompt in either case.
 
     Raises:
         SettingError: a file is missing.
@@ -84,7 +83,7 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
 
 
 def training_prompts(file: Path, limit: int, longest: int) -> list[Prompt]:
-    """Prompts to train heads on: JSONL with a field ``prompt``; what follows is the model's own.
+    """Prompts to train heads on: JSONL with a field ``prompt``; the model generates the answers.
 
     Args:
         file: as ``python -m training.heads.prompts`` writes it.

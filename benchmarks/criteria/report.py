@@ -1,6 +1,6 @@
 """Tables and pictures of a comparison, from plain numbers alone.
 
-Owns what people read: Markdown and the plot. It does not know models or states.
+Markdown and the plot; it uses neither models nor states.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dynamax_lm.common.plots import (
 
 Row = Mapping[str, Any]
 
-_COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers; dashes and marks differ too
+_COLOURS = {  # Okabe and Ito's, distinct for colour-blind readers; dashes and marks differ too
     "top_prob": BLUE,
     "margin": SKY,
     "entropy": GREEN,

@@ -1,7 +1,5 @@
 """Hidden states of a model's own full-depth answers, in memory-mapped files.
 
-Owns the folder. It does not know models or measures.
-
 Glossary: E exits, N answer tokens, D width.
 """
 
@@ -190,7 +188,7 @@ def complete(folder: Path) -> bool:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What was written beside the states."""
+    """The facts written with the states."""
     found: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     return found
 

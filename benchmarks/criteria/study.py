@@ -1,6 +1,6 @@
 """One backbone's comparison: every measure and head, with and without translators.
 
-Owns which rules are compared and what is said of each. It does not know files or pictures.
+It determines the rules compared and the numbers of each; it uses neither files nor pictures.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ Verdict = Literal["beats", "loses", "not distinguishable"]
 
 
 def thresholds(step: float = STEP) -> tuple[float, ...]:
-    """One grid for all rules: 0, even log-odds from -4 to 14, and 1, never leaving.
+    """One grid for all rules: 0, even log-odds from -4 to 14, and 1, without exits.
 
-    Even log-odds are as dense near 1 as confidences are.
+    Even log-odds are dense near 1, where most confidences are.
 
     Args:
         step: of the log-odds.
@@ -61,7 +61,7 @@ class Static(NamedTuple):
     Attributes:
         shallow: layers of the one.
         deep: layers of the other; L for full depth.
-        share: of documents that go to ``deep``.
+        share: of documents run at ``deep``.
         agreement: of the mixture.
     """
 
@@ -245,7 +245,7 @@ class Column:
 
 
 def verdict(gap: Floats, rules: int) -> Verdict:
-    """Whether a rule beats its static mixture, corrected for the rules that are looked at.
+    """Whether a rule beats its static mixture, corrected for the number of rules in the table.
 
     Args:
         gap: (1 + R,) agreement less the mixture's, in every draw.
@@ -270,7 +270,7 @@ def compare(
     Args:
         translators: name of the column.
         states: of the test documents; each has text.
-        exits: what their exits say.
+        exits: tokens and confidences of their exits.
         bank: the translators, if any.
         classifiers: trained heads by name.
         costs: of the architecture.

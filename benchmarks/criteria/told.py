@@ -1,4 +1,4 @@
-"""What the results file of a study tells of its columns. It knows no command and no page."""
+"""The part of a study's results file on its columns."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The commands that are killed, each on a random checkpoint of four layers, and their outcomes.
 
-An outcome is what a command exists for: the numbers of a run, of each of a sweep's points, the
+An outcome is the result proper of a command: the numbers of a run, of each of a sweep's points, the
 weights of trained heads, a certificate, a report's table. Times and paths are no part of it.
 """
 
@@ -43,7 +43,7 @@ class Killed:
 
     Attributes:
         start: runs it to its end, in this process.
-        outcome: reads from its folder what it exists for.
+        outcome: reads its result from its folder.
         refusal: words with which it declines to start where it has finished already, as after a
             kill between its last file and its end.
     """

@@ -1,4 +1,4 @@
-"""Changes files as a stranger or an accident would, and sees how each is read.
+"""Changes files as an attacker or an accident would, and checks how each is read.
 
     python -m benchmarks.faults.hostile [--times 10000] [--seed 0] [--output_path FILE]
 
@@ -6,8 +6,8 @@ Files: configuration and weights of heads, configuration, tokenizer and weights 
 training checkpoint, a certificate, traces. Changes: a value inside a JSON file becomes another, of
 another kind or far too large, or goes; bytes are replaced, cut off or added, most often in the
 header. Each changed file is read as the package reads it. It must load, or be refused in one line
-that names the file or its folder, within ``SECONDS`` and ``BYTES`` more memory. Code never runs:
-nothing of these files is unpickled or imported, so that this needs no experiment.
+that names the file or its folder, within ``SECONDS`` and ``BYTES`` more memory. That no code of
+these files runs needs no experiment: none of them is unpickled or imported.
 """
 
 from __future__ import annotations

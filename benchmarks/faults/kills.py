@@ -1,4 +1,4 @@
-"""Kills commands at random moments, and sees what they leave and how the resumed ones end.
+"""Kills commands at random moments, and checks the files left and the results of resumed runs.
 
     python -m benchmarks.faults.kills [--commands evaluate sweep train certify report] [--times 50]
 

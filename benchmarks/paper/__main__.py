@@ -4,9 +4,9 @@
     python -m benchmarks.paper --backbones dynamax-mistral=tiny dynamax-mamba=tiny \
         --tasks dynamax_sample --train_data prompts.jsonl --output_path runs/paper-tiny
 
-Owns the order: heads are trained by ``dynamax_lm.heads.train``, points evaluated by lm-eval with
-one loaded model a backbone, and each result written before the next begins. Started again, it goes
-on: finished heads and points are not made again.
+Heads are trained by ``dynamax_lm.heads.train``, points evaluated by lm-eval with one loaded model a
+backbone, and each result written before the next begins. Started again, it goes on: finished heads
+and points are not made again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The points of the experiment and where each lies on disk.
-
-Owns names. It does not know models.
-"""
+"""The points of the experiment, their names and their folders."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ STATES = {
     "dynamax-mistral": ("propagate", "copy_kv", "recompute"),
     "dynamax-mamba": ("propagate", "freeze", "recompute"),
 }
-"""What each model can remember of skipped layers."""
+"""The skipped-state policies of each model."""
 
 
 class Backbone(NamedTuple):
@@ -47,7 +44,7 @@ class Point:
     Attributes:
         backbone: model and checkpoint.
         classifier: its heads' kind.
-        skipped_state: what skipped layers remember.
+        skipped_state: the skipped-state policy.
         threshold: of the heads' confidence.
     """
 
@@ -57,12 +54,12 @@ class Point:
     threshold: float
 
     def file(self, folder: Path) -> Path:
-        """Where its results go."""
+        """The folder of its results."""
         name = f"{self.classifier}_{self.skipped_state}_{self.threshold:g}.json"
         return folder / "points" / self.backbone.name / name
 
     def heads(self, folder: Path) -> Path:
-        """Where its heads lie."""
+        """The folder of its heads."""
         return folder / "heads" / self.backbone.name / self.classifier
 
 

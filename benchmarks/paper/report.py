@@ -1,7 +1,4 @@
-"""The experiment's table and plot, from the results of its points alone.
-
-Owns what people read. It does not know models.
-"""
+"""The experiment's table and plot, from the results of its points alone."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""``python -m benchmarks.real``: a real checkpoint's translators and classifiers, judged.
+"""``python -m benchmarks.real``: evaluation of a real checkpoint's translators and classifiers.
 
     python -m benchmarks.real.gather ...
     python -m benchmarks.real --model_args pretrained=SmolLM2 --states runs/real/states \
         --exit_layers 16+20+24+28 --rank 64 --output_path runs/real/study
 
-Owns the wiring of the study. What is finished under ``--output_path`` is not made again.
+What is finished under ``--output_path`` is not made again.
 ``docs/real-model.md`` explains what is measured.
 """
 

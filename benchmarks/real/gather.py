@@ -3,8 +3,8 @@
     python -m benchmarks.real.gather --model_args pretrained=SmolLM2 --train_data DATA/train \
         --eval_data DATA/eval --parts 40 --output_path runs/real/states
 
-Owns the run of the backbone. A part that is finished is not made again, so that the command can be
-ended at any time; the study uses the parts that are there.
+A part that is finished is not made again, so that the command can be ended at any time; the study
+uses the parts that are there.
 """
 
 from __future__ import annotations

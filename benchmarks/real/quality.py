@@ -1,6 +1,6 @@
-"""How near an exit's prediction is to full depth's: agreement and divergence, on some tokens.
+"""Agreement and divergence of an exit's predictions from full depth's, on some tokens.
 
-Owns these two numbers for translators. Nothing here depends on an exit rule.
+Neither depends on an exit rule.
 """
 
 from __future__ import annotations

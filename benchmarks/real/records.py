@@ -1,7 +1,7 @@
-"""Training records in the layout of the tasks, so that the tasks themselves prompt them.
+"""Training records in the layout of the tasks, whose templates then make the prompts.
 
-Owns which training records become prompts and which become plain text. It does not know models. No
-question and no story of the evaluation records is among them.
+Some records become prompts and the others plain text. No question and no story of the evaluation
+records is among them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Mix(NamedTuple):
 
     Attributes:
         triviaqa: few-shot questions with the model's own answer.
-        truthfulqa: questions behind TruthfulQA's examples, with its own, longer, answer.
+        truthfulqa: questions after TruthfulQA's examples, with its own, longer, answer.
         coqa: stories with turns, with its own answer.
         text_tokens: of other stories and passages, read as text with the data's answers.
     """
@@ -84,7 +84,7 @@ def parts(data: Path, evaluation: Path, scratch: Path, count: int, mix: Mix) -> 
 
 
 def _examples() -> str:
-    """The examples before every TriviaQA question, normalised; they cannot be asked as well."""
+    """The examples before every TriviaQA question, normalised; they are not used as questions."""
     task = Path(dynamax_lm.__file__).parent / "tasks" / "triviaqa" / "dynamax_triviaqa_sample.yaml"
     return normalised(task.read_text(encoding="utf-8"))
 

@@ -1,6 +1,6 @@
 """Tables and pictures of translators over the tokens that they were trained on.
 
-Owns the learning curve's table and plot, from plain numbers alone. The comparison of rules is drawn
+The learning curve's table and plot, from plain numbers alone. The comparison of rules is drawn
 by ``benchmarks.criteria.report``.
 """
 

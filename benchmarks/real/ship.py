@@ -3,7 +3,7 @@
     python -m benchmarks.real.ship --model_args pretrained=SmolLM2 --study runs/real/study \
         --heads ffn-narrow-0 --output_path heads/smollm2-135m-instruct
 
-Owns the card and the configuration's record. The weights are those of the study.
+It adds the card and the configuration's record; the weights are those of the study.
 """
 
 from __future__ import annotations

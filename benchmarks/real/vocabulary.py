@@ -1,6 +1,6 @@
 """A short list of the vocabulary, for training without the whole projection.
 
-Owns the list. Training passes compare exits with full depth among the tokens that full depth emits
+Training passes compare exits with full depth among the tokens that full depth emits
 in the training text at all, a sixth of the vocabulary or less, and so cost a sixth. Everything that
 is reported is projected to the whole vocabulary.
 """

@@ -1,1 +1,1 @@
-"""Experiments behind docs/validity.md: what is claimed, held against known truth."""
+"""Experiments behind docs/validity.md: claims compared with known truth."""

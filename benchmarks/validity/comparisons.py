@@ -1,10 +1,10 @@
-"""How often comparisons of a report say what is not so, and find what is.
+"""False claims and power of a report's comparisons.
 
     python -m benchmarks.validity.comparisons
 
 Documents are drawn, with replacement, from the populations of ``populations.py``; each has a rule
-and a static mixture of exactly the same mean agreement, so that every claim is false. Owns the
-draws and the tables. ``old`` is what reports used before: percentile intervals of 2,000 resamples.
+and a static mixture of exactly the same mean agreement, so that every claim is false. ``old`` is
+what reports used before: percentile intervals of 2,000 resamples.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Rates(NamedTuple):
     """Shares of draws.
 
     Attributes:
-        higher: that say the rule is better.
-        lower: that say it is worse.
+        higher: that claim the rule is better.
+        lower: that claim it is worse.
     """
 
     higher: float
@@ -147,7 +147,7 @@ def claims_at_equal_cost(one: Population, count: int, draws: int, method: str) -
 def verdicts(
     one: Population, count: int, draws: int, *, further: bool = False
 ) -> NDArray[np.bool_]:
-    """(draws, 2) whether a report says better, and worse; the same draws with further depths."""
+    """(draws, 2) whether a report claims better, and worse; the same draws with further depths."""
     rng, said = np.random.default_rng([1, count]), []
     for _ in range(draws):
         rule, path, costs, spread = of_the_same_cost(one, count, rng, further=further)

@@ -1,15 +1,13 @@
-"""Do the criteria page's intervals cover what they are for? Documents drawn from known populations.
+"""Coverage of the criteria page's intervals, on documents drawn from known populations.
 
     python -m benchmarks.validity.criteria
     python -m benchmarks.validity.criteria --collect runs/criteria/mistral runs/criteria/mamba
 
 A population is every test document of a finished study, with its numbers at every other threshold
 of the grid. There the one threshold of a target, and the saving, the agreement and the distance to
-the fixed depths of equal cost there, are known. n documents are drawn, halved, and judged as the
-page judges them; counted is how often an interval holds the population's value. ``kept`` is the
-interval of the page before: thresholds chosen once, and documents drawn as if they were known.
-
-Owns the simulation and its populations. It does not know models.
+the fixed depths of equal cost there, are known. n documents are drawn, halved, and evaluated as on
+the page; the share of intervals that contain the population's value is counted. ``kept`` is an
+interval whose thresholds are chosen once and treated as known when documents are drawn again.
 """
 
 from __future__ import annotations
@@ -76,7 +74,7 @@ class Population(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How often intervals held the population's value.
+    """How often intervals contain the population's value.
 
     Attributes:
         population: its name.
@@ -104,7 +102,7 @@ def coverage(
     seed: int,
     target: float = TARGET,
 ) -> Coverage:
-    """Draw ``samples`` samples of ``documents``, and count the intervals that hold the truth."""
+    """Draw ``samples`` samples of ``documents``, and count intervals with the true value."""
     generator = np.random.default_rng(seed)
     truth = population.value(target)
     held = np.zeros(4)
@@ -130,7 +128,7 @@ def _fixed(sample: Population, judged: Judged, weights: Weights) -> Floats:
 
 
 def _kept(grid: Grid, weights: Weights, target: float) -> Interval:
-    """The interval where the thresholds of the sample serve every draw."""
+    """The interval with the thresholds of the sample in every draw."""
     once = Weights(weights.fold, weights.counts[:1])
     thresholds = cross_fit(grid, once, target).thresholds
     judged = np.zeros(len(weights.fold))

@@ -1,4 +1,4 @@
-"""Changes of many values of a results folder at once, which leave each file plausible by itself."""
+"""Changes of many values of a results folder at once, each file still plausible by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes every value of a results folder, one at a time, and sees what `report --verify` says.
+"""Changes every value of a results folder, one at a time, and checks it with `report --verify`.
 
     python -m benchmarks.validity.mutations [--every 1] [--trace_every 20] [--report_every 50]
 

@@ -1,14 +1,14 @@
-"""How often rounding alone parts the reference's parallel pass from single steps.
+"""How often rounding alone makes the reference's parallel pass differ from single steps.
 
-Random models that have the proportions of the two 7B checkpoints generate without leaving once
+Random models that have the proportions of the two 7B checkpoints generate without an exit
 (threshold 1), and score what they generated. Agreement by the pass alone is what a run would print
-that asked the pass about every token; agreement by definition is what is printed. Prints Markdown:
+if the pass determined every token; agreement by definition is what is printed. Prints Markdown:
 
     python -m benchmarks.validity.noise
 
-A random model knows nothing, and its two likeliest tokens lie closer than a trained one's; the
-rates say that the effect is there and how it depends on the number type, not how large it is
-on a checkpoint. ``--tiny`` runs the embedded, trained models on the package's sample tasks instead.
+The two most likely tokens of a random model are closer than a trained one's; the rates show that
+the effect exists and how it depends on the number type, not how large it is on a checkpoint.
+``--tiny`` runs the embedded, trained models on the package's sample tasks instead.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def whole_runs(
         rows: of one batch.
         prompt: tokens of each prompt, random.
         new: tokens of each answer.
-        threshold: of ``top_prob``; 1 never leaves.
+        threshold: of ``top_prob``; with 1 no token exits.
         seed: of the prompts.
     """
     drawn = torch.Generator().manual_seed(seed)

@@ -1,11 +1,11 @@
-"""The populations that comparisons are tried on: real documents, as numbers alone.
+"""The populations of the comparisons: real documents, as numbers alone.
 
     python -m benchmarks.validity.populations --criteria runs/criteria/mistral
 
-Owns the data file: one line a document, with how many answer tokens agree with full depth under
-each fixed depth and each rule, and what a rule spent. The folder is what ``benchmarks.criteria``
-leaves behind for the embedded Mistral: 1,286 documents (900 TriviaQA, 339 TruthfulQA, 47 CoQA) that
-no sample of the package holds. No text is kept. It does not know intervals.
+The data file has one line a document, with how many answer tokens agree with full depth under each
+fixed depth and each rule, and what a rule spent. The folder is one that ``benchmarks.criteria``
+wrote for the embedded Mistral: 1,286 documents (900 TriviaQA, 339 TruthfulQA, 47 CoQA) that no
+sample of the package holds. No text is kept.
 """
 
 from __future__ import annotations

@@ -23,15 +23,15 @@ from scipy.sparse.csgraph import connected_components
 from dynamax_lm.common.outputs import write_text
 from training.tiny.data import Corpus, Story, load_corpus, normalised
 
-_TURNS = 4  # asked per conversation, so that long ones do not crowd out the rest
-_GROUPS = 250  # examples come from a question's own group, which must hold enough of them
+_TURNS = 4  # of a conversation, so that long ones do not dominate
+_GROUPS = 250  # examples come from a question's own group, which must have enough of them
 
 
 def groups(corpus: Corpus) -> dict[str, str]:
     """The group of every passage and every question that stands alone, by its normalised text.
 
-    A question about a passage of its own ties the two together. The questions of a conversation
-    ("Why?") mean something only after their story, and tie nothing.
+    A question about a passage of its own puts both into one group. Questions of a conversation
+    ("Why?") are not compared: they depend on their story.
     """
     tied = [[normalised(story.text)] for story in corpus.stories]
     tied += [
@@ -77,9 +77,9 @@ def question_prompt(
 
 
 def records(corpus: Corpus, seed: int, most: int) -> list[dict[str, str]]:
-    """At most `most` records, conversations first and questions as the room allows, shuffled.
+    """At most `most` records, conversations first, then questions up to that number, shuffled.
 
-    Every fourth question stands after examples of its own group.
+    Every fourth question follows examples of its own group.
     """
     rng = random.Random(seed)
     group = groups(corpus)

@@ -19,8 +19,8 @@ def blockwise_attention(
 ) -> tuple[Tensor, None]:
     """Attention without padding or cache, in transformers' calling convention.
 
-    A block of queries meets only the keys up to its end, which leaves out three eighths of the
-    products. Under autocast they and the softmax are in bfloat16.
+    A block of queries is multiplied by the keys up to its end only, which omits three eighths of
+    the products. Under autocast they and the softmax are in bfloat16.
 
     Args:
         module: The attention layer.

@@ -14,7 +14,7 @@ def rotary_order(width: int) -> Tensor:
 
     Mistral rotates the pairs (i, i + width/2) by frequencies that fall with i; Bamba rotates the
     first half of the dimensions alone, the pairs (j, j + width/4), by the frequency of i = 2j. So
-    the even pairs come first and keep their angles, and the odd ones lose them.
+    the even pairs come first and keep their angles, and the odd ones are not rotated.
 
     Args:
         width: Of a head, a multiple of 4.

@@ -109,7 +109,7 @@ def load_corpus(data_dir: Path, eval_dir: Path) -> tuple[Corpus, Corpus]:
 
 
 def coqa_text(story: Story) -> str:
-    """The stock `coqa` prompt; the next turn's "Q:" stands after every answer, the last too."""
+    """The stock `coqa` prompt; the next turn's "Q:" follows every answer, the last too."""
     turns = "".join(f"Q: {question}\n\nA: {answer}\n\n" for question, answer in story.turns)
     return f"{story.text}\n\n{turns}Q:"
 
@@ -154,14 +154,14 @@ Encode = Callable[[list[str]], list[list[int]]]
 def epoch_rows(corpus: Corpus, encode: Encode, seed: int, epoch: int) -> list[np.ndarray]:
     """One pass over the corpus as rows of 512, 1,024 and 2,048 tokens (plus one to predict).
 
-    A conversation is never cut, so its answers always see the whole story; the room left in its
+    A conversation is never cut, so that its answers always follow the whole story; the rest of its
     row is filled with questions.
 
     Args:
         corpus: What to format.
         encode: Documents to token ids, `<s>` and `</s>` included.
         seed: Run's seed.
-        epoch: Which pass; with `seed` it decides everything random here.
+        epoch: Which pass; with `seed` it determines everything random here.
 
     Returns:
         Rows in random order.

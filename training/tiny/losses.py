@@ -12,15 +12,15 @@ from training.tiny.models import exit_layers, hidden_states, logits_at
 
 @dataclass(frozen=True)
 class ExitLoss:
-    """How much the exits count, beside the last layer's own weight of 1.
+    """Weights of the exits, relative to the last layer's weight of 1.
 
     Attributes:
         first: Weight of the exit at half depth, which is trained at every step.
         later: Weight of one of the later exits, drawn anew at every step.
         distil: In answers, the share of an exit's target that is the last layer's most likely
             token; the rest, and all elsewhere, is the text. It makes an exit's top probability an
-            estimate of its agreement with full depth. It hurts a model that is not yet trained:
-            keep it at 0 until the last steps.
+            estimate of its agreement with full depth. It harms a model early in training: keep it
+            at 0 until the last steps.
         answers: Weight of a token in an answer at the exits; any other weighs 1. Their mean is 1.
     """
 

@@ -1,4 +1,4 @@
-"""The three architectures: transformers' own classes, small, with every layer's output at hand."""
+"""The three architectures: transformers' own classes, small, every layer's output accessible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +75,8 @@ def build(name: str) -> PreTrainedModel:
 def _hybrid(tokens: dict[str, int]) -> PreTrainedModel:
     """Bamba's shape, whose Mamba-2 layers start from the weights that `mamba` starts from.
 
-    Bamba's own initialisation has one step size for all heads, which forgets within a few tokens.
+    Bamba's own initialisation has one step size for all heads, with which the state decays within a
+    few tokens.
     """
     config = BambaConfig(
         vocab_size=VOCAB_SIZE,

@@ -51,11 +51,11 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run does, beside its paths.
+    """Settings of a run, except its paths.
 
     Attributes:
         model: one of `models.NAMES`.
-        seed: Decides the weights' start and the order and formats of the text.
+        seed: Determines the initial weights and the order and formats of the text.
         lr: Learning rate of the matrices (Muon) and of all else (AdamW).
         tokens_per_batch: Tokens in a step.
         average: Decay per step of the running average of the weights, which is what is exported
@@ -90,7 +90,7 @@ class Run:
         """Starts at step 0.
 
         Args:
-            settings: What to do.
+            settings: Of the run.
             corpus: The training split.
             encode: Documents to token ids.
             pieces: The text of every token.
@@ -108,7 +108,7 @@ class Run:
         self._batches: list | None = None
 
     def state(self) -> dict:
-        """Everything needed to go on exactly as if never interrupted."""
+        """Everything that a resumed run needs to equal an uninterrupted one."""
         return {
             "settings": asdict(self.settings),
             "model": self.model.state_dict(),
@@ -169,7 +169,7 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += ids[:, 1:].numel()
-        # A young average forgets faster, so that it is never dominated by the random start; in
+        # An average of few steps decays faster, so that the random start never dominates it; in
         # the decay the average follows the weights, which no longer jitter.
         keep = min(self.settings.average, self.step / (self.step + 10)) * min(1.0, lr_scale)
         with torch.no_grad():
