@@ -60,6 +60,17 @@ def forgeries() -> dict[str, Forgery]:
         for label in found["applies"].values():
             label |= {"certified": True, "reason": None}
 
+    def unrecorded(folder: Path, results: Any, samples: Any, traces: Any) -> None:
+        certificate(folder, results, samples, traces)
+        del results["config"]["early_exit"]["certificate"]["setups"]
+
+    def invented(folder: Path, results: Any, samples: Any, traces: Any) -> None:
+        applies = {task: {"certified": True, "reason": None} for task in results["configs"]}
+        results["config"]["early_exit"]["certificate"] = {
+            **{"metric": "agreement", "risk": 0.001, "delta": 0.05, "threshold": 0.7},
+            "applies": applies,
+        }
+
     def renamed(folder: Path, results: Any, samples: Any, traces: Any) -> None:
         results["config"]["early_exit"]["settings"]["pretrained"] = "mistralai/Mistral-7B-v0.3"
 
@@ -82,6 +93,8 @@ def forgeries() -> dict[str, Forgery]:
         "every target replaced": targets,
         "every log-likelihood replaced": likelihoods,
         "certificate's risk and `applies` rewritten": certificate,
+        "certificate rewritten, the record of rendering left out": unrecorded,
+        "certificate invented": invented,
         "pretrained renamed": renamed,
         "full_depth := emitted, with all totals": agreeing,
     }

@@ -2,9 +2,10 @@
 
     python -m benchmarks.validity.mutations [--every 1] [--trace_every 20] [--report_every 50]
 
-makes a small run of the embedded Mistral with its heads (generation, multiple choice and a group;
-traces and samples), and changes each value of results, samples, traces and manifest: to another of
-its kind, to null, and to another kind; and leaves it out. Each change is tried as it is, where the
+makes small runs of the embedded Mistral (generation, multiple choice and a group; traces and
+samples), and changes each value of results, samples, traces and manifest of the first, which has
+the shipped heads, and each value of the block `config.early_exit` of the others: to another of its
+kind, to null, and to another kind; and leaves it out. Each change is tried as it is, where the
 manifest's digests show it, and with the digests made again, where only the relations between the
 files can. A change of kind that nothing shows must be of a field on the list of what only a re-run
 could show. Nothing may end in a traceback, the report itself included.
@@ -27,6 +28,7 @@ from unittest import mock
 
 from benchmarks.validity.forgeries import forge, forgeries
 from benchmarks.validity.run_folder import (
+    SETTINGS,
     digests_show,
     make_run,
     read_lines,
@@ -34,6 +36,9 @@ from benchmarks.validity.run_folder import (
     shows,
     write_lines,
 )
+
+_DEEP = 6
+"""Steps to a value of a list inside a certificate's tasks; fields of a block are nearer."""
 
 _FIGURES = "dynamax_lm.report.write.figures_of"
 
@@ -75,6 +80,13 @@ def mutations(folder: Path, hows: Sequence[How] = HOWS) -> Iterator[Mutation]:
             for steps in _leaves(data):
                 for how in hows:
                     yield Mutation(file, line if file.suffix == ".jsonl" else None, steps, how)
+
+
+def block_mutations(folder: Path, hows: Sequence[How] = HOWS) -> Iterator[Mutation]:
+    """Those of `config.early_exit`; of a certificate, whose losses are many, its own fields."""
+    for one in mutations(folder, hows):
+        if one.steps[:2] == ("config", "early_exit") and len(one.steps) < _DEEP:
+            yield one
 
 
 def apply(mutation: Mutation) -> bool:
@@ -240,15 +252,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "run"
-        results = make_run(folder)
-        clean = shows(folder)
-        if clean:
-            sys.stdout.write("\n".join(["the run as it is does not verify:", *clean, ""]))
-            return 1
+        runs = {kind: Path(name) / kind for kind in SETTINGS}
+        files = {kind: make_run(folder, SETTINGS[kind]) for kind, folder in runs.items()}
+        for folder in runs.values():
+            if clean := shows(folder):
+                sys.stdout.write("\n".join(["the run as it is does not verify:", *clean, ""]))
+                return 1
+        tally = Tally()
+        for kind in list(SETTINGS)[1:]:
+            for mutation in list(block_mutations(runs[kind]))[:: given.every]:
+                try_one(mutation, files[kind], runs[kind], tally)
+        sys.stdout.write(f"blocks of {', '.join(list(SETTINGS)[1:])}\n\n{tally.table()}\n\n")
+        blocks, tally = tally, Tally()
+        folder, results = runs["exits"], files["exits"]
         everything = list(mutations(folder))
         random.Random(given.seed).shuffle(everything)
-        tally = Tally()
         traces = [one for one in everything if one.kind == "trace"][:: given.trace_every]
         others = [one for one in everything if one.kind != "trace"][:: given.every]
         for mutation in [*others, *traces]:
@@ -265,11 +283,13 @@ def main() -> int:
         for label, forgery in forgeries().items():
             found = forge(forgery, results, Path(name) / "forged")
             sys.stdout.write(f"{label}: {len(found)} mismatches\n")
-        for one in tally.missed:
+        missed = tally.missed + blocks.missed
+        crashes += tally.crashed + blocks.crashed
+        for one in missed:
             sys.stdout.write(f"missed: {one.file.name} {one.line} {one.field} ({one.how})\n")
-        for one, why in [*tally.crashed, *crashes]:
+        for one, why in crashes:
             sys.stdout.write(f"traceback: {one.file.name} {one.field} ({one.how}): {why}\n")
-        return 1 if tally.missed or tally.crashed or crashes else 0
+        return 1 if missed or crashes else 0
 
 
 if __name__ == "__main__":

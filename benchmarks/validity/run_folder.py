@@ -1,14 +1,14 @@
 """The folder of a small evaluation: made, read, written again, and verified.
 
-The run is of the embedded Mistral with its heads: generation, multiple choice and a group, with
-traces and samples.
+The run is of the embedded Mistral, with its heads unless settings say otherwise: generation,
+multiple choice and a group, with traces and samples.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,25 @@ TASKS = ("dynamax_triviaqa_sample", "dynamax_truthfulqa_mc1_sample")
 GROUP = "dynamax_pair"
 
 
-def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> Path:
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "exits": {},
+    "lossless": {"mode": "lossless"},
+    "look": {"heads": "none", "confidence": "top_prob", "threshold": 0.7, "look": "rank:16"},
+    "prompt exit": {"heads": "none", "confidence": "top_prob", "threshold": 0.7, "prompt_exit": 8},
+    "rows in flight": {"rows_in_flight": 2},
+}
+"""Kinds of runs, whose results differ in the fields that they have."""
+
+
+def make_run(
+    folder: Path, settings: Mapping[str, Any] = SETTINGS["exits"], *, limit: int = 2
+) -> Path:
     """Results, samples, traces and manifest, as ``lm_eval --log_samples`` writes them.
+
+    Args:
+        folder: for all files.
+        settings: of ``SETTINGS``, or others of the model.
+        limit: documents of each task.
 
     Returns:
         The results file.
@@ -34,7 +51,7 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
     force()
     group = {
         "group": GROUP,
-        "task": list(tasks),
+        "task": list(TASKS),
         "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
     }
     tracker = EvaluationTracker(output_path=str(folder))
@@ -43,11 +60,11 @@ def make_run(folder: Path, *, limit: int = 2, tasks: Sequence[str] = TASKS) -> P
         known = TaskManager(include_path=[str(OWN), name], include_defaults=False)
         results = simple_evaluate(
             model="dynamax-mistral",
-            model_args={"pretrained": "tiny", "trace_dir": str(folder / "traces")},
+            model_args={"pretrained": "tiny", "trace_dir": str(folder / "traces"), **settings},
             tasks=[GROUP],
             task_manager=known,
             limit=limit,
-            batch_size=8,
+            batch_size=1 if "rows_in_flight" in settings else 8,
             log_samples=True,
             bootstrap_iters=10,
             evaluation_tracker=tracker,

@@ -65,6 +65,16 @@ def test_a_change_is_shown_or_its_field_is_listed(
     assert dict(tally.by_manifest) == tried
 
 
+@pytest.mark.parametrize("how", ["null", "dropped"])
+def test_no_field_of_the_block_goes_unnoticed(results: Path, folder: Path, how: study.How) -> None:
+    tally = study.Tally()
+    every = list(study.block_mutations(folder, [how]))
+    for mutation in random.Random(0).sample(every, 25):
+        study.try_one(mutation, results, folder, tally)
+    assert tally.missed == []
+    assert tally.crashed == []
+
+
 @pytest.mark.parametrize("kind", ["results", "samples"])
 def test_the_report_of_a_damaged_folder_is_written_or_refused(
     folder: Path, tmp_path: Path, kind: str
