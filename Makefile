@@ -26,7 +26,7 @@ demo: $(STAMP)
 	@echo "demo: three models with five settings each, then a report; about three minutes on two cores"
 	$(SWEEP) --model dynamax-mistral --model_args pretrained=tiny,trace_dir=demo/mistral/traces \
 	    --thresholds 0.6,0.8 --point mode=full --point exit_rule=fixed_depth,exit_layers=8 \
-	    --point exit_rule=fixed_depth,exit_layers=12 \
+	    --point exit_rule=fixed_depth,exit_layers=10 \
 	    --output_path demo/mistral
 	$(SWEEP) --model dynamax-mamba --model_args pretrained=tiny,trace_dir=demo/mamba/traces \
 	    --thresholds 0.6,0.8 --point mode=full --point exit_rule=fixed_depth,exit_layers=12 \

@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
 import dynamax_lm
+from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.models.settings import OUR_NAMES, parse_settings
 from scripts.docs_site import (
     COMMANDS,
@@ -148,6 +149,11 @@ def test_the_readme_is_one_screen_and_the_gate_runs_its_commands() -> None:
     assert targets == ["demo", "test"]
     assert all(re.search(rf"^{target}: ", makefile, re.MULTILINE) for target in targets)
     assert re.search(r"^make VENV=\S+ test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def test_the_readme_says_how_many_families_run() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"(\d+) model types", readme) == [str(len(FAMILIES))]
 
 
 def test_the_citation_names_version_and_licence() -> None:
