@@ -59,6 +59,7 @@ TABLE: dict[str, Row] = {
     "common.outputs": row("common.errors", HEAVY),
     "common.extensions": row("common.errors", HEAVY),
     "common.validation": row("common.errors", HEAVY),
+    "common.passages": row("common.intervals", HEAVY),
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
     "common.token_pieces": row("", HEAVY),
     "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
@@ -89,7 +90,10 @@ TABLE: dict[str, Row] = {
     "decoders.checkpoint": row("common.errors decoders.families", frozenset({"torch", "lm_eval"})),
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),
-    "decoders.loading": row("common.errors", frozenset({"torch", "lm_eval"})),
+    "decoders.described_size": row("common.errors", LM_EVAL),
+    "decoders.loading": row(
+        "common.errors decoders.described_size", frozenset({"torch", "lm_eval"})
+    ),
     "decoders.tokenizer_file": row("common.errors", HEAVY),
     "decoders.description": row("", HEAVY),
     "decoders.families": row("decoders.description", HEAVY),

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dynamax_lm.certify.units import draw, group
+from dynamax_lm.certify.units import draw
 from dynamax_lm.common.certificate import LEAST_UNITS, p_value_of, unit_means
+from dynamax_lm.common.passages import group
 
 RISK, DELTA = 0.05, 0.05
 Losses = NDArray[np.float64]

@@ -13,36 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.passages import contents, hashed, plain, telling
 from dynamax_lm.harness.plugin.bridge import TASKS
-
-_PASSAGES = ("story", "passage", "context", "ctx", "text", "document", "article")
-"""Fields that several documents may share, by their names in common data sets."""
-
-_TELLING = (
-    *("question", *_PASSAGES, "query", "prompt", "sentence", "input", "goal"),
-    "problem",
-)
-"""Fields with the question or text of a document."""
-
-
-def contents(doc: Mapping[str, Any]) -> frozenset[str]:
-    """Hashes of a document's identifying fields; of all of it, where it has none.
-
-    Two documents overlap where they share one: two questions about one story do.
-    """
-    texts = _told(doc) or [json.dumps(doc, sort_keys=True, default=str)]
-    return frozenset(map(_hashed, texts))
-
-
-def shared(doc: Mapping[str, Any]) -> frozenset[str]:
-    """Hashes that group documents: documents with a common hash are one unit.
-
-    These are of its passage; of a document without one, of its identifying fields. Two passages
-    with the same question remain two units.
-    """
-    passages = [_plain(doc[name]) for name in _PASSAGES if isinstance(doc.get(name), str)]
-    told = [text for text in passages if text]
-    return frozenset(map(_hashed, told)) or contents(doc)
 
 
 def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:
@@ -55,8 +27,8 @@ def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:
         have = ", ".join(map(str, doc))
         raise SettingError(f"group_by={field}: a document has none; its fields are {have}")
     value = doc[field]
-    plain = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    return frozenset({_hashed(_plain(plain))})
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return frozenset({hashed(plain(text))})
 
 
 def parts(doc: Mapping[str, Any]) -> frozenset[str]:
@@ -66,28 +38,12 @@ def parts(doc: Mapping[str, Any]) -> frozenset[str]:
     each beginning of the text, as a story is followed by questions.
     """
     found: set[str] = set()
-    for field in _told_raw(doc):
-        lines = [line for line in map(_plain, field.splitlines()) if line]
+    for field in telling(doc):
+        lines = [line for line in map(plain, field.splitlines()) if line]
         for number, line in enumerate(lines, 1):
             bare = (line.partition(": ")[2] or line).rstrip(" ?")
             found |= {line, bare, f"{bare}?", " ".join(lines[:number])}
-    return contents(doc) | frozenset(_hashed(text) for text in found if len(text) > 1)
-
-
-def _told_raw(doc: Mapping[str, Any]) -> list[str]:
-    return [text for text in map(doc.get, _TELLING) if isinstance(text, str)]
-
-
-def _told(doc: Mapping[str, Any]) -> list[str]:
-    return [text for text in map(_plain, _told_raw(doc)) if text]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _hashed(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return contents(doc) | frozenset(hashed(text) for text in found if len(text) > 1)
 
 
 def digest(documents: Iterable[frozenset[str]]) -> str:

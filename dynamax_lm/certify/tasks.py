@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certify.decontamination import contents, digest, read_records, shared, value_of
-from dynamax_lm.certify.units import CONTENTS, draw, group
+from dynamax_lm.certify.decontamination import digest, read_records, value_of
+from dynamax_lm.certify.units import CONTENTS, draw
 from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.common.passages import contents, group, shared
 from dynamax_lm.models.commandline import Command
 
 

@@ -1,4 +1,4 @@
-"""Grouping of documents into independent units, and their seeded random order and sample.
+"""The seeded random order and sample of units: documents, or groups that share a passage.
 
 A test for independent losses takes one loss for each unit, not for each document where documents
 share a passage.
@@ -6,7 +6,7 @@ share a passage.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,34 +25,6 @@ class Drawn(NamedTuple):
 
     documents: tuple[int, ...]
     unit_of: tuple[int, ...]
-
-
-def group(keys: Sequence[Collection[str]]) -> list[list[int]]:
-    """Documents that share a key, directly or through others, in the order of their first.
-
-    Args:
-        keys: for each document, at least one.
-
-    Returns:
-        Indices of documents, each once.
-    """
-    leader = list(range(len(keys)))
-
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
-
-    first: dict[str, int] = {}
-    for place, own in enumerate(keys):
-        for key in own:
-            one, other = sorted((find(place), find(first.setdefault(key, place))))
-            leader[other] = one
-    groups: dict[int, list[int]] = {}
-    for place in range(len(keys)):
-        groups.setdefault(find(place), []).append(place)
-    return list(groups.values())
 
 
 def draw(groups: Sequence[Sequence[int]], limit: float | None, seed: int) -> Drawn:

@@ -53,7 +53,7 @@ def agreements_needed(threshold: float, exits: int) -> int:
         exits: at least 2.
     """
     most = exits - 1
-    written = Fraction(repr(float(threshold)))  # 0.67 as it was written, not the binary number next to it
+    written = Fraction(repr(float(threshold)))  # 0.67 as written, not the binary number near it
     tolerance = min(TOLERANCE, Fraction(1, 2 * most))
     return min(most, max(1, math.ceil((written - tolerance) * most)))
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import FEWEST, LEVEL, Bounds, mean_interval, p_at_least, p_at_most
+from dynamax_lm.common.passages import Units, group, shared
 from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
@@ -32,6 +34,7 @@ class Difference(NamedTuple):
 
     Attributes:
         documents: number of pairs.
+        units: number of independent units: documents, or groups that share a passage.
         mean: of the differences, first minus second.
         low: lower end of the interval; minus infinity where there is none.
         high: upper end, likewise.
@@ -42,6 +45,7 @@ class Difference(NamedTuple):
     """
 
     documents: int
+    units: int
     mean: float
     low: float
     high: float
@@ -93,6 +97,7 @@ def difference(
     second: Sequence[float],
     bounds: Bounds | None,
     *,
+    units: Units | None = None,
     level: float = LEVEL,
 ) -> Difference:
     """The paired difference of two equally long lists of per-document values.
@@ -101,6 +106,7 @@ def difference(
         first: one value for each document.
         second: the other setting's value for the same document.
         bounds: of every value by definition; ``None`` if unknown.
+        units: of the documents; ``None`` if each is its own.
         level: coverage of the interval, in (0, 1).
 
     Raises:
@@ -108,13 +114,16 @@ def difference(
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"pairs need two equal, non-empty lists; got {len(first)}, {len(second)}")
-    gaps = np.subtract(first, second)
-    mean, differing = float(gaps.mean()), int(np.count_nonzero(gaps))
-    found = None if bounds is None else mean_interval(gaps, bounds.of_gaps, level=level)
-    if bounds is None or found is None:
-        return Difference(len(gaps), mean, -math.inf, math.inf, 1.0, 1.0, differing)
-    higher, lower = p_at_most(gaps, 0.0, bounds.of_gaps), p_at_least(gaps, 0.0, bounds.of_gaps)
-    return Difference(len(gaps), mean, *found, higher, lower, differing)
+    gaps = np.asarray(np.subtract(first, second), dtype=np.float64)
+    mean, differing, documents = float(gaps.mean()), int(np.count_nonzero(gaps)), len(gaps)
+    limits = None if bounds is None else bounds.of_gaps
+    if units is not None:
+        gaps, limits = units.values(gaps), None if limits is None else units.bounds(limits)
+    found = None if limits is None else mean_interval(gaps, limits, level=level)
+    if limits is None or found is None:
+        return Difference(documents, len(gaps), mean, -math.inf, math.inf, 1.0, 1.0, differing)
+    higher, lower = p_at_most(gaps, 0.0, limits), p_at_least(gaps, 0.0, limits)
+    return Difference(documents, len(gaps), mean, *found, higher, lower, differing)
 
 
 def against_full_depth(library: Library, row: Row) -> Comparison:
@@ -126,7 +135,7 @@ def against_full_depth(library: Library, row: Row) -> Comparison:
             (s.number(row.key.metric), s.number(FULL_DEPTH_PREFIX + row.key.metric))
             for s in samples
         ]
-        gap = _difference(pairs, row.key.metric, (row.quality, row.full_depth))
+        gap = _difference(pairs, row.key.metric, (row.quality, row.full_depth), units_of(samples))
         return _comparison(row, row.key.metric, against, gap)
     except MismatchError as error:
         return Comparison(row, row.key.metric, against, None, str(error))
@@ -182,7 +191,8 @@ def against_static(library: Library, row: Row, baseline: StaticBaseline) -> list
             ours = _values(library, row, metric)
             if baseline.source == FULL_DEPTH:
                 full = _part(library, row, None, metric)
-                gap = _bounded([ours[n] for n in ours], [full[n] for n in ours], metric)
+                units = _row_units(library, row, list(ours))
+                gap = _bounded([ours[n] for n in ours], [full[n] for n in ours], metric, units)
             else:
                 gap = _at_equal_cost(library, row, baseline, metric, ours)
             comparisons.append(_comparison(row, metric, baseline.name, gap))
@@ -203,19 +213,26 @@ def _at_equal_cost(
     for part, _ in points:
         values = _part(library, row, part, metric)
         parts.append([values[number] for number in ours])
-    path = Path(np.asarray([share for _, share in points]), np.asarray(parts), whole=known)
+    costs, at_depths = np.asarray([share for _, share in points]), np.asarray(parts)
+    path = Path(costs, at_depths, whole=known)
     bounds, spent = bounds_of(metric), [1 - saved[number] for number in ours]
+    mine, spendable = list(ours.values()), baseline.costs
+    differing = int(np.count_nonzero(mine - path.best(float(np.mean(spent)))))
+    units = _row_units(library, row, list(ours))
     if bounds is None:
         mixed = path.best(float(np.mean(spent)))
-        return difference(list(ours.values()), mixed.tolist(), None)
+        return difference(mine, mixed.tolist(), None, units=units)
     try:
-        found = at_equal_cost(list(ours.values()), path, spent, bounds, baseline.costs)
+        if units is not None:
+            path = replace(path, values=units.values(at_depths))
+            mine, spent = units.values(mine).tolist(), units.values(spent).tolist()
+            bounds, spendable = units.bounds(bounds), units.bounds(spendable)
+        found = at_equal_cost(mine, path, spent, bounds, spendable)
     except ValueError as error:
         raise MismatchError(f"{metric} is not what its name says: {error}") from error
-    mean, differing = float(found.gaps.mean()), int(np.count_nonzero(found.gaps))
-    return Difference(
-        len(ours), mean, found.low, found.high, found.p_higher, found.p_lower, differing
-    )
+    mean = float(found.gaps.mean())
+    inference = found.low, found.high, found.p_higher, found.p_lower
+    return Difference(len(ours), len(found.gaps), mean, *inference, differing)
 
 
 def compare(library: Library, first: Run, second: Run, task: str, key: MetricKey) -> Difference:
@@ -225,9 +242,10 @@ def compare(library: Library, first: Run, second: Run, task: str, key: MetricKey
         MismatchError: different conditions, or no values of single documents.
     """
     ours, theirs = _paired(library, first, second, task, key.filter)
-    pairs = [(ours[n].number(key.metric), theirs[n].number(key.metric)) for n in sorted(ours)]
+    order = sorted(ours)
+    pairs = [(ours[n].number(key.metric), theirs[n].number(key.metric)) for n in order]
     published = (first.values(task).get(key), second.values(task).get(key))
-    return _difference(pairs, key.metric, published)
+    return _difference(pairs, key.metric, published, units_of([ours[n] for n in order]))
 
 
 def _paired(
@@ -295,6 +313,24 @@ def _samples(library: Library, run: Run, task: str, name: str) -> list[Sample]:
     return [sample for sample in samples if sample.filter == name]
 
 
+def units_of(samples: Sequence[Sample]) -> Units | None:
+    """Units of the documents of ``samples``; ``None`` if each is its own.
+
+    Documents that share a passage are one unit; what shares a group is told by the records logged.
+    """
+    keys = [
+        shared(one.doc) if isinstance(one.doc, Mapping) else {str(one.doc_id)} for one in samples
+    ]
+    groups = group(keys)
+    return Units.of(groups) if len(groups) < len(samples) else None
+
+
+def _row_units(library: Library, row: Row, documents: Sequence[int]) -> Units | None:
+    """Units of the ``documents``, in their order."""
+    samples = _by_document(_samples(library, row.run, row.task, row.key.filter))
+    return units_of([samples[number] for number in documents])
+
+
 def _by_document(samples: Sequence[Sample]) -> Mapping[int, Sample]:
     return {sample.doc_id: sample for sample in samples}
 
@@ -303,6 +339,7 @@ def _difference(
     pairs: Sequence[tuple[float | None, float | None]],
     metric: str,
     published: tuple[Value | None, Value | None],
+    units: Units | None,
 ) -> Difference:
     """The difference, if both published values are means and it equals theirs."""
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
@@ -311,13 +348,15 @@ def _difference(
     first, second = zip(*both, strict=True)
     _check_mean(first, metric, published[0])
     _check_mean(second, metric, published[1])
-    return _bounded(first, second, metric)
+    return _bounded(first, second, metric, units)
 
 
-def _bounded(first: Sequence[float], second: Sequence[float], metric: str) -> Difference:
+def _bounded(
+    first: Sequence[float], second: Sequence[float], metric: str, units: Units | None
+) -> Difference:
     """The difference with the bounds of the metric's definition, if the values are within them."""
     try:
-        return difference(first, second, bounds_of(metric))
+        return difference(first, second, bounds_of(metric), units=units)
     except ValueError as error:
         raise MismatchError(f"{metric} is not what its name says: {error}") from error
 
@@ -327,7 +366,8 @@ def _comparison(row: Row, metric: str, against: str, gap: Difference) -> Compari
     if bounds_of(metric) is None:
         reason = f"not bounded: no interval, no verdict; the range of {metric} is unknown"
     elif not gap.tested:
-        reason = f"fewer than {FEWEST} documents give no verdict"
+        of = "documents" if gap.units == gap.documents else "passages"
+        reason = f"fewer than {FEWEST} {of} give no verdict"
     return Comparison(row, metric, against, gap, reason)
 
 

@@ -47,6 +47,7 @@ def comparison_record(comparison: Comparison) -> Record:
         "setting": row.setting,
         "against": comparison.against,
         "documents": gap.documents if gap else None,
+        "units": gap.units if gap else None,
         "difference": gap.mean if gap else None,
         "low": _finite(gap.low) if gap else None,
         "high": _finite(gap.high) if gap else None,
@@ -125,7 +126,8 @@ def difference_text(comparison: Comparison) -> str:
         return f"not compared: {comparison.reason}"
     ends = f"[{gap.low:+.3f}, {gap.high:+.3f}]" if gap.tested else f"({comparison.reason})"
     differing = "" if gap.differing else ", no document differs"
-    return f"{gap.mean:+.3f} {ends}, n = {gap.documents}{differing}".replace("-", "−")
+    units = f" in {gap.units} passages" if gap.units < gap.documents else ""
+    return f"{gap.mean:+.3f} {ends}, n = {gap.documents}{units}{differing}".replace("-", "−")
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:

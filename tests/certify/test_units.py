@@ -1,4 +1,4 @@
-"""Units: documents that share something are together, and draws are random, seeded and whole."""
+"""Draws of units are random, seeded and whole."""
 
 from __future__ import annotations
 
@@ -6,29 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from dynamax_lm.certify.decontamination import shared, value_of
-from dynamax_lm.certify.units import draw, group
+from dynamax_lm.certify.decontamination import value_of
+from dynamax_lm.certify.units import draw
 from dynamax_lm.common.errors import SettingError
-
-keys = st.lists(st.sets(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=20)
-
-
-@given(keys)
-def test_groups_are_the_connected_components(shares: list[set[int]]) -> None:
-    named = [{str(key) for key in one} for one in shares]
-    pairs = [(a, b) for a, x in enumerate(shares) for b, y in enumerate(shares) if x & y]
-    rows, columns = zip(*pairs, strict=True)
-    n = len(shares)
-    matrix = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(n, n))
-    count, labels = connected_components(matrix, directed=False)
-    found = group(named)
-    assert len(found) == count
-    assert sorted(place for one in found for place in one) == list(range(n))
-    for members in found:
-        assert len({labels[place] for place in members}) == 1
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=15), st.data(), st.integers(0, 99))
@@ -60,14 +41,6 @@ def test_other_seeds_draw_others() -> None:
     draws = {draw(alone, 10, seed).documents for seed in range(20)}
     assert len(draws) > 15
     assert len({place for one in draws for place in one}) == 50
-
-
-def test_a_passage_ties_and_a_common_question_does_not() -> None:
-    one = {"passage": "Once.", "question": "Why?", "id": 1}
-    assert shared(one) & shared(one | {"passage": "once. ", "question": "Who?"})
-    assert not shared(one) & shared(one | {"passage": "Twice."})
-    assert shared({"question": "Why?"}) & shared({"question": "why?", "id": 2})
-    assert not shared({"id": 1}) & shared({"id": 2})
 
 
 def test_a_named_field_must_be_there() -> None:

@@ -149,7 +149,9 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         "fingerprint": fingerprint_of(identity),
         "convention": CONVENTION,
         "layers": COSTS.n_layers,
-        "costs": {"architecture": "attention", **asdict(COSTS)},
+        "costs": {"architecture": "attention", **asdict(COSTS), "exit_extras": []},
+        "heads": None,
+        "certificate": None,
         **totals.to_json(),
     }
     data = _results(plan, results, {"early_exit": block}) | {"task_hashes": hashes}

@@ -8,11 +8,18 @@ import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.decoders.checkpoint import ATTENTION, resolve_name
+from dynamax_lm.harness.certified import certificate_block
+from dynamax_lm.harness.setup import setting_from
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.rows import arenas, checkpoint_of, kind_of, rows_of, static_depth
+from tests.certify.certificates import make_certificate, make_setup, make_task
 
 ONE = {"gen": GENERATION}
+CERTIFIED = {
+    **{"weights": "0a0b", "checkpoint": {"config": "0c0d"}, "arguments": {}},
+    **{"heads": "some", "heads_fingerprint": "ab12", "threshold": 0.95},
+}
 
 
 def test_a_row_holds_what_the_results_say(tmp_path: Path) -> None:
@@ -168,22 +175,26 @@ def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:
 
 
 def test_a_certificate_speaks_for_its_own_tasks_alone(tmp_path: Path) -> None:
-    made = write_run(tmp_path, Plan(tasks=ONE))
+    made = write_run(tmp_path, Plan(tasks=ONE, settings=CERTIFIED))
     data = made.data()
     (task,) = data["results"]
-    word = {"metric": "agreement", "risk": 0.05, "delta": 0.1}
+    setup = make_setup(name=task)
+    settings = data["config"]["early_exit"]["settings"]
+    certificate = make_certificate(task=make_task(setup=setup), setting=setting_from(settings))
+    found = certificate_block(certificate.to_json(), settings, {task: setup})
+    assert found is not None
+    yes = {"applies": {task: {"certified": True, "reason": None}}}
+    no = {"applies": {task: {"certified": False, "reason": "not certified here: why"}}}
+    unborne = "not certified here: the results file does not bear out its certificate"
     for written, shown in [
         (None, ""),
-        (word, "not certified here"),
-        (word | {"applies": {"another": {"certified": True}}}, "not certified here"),
-        (
-            word | {"applies": {task: {"certified": False, "reason": "not certified here: why"}}},
-            "not certified here: why",
-        ),
-        (
-            word | {"applies": {task: {"certified": True, "reason": None}}},
-            "agreement loss ≤ 0.05 with probability 0.9",
-        ),
+        (found, f"agreement loss ≤ {certificate.risk} with probability {1 - certificate.delta:g}"),
+        (found | {"applies": {"another": {"certified": True}}}, "not certified here"),
+        (found | no, "not certified here: why"),
+        (found | {"risk": 0.001}, unborne),
+        (found | {"setups": {task: make_setup(name=task, version="2").to_json()}}, unborne),
+        ({name: found[name] for name in found if name != "setups"}, unborne),
+        ({"metric": "agreement", "risk": 0.05, "delta": 0.1} | yes, unborne),
     ]:
         data["config"]["early_exit"]["certificate"] = written
         made.change(data)

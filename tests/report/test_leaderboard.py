@@ -91,7 +91,7 @@ def test_a_lower_metric_that_is_better_is_turned(tmp_path: Path) -> None:
 
 
 def _comparison(name: str, p_higher: float, p_lower: float, row: Row) -> Comparison:
-    return Comparison(row, name, "x", Difference(9, 0.0, -1.0, 1.0, p_higher, p_lower, 9), "")
+    return Comparison(row, name, "x", Difference(9, 9, 0.0, -1.0, 1.0, p_higher, p_lower, 9), "")
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.booleans()), min_size=1, max_size=12))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import MismatchError, against_full_depth, compare, difference
 from dynamax_lm.report.rows import rows_of
 from dynamax_lm.report.runs import MetricKey
+from dynamax_lm.report.tables import difference_text
 
 EM = MetricKey("em", "none")
 ONE = {"gen": GENERATION}
@@ -57,7 +59,7 @@ def test_many_documents_of_a_constant_gap_show_it() -> None:
 @pytest.mark.parametrize("count", [1, 5])
 def test_few_documents_have_no_interval(count: int) -> None:
     found = difference([1.0] * count, [0.5] * count, SHARE)
-    assert found[:6] == (count, 0.5, -math.inf, math.inf, 1.0, 1.0)
+    assert found[:7] == (count, count, 0.5, -math.inf, math.inf, 1.0, 1.0)
 
 
 def test_without_bounds_there_is_no_interval(tmp_path: Path) -> None:
@@ -145,3 +147,24 @@ def test_a_constant_gain_is_found(tmp_path: Path) -> None:
     found = compare(library, *library.runs, "gen", EM)
     assert (found.documents, found.mean, found.differing) == (6, pytest.approx(0.25), 6)
     assert found.low < 0.25 < found.high
+
+
+def test_questions_about_one_passage_are_one_unit(tmp_path: Path) -> None:
+    made = write_run(tmp_path, Plan(tasks={"gen": GENERATION}, documents=24))
+    (row,) = rows_of(load([tmp_path]).runs)
+    alone = against_full_depth(load([tmp_path]), row)
+    (path,) = made.samples.values()
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        line["doc"] = {"story": f"Story {line['doc_id'] // 3}.", "question": str(line["doc_id"])}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    grouped = against_full_depth(load([tmp_path]), row)
+    assert alone.difference is not None
+    assert grouped.difference is not None
+    assert (alone.difference.documents, alone.difference.units) == (24, 24)
+    assert (grouped.difference.documents, grouped.difference.units) == (24, 8)
+    assert grouped.difference.mean == pytest.approx(alone.difference.mean)
+    assert "n = 24 in 8 passages" in difference_text(grouped)
+    assert grouped.difference.high - grouped.difference.low > (
+        alone.difference.high - alone.difference.low
+    )
