@@ -45,7 +45,7 @@ from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.look_text import calibration_rows
-from dynamax_lm.models.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_layers
 
 LOOKS = (
     "full",
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lm = load_lm(options.model, f"{options.model_args},mode=full,heads=none,products=plain")
     lm.model.requires_grad_(False)
     stack = type(lm).STACK(lm.model)
-    exits = read_exit_rule(options.exit_layers).place(stack.n_layers)
+    exits = read_exit_layers(options.exit_layers).place(stack.n_layers)
     test, train = _states(lm, stack, exits, folder, options)
     recipe = Recipe(translator_steps=0)
     config = heads_config(lm, options.title, exits, None)

@@ -52,7 +52,7 @@ from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.settings import find_measure, find_skipped_state, read_confidence
-from dynamax_lm.models.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_layers
 
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     folder = Path(options.output_path)
     lm = _load(options.model, options.model_args, options)
-    exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
+    exits = read_exit_layers(options.exit_layers).place(int(lm.config.num_hidden_layers))
     test, train = _states(lm, exits, folder, options)
     asked = Counter(test.tasks)
     test = test.of(np.flatnonzero(test.text > 0).tolist())

@@ -47,7 +47,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.commandline import load_lm
-from dynamax_lm.models.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_layers
 
 _HELD_TOKENS = 1000
 """At least so many tokens of text, whole windows at the end of the first part, do not train."""
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     folder = Path(options.output_path)
     backbone = _load(options)
-    exits = read_exit_rule(options.exit_layers).place(int(backbone.lm.config.num_hidden_layers))
+    exits = read_exit_layers(options.exit_layers).place(int(backbone.lm.config.num_hidden_layers))
     data = _data(Path(options.states), exits)
     results = study(backbone, data, folder, options)
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")

@@ -21,7 +21,7 @@ from benchmarks.criteria.prompts import test_prompts
 from benchmarks.real.records import Mix, Part, parts
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.models.commandline import load_lm
-from dynamax_lm.models.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_layers
 
 _WINDOW = 256
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(options.output_path)
     lm = load_lm(options.model, f"{options.model_args},mode=full,heads=none", batch_size=32)
     lm.model.requires_grad_(False)
-    exits = read_exit_rule(options.exit_layers).place(int(lm.config.num_hidden_layers))
+    exits = read_exit_layers(options.exit_layers).place(int(lm.config.num_hidden_layers))
     if options.test:
         _test(lm, exits, folder / options.name, options)
         return

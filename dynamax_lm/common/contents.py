@@ -54,15 +54,6 @@ def folder_digest(folder: Path, suffixes: Iterable[str] = ()) -> str:
     return whole.hexdigest()[:32]
 
 
-def path_digest(path: Path, suffixes: Iterable[str] = ()) -> str:
-    """The digest of a file, or of a folder's files of these suffixes.
-
-    Raises:
-        OSError: it does not exist, or cannot be read.
-    """
-    return folder_digest(path, suffixes) if path.is_dir() else file_digest(path)
-
-
 @lru_cache(maxsize=4096)
 def _read(path: str, known: tuple[int, ...]) -> str:
     """Of one state of a file: a file that was written since has another time or number."""

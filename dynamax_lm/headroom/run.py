@@ -14,7 +14,7 @@ from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.settings import parse_settings
-from dynamax_lm.models.settings.exits import Every, read_exit_rule
+from dynamax_lm.models.settings.exits import Every, read_exit_layers
 from dynamax_lm.models.settings.values import is_missing
 
 SCHEMA = 2
@@ -91,7 +91,7 @@ def run(command: Command, worthwhile: float) -> Report:
     layers: int = lm.config.num_hidden_layers
     if layers < 2:
         raise SettingError(f"a model of {layers} layer has no exit")
-    rule = Every(1) if asked is None else read_exit_rule(asked)
+    rule = Every(1) if asked is None else read_exit_layers(asked)
     candidates = rule.place(layers)
     with lm.answered_by(RankingRunner(candidates), "at full depth and ranking every exit"):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
@@ -110,7 +110,7 @@ def run(command: Command, worthwhile: float) -> Report:
         name: TaskTotals.from_json(task).texts
         for name, task in results["config"]["early_exit"]["tasks"].items()
     }
-    usual = candidates if asked is not None else read_exit_rule(None).place(layers)
+    usual = candidates if asked is not None else read_exit_layers(None).place(layers)
     found = measure(
         documents,
         lm.stack.costs,

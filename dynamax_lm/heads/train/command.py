@@ -49,7 +49,7 @@ from dynamax_lm.heads.train.outlook import against_top_prob, too_few
 from dynamax_lm.heads.train.self_generated import answered
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Schedule, Trainer, read_log
 from dynamax_lm.heads.train.windows import BatchStream, Packing
-from dynamax_lm.models.settings.exits import read_exit_rule
+from dynamax_lm.models.settings.exits import read_exit_layers
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})
 """Options that a resumed run may change."""
@@ -182,7 +182,7 @@ def _config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig:
         width=backbone.width,
         vocabulary=int(model.config.vocab_size),
         fingerprint=fingerprint(model.lm_head.weight),
-        exit_layers=read_exit_rule(options.exit_layers).place(backbone.n_layers),
+        exit_layers=read_exit_layers(options.exit_layers).place(backbone.n_layers),
         classifier=options.head,
         classifier_width=width,
         ffn_width=(options.ffn_width or 4 * width) if options.head == "ffn" else 0,

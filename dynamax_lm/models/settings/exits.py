@@ -15,7 +15,7 @@ _FORMS = "give layers as [8,16,24] or 8+16+24, one number, every_4, or latter_ha
 _EVERY = re.compile(r"every_(\d{1,9})")
 
 
-class ExitRule(Protocol):
+class ExitPlacement(Protocol):
     """Exits before the number of layers is known."""
 
     def place(self, n_layers: int) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class Listed:
         return self.layers
 
 
-def read_exit_rule(value: object) -> ExitRule:
+def read_exit_layers(value: object) -> ExitPlacement:
     """The rule that ``value`` denotes: a number, its text, a list of either, or a rule's name.
 
     Raises:

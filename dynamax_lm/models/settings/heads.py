@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.settings.exits import ExitRule, Spread
+from dynamax_lm.models.settings.exits import ExitPlacement, Spread
 from dynamax_lm.models.settings.values import refusal
 
 CERTIFIED = "certified"
@@ -81,7 +81,7 @@ def choose_threshold(
     return heads.certified
 
 
-def place_exits(rule: ExitRule, n_layers: int, heads: HeadsFacts | None) -> tuple[int, ...]:
+def place_exits(rule: ExitPlacement, n_layers: int, heads: HeadsFacts | None) -> tuple[int, ...]:
     """The exits: by default those of the heads; given ones must be among these.
 
     Raises:

@@ -13,7 +13,7 @@ from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
-from dynamax_lm.models.settings.exits import ExitRule, Listed, Spread, read_exit_rule
+from dynamax_lm.models.settings.exits import ExitPlacement, Listed, Spread, read_exit_layers
 from dynamax_lm.models.settings.heads import (
     CERTIFIED,
     HeadsFacts,
@@ -181,7 +181,7 @@ class RawSettings:
         look: how a confidence that reads logits looks at the vocabulary.
     """
 
-    exit_layers: ExitRule
+    exit_layers: ExitPlacement
     confidence: str | None
     threshold: Threshold | str | None
     skipped_state: str | None
@@ -302,7 +302,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     mode = read_name("mode", raw.get("mode"), _MODES) or "exit"
     draft_length = read_draft_length(raw.get("draft_length"), mode)
     return RawSettings(
-        exit_layers=read_exit_rule(raw.get("exit_layers")),
+        exit_layers=read_exit_layers(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
         look=read_look_setting(raw.get("look")),
         threshold=read_threshold(raw.get("threshold")),
