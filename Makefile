@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS := $(VENV)/.docs-installed
+BROWSER := $(VENV)/.browser-installed
 JOBS ?= 2
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test check docs format test-versions clean
+.PHONY: install demo test test-browser check docs format test-versions clean
 
 install: $(STAMP)
 
@@ -40,6 +41,14 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+$(BROWSER): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	touch $(BROWSER)
+
+# The pages in Chromium, which must be installed, or named in the variable CHROMIUM.
+test-browser: $(BROWSER)
+	$(BIN)/python -m pytest -n 0 -m browser tests/browser
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.rules import threshold_text
+
+
+def plain(text: str, width: int, lines: int = 3) -> str:
+    """Text for a picture: in lines of ``width`` letters, cut after ``lines``, and never a formula.
+
+    Names and settings may be of any length and hold any text; matplotlib reads dollar signs as
+    formulas, and squeezes the axes beside a long label to nothing.
+    """
+    shown = textwrap.wrap(text, width, max_lines=lines, placeholder=" …")
+    return "\n".join(shown).replace("$", r"\$")
 
 
 def measure_of(row: Row) -> str:

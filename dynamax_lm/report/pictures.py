@@ -31,7 +31,7 @@ from dynamax_lm.common.plots import (
     new_figure,
     shades,
 )
-from dynamax_lm.report.labels import label_points, measure_of, told_apart
+from dynamax_lm.report.labels import label_points, measure_of, plain, told_apart
 from dynamax_lm.report.reliability import Curve
 from dynamax_lm.report.rows import Kind, Row
 
@@ -112,7 +112,7 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
                 x,
                 y,
                 yerr=error,
-                label=label,
+                label=plain(label, _LEGEND_WIDTH, 2),
                 color=colour,
                 marker=marker,
                 linestyle=line,
@@ -125,15 +125,17 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
             )
         label_points(lower, rows)
     metric = drawn[0].key.metric
-    upper.set_ylabel(f"{metric} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)")
+    upper.set_ylabel(
+        f"{plain(metric, 30, 1)} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)"
+    )
     lower.set_ylabel("agreement with full depth")
     lower.set_xlabel("net FLOPs saved over answer tokens")
     lower.xaxis.set_major_formatter(PercentFormatter(1.0))
     lower.yaxis.set_major_formatter(PercentFormatter(1.0))
     title = f"{drawn[0].checkpoint}, {drawn[0].task}"
-    upper.set_title(title, fontsize=11)
+    upper.set_title(plain(title, 80), fontsize=11)
     handles, labels = upper.get_legend_handles_labels()
-    longest = max(map(len, labels))
+    longest = max(len(line) for label in labels for line in label.splitlines())
     columns = max(1, min(3, _LEGEND_WIDTH // (longest + 8)))
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
@@ -264,7 +266,7 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
             linewidth=1.2,
             elinewidth=0.8,
             capsize=2,
-            label=f"{curve.label} ({tokens} tokens)",
+            label=f"{plain(curve.label, 80, 2)} ({tokens} tokens)",
         )
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.05)
@@ -272,7 +274,7 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     axes.set_xlabel("confidence at the exit, mean of its bin")
     axes.set_ylabel("agreement with full depth")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title(title, fontsize=11)
+    axes.set_title(plain(title, 70), fontsize=11)
     figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
     return drawn_picture(
         name,
@@ -316,12 +318,13 @@ def _bar_figure(bars: int) -> tuple[Figure, Any]:
 
 def _finish_bars(figure: Figure, axes: Any, names: Sequence[str], title: str) -> None:
     common, short = told_apart(names)
-    axes.set_yticks(range(len(names)), short, fontsize=8)
+    axes.set_yticks(range(len(names)), [plain(one, 48) for one in short], fontsize=8)
     axes.invert_yaxis()
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.suptitle("\n".join(line for line in (title, common) if line), fontsize=10)
+    lines = (plain(line, 100) for line in (title, common) if line)
+    figure.suptitle("\n".join(lines), fontsize=10)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from dynamax_lm.common.plots import CYCLE, DARK_GREY, DASHED, PALE_GREY, new_figure
 from dynamax_lm.report.cells import speedup_of
 from dynamax_lm.report.costs import measure_name
+from dynamax_lm.report.labels import plain
 from dynamax_lm.report.pictures import Picture, drawn_picture
 from dynamax_lm.report.rows import Row
 
@@ -45,7 +46,7 @@ def speeds(name: str, title: str, arena: Sequence[Row]) -> Picture | None:
         fixed = [point for point in sorted(points) if point not in auto]
         for some, line in ((fixed, "-"), (auto, "")):  # no line leads to an adaptive length
             x, y = [one for one, _ in some], [one for _, one in some]
-            own = label if some and (some is fixed or not fixed) else None
+            own = plain(label, 60, 2) if some and (some is fixed or not fixed) else None
             axes.plot(x, y, line, label=own, markersize=6, color=colour, marker=marker)
     axes.set_xticks(range(len(lengths)), lengths)
     axes.set_xlim(-0.5, len(lengths) - 0.5)
@@ -54,7 +55,7 @@ def speeds(name: str, title: str, arena: Sequence[Row]) -> Picture | None:
     axes.set_ylabel("tokens a second / full depth's")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.suptitle(f"{title}: lossless decoding", fontsize=10)
+    figure.suptitle(plain(f"{title}: lossless decoding", 90), fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     best = max(rows, key=lambda row: speedup_of(row) or 0.0)
     description = (

@@ -112,3 +112,18 @@ def test_without_numbers_of_ours_nothing_is_drawn(tmp_path: Path) -> None:
     assert pictures.depths("x", rows) is None
     assert pictures.ledger("x", rows) is None
     assert pictures.reliability("x", "t", [Curve("empty", [])]) is None
+
+
+def test_names_of_any_length_and_text_leave_space_for_the_picture(
+    library: Library, tmp_path: Path
+) -> None:
+    long = "$x_{" + "a long setting, " * 40
+    write_run(tmp_path, Plan(tasks=ONE, settings={"pretrained": long, "arguments": {"a": long}}))
+    strange = load([tmp_path])
+    (rows,) = arenas(rows_of(strange.runs))
+    both = [*rows, *arenas(rows_of(library.runs))[0]]
+    curves = [reliability_curve(long, strange.trace(strange.runs[0], "gen") or [], 8)]
+    _check(pictures.trade_off("x", both))
+    _check(pictures.depths("x", both))
+    _check(pictures.ledger("x", both))
+    _check(pictures.reliability("x", long, curves))

@@ -1,0 +1,78 @@
+"""The pages sort, filter, turn and tell, also when they are large."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from dynamax_lm.report.__main__ import main
+from tests.browser.conftest import Visits
+from tests.browser.pages import Pages, token_pages
+from tests.report.synthetic import GENERATION, Plan, write_run
+
+pytestmark = pytest.mark.browser
+
+ONE = {"gen": GENERATION}
+
+
+def test_the_table_sorts_both_ways_and_filters(visits: Visits, pages: Pages) -> None:
+    with visits.open(pages.report / "index.html") as page:
+        button = page.locator("#board thead button", has_text="layers")
+        at = page.evaluate("heads.findIndex((h) => h.textContent.includes('layers'))")
+        column = "(at) => [...body.rows].map((row) => value(row, at)).filter((x) => x !== null)"
+        button.click()
+        up = page.evaluate(column, at)
+        button.click()
+        assert up == sorted(up)
+        assert page.evaluate(column, at) == sorted(up, reverse=True)
+        page.locator("[data-filter=kind]").select_option("oracle")
+        rows = page.locator("#board tbody tr:visible")
+        assert {row.get_attribute("data-kind") for row in rows.all()} == {"oracle"}
+        every = page.locator("#board tbody tr").count()
+        assert page.locator("#count").text_content() == f"{rows.count()} of {every} rows"
+
+
+def test_a_thousand_documents_open_quickly_twenty_at_a_time(visits: Visits, tmp_path: Path) -> None:
+    write_run(tmp_path / "in", Plan(tasks=ONE, documents=1000))
+    main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])
+    started = time.monotonic()
+    with visits.open(token_pages(tmp_path / "out")[0]) as page:
+        headings = page.locator("article h2")
+        assert headings.all_text_contents() == [f"Document {i}" for i in range(20)]
+        page.locator("#on").click()
+        assert headings.all_text_contents() == [f"Document {i}" for i in range(20, 40)]
+        assert page.locator("#place").text_content() == "21 to 40 of 1000 documents"
+        page.locator("#differing").check()
+        differing = page.evaluate("chosen.length")
+        assert 0 < differing < 1000
+        marked = "chosen.every((d) => d.answers.some((a) => a.tokens.some((t) => t.length > 3)))"
+        assert page.evaluate(marked)
+        assert "≠" in page.evaluate(
+            "getComputedStyle(document.querySelector('.tok.no'), '::before').content"
+        )
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_pictures_are_seen_inside_the_page_and_beside_it(
+    visits: Visits, tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamax_lm.report.page.EMBEDDED", room)
+    write_run(tmp_path / "in", Plan(tasks=ONE))
+    main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])
+    if room:
+        shutil.rmtree(tmp_path / "out" / "pictures")
+    with visits.open(tmp_path / "out" / "index.html") as page:
+        widths = page.evaluate(
+            """async () => {
+              const images = [...document.images];
+              images.forEach((image) => { image.loading = "eager"; });
+              await Promise.all(images.map((image) => image.decode()));
+              return images.map((image) => image.naturalWidth);
+            }"""
+        )
+    assert len(widths) == 4
+    assert min(widths) > 300
