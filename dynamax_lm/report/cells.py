@@ -63,6 +63,16 @@ def agreement_text(entry: Entry) -> str:
     return percent(entry.row.agreement) + floor
 
 
+def numbers_of(row: Row) -> str:
+    """A row's saving, metric and agreement, in words."""
+    parts = [f"{row.key.metric} {row.quality.mean:.3f}"]
+    if row.flops_saved is not None:
+        parts.insert(0, f"{100 * row.flops_saved.mean:.1f} % of answer FLOPs saved")
+    if row.agreement is not None:
+        parts.append(f"agreement {100 * row.agreement.mean:.1f} %")
+    return ", ".join(parts).replace("-", "−")
+
+
 def layers_text(entry: Entry) -> str:
     """Layers used of L."""
     used, layers = entry.row.layers_used, entry.row.run.layers

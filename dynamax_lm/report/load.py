@@ -199,7 +199,8 @@ def _trace_folder(path: Path, data: Mapping[str, Any]) -> Path | None:
     if not written:
         return None
     given = Path(os.path.expanduser(str(written)))
-    beside = [folder / given.name for folder in list(path.parents)[:3]]
+    ends = [Path(*given.parts[-number:]) for number in (1, 2)]
+    beside = [folder / end for folder in list(path.parents)[:4] for end in ends]
     return next((folder for folder in (given, *beside) if trace_files(folder)), None)
 
 

@@ -1,4 +1,4 @@
-"""The report as HTML: one leaderboard page, and one page of tokens for each task.
+"""The report as HTML: the leaderboard, and pages of answers, token by token and side by side.
 
 This module fills the templates. Pages need no network, and their content policy forbids any.
 """
@@ -24,8 +24,12 @@ from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.scatter import LEFT, RIGHT, WIDTH, scatter_of
+from dynamax_lm.report.side_by_side import SideBySide
 from dynamax_lm.report.tokens import TokenPage
 from dynamax_lm.report.verdict import verdicts_of
+
+Links = Mapping[tuple[str, str], str]
+"""Pages relative to the leaderboard, by results file and task."""
 
 
 class _Cell(NamedTuple):
@@ -61,7 +65,8 @@ def leaderboard_page(
     runs: int,
     problems: Sequence[str] = (),
     figures: Sequence[Figures] = (),
-    links: Mapping[tuple[str, str], str] | None = None,
+    tokens: Links | None = None,
+    beside: Links | None = None,
     convention: str = "",
     verification: str = "",
     columns: Sequence[Column] = COLUMNS,
@@ -74,12 +79,17 @@ def leaderboard_page(
         problems: one line for each file that could not be read.
         figures: pictures under their headings. The first ``EMBEDDED`` bytes of them are embedded,
             the others are linked in the folder ``pictures/``.
-        links: the token page of a results file's task, relative to this page.
+        tokens: the token page of a results file's task, relative to this page.
+        beside: its place on the page of several runs' answers, likewise.
         convention: of the FLOPs, from the results.
         verification: the result of a verification, in a sentence.
         columns: of the table; empty ones are omitted.
     """
-    every = sorted([*columns, _answers(links or {})], key=lambda one: one.page)
+    read = [
+        _pages("answers", "token by token", "answers token by token", tokens or {}),
+        _pages("compared", "side by side", "answers beside those of other settings", beside or {}),
+    ]
+    every = sorted([*columns, *read], key=lambda one: one.page)
     every = [column for column in every if column.page and _is_told(column, board.entries)]
     own = {column.key for column in every if not column.under}
     groups = [
@@ -88,10 +98,10 @@ def leaderboard_page(
         if one.under not in own
     ]
     rows = [_shown(entry, groups) for entry in board.entries]
-    answers = dict(links or {})
+    answers = {**(tokens or {}), **(beside or {})}
 
     def link(row: Row) -> str:
-        """The row's answers, or its place in the table."""
+        """The row's answers, beside others' if possible, or its place in the table."""
         return answers.get((str(row.run.path), row.task), f"#{_anchor(row)}")
 
     names = ("task", "metric", "checkpoint", "kind")
@@ -147,6 +157,11 @@ def tokens_page(page: TokenPage) -> str:
     )
 
 
+def side_by_side_page(page: SideBySide) -> str:
+    """The page of several runs' answers to one task."""
+    return _template("side_by_side.html.j2").render(page=page, leaderboard="../index.html")
+
+
 def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str | bool]]]]:
     """Every picture for the template: embedded up to the limit, else its file's name."""
     room, shown = EMBEDDED, []
@@ -169,18 +184,18 @@ def _sources(figures: Sequence[Figures]) -> list[tuple[str, list[dict[str, str |
     return shown
 
 
-def _answers(links: Mapping[tuple[str, str], str]) -> Column:
-    """The token page of a row."""
+def _pages(title: str, text: str, told: str, links: Links) -> Column:
+    """The column of links to the pages of a row."""
 
     def link(entry: Entry) -> str:
         return links.get((str(entry.row.run.path), entry.row.task), "")
 
     return Column(
-        key="answers",
+        key=title,
         value=lambda entry: "",
-        title="answers",
-        help="answers token by token",
-        text=lambda entry: "read" if link(entry) else NOTHING,
+        title=title,
+        help=told,
+        text=lambda entry: text if link(entry) else NOTHING,
         link=link,
         page=5,
         under="setting",

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from dynamax_lm.report.cells import numbers_of
 from dynamax_lm.report.labels import told_apart
 from dynamax_lm.report.pictures import series_of
 from dynamax_lm.report.rows import Row
@@ -160,7 +161,7 @@ def scatter_of(rows: Sequence[Row], link: Callable[[Row], str]) -> Scatter | Non
                 if value is not None and row.flops_saved is not None
             ]
             name = names[id(row)]
-            points.append(Point(name, _numbers(row), link(row), _SHAPES[marker], colour, marks))
+            points.append(Point(name, numbers_of(row), link(row), _SHAPES[marker], colour, marks))
     bottom = panels[-1].bottom
     return Scatter(
         title=f"{drawn[0].checkpoint}, {drawn[0].task}",
@@ -244,12 +245,3 @@ def _mark(saved: Value, value: Value, across: _Axis, up: _Axis) -> Mark:
         up.place(value.mean - error),
         up.place(value.mean + error),
     )
-
-
-def _numbers(row: Row) -> str:
-    parts = [f"{row.key.metric} {row.quality.mean:.3f}"]
-    if row.flops_saved is not None:
-        parts.insert(0, f"{100 * row.flops_saved.mean:.1f} % of answer FLOPs saved")
-    if row.agreement is not None:
-        parts.append(f"agreement {100 * row.agreement.mean:.1f} %")
-    return ", ".join(parts).replace("-", "−")

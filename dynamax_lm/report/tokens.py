@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from dynamax_lm.report.tokentext import TokenTexts
 
 _PROMPT_KEPT = 1500
 """Characters of the prompt's end on a page."""
+_LISTED = 10_000
+"""Characters of a list of right answers that are read as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,23 @@ def token_page(library: Library, run: Run, task: str, texts: TokenTexts) -> Toke
     )
 
 
+def prompt_end(sample: Sample | None) -> tuple[str, int]:
+    """The end of a document's first prompt, and the number of characters before it."""
+    prompt = sample.prompts[0] if sample and sample.prompts else ""
+    return prompt[-_PROMPT_KEPT:], max(0, len(prompt) - _PROMPT_KEPT)
+
+
+def gold_of(sample: Sample | None) -> str:
+    """The right answer, or answers, which lm-eval writes as a Python list."""
+    text = sample.target if sample else ""
+    try:
+        answers = literal_eval(text) if text.startswith("[") and len(text) < _LISTED else text
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    listed = isinstance(answers, list) and all(isinstance(one, str) for one in answers)
+    return " | ".join(answers) if listed else text
+
+
 def answer_of(label: str, lines: Sequence[TraceLine], decode: Decode | None) -> dict[str, Any]:
     """One answer as `TokenPage` embeds it.
 
@@ -102,12 +122,12 @@ def _document(
     values = {}
     if sample is not None:
         values = {m: n for m in sample.metrics if (n := sample.number(m)) is not None}
-    prompt = sample.prompts[0] if sample and sample.prompts else ""
+    prompt, omitted = prompt_end(sample)
     return {
         "id": doc_id,
-        "prompt": prompt[-_PROMPT_KEPT:],
-        "omitted": max(0, len(prompt) - _PROMPT_KEPT),
-        "gold": sample.target if sample else "",
+        "prompt": prompt,
+        "omitted": omitted,
+        "gold": gold_of(sample),
         "values": values,
         "answers": [
             answer_of(

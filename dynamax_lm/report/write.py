@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +15,18 @@ from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import figures_of, safe
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import Library
-from dynamax_lm.report.page import leaderboard_page, tokens_page
+from dynamax_lm.report.metric_choice import one_metric_each
+from dynamax_lm.report.page import leaderboard_page, side_by_side_page, tokens_page
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Run
 from dynamax_lm.report.scatter import points_csv
+from dynamax_lm.report.side_by_side import side_by_side
 from dynamax_lm.report.tokens import token_page
 from dynamax_lm.report.tokentext import TokenTexts
 from dynamax_lm.report.verdict import Sentence, verdicts_of
+
+Links = dict[tuple[str, str], str]
+"""Pages relative to the report, by results file and task."""
 
 
 class Written(NamedTuple):
@@ -94,7 +100,8 @@ def _written(
 ) -> Written:
     board = build(library, baseline)
     rows = [entry.row for entry in board.entries]
-    links = _token_pages(library, rows, folder, TokenTexts(tokenizer))
+    tokens = _token_pages(library, rows, folder, TokenTexts(tokenizer))
+    beside = _side_by_side_pages(library, rows, folder, tokens)
     figures = list(figures_of(library, rows))
     for picture in (picture for some in figures for picture in some.pictures):
         write_bytes(folder / "pictures" / f"{picture.name}.png", picture.png)
@@ -115,7 +122,8 @@ def _written(
         runs=len(library.runs),
         problems=library.problems,
         figures=figures,
-        links=links,
+        tokens=tokens,
+        beside=beside,
         convention=str(ours[-1].get("convention", "")) if ours else "",
         columns=columns,
     )
@@ -123,11 +131,9 @@ def _written(
     return Written(folder / "index.html", len(rows), sentences)
 
 
-def _token_pages(
-    library: Library, rows: Sequence[Row], folder: Path, texts: TokenTexts
-) -> dict[tuple[str, str], str]:
+def _token_pages(library: Library, rows: Sequence[Row], folder: Path, texts: TokenTexts) -> Links:
     """A page for every task with a trace, and the path of each, relative to the report."""
-    links: dict[tuple[str, str], str] = {}
+    links: Links = {}
     for row in rows:
         key = (str(row.run.path), row.task)
         if key in links:
@@ -137,6 +143,25 @@ def _token_pages(
             name = f"tokens/{safe(row.task)}_{_stamp(row.run)}.html"
             write_text(folder / name, tokens_page(page))
             links[key] = name
+    return links
+
+
+def _side_by_side_pages(
+    library: Library, rows: Sequence[Row], folder: Path, tokens: Links
+) -> Links:
+    """A page for every task and checkpoint with answers of several runs, and each run's link."""
+    links: Links = {}
+    names = Counter[str]()
+    for arena in one_metric_each(rows):
+        page = side_by_side(library, arena, tokens)
+        if page is None:
+            continue
+        name = "_".join(map(safe, (page.checkpoint, page.task)))
+        names[name] += 1
+        name = f"compare/{name}" + (f"_{names[name]}" if names[name] > 1 else "") + ".html"
+        write_text(folder / name, side_by_side_page(page))
+        for number, row in enumerate(page.rows):
+            links[str(row.run.path), row.task] = f"{name}#{number}"
     return links
 
 

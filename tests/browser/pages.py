@@ -48,7 +48,8 @@ class Pages(NamedTuple):
         """One page of each kind, by its name."""
         return {
             "leaderboard": self.report / "index.html",
-            "tokens": token_pages(self.report)[0],
+            "tokens": token_pages(self.report)[-1],
+            "compared": next((self.report / "compare").glob(f"*{TASK}*")),
             "session": self.session,
         }
 

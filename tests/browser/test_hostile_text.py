@@ -57,5 +57,14 @@ def test_token_pages_show_it_as_text(visits: Visits, pages: Pages) -> None:
             assert payload.replace("\0", "\ufffd") in text or payload in text
 
 
+def test_answers_side_by_side_are_text(visits: Visits, pages: Pages) -> None:
+    found = list((pages.hostile / "compare").iterdir())
+    assert len(found) == 2
+    for path in found:
+        text = _use(visits, path)
+        for payload in PAYLOADS:
+            assert payload.replace("\0", "\ufffd") in text or payload in text
+
+
 def test_prompts_of_a_session_are_text(visits: Visits, pages: Pages) -> None:
     assert PAYLOADS[1] in _use(visits, pages.session)

@@ -152,3 +152,29 @@ def test_arrow_keys_step_through_an_answer(visits: Visits, pages: Pages) -> None
         page.keyboard.press("Home")
         assert about.text_content() == hovered
         assert row.locator(".tok[tabindex='0']").count() == 1, "an answer is one stop of Tab"
+
+
+def test_the_map_of_depths_is_one_stop_and_leads_to_documents(visits: Visits, pages: Pages) -> None:
+    with visits.open(pages.every["tokens"]) as page:
+        rows, about = page.locator(".map a"), page.locator("#about")
+        assert rows.count() == page.evaluate("all.flatMap((d) => d.answers).length")
+        assert page.locator(".map a[tabindex='0']").count() == 1
+        rows.first.focus()
+        page.keyboard.press("End")
+        last = page.evaluate("document.activeElement.getAttribute('href')")
+        assert str(about.text_content()).startswith(f"Document {last.rpartition('-')[2]}, ")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == last[1:]
+        assert "to 48 of 48" in str(page.locator("#place").text_content())
+
+
+def test_settings_to_compare_are_chosen_by_keyboard(visits: Visits, pages: Pages) -> None:
+    with visits.open(pages.every["compared"]) as page:
+        boxes, columns = page.locator("input[name=run]"), page.locator("article >> nth=0 >> h3")
+        assert columns.count() == 2
+        for number in range(boxes.count()):
+            before = columns.count()
+            on = boxes.nth(number).is_checked()
+            boxes.nth(number).focus()
+            page.keyboard.press("Space")
+            assert columns.count() == before + (-1 if on else 1)

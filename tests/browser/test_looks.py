@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
 PHONE = 390
-KINDS = ("leaderboard", "tokens", "session")
+KINDS = ("leaderboard", "tokens", "compared", "session")
 
 
 def asked(page: Page, what: str) -> Any:

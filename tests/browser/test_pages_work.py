@@ -35,6 +35,33 @@ def test_the_table_sorts_both_ways_and_filters(visits: Visits, pages: Pages) -> 
         assert page.locator("#count").text_content() == f"{rows.count()} of {every} rows"
 
 
+def test_a_link_opens_its_setting_beside_full_depth_with_their_differences(
+    visits: Visits, pages: Pages
+) -> None:
+    """What is marked in two answers, and only that, differs between them."""
+    path = pages.every["compared"]
+    with visits.open(path) as page:
+        for number in range(page.locator("input[name=run]").count()):
+            page.goto(f"{path.as_uri()}#{number}")
+            assert page.locator("input[name=run]").nth(number).is_checked()
+            assert page.locator("input[name=run]:checked").count() == 2
+            pairs = page.evaluate(
+                """() => [...document.querySelectorAll(".answers")].map((row) =>
+                  [...row.children].map((one) => [...one.querySelectorAll("p:first-of-type > *")]
+                    .map((part) => [part.tagName, part.textContent])))"""
+            )
+            assert len(pairs) == 20
+            for one, other in pairs:
+                whole = ["".join(text for _, text in answer) for answer in (one, other)]
+                kept = ["".join(t for tag, t in a if tag != "MARK") for a in (one, other)]
+                assert kept[0] == kept[1]
+                assert (whole[0] == whole[1]) == (kept == whole)
+            differ = page.evaluate("all.filter(differs).length")
+            page.locator("#differing").check()
+            assert f" of {differ} documents" in str(page.locator("#place").text_content())
+            page.locator("#differing").uncheck()
+
+
 def test_a_thousand_documents_open_quickly_twenty_at_a_time(visits: Visits, tmp_path: Path) -> None:
     write_run(tmp_path / "in", Plan(tasks=ONE, documents=1000))
     main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])

@@ -91,6 +91,21 @@ def test_traces_are_found_where_the_results_were_moved(tmp_path: Path) -> None:
     assert library.trace(library.runs[0], "gen")
 
 
+def test_traces_of_a_sweep_are_found_where_its_folder_was_moved(tmp_path: Path) -> None:
+    """A point's results are two folders deep, and its traces in one of the same name."""
+    for number, point in enumerate(("threshold=0.5", "threshold=0.6")):
+        made = write_run(tmp_path / "was" / "model" / point, Plan(tasks=ONE, seed=number))
+        traces = tmp_path / "was" / "traces" / point
+        traces.parent.mkdir(exist_ok=True)
+        made.traces.rename(traces)
+        data = made.data()
+        data["config"]["early_exit"]["settings"]["trace_dir"] = str(traces)
+        made.change(data)
+    (tmp_path / "was").rename(tmp_path / "now")
+    library = load([tmp_path / "now"])
+    assert all(library.trace(run, "gen") for run in library.runs)
+
+
 def test_nothing_to_read_is_an_error_that_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no such file or folder"):
         load([tmp_path / "nowhere"])

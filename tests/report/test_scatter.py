@@ -83,7 +83,9 @@ def test_every_link_of_the_page_leads_to_answers_or_to_a_row(board: Leaderboard)
     rows = rows_of(board)
     picture = Picture("gen_saved", "title", "text", b"", "")
     answers = {(str(rows[0].run.path), rows[0].task): "tokens/gen.html"}
-    page = leaderboard_page(board, runs=3, figures=[Figures("gen", [picture], rows)], links=answers)
+    page = leaderboard_page(
+        board, runs=3, figures=[Figures("gen", [picture], rows)], tokens=answers
+    )
     links = re.findall(r'<a class="point" href="([^"]+)"', page)
     assert len(links) == 3
     assert links.count("tokens/gen.html") == 1

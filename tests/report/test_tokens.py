@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from synthetic import Plan, write_run
+import pytest
+from synthetic import GENERATION, Plan, write_run
 
 from dynamax_lm.common.tracefile import read_trace
 from dynamax_lm.report.load import load
@@ -29,6 +31,28 @@ def test_every_token_is_there_with_its_depth_and_confidence(tmp_path: Path) -> N
         assert page.scored == (task == "mc")
         assert [doc["id"] for doc in page.documents] == [0, 1, 2, 3]
         assert all(doc["prompt"] == f"prompt {doc['id']} 0" for doc in page.documents)
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("['a quiet harbour']", "a quiet harbour"),
+        ("['one', 'two']", "one | two"),
+        ("[1, 2]", "[1, 2]"),
+        ("['unfinished", "['unfinished"),
+        ("[" * 9_000, "[" * 9_000),
+        ("plain", "plain"),
+    ],
+)
+def test_right_answers_are_shown_without_brackets(tmp_path: Path, target: str, shown: str) -> None:
+    made = write_run(tmp_path, Plan(documents=1, tasks={"gen": GENERATION}))
+    path = made.samples["gen"]
+    line = json.loads(path.read_text()) | {"target": target}
+    path.write_text(json.dumps(line))
+    library = load([tmp_path])
+    page = token_page(library, library.runs[0], "gen", TokenTexts())
+    assert page is not None
+    assert page.documents[0]["gold"] == shown
 
 
 def test_options_are_told_apart(tmp_path: Path) -> None:
