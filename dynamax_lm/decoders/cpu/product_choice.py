@@ -4,7 +4,8 @@ Which product is fastest, and its error, depend on the processor, on the weight'
 format, and on the number of rows:
 
 1. *Error bound.* A product is admissible only if its root mean square error is at most twice that
-   of ``F.linear``, the trusted one, for one row, two, a batch, and the many rows of a prompt.
+   of ``F.linear``, the trusted one, for one to eight rows of a batch, the whole batch, and the many
+   rows of a prompt.
    Packed weights are divided into the widest pieces of columns that satisfy it.
 2. *Speed.* Of the admissible products, another than ``F.linear`` is chosen if it is significantly
    faster over all row counts together, and significantly slower at none of them.
@@ -38,6 +39,8 @@ NOISE = 0.05
 
 _LAW_MEASURED = 0.9 * LAW
 """The bound on a measured error, which a sample of outputs gives to within some percent."""
+_FEW = 8
+"""Every row count up to it has its error measured, since rows exit: few of a batch may remain."""
 _PROMPT = 64
 """Rows that represent a prompt."""
 _WIDTHS = (1024, 512, 256, 128)
@@ -212,7 +215,7 @@ def choose(
     some = _some(weights)
     cut = cut if cut < some[0].shape[0] else 0
     batch = min(batch, _PROMPT)
-    counts = sorted({1, 2, batch, _PROMPT})
+    counts = sorted({*range(1, min(batch, _FEW) + 1), 2, batch, _PROMPT})
     products: dict[str, Product] = {TRUSTED: lambda rows, which: F.linear(rows, some[which])}
     with torch.inference_mode():
         errors = _Errors(meter, some[0], counts)
