@@ -1,8 +1,8 @@
 """Digests of everything that determines a task's requests and scores, except its documents.
 
 This module defines which parts of a task's configuration count, and how functions do: by their
-source, and by that of the functions, classes and constants of their own module that they name,
-directly or indirectly; never by their address.
+source, and by that of the functions, classes and constants of their own module, and of modules in
+its folder, that they name, directly or indirectly; never by their address.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 _PARTS = (
@@ -167,9 +168,9 @@ class _Teller:
         uses: dict[str, Any] = {}
         for name in sorted(_names(function.__code__)):
             used = function.__globals__.get(name)
-            own = getattr(used, "__module__", None) == here
+            own = getattr(used, "__module__", None) == here or _beside(used, function)
             if isinstance(used, types.ModuleType):
-                uses[name] = used.__name__
+                uses[name] = _source(used) if own else used.__name__
             elif own or isinstance(used, _CONSTANTS):
                 uses[name] = self.tell(used)
             elif callable(used):
@@ -181,6 +182,17 @@ class _Teller:
             "closure": [self.tell(cell.cell_contents) for cell in function.__closure__ or ()],
             "uses": uses,
         }
+
+
+def _beside(used: object, function: types.FunctionType) -> bool:
+    """Whether ``used``, of another module, lies in the folder of ``function``: a task's helper."""
+    if not isinstance(used, (types.FunctionType, type, types.ModuleType)):
+        return False
+    try:
+        file = inspect.getfile(used)
+    except (TypeError, OSError):
+        return False  # built in
+    return Path(file).parent == Path(function.__code__.co_filename).parent
 
 
 def _vars_of(value: object) -> dict[str, Any]:
@@ -208,4 +220,4 @@ def _source(thing: Any) -> str:
         return inspect.getsource(thing)
     except (OSError, TypeError):
         code = getattr(thing, "__code__", None)
-        return str(thing.__qualname__) if code is None else str(code.co_code.hex())
+        return str(thing.__name__) if code is None else str(code.co_code.hex())

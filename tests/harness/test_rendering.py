@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import random
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -41,8 +42,6 @@ def module(folder: Path, source: str, name: str = "utils") -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[name] = made  # as a class's source is looked up by it
     spec.loader.exec_module(made)
     return made
@@ -77,6 +76,29 @@ def test_what_a_function_names_counts_with_it(
     before = digest(module(tmp_path, SOURCE).doc_to_text)
     after = digest(module(tmp_path, SOURCE.replace(old, new)).doc_to_text)
     assert (before == after) == same
+
+
+@pytest.mark.parametrize(
+    "using",
+    [
+        "from task_helper import text\ndef doc_to_text(doc): return text(doc)\n",
+        "import task_helper\ndef doc_to_text(doc): return task_helper.text(doc)\n",
+    ],
+)
+def test_a_helper_in_the_folder_counts_by_its_source(
+    using: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number, body in enumerate(("return doc", "return doc", "return None")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "task_helper.py").write_text(f"def text(doc):\n    {body}\n")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "task_helper", raising=False)
+        found.append(digest(module(folder, using).doc_to_text))
+    monkeypatch.delitem(sys.modules, "task_helper")
+    same, again, other = found
+    assert same == again != other
 
 
 def test_closures_partials_and_methods() -> None:
