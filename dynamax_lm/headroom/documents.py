@@ -35,12 +35,17 @@ class Document:
         doc_id: as in lm-eval's samples.
         ranks: (T, E) of every exit's token among full depth's.
         positions: (T,) of each token in its own sequence, prompt included, from 0.
+        prompts: (T, K) bool, whether full depth's token stays the most likely after a prompt that
+            exits at each of K layers.
+        requests: of each answer, tokens of its prompt without the last, and of its text.
     """
 
     task: str
     doc_id: int
     ranks: Ranks
     positions: npt.NDArray[np.int64]
+    prompts: npt.NDArray[np.bool_]
+    requests: tuple[tuple[int, int], ...]
 
 
 class RankingRunner:
@@ -50,12 +55,13 @@ class RankingRunner:
 
     Args:
         exits: candidate exit layers.
+        prompt_exits: layers at which prompts are tried to exit.
     """
 
     continuous: ClassVar[bool] = False
 
-    def __init__(self, exits: Sequence[int]) -> None:
-        self._exits = tuple(exits)
+    def __init__(self, exits: Sequence[int], prompt_exits: Sequence[int] = ()) -> None:
+        self._exits, self._prompt_exits = tuple(exits), tuple(prompt_exits)
 
     def score(
         self, stack: StatefulStack, requests: Sequence[ScoreRequest], **options: Any
@@ -82,7 +88,9 @@ class RankingRunner:
     ) -> list[_Answer]:
         prompts = [request.prompt for request in requests]
         tokens = [answer.trace.tokens for answer in answers]
-        ranks = rank_exits(stack, prompts, tokens, self._exits, runner.cache)
+        ranks = rank_exits(
+            stack, prompts, tokens, self._exits, runner.cache, prompt_exits=self._prompt_exits
+        )
         return [replace(one, attached=some) for one, some in zip(answers, ranks, strict=True)]
 
 
@@ -104,14 +112,25 @@ def documents_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Doc
 def _document(task: str, sample: Mapping[str, Any]) -> Document | None:
     """A document's tokens; ``None`` where its answers or their texts are empty."""
     ranks: list[Ranks] = []
+    prompts: list[npt.NDArray[np.bool_]] = []
+    requests: list[tuple[int, int]] = []
     positions: list[npt.NDArray[np.int64]] = []
     for response in (one for repeats in sample["resps"] for one in repeats):
         record = record_of(response)
         assert record is not None, "our models' responses carry their records"
         for trace, attached in zip(record.traces, record.attached, strict=True):
             kept = len(trace.text)
-            ranks.append(attached[:kept])
+            ranks.append(attached.ranks[:kept])
+            prompts.append(attached.prompts[:kept])
+            requests.append((trace.prompt_tokens, kept))
             positions.append(np.arange(kept) + trace.prompt_tokens)
     if not any(map(len, positions)):
         return None
-    return Document(task, int(sample["doc_id"]), np.concatenate(ranks), np.concatenate(positions))
+    return Document(
+        task=task,
+        doc_id=int(sample["doc_id"]),
+        ranks=np.concatenate(ranks),
+        positions=np.concatenate(positions),
+        prompts=np.concatenate(prompts),
+        requests=tuple(requests),
+    )

@@ -7,16 +7,18 @@ are counted by token, since a classifier is trained on tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dynamax_lm.common.intervals import SHARE, Bounds, mean_interval
+from dynamax_lm.common.intervals import SHARE, Bounds
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.texts import Texts
-from dynamax_lm.headroom.ceiling import Floats, Prices, Tokens, choose_exits
+from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
+from dynamax_lm.headroom.estimate import Estimate, estimate
+from dynamax_lm.headroom.prompts import PromptExit, prompt_numbers
 
 KS = (1, 2, 3, 5, 10)
 """A label is positive where the exit's token is among full depth's k most likely; 1 is strict."""
@@ -25,27 +27,6 @@ VOCABULARY_CHECK = "top_prob"
 FREE_CHECK = "oracle"
 _MOST_EXITS = 4
 POOL = "all tasks"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over documents with its 95 % interval, valid for any number of documents.
-
-    Attributes:
-        value: the mean.
-        low: lower end; ``None`` where documents are too few for an interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-
-    def as_percent(self) -> str:
-        """The mean with its interval, in percent."""
-        if self.low is None or self.high is None:
-            return f"{self.value:.1%}"
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 @dataclass(frozen=True)
@@ -92,6 +73,7 @@ class Headroom:
             checked, with the exits that save most.
         default: the same with the default exits of a run.
         texts: numbers of generated, empty and distinct answers.
+        prompts: prompts that exit, by layer; empty unless asked for.
     """
 
     name: str
@@ -102,6 +84,7 @@ class Headroom:
     checked: Ceiling
     default: Ceiling
     texts: Texts = field(default_factory=Texts)
+    prompts: tuple[PromptExit, ...] = ()
 
 
 def measure(
@@ -113,6 +96,7 @@ def measure(
     skipped_state: str,
     look: Look = FULL,
     texts: Mapping[str, Texts] | None = None,
+    prompt_exits: Sequence[int] = (),
 ) -> list[Headroom]:
     """Each task, and all tasks pooled where there are several, last.
 
@@ -124,6 +108,7 @@ def measure(
         skipped_state: the skipped-state policy, which is billed.
         look: of the vocabulary checks, which is billed; the oracle policy errs by none.
         texts: of each task's generated answers; of ``POOL``, of all of them; none for scored ones.
+        prompt_exits: layers at which the documents' prompts were tried to exit.
     """
     everything = _tokens(documents, candidates)
     check = looking(VOCABULARY_CHECK, look.name)
@@ -134,18 +119,12 @@ def measure(
     groups = [(task, [one for one in documents if one.task == task]) for task in tasks]
     if len(groups) > 1:
         groups.append((POOL, list(documents)))
-    return [
-        _headroom(
-            name,
-            (texts or {}).get(name, Texts()),
-            _tokens(some, candidates),
-            costs,
-            sets,
-            check,
-            skipped_state,
-        )
-        for name, some in groups
-    ]
+    found = []
+    for name, some in groups:
+        own, tokens = (texts or {}).get(name, Texts()), _tokens(some, candidates)
+        numbers = _headroom(name, own, tokens, costs, sets, check, skipped_state)
+        found.append(replace(numbers, prompts=prompt_numbers(some, costs, prompt_exits)))
+    return found
 
 
 def _tokens(documents: Sequence[Document], candidates: tuple[int, ...]) -> Tokens:
@@ -172,7 +151,7 @@ def _headroom(
         LayerNumbers(layer, estimate(agreement[:, column], SHARE), _labels(tokens, column))
         for column, layer in enumerate(tokens.candidates)
     )
-    ceilings = {}
+    ceilings: dict[str, Ceiling] = {}
     for which, exits in sets.items():
         check = FREE_CHECK if which == "free" else vocabulary_check
         depths = tokens.oracle_depths(exits, costs.n_layers)
@@ -186,16 +165,12 @@ def _headroom(
         tokens=len(tokens.owners),
         texts=texts,
         layers=layers,
-        **ceilings,
+        free=ceilings["free"],
+        checked=ceilings["checked"],
+        default=ceilings["default"],
     )
 
 
 def _labels(tokens: Tokens, column: int) -> dict[int, float]:
     ranks = tokens.ranks[:, column]
     return {k: float(((ranks >= 1) & (ranks <= k)).mean()) for k in KS}
-
-
-def estimate(values: Floats, bounds: Bounds) -> Estimate:
-    """The mean of per-document ``values``, all within ``bounds``, and its interval."""
-    low, high = mean_interval(values, bounds) or (None, None)
-    return Estimate(float(values.mean()), low, high)

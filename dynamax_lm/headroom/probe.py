@@ -6,6 +6,7 @@ Only small integers are kept: hidden states and logits are discarded after use.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,19 @@ Ranks = npt.NDArray[np.int8]
 """(T, E): place of each exit's token among full depth's most likely ones, 1 the most likely."""
 
 
+class Asked(NamedTuple):
+    """What was asked of the tokens of one answer.
+
+    Attributes:
+        ranks: (T, E) of every exit's token.
+        prompts: (T, K) bool, whether full depth's token stays the most likely after a prompt that
+            exits at each of K layers.
+    """
+
+    ranks: Ranks
+    prompts: npt.NDArray[np.bool_]
+
+
 class RankGrid:
     """Stores each exit's most likely token, and ranks them by full depth's logits.
 
@@ -36,11 +50,13 @@ class RankGrid:
 
     Attributes:
         ranks: (N, E).
+        emitted: (N,) full depth's most likely tokens.
     """
 
     def __init__(self, tokens: int, exits: int) -> None:
         self._first = torch.zeros(tokens, exits, dtype=torch.long)
         self.ranks = torch.zeros(tokens, exits, dtype=torch.int8)
+        self.emitted = torch.zeros(tokens, dtype=torch.long)
 
     def on_exit(self, view: ExitView) -> None:
         """Keep the exit's most likely tokens."""
@@ -55,7 +71,8 @@ class RankGrid:
         places = torch.arange(1, best.shape[1] + 1)
         ranks = (found * places).sum(-1)
         # Where logits tie, argmax and topk may disagree on the first: emission is argmax.
-        agrees = self._first[cells] == full.argmax(-1).cpu()[:, None]
+        self.emitted[cells] = full.argmax(-1).cpu()
+        agrees = self._first[cells] == self.emitted[cells][:, None]
         ranks = torch.where(agrees, 1, torch.where(ranks == 1, 2, ranks))
         self.ranks[cells] = ranks.to(torch.int8)
 
@@ -66,8 +83,10 @@ def rank_exits(
     answers: Sequence[Sequence[int]],
     exits: Sequence[int],
     cache: ReuseCache,
-) -> list[Ranks]:
-    """Ranks of every exit's token at every answer token, one array an answer.
+    *,
+    prompt_exits: Sequence[int] = (),
+) -> list[Asked]:
+    """Ranks of every exit's token at every answer token, answer by answer.
 
     Args:
         stack: the decoder.
@@ -75,15 +94,25 @@ def rank_exits(
         answers: token ids, at least one each.
         exits: candidate exit layers, ascending, each in 1..L-1.
         cache: of prompt states.
+        prompt_exits: layers at which prompts are tried to exit, each in 1..L-1.
     """
     distinct = list(dict.fromkeys(prompts))
     place = {prompt: row for row, prompt in enumerate(distinct)}
-    state = cache.prompt_state(stack, distinct, [place[prompt] for prompt in prompts])
+    rows = [place[prompt] for prompt in prompts]
     pairs = zip(prompts, answers, strict=True)
     inputs = [[prompt[-1], *answer[:-1]] for prompt, answer in pairs]
     lengths = [len(row) for row in inputs]
-    grid = RankGrid(sum(lengths), len(exits))
-    probe_exits(
-        stack, state, TokenBatch.of(inputs, range(len(inputs)), stack.device), exits, [grid]
-    )
-    return [part.numpy() for part in grid.ranks.split(lengths)]
+    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
+
+    def asked(exits: Sequence[int], prompt_exit: int | None) -> RankGrid:
+        grid = RankGrid(sum(lengths), len(exits))
+        state = cache.prompt_state(stack, distinct, rows, prompt_exit)
+        probe_exits(stack, state, chunk, exits, [grid])
+        return grid
+
+    grid = asked(exits, None)
+    stays = torch.zeros(sum(lengths), len(prompt_exits), dtype=torch.bool)
+    for column, layer in enumerate(prompt_exits):
+        stays[:, column] = asked((), layer).emitted == grid.emitted
+    parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)
+    return [Asked(ranks.numpy(), same.numpy()) for ranks, same in parts]

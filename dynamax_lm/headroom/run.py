@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,12 +60,13 @@ class Report:
         }
 
 
-def run(command: Command, worthwhile: float) -> Report:
+def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -> Report:
     """Evaluate the exits, compute the savings, and give the verdicts.
 
     Args:
         command: model and tasks; ``exit_layers`` among its arguments names the candidates.
         worthwhile: the least net saving, as a share of full depth's FLOPs.
+        prompt_exits: layers at which prompts are tried to exit.
 
     Raises:
         SettingError: any wrong name or value, or a run without answers.
@@ -79,8 +81,8 @@ def run(command: Command, worthwhile: float) -> Report:
         )
     if not is_missing(given.get("prompt_exit")):
         raise SettingError(
-            f"prompt_exit={given['prompt_exit']}: headroom is of exits after full-depth prompts; "
-            f"leave it out"
+            f"prompt_exit={given['prompt_exit']}: exits are evaluated after full-depth prompts; "
+            f"leave it out, and give --prompt_exits for what prompts that exit would save"
         )
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
@@ -91,9 +93,13 @@ def run(command: Command, worthwhile: float) -> Report:
     layers: int = lm.config.num_hidden_layers
     if layers < 2:
         raise SettingError(f"a model of {layers} layer has no exit")
+    for layer in prompt_exits:
+        if not 1 <= layer < layers:
+            raise SettingError(f"--prompt_exits {layer}: give layers in 1..{layers - 1}")
     rule = Every(1) if asked is None else read_exit_layers(asked)
     candidates = rule.place(layers)
-    with lm.answered_by(RankingRunner(candidates), "at full depth and ranking every exit"):
+    runner = RankingRunner(candidates, prompt_exits)
+    with lm.answered_by(runner, "at full depth and ranking every exit"):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = documents_of(results["samples"])
     totals = TaskTotals.from_json(results["config"]["early_exit"])
@@ -119,6 +125,7 @@ def run(command: Command, worthwhile: float) -> Report:
         skipped_state=lm.settings.skipped_state,
         look=look,
         texts={**texts, POOL: totals.texts},
+        prompt_exits=prompt_exits,
     )
     config = command.config
     return Report(
@@ -137,6 +144,7 @@ def run(command: Command, worthwhile: float) -> Report:
             "skipped_state": lm.settings.skipped_state,
             "look": look.name,
             "worthwhile": worthwhile,
+            "prompt_exits": list(prompt_exits),
         },
         textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynamax_lm.common.markdown import markdown_table
-from dynamax_lm.headroom.measure import KS, Estimate, Headroom
+from dynamax_lm.headroom.estimate import Estimate
+from dynamax_lm.headroom.measure import KS, Headroom
 from dynamax_lm.headroom.verdict import Verdict
 
 
@@ -42,6 +43,7 @@ def render(
         _layers(pool),
         "Agreement is per document; `k = …` is the share of tokens whose label is positive: the "
         "exit's token is among full depth's k most likely.",
+        *_prompts(found),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -87,6 +89,25 @@ def _layers(one: Headroom) -> str:
         for at in one.layers
     ]
     return markdown_table(headers, rows)
+
+
+def _prompts(found: Sequence[Headroom]) -> list[str]:
+    """Prompts that exit, by task and layer; nothing unless asked for."""
+    rows = [
+        [one.name, str(at.layer), at.saved.as_percent(), at.agreement.as_percent()]
+        for one in found
+        for at in one.prompts
+    ]
+    if not rows:
+        return []
+    headers = ["Task", "Prompts exit at layer", "All FLOPs saved", "Agreement"]
+    return [
+        "## Prompts that exit",
+        markdown_table(headers, rows),
+        "Answers run at full depth. Agreement is the share of the answers' tokens at which full "
+        "depth's token stays the most likely, with full depth's tokens before it: errors do not "
+        "accumulate as they may in a run with `prompt_exit`.",
+    ]
 
 
 def _number(found: Estimate) -> str:

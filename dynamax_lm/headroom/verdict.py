@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dynamax_lm.common.intervals import FEWEST
-from dynamax_lm.headroom.measure import Estimate, Headroom, LayerNumbers
+from dynamax_lm.headroom.estimate import Estimate
+from dynamax_lm.headroom.measure import Headroom, LayerNumbers
 
 WORTHWHILE = 0.05
 """The default of the least net saving that is worth training for, as a share of FLOPs."""

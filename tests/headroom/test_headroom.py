@@ -81,6 +81,31 @@ def _agreement(results: dict[str, Any], task: str) -> float:
     return mean
 
 
+def test_prompts_that_exit_are_what_lm_eval_reports_for_such_runs(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Answers of one token: no error is behind the token that is compared."""
+    found = headroom(checkpoints["mistral"], tmp_path, "--prompt_exits", "1,3")
+    lm = DynamaxMistral(pretrained=str(checkpoints["mistral"]), dtype="float32", device="cpu")
+    manager = TaskManager(include_path=TOYS, include_defaults=False)
+    for column, layer in enumerate((1, 3)):
+        lm.change(mode="full", prompt_exit=layer)
+        results = simple_evaluate(
+            model=lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0
+        )
+        for group in found["groups"][:-1]:
+            ours = group["prompts"][column]
+            assert ours["layer"] == layer
+            theirs = _agreement(results, group["name"])
+            assert ours["agreement"]["value"] == pytest.approx(theirs, abs=1e-9)
+            saved = results["results"][group["name"]]["flops_saved_total,none"]
+            assert ours["saved"]["value"] == pytest.approx(saved, abs=0.02)
+    (page,) = tmp_path.glob("*/headroom.md")
+    assert "## Prompts that exit" in page.read_text("utf-8")
+    with pytest.raises(SettingError, match=r"--prompt_exits 4: give layers in 1\.\.3"):
+        headroom(checkpoints["mistral"], tmp_path, "--prompt_exits", "4")
+
+
 def test_the_oracle_of_one_exit_is_the_engines_oracle(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -132,7 +157,7 @@ def test_a_report_is_a_table_a_picture_and_json(
         ((), ",skipped_state=freeze", "silent hole"),
         ((), ",heads=somewhere", "headroom asks untrained exits"),
         ((), ",threshold=0.5", "a perfect judge has none"),
-        ((), ",prompt_exit=2", "prompt_exit=2: headroom is of exits after full-depth prompts"),
+        ((), ",prompt_exit=2", "prompt_exit=2: exits are evaluated after full-depth prompts"),
         (("--tasks", "no_such_task"), "", "no_such_task"),
     ],
 )

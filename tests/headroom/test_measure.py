@@ -12,7 +12,8 @@ from dynamax_lm.core.looks import FULL, Look
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
-from dynamax_lm.headroom.measure import KS, estimate, measure
+from dynamax_lm.headroom.estimate import estimate
+from dynamax_lm.headroom.measure import KS, measure
 from tests.builders import make_config
 
 COSTS = AttentionCosts.from_config(make_config("mistral", 4))
@@ -22,10 +23,12 @@ def documents(seed: int = 0) -> list[Document]:
     rng = np.random.default_rng(seed)
     return [
         Document(
-            "one" if number < 5 else "two",
-            number,
-            rng.integers(0, 4, (number + 1, 3)).astype(np.int8),
-            np.arange(number + 1) + 9,
+            task="one" if number < 5 else "two",
+            doc_id=number,
+            ranks=rng.integers(0, 4, (number + 1, 3)).astype(np.int8),
+            positions=np.arange(number + 1) + 9,
+            prompts=rng.integers(0, 2, (number + 1, 0)).astype(bool),
+            requests=((9, number + 1),),
         )
         for number in range(12)
     ]

@@ -36,7 +36,7 @@ def test_ranks_are_those_of_shallow_models(shape: Shape, rows: list[Any], data: 
     exits = tuple(range(1, shape.layers))
     found = rank_exits(STACKS[shape.kind](model), rows, answers, exits, ReuseCache())
     steps = close = 0
-    for prompt, answer, ranks in zip(rows, answers, found, strict=True):
+    for prompt, answer, (ranks, _) in zip(rows, answers, found, strict=True):
         full = last_logits(model, prompt, answer)
         for column, layer in enumerate(exits):
             cut = last_logits(shallow(model, layer), prompt, answer)
@@ -64,7 +64,7 @@ def test_one_token_agrees_as_a_run_that_always_leaves_there_says(kind: str, laye
     requests = [GenerateRequest(one, 1, never) for one in asked]
     generated = generate(stack, requests, policy=policy, reference=True)
     ranks = rank_exits(stack, asked, [[7]] * len(asked), (1, 2, 3), ReuseCache())
-    ours = [int(one[0, layer - 1] == 1) for one in ranks]
+    ours = [int(one.ranks[0, layer - 1] == 1) for one in ranks]
     assert ours == [one.trace.agreeing for one in scored]
     assert ours == [one.trace.agreeing for one in generated]
     assert 0 < sum(ours) < len(ours), "both outcomes must occur for this to mean anything"

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from dynamax_lm.core.texts import Texts
-from dynamax_lm.headroom.measure import Ceiling, Estimate, Headroom, LayerNumbers
+from dynamax_lm.headroom.estimate import Estimate
+from dynamax_lm.headroom.measure import Ceiling, Headroom, LayerNumbers
 from dynamax_lm.headroom.verdict import judge, labels_advice
 
 ONE = Estimate(1.0, 1.0, 1.0)
