@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -65,8 +64,9 @@ def test_a_link_opens_its_setting_beside_full_depth_with_their_differences(
 def test_a_thousand_documents_open_quickly_twenty_at_a_time(visits: Visits, tmp_path: Path) -> None:
     write_run(tmp_path / "in", Plan(tasks=ONE, documents=1000))
     main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])
-    started = time.monotonic()
     with visits.open(token_pages(tmp_path / "out")[0]) as page:
+        drawn = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
+        assert 0 < page.evaluate(drawn) < 10_000, "milliseconds from the start of loading"
         headings = page.locator("article h2")
         assert headings.all_text_contents() == [f"Document {i}" for i in range(20)]
         page.locator("#on").click()
@@ -80,7 +80,6 @@ def test_a_thousand_documents_open_quickly_twenty_at_a_time(visits: Visits, tmp_
         assert "≠" in page.evaluate(
             "getComputedStyle(document.querySelector('.tok.no'), '::before').content"
         )
-    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("room", [0, 1 << 30])
