@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import Visits
 from tests.browser.hostile import PAYLOADS
 from tests.browser.pages import Pages, token_pages
+from tests.browser.visits import Visits
 
 pytestmark = pytest.mark.browser
 

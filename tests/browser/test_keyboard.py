@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Visits
 from tests.browser.pages import Pages
 from tests.browser.test_looks import KINDS, LOOKS
+from tests.browser.visits import Visits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import Visits
 from tests.browser.pages import Pages
+from tests.browser.visits import Visits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

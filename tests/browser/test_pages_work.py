@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dynamax_lm.report.__main__ import main
-from tests.browser.conftest import Visits
 from tests.browser.pages import Pages, token_pages
+from tests.browser.visits import Visits
 from tests.report.synthetic import GENERATION, Plan, write_run
 
 pytestmark = pytest.mark.browser
