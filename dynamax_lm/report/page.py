@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 import jinja2
+from markupsafe import Markup
 
 from dynamax_lm import __version__
 from dynamax_lm.common.intervals import LEVEL
@@ -249,4 +251,10 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(name)
+
+
+def _breakable(text: str) -> Markup:
+    """The text, with places for a line break in names, after underscores and slashes."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])", text))
