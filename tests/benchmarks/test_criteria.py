@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import STACKS, VOCAB, random_model, whole_forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +32,7 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import ExitHeads, HeadsConfig
+from tests.builders import STACKS, VOCAB, random_model, whole_forward
 
 EXITS = (1, 2, 3)
 COSTS: dict[str, Any] = {"mistral": AttentionCosts, "mamba2": Mamba2Costs}

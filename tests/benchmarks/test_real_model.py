@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import STACKS, VOCAB, random_model, whole_forward
 
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.collect import collect
@@ -20,6 +19,7 @@ from benchmarks.real.quality import qualities
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import HeadsConfig
+from tests.builders import STACKS, VOCAB, random_model, whole_forward
 
 EXITS = (1, 2, 3)
 ALIKE = 40
