@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from dynamax_lm.core.confidence import Measure
     from dynamax_lm.core.costs import LayerCosts
     from dynamax_lm.core.exit_view import ExitView
-    from dynamax_lm.core.ledger import Ledger
+    from dynamax_lm.core.ledger import HeadCosts, Ledger
     from dynamax_lm.core.measures import MeasureFacts
     from dynamax_lm.core.policy import ExitPolicy
     from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
+    from dynamax_lm.core.stack import ForwardPass, TokenBatch
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
+    from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerState
     from dynamax_lm.decoders.attention import MistralStack
     from dynamax_lm.decoders.costs.attention import AttentionCosts
     from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
     from dynamax_lm.decoders.decoder import Decoder
     from dynamax_lm.decoders.mamba2 import Mamba2Stack
-    from dynamax_lm.engine.exit_probe import probe_exits
+    from dynamax_lm.engine.exit_probe import ExitObserver, probe_exits
     from dynamax_lm.engine.generate import generate
     from dynamax_lm.engine.requests import GenerateRequest
     from dynamax_lm.engine.score import ScoreRequest, score
@@ -46,17 +48,23 @@ _HOMES = {
     "Answer": "api",
     "AnswerTrace": "core.trace",
     "AttentionCosts": "decoders.costs.attention",
-    "FlopsBreakdown": "core.trace",
     "Column": "report.columns",
     "Decoder": "decoders.decoder",
     "Entry": "report.leaderboard",
     "ExitGrid": "api",
     "ExitHeads": "heads",
     "ExitModel": "api",
+    "ExitObserver": "engine.exit_probe",
     "ExitPolicy": "core.policy",
     "ExitView": "core.exit_view",
+    "FlopsBreakdown": "core.trace",
+    "ForwardPass": "core.stack",
     "GenerateRequest": "engine.requests",
+    "HeadCosts": "core.ledger",
+    "LayerAdapter": "decoders.adapter",
     "LayerCosts": "core.costs",
+    "LayerKind": "decoders.adapter",
+    "LayerState": "decoders.adapter",
     "Ledger": "core.ledger",
     "Mamba2Costs": "decoders.costs.mamba2",
     "Mamba2Stack": "decoders.mamba2",
@@ -69,6 +77,7 @@ _HOMES = {
     "SkippedFacts": "core.skipped_states",
     "SkippedState": "core.skipped_states",
     "ThresholdRule": "core.thresholds",
+    "TokenBatch": "core.stack",
     "TokenRow": "core.trace",
     "generate": "engine.generate",
     "load": "api",
@@ -81,17 +90,23 @@ __all__ = [
     "Answer",
     "AnswerTrace",
     "AttentionCosts",
-    "FlopsBreakdown",
     "Column",
     "Decoder",
     "Entry",
     "ExitGrid",
     "ExitHeads",
     "ExitModel",
+    "ExitObserver",
     "ExitPolicy",
     "ExitView",
+    "FlopsBreakdown",
+    "ForwardPass",
     "GenerateRequest",
+    "HeadCosts",
+    "LayerAdapter",
     "LayerCosts",
+    "LayerKind",
+    "LayerState",
     "Ledger",
     "Mamba2Costs",
     "Mamba2Stack",
@@ -104,6 +119,7 @@ __all__ = [
     "SkippedFacts",
     "SkippedState",
     "ThresholdRule",
+    "TokenBatch",
     "TokenRow",
     "__version__",
     "generate",

@@ -126,3 +126,11 @@ def test_a_wrong_load_is_one_line() -> None:
     ):
         with pytest.raises(dynamax_lm.SettingError, match=line):
             dynamax_lm.load(**given)
+
+
+def test_an_exit_that_the_model_does_not_have_is_refused(checkpoint: Any) -> None:
+    model = dynamax_lm.load(str(checkpoint))
+    request = dynamax_lm.GenerateRequest((1, 2), 1, lambda tokens: False)
+    policy = dynamax_lm.ExitPolicy((4, 80), "top_prob", 0.5)
+    with pytest.raises(ValueError, match=r"exit_layers=\(4, 80\): give layers in 1\.\."):
+        dynamax_lm.generate(model.lm.stack, [request], policy=policy)

@@ -80,9 +80,9 @@ TABLE: dict[str, Row] = {
     "core.drafts": row("core.trace", HEAVY),
     "core.totals": row("core.drafts core.texts core.trace", HEAVY),
     "core.summary": row("core.drafts core.texts core.totals core.trace", HEAVY),
-    "core": row("", MODELS),
+    "core": row("", MODELS | {"numpy", "scipy"}),
     # how requests run: torch only, over the core
-    "engine": row("core", MODELS),
+    "engine": row("core", MODELS | {"numpy", "scipy"}),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),

@@ -150,8 +150,14 @@ def _next(command: Command, arguments: Mapping[str, Any]) -> str:
         for name, value in arguments.items()
         if name != "reference"
     )
-    tasks = ",".join(map(str, command.config.tasks))
-    return f"next: lm_eval --model {command.config.model} --model_args {given} --tasks {tasks}"
+    config = command.config
+    tasks = ",".join(map(str, config.tasks))
+    line = f"next: lm_eval --model {config.model} --model_args {given} --tasks {tasks}"
+    if config.include_path:
+        line += f" --include_path {config.include_path}"
+    if config.gen_kwargs:
+        line += f" --gen_kwargs {','.join(f'{n}={v}' for n, v in config.gen_kwargs.items())}"
+    return line
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -7,10 +7,10 @@ that state is two fifths of a layer).
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
-
-import numpy as np
 
 from dynamax_lm.core.costs import DecoderCosts, HybridCosts, norm_flops, unembed_flops
 
@@ -55,7 +55,7 @@ class FixedDepths(NamedTuple):
         if not self.shares:
             return depth * self.layer
         count = len(self.shares) - 1
-        return count * self.layer * float(np.interp(depth, range(count + 1), self.shares))
+        return count * self.layer * _between(depth, range(count + 1), self.shares)
 
     def depth(self, flops: float) -> float:
         """The depth that costs ``flops`` without a translator; may be fractional."""
@@ -63,7 +63,7 @@ class FixedDepths(NamedTuple):
         if not self.shares:
             return layers
         count = len(self.shares) - 1
-        return float(np.interp(layers / count, self.shares, range(count + 1)))
+        return _between(layers / count, self.shares, range(count + 1))
 
 
 def _shares(costs: DecoderCosts, layer: float, passed: int) -> tuple[float, ...]:
@@ -85,6 +85,15 @@ def _shares(costs: DecoderCosts, layer: float, passed: int) -> tuple[float, ...]
 
 
 _FARTHEST = 1 << 24
+
+
+def _between(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Linear interpolation at ``x`` over ascending ``xs``; the ends beyond them."""
+    place = bisect_right(xs, x)
+    if place in {0, len(xs)}:
+        return float(ys[0 if place == 0 else -1])
+    low, high = xs[place - 1], xs[place]
+    return ys[place - 1] + (ys[place] - ys[place - 1]) * (x - low) / (high - low)
 
 
 def _at(costs: HybridCosts, position: float) -> list[float]:

@@ -47,6 +47,20 @@ class ExitPolicy:
         """All of the policy but its threshold: equal for policies that check the same exits."""
         return self.exit_layers, self.confidence, self.rule, self.prompt_exit
 
+    def check_layers(self, n_layers: int) -> None:
+        """Refuse exits that a decoder of ``n_layers`` does not have.
+
+        Raises:
+            ValueError: an exit layer outside 1..L-1, or a prompt exit outside 1..L.
+        """
+        for layer in self.exit_layers:
+            if not 1 <= layer < n_layers:
+                raise ValueError(
+                    f"exit_layers={self.exit_layers}: give layers in 1..{n_layers - 1}"
+                )
+        if self.prompt_exit is not None and not 1 <= self.prompt_exit <= n_layers:
+            raise ValueError(f"prompt_exit={self.prompt_exit}: give a layer in 1..{n_layers}")
+
     def exiting(self, confidence: Tensor, cutoffs: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens exit. Threshold 1 is infinite: float32 confidences can reach 1.0.
 

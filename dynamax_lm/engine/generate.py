@@ -71,7 +71,11 @@ def generate(
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
         on_step: called with the answers so far after each step, where the requests are one batch;
             its seconds are part of the answer's.
+
+    Raises:
+        ValueError: the policy has an exit that the decoder does not have, or a prompt is empty.
     """
+    policy.check_layers(stack.n_layers)
     timer = timer or PhaseTimer()
     flight = flight or Flight(max(1, len(requests)))
     size = flight.batch_size

@@ -269,7 +269,11 @@ def score(
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
+
+    Raises:
+        ValueError: the policy has an exit that the decoder does not have.
     """
+    policy.check_layers(stack.n_layers)
     timer = timer or PhaseTimer()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):

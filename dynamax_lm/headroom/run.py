@@ -76,7 +76,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
     parse_settings({"exit_layers": asked})
     if not is_missing(given.get("heads")):
         raise SettingError(
-            f"heads={given['heads']}: headroom asks untrained exits; for the upper bound of "
+            f"heads={given['heads']}: headroom evaluates untrained exits; for the bound of "
             f"trained heads, run lm_eval with them and confidence=oracle"
         )
     if not is_missing(given.get("prompt_exit")):
@@ -86,7 +86,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         )
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
-            raise SettingError(f"{name}={given[name]}: a perfect judge has none; leave it out")
+            raise SettingError(f"{name}={given[name]}: the oracle policy has none; leave it out")
     look = parse_settings({"look": given.get("look")}).look
     full = {**given, "heads": "none", "mode": "full", "reference": False}
     lm = command.load(full)

@@ -51,7 +51,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
         if exits
         else "no exit saves what a vocabulary check at it costs"
     )
-    under = f", below the bar of {bar}" if exits else ""
+    under = f", below the criterion of {bar}" if exits else ""
     if found.texts.mostly_empty:
         level: Level = "undecided"
         reason = (
@@ -63,7 +63,7 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
         few = f"{found.documents} document" + ("s are" if found.documents > 1 else " is")
         reason = f"{perfect}, but {few} too few for an interval; give at least {FEWEST}"
     elif _below(free, worthwhile):
-        level, reason = "not worth it", f"even {perfect}, below the bar of {bar}"
+        level, reason = "not worth it", f"even {perfect}, below the criterion of {bar}"
     elif _reaches(free, worthwhile) and _below(checked, worthwhile):
         level = "only with cheap checks"
         reason = (
@@ -71,11 +71,12 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
             f"hidden state may pay, a vocabulary check cannot"
         )
     elif _reaches(checked, worthwhile):
-        level, reason = "worth trying", f"{perfect}, and {looks}, above the bar of {bar}"
+        level, reason = "worth trying", f"{perfect}, and {looks}, above the criterion of {bar}"
     else:
         level = "undecided"
         reason = (
-            f"{perfect}, and {looks}: an interval contains the bar of {bar}; give more documents"
+            f"{perfect}, and {looks}: an interval contains the criterion of {bar}; give more "
+            f"documents"
         )
     return Verdict(level, reason, labels_advice(found.layers), _LIMITS)
 

@@ -13,7 +13,7 @@ from dynamax_lm.common.outputs import write_bytes, write_text
 from dynamax_lm.report import tables
 from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.figures import figures_of, safe
-from dynamax_lm.report.leaderboard import build
+from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.metric_choice import one_metric_each
 from dynamax_lm.report.page import leaderboard_page, side_by_side_page, tokens_page
@@ -99,6 +99,7 @@ def _written(
     columns: Sequence[Column],
 ) -> Written:
     board = build(library, baseline)
+    _check_outside(board, columns)  # before anything is written
     rows = [entry.row for entry in board.entries]
     tokens = _token_pages(library, rows, folder, TokenTexts(tokenizer))
     beside = _side_by_side_pages(library, rows, folder, tokens)
@@ -129,6 +130,24 @@ def _written(
     )
     write_text(folder / "index.html", page)
     return Written(folder / "index.html", len(rows), sentences)
+
+
+def _check_outside(board: Leaderboard, columns: Sequence[Column]) -> None:
+    """Compute the columns from outside the package.
+
+    Raises:
+        SettingError: one of them fails.
+    """
+    for column in (one for one in columns if one.source):
+        for entry in board.entries:
+            try:
+                column.value(entry)
+                column.shown(entry)
+                column.sorted_by(entry)
+            except Exception as error:  # a stranger's code
+                raise SettingError(
+                    f"--columns {column.source}: {column.key} raises {error_line(error, 120)}"
+                ) from error
 
 
 def _token_pages(library: Library, rows: Sequence[Row], folder: Path, texts: TokenTexts) -> Links:

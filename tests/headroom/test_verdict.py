@@ -62,11 +62,11 @@ def test_nothing_follows_from_answers_that_are_mostly_empty(empty: int, level: s
     assert (f"{empty} of 10 answers are empty" in verdict.reason) == (level == "undecided")
 
 
-def test_the_bar_can_be_moved() -> None:
+def test_the_criterion_can_be_changed() -> None:
     found = headroom(Estimate(0.2, 0.15, 0.25), Estimate(0.1, 0.06, 0.14))
     assert judge(found).level == "worth trying"
     assert judge(found, 0.3).level == "not worth it"
-    assert "bar of 30%" in judge(found, 0.3).reason
+    assert "criterion of 30%" in judge(found, 0.3).reason
 
 
 def test_no_exit_that_pays_is_said_in_words() -> None:

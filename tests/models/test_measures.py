@@ -107,6 +107,7 @@ def test_a_record_that_was_damaged_is_refused() -> None:
         (NORM.replace('reads="hidden"', 'reads="heads"'), "give reads='logits'"),
         (NORM.replace("reads=", "name='margin', reads="), "margin of a built-in measure"),
         (NORM.replace("2 * check.width", "-1"), "give a count"),
+        (NORM.replace("check.width", "check.widht"), "flops raise AttributeError"),
         (NORM + "\n    def __init__(self):\n        pass\n", "CLASS(tokens=N, exits=E)"),
     ],
 )

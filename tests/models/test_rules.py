@@ -118,6 +118,8 @@ def test_a_rule_of_a_file_is_known_by_its_digest(tmp_path: Path) -> None:
     refused("no class Mine", exit_rule=f"{file}:Mine")
     file.write_text(SOURCE.replace("self.threshold - self.slope", "2.0 + self.slope"))
     refused("not in [0, 1]", exit_rule=f"{file}:Ours")
+    file.write_text(SOURCE.replace("self.threshold - self.slope", "[][exit] + self.slope"))
+    refused("exit 0 raises IndexError", exit_rule=f"{file}:Ours")
     file.write_text(SOURCE.replace("def at", "def other"))
     refused("lacks at(self, exit, step)", exit_rule=f"{file}:Ours")
     file.write_text("class Ours:\n    pass\n")

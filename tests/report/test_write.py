@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from synthetic import GENERATION, Plan, write_run
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report import tables, write
+from dynamax_lm.report.columns import COLUMNS, Column
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.write import write_report
@@ -101,3 +103,11 @@ def test_numbers_in_the_csv_stay_numbers(tmp_path: Path) -> None:
     for name, value in record.items():
         if isinstance(value, float):
             assert float(row[name]) == value
+
+
+def test_a_column_that_fails_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    broken = Column(key="broken", value=lambda entry: entry.nothing, source="mine.py:BROKEN@0")  # type: ignore[attr-defined]
+    with pytest.raises(SettingError, match=r"mine\.py:BROKEN@0: broken raises AttributeError"):
+        write_report(load([tmp_path]), tmp_path / "report", columns=(*COLUMNS, broken))
+    assert not (tmp_path / "report").exists()

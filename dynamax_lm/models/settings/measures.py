@@ -48,7 +48,8 @@ def find_measure(written: str) -> MeasureFacts:
 
 def _fault(made: type[Any], facts: MeasureFacts) -> str | None:
     """Why a class from outside is not a measure, or ``None``."""
-    if not callable(getattr(made, "ask", None)):
+    ask = getattr(made, "ask", None)
+    if not callable(ask) or ask.__module__.startswith("dynamax_lm.core"):
         return "the class lacks ask(self, view), its confidences"
     if facts.name in BUILT_IN:
         return f"its facts have the name {facts.name} of a built-in measure; leave the name out"
@@ -58,7 +59,10 @@ def _fault(made: type[Any], facts: MeasureFacts) -> str | None:
         inspect.signature(made).bind(tokens=1, exits=1)
     except (TypeError, ValueError) as error:
         return f"the class is made as CLASS(tokens=N, exits=E), and here: {error}"
-    flops = facts.flops(Check(exit=0, width=1, vocabulary=1))
+    try:
+        flops = facts.flops(Check(exit=0, width=1, vocabulary=1))
+    except Exception as error:  # a stranger's code
+        return f"its flops raise {type(error).__name__}: {error}"
     if type(flops) is not int or flops < 0:
         return f"its FLOPs are {flops!r}; give a count of one check, such as 6 * check.width"
     return None

@@ -145,6 +145,10 @@ def check_rule(
         why = f"it takes {rule.most_exits}; exit_layers is {list(exits)}"
         raise refusal(NAME, name, why)
     for exit in range(len(exits)):
-        at = rule.at(exit, 0)
+        try:
+            at = rule.at(exit, 0)
+        except Exception as error:  # a stranger's code
+            why = f"its threshold at exit {exit} raises {type(error).__name__}: {error}"
+            raise refusal(NAME, name, why) from None
         if not isinstance(at, (int, float)) or not 0.0 <= at <= 1.0:
             raise refusal(NAME, name, f"its threshold at exit {exit} is {at!r}, not in [0, 1]")
