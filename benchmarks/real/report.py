@@ -15,7 +15,11 @@ from dynamax_lm.common.plots import BLUE, GREY, RED, new_figure, save_figure
 Row = Mapping[str, Any]
 VIEWS = ("test answers", "held-out text")
 _TITLES = {"none": "none", "affine": "affine", "low_rank": "low-rank"}
-_STYLES = {("affine", "least squares"): (BLUE, "--"), ("low_rank", "distilled"): (RED, "-")}
+_STYLES = {
+    ("affine", "least squares"): (BLUE, "--"),
+    ("affine", "distilled"): (BLUE, "-"),
+    ("low_rank", "distilled"): (RED, "-"),
+}
 
 
 def curve_table(rows: Sequence[Row]) -> str:
