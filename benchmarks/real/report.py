@@ -65,7 +65,7 @@ def draw_curve(rows: Sequence[Row], path: Path) -> None:
                     linewidth=1.2,
                     label=f"{_TITLES[kind]}, {stage}" if not number else None,
                 )
-                if own and kind == "low_rank":
+                if own and stage == "distilled":
                     panel.annotate(
                         str(exit_row["layer"]),
                         (own[-1]["tokens"], heights[-1]),
