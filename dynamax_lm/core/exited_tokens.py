@@ -126,10 +126,11 @@ class DeferExited:
             depths = self._depth[place * chunk.width : place * chunk.width + length]
             deferred = (depths >= 0).nonzero().flatten()
             if not deferred.shape[0] or self._hidden is None:
-                self._pending.keep(row, [], self._all)
+                self._pending.keep(row, [], [], self._all)
                 continue
             cells = (deferred + place * chunk.width).to(self._hidden.device)
-            self._pending.keep(row, depths[deferred].tolist(), self._hidden[cells])
+            ids = chunk.ids[place, deferred].tolist()
+            self._pending.keep(row, depths[deferred].tolist(), ids, self._hidden[cells])
 
     def _defer(self, cells: Tensor, depths: Tensor, hidden: Tensor) -> None:
         """Defer ``cells``, which have run ``depths`` layers, with ``hidden``."""

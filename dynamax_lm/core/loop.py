@@ -69,7 +69,7 @@ def run_chunk(
     """
     recompute = skipped_state == RECOMPUTE
     if recompute:
-        chunk = chunk.prepend([state.pending.count(row) for row in chunk.rows])
+        chunk = chunk.prepend([state.pending.ids(row) for row in chunk.rows])
     run = stack.begin(state, chunk, skipped_state)
     cells: RunningCells = DeferExited(run, state.pending) if recompute else DropExited(run)
     hidden = stack.embed(run)

@@ -1,7 +1,8 @@
 """Pending tokens: those whose last layers have not run, or have not been given their state.
 
 They have exited early, or are in flight. A state records them by row: the layers that each has run,
-and its hidden state; under ``recompute`` the one after these layers, else the one at its exit.
+its id, and its hidden state; under ``recompute`` the one after these layers, else the one at its
+exit.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ class PendingRow(NamedTuple):
 
     Attributes:
         depths: layers run for each.
+        ids: of the tokens, which layers that read embeddings look up again.
         hidden: (W, D) their hidden states there.
     """
 
     depths: list[int]
+    ids: list[int]
     hidden: Tensor
 
 
@@ -44,6 +47,10 @@ class PendingTokens:
         """Layers run for each pending token of ``row``."""
         return self.rows[row].depths if row in self.rows else []
 
+    def ids(self, row: int) -> list[int]:
+        """Ids of the pending tokens of ``row``."""
+        return self.rows[row].ids if row in self.rows else []
+
     def missing(self, row: int, layer: int) -> int:
         """How many tokens of ``row`` have not been through ``layer``, from 0, yet."""
         return sum(depth <= layer for depth in self.depths(row))
@@ -58,21 +65,21 @@ class PendingTokens:
             {new: self.rows[old] for new, old in enumerate(rows) if old in self.rows}
         )
 
-    def keep(self, row: int, depths: Sequence[int], hidden: Tensor) -> None:
-        """Replace the pending tokens of ``row``: layers run for each, and (W, D) hidden states."""
+    def keep(self, row: int, depths: Sequence[int], ids: Sequence[int], hidden: Tensor) -> None:
+        """Replace the pending tokens of ``row``: layers run, ids, and (W, D) hidden states."""
         if depths:
-            self.rows[row] = PendingRow(list(depths), hidden)
+            self.rows[row] = PendingRow(list(depths), list(ids), hidden)
         else:
             self.rows.pop(row, None)
 
-    def append(self, row: int, depth: int, hidden: Tensor) -> None:
-        """Add a token of ``row`` that has run ``depth`` layers; ``hidden`` is (1, D)."""
+    def append(self, row: int, depth: int, token: int, hidden: Tensor) -> None:
+        """Add the id of a token of ``row`` that has run ``depth`` layers; ``hidden`` is (1, D)."""
         if row in self.rows:
-            depths, before = self.rows[row]
+            depths, ids, before = self.rows[row]
             joined = torch.cat([before.to(hidden.device), hidden])
-            self.rows[row] = PendingRow([*depths, depth], joined)
+            self.rows[row] = PendingRow([*depths, depth], [*ids, token], joined)
         else:
-            self.rows[row] = PendingRow([depth], hidden)
+            self.rows[row] = PendingRow([depth], [token], hidden)
 
     def stopped_at(self, row: int, depth: int) -> int:
         """How many tokens of ``row`` have run exactly ``depth`` layers: its last ones."""
@@ -92,13 +99,13 @@ class PendingTokens:
             new: (m, D) hidden states of the last m of them; the others keep theirs.
             done: whether no layer is left, so that they are no longer pending.
         """
-        depths, hidden = self.rows[row]
+        depths, ids, hidden = self.rows[row]
         if done:
-            self.keep(row, depths[:-count], hidden[:-count])
+            self.keep(row, depths[:-count], ids[:-count], hidden[:-count])
             return
         kept = hidden[: hidden.shape[0] - new.shape[0]]
         joined = torch.cat([kept.to(new.device), new]) if kept.shape[0] else new
-        self.rows[row] = PendingRow([*depths[:-count], *[depth] * count], joined)
+        self.rows[row] = PendingRow([*depths[:-count], *[depth] * count], ids, joined)
 
     def hidden(self, rows: Sequence[int], device: torch.device) -> Tensor:
         """(W, D) hidden states of the pending tokens of ``rows``, row after row."""

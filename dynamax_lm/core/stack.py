@@ -62,15 +62,27 @@ class TokenBatch:
         rows = tuple(range(len(self.rows) * times))
         return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
 
-    def prepend(self, known: Sequence[int]) -> TokenBatch:
-        """Add cells for ``known`` pending tokens of each row, before its new tokens."""
+    @classmethod
+    def of_pending(
+        cls, tokens: Sequence[Sequence[int]], rows: Sequence[int], device: torch.device
+    ) -> TokenBatch:
+        """Pending ``tokens`` of ``rows``, one each at least, and no new ones."""
+        chunk = cls.of(tokens, rows, device)
+        return replace(chunk, known=chunk.lengths)
+
+    def prepend(self, pending: Sequence[Sequence[int]]) -> TokenBatch:
+        """Add the ids of the ``pending`` tokens of each row before its new tokens."""
+        known = tuple(map(len, pending))
         if not any(known):
             return self
         lengths = tuple(old + new for old, new in zip(known, self.lengths, strict=True))
+        width = max(known)
+        before = [[*row, *[0] * (width - len(row))] for row in pending]
         ids = self.ids.new_zeros(len(lengths), max(lengths))
+        ids[:, :width] = torch.tensor(before, dtype=ids.dtype, device=ids.device)
         for place, (old, new) in enumerate(zip(known, self.lengths, strict=True)):
             ids[place, old : old + new] = self.ids[place, :new]
-        return replace(self, ids=ids, lengths=lengths, known=tuple(known))
+        return replace(self, ids=ids, lengths=lengths, known=known)
 
     @property
     def already_known(self) -> tuple[int, ...]:

@@ -160,12 +160,13 @@ class Decoding:
 
     def _new_tokens(self, rows: Sequence[int]) -> TokenBatch:
         """The token that each of ``rows`` runs next."""
-        last = []
-        for row in rows:
-            owner = self._choice.owners[row]
-            assert owner is not None
-            last.append([(self._choice.prefixes[row] or owner.prompt)[-1]])
-        return TokenBatch.of(last, rows, self._stack.device)
+        return TokenBatch.of([[self._last(row)] for row in rows], rows, self._stack.device)
+
+    def _last(self, row: int) -> int:
+        """The last token of ``row``, of its prompt or answer."""
+        owner = self._choice.owners[row]
+        assert owner is not None
+        return (self._choice.prefixes[row] or owner.prompt)[-1]
 
     def _run(self, first: int, last: int, rows: Sequence[int]) -> Tensor:
         """(n, D) the rows' tokens after layers ``first``..``last - 1``; pending ones run with them.
@@ -181,7 +182,7 @@ class Decoding:
             stack.end(self.state, run)
             if last < stack.n_layers:
                 for row, one in zip(rows, hidden.split(1), strict=True):
-                    pending.append(row, last, one)
+                    pending.append(row, last, self._last(row), one)
             return hidden
         return self._run_pending(first, last, rows, running=1)
 
@@ -200,9 +201,8 @@ class Decoding:
         """
         stack, pending = self._stack, self.state.pending
         counts = [pending.stopped_at(row, first) for row in rows]
-        ids = torch.zeros(len(rows), max(counts), dtype=torch.long, device=stack.device)
-        known = tuple(counts)
-        chunk = TokenBatch(ids, known, tuple(rows), known=known)
+        tokens = [pending.ids(row)[-count:] for row, count in zip(rows, counts, strict=True)]
+        chunk = TokenBatch.of_pending(tokens, rows, stack.device)
         run = stack.begin(self.state, chunk, self._skipped_state)
         parts = [pending.last(row, n) for row, n in zip(rows, counts, strict=True)]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])

@@ -78,7 +78,8 @@ class _Row:
     """One row: its verified answer, and its draft.
 
     Attributes:
-        hidden: (D,) at the exit, of each token that has not run the layers above.
+        inputs: tokens that have not run the layers above the exit.
+        hidden: (D,) at the exit, of each of these.
         drafted: tokens that the exit emitted after each of these, or each but the last.
         confidence: of the exit at each.
         checked: whether the exit was checked for the last token, if nothing was drafted after it.
@@ -90,6 +91,7 @@ class _Row:
     request: GenerateRequest
     progress: Progress
     length: DraftLength
+    inputs: list[int] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)
     drafted: list[int] = field(default_factory=list)
     confidence: list[float | None] = field(default_factory=list)
@@ -154,7 +156,8 @@ class _Row:
             )
         )
         self.length.verified(len(drafted), accepted)
-        self.hidden, self.drafted, self.confidence, self.heads = [], [], [], []
+        self.inputs, self.hidden = [], []
+        self.drafted, self.confidence, self.heads = [], [], []
         return stays
 
 
@@ -226,6 +229,7 @@ def _draft(
         session.begin(batch, run.cells)
     checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
+        row.inputs.append(row.last)
         row.hidden.append(state_at_exit)
         row.confidence.append(None)
         row.heads.append(None)
@@ -268,8 +272,8 @@ def _verify(
     """Run the drafts of ``rows`` through the layers above the exit, and keep what is accepted."""
     counts = tuple(len(row.hidden) for row in rows)
     numbers = tuple(row.number for row in rows)
-    ids = torch.zeros(len(rows), max(counts), dtype=torch.long, device=stack.device)
-    run = stack.begin(state, TokenBatch(ids, counts, numbers, known=counts), RECOMPUTE)
+    chunk = TokenBatch.of_pending([row.inputs for row in rows], numbers, stack.device)
+    run = stack.begin(state, chunk, RECOMPUTE)
     hidden = torch.stack([one for row in rows for one in row.hidden])
     for layer in range(depth, stack.n_layers):
         hidden = stack.layer(layer, hidden, run)
