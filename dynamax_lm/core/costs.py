@@ -54,6 +54,10 @@ class DecoderCosts(Protocol):
         """
         ...
 
+    def states_per_key(self, skipped_state: str | SkippedFacts, first: int) -> int:
+        """What :meth:`states` grows by with each token up to and including this one."""
+        ...
+
 
 class LayerCosts:
     """FLOPs of one kind of layer, and of a decoder whose layers are all of this kind.
@@ -114,6 +118,11 @@ class LayerCosts:
         name = skipped_state.name if isinstance(skipped_state, SkippedFacts) else skipped_state
         raise ValueError(f"{self.KIND} has no skipped_state {name!r}")
 
+    def skipped_per_key(self, skipped_state: str | SkippedFacts) -> int:
+        """What :meth:`skipped` grows by with each token up to and including this one."""
+        del skipped_state
+        return 0
+
     def layers(self, position: int, first: int, last: int) -> int:
         """Layers ``first``..``last - 1`` for the token at ``position``."""
         return (last - first) * self.layer(position)
@@ -125,6 +134,10 @@ class LayerCosts:
     def states(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """The state of layers ``first``..L-1 for one token."""
         return (self.n_layers - first) * self.skipped(skipped_state)
+
+    def states_per_key(self, skipped_state: str | SkippedFacts, first: int) -> int:
+        """What :meth:`states` grows by with each token up to and including this one."""
+        return (self.n_layers - first) * self.skipped_per_key(skipped_state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,10 @@ class HybridCosts:
             ValueError: one of these layers has no such ``skipped_state``.
         """
         return sum(kind.skipped(skipped_state) for kind in self.kinds[first:])
+
+    def states_per_key(self, skipped_state: str | SkippedFacts, first: int) -> int:
+        """What :meth:`states` grows by with each token up to and including this one."""
+        return sum(kind.skipped_per_key(skipped_state) for kind in self.kinds[first:])
 
 
 def skipped_states(*kinds: type[LayerCosts]) -> tuple[str, ...]:

@@ -48,11 +48,19 @@ class HeadCosts(NamedTuple):
 
 
 class _Depth(NamedTuple):
-    """FLOPs of a token in addition to its layers, when it exits at one depth."""
+    """FLOPs of a token in addition to its layers, when it exits at one depth.
+
+    Attributes:
+        checks: of the exits passed.
+        projection: of the emission.
+        propagation: the state of the layers above, without what depends on the context.
+        per_key: what that state costs for each token up to and including this one.
+    """
 
     checks: int
     projection: int
     propagation: int
+    per_key: int = 0
 
 
 class Ledger:
@@ -116,7 +124,8 @@ class Ledger:
             projection = emission + (0 if reads_logits else extra.translator)
             if reads_logits and look.exact_at(exit):
                 projection = 0
-            depths[layer] = _Depth(checks, projection, state)
+            grows = costs.states_per_key(skipped_state, layer)
+            depths[layer] = _Depth(checks, projection, state, grows)
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths
 
@@ -127,6 +136,8 @@ class Ledger:
             return {"prompt": whole}
         spent = self._costs.prompt(tokens, self._prompt_exit)
         spent += tokens * self._costs.states(PROMPT_STATE, self._prompt_exit)
+        seen = tokens * (tokens + 1) // 2
+        spent += seen * self._costs.states_per_key(PROMPT_STATE, self._prompt_exit)
         return {"prompt": spent, "prompt_saved": whole - spent}
 
     def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> FlopsBreakdown:
@@ -156,7 +167,7 @@ class Ledger:
             full_depth += costs.layers(position, 0, costs.n_layers)
             checks += depth.checks
             projection += depth.projection
-            propagation += depth.propagation
+            propagation += depth.propagation + (position + 1) * depth.per_key
             recomputation += costs.layers(position, used, final)
         full_depth += len(layers_used) * self._depths[costs.n_layers].projection
         return FlopsBreakdown(

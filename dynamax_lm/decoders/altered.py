@@ -25,7 +25,7 @@ _ADAPTERS = frozenset(
 _WITH_STATE_SPACE = frozenset(
     {
         *("mamba", "mamba2", "falcon_mamba", "bamba", "falcon_h1", "granitemoehybrid", "jamba"),
-        "nemotron_h",
+        *("nemotron_h", "zamba2"),
     }
 )
 """Values of ``model_type`` whose layers convolve over tokens, padding included."""
@@ -96,15 +96,19 @@ def _run_in_pieces(model: Any) -> Iterator[tuple[str, nn.Module]]:
         return
     yield name, decoder
     for number, layer in enumerate(decoder.layers):
-        here = f"{name}.layers.{number}"
-        yield here, layer
-        for inner in ("self_attn", "mixer", "mamba"):
-            module = getattr(layer, inner, None)
-            if module is not None:
-                yield f"{here}.{inner}", module
-                convolution = getattr(module, "conv1d", None)
-                if convolution is not None:
-                    yield f"{here}.{inner}.conv1d", convolution
+        yield from _parts(f"{name}.layers.{number}", layer)
+
+
+_PARTS = ("shared_transformer", "mamba_decoder", "self_attn", "mixer", "mamba", "conv1d")
+
+
+def _parts(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A module and those inside whose ``forward`` is not called either."""
+    yield name, module
+    for inner in _PARTS:
+        found = getattr(module, inner, None)
+        if found is not None:
+            yield from _parts(f"{name}.{inner}", found)
 
 
 def _alteration(module: nn.Module) -> str:

@@ -185,16 +185,20 @@ class AttentionLayer:
                 self._attention.qkv_proj, normed, self._query_width, project
             )
             return self._heads(query, "q_norm", self.kind.heads), *self._split(both)
-        query = project(self._attention.q_proj, normed)
+        query = self._projected("q_proj", normed)
         return self._heads(query, "q_norm", self.kind.heads), *self._key_value(normed)
 
     def _key_value(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """(N, G, P) keys, not yet rotated, and values."""
-        project, attention = self._arithmetic.project, self._attention
         if self.kind.names.fused:
-            return self._split(project_rest(attention.qkv_proj, normed, self._query_width))
-        key, value = project(attention.k_proj, normed), project(attention.v_proj, normed)
+            fused = self._attention.qkv_proj
+            return self._split(project_rest(fused, normed, self._query_width))
+        key, value = self._projected("k_proj", normed), self._projected("v_proj", normed)
         return self._keys(key), value.unflatten(-1, (self.kind.kv_heads, -1))
+
+    def _projected(self, name: str, normed: Tensor) -> Tensor:
+        """(N, E) the projection of that name."""
+        return self._arithmetic.project(getattr(self._attention, name), normed)
 
     def _split(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """The same from (N, 2 * G * P) keys and values side by side."""

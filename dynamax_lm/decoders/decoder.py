@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.costs import DecoderCosts, HybridCosts
+from dynamax_lm.core.costs import DecoderCosts, HybridCosts, LayerCosts
 from dynamax_lm.core.pending import PendingTokens
 from dynamax_lm.core.skipped_states import by_kind, for_kind, registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
@@ -317,6 +317,14 @@ def _nothing(layer: Any, state: Any, below: Any, context: Any) -> None:
     """The policy of layers without state."""
 
 
+def _for_parts(name: str, parts: Sequence[LayerCosts]) -> str:
+    """A skipped state given by kind, for a layer of these parts, in their order."""
+    policies = {part.KEY: for_kind(name, part.KEY) for part in parts}
+    if len(set(policies.values())) == 1:
+        return next(iter(policies.values()))
+    return "+".join(f"{kind}:{policy}" for kind, policy in policies.items())
+
+
 def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     """The policy of the layer's own table, or one from outside the package for its kind.
 
@@ -328,8 +336,8 @@ def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     outside, costs = registered(name), layer.kind.costs
     if not costs.parts:
         return _nothing
-    if by_kind(name) and len(costs.parts) == 1:
-        return _policy_of(layer, for_kind(name, costs.parts[0].KEY))
+    if by_kind(name) and (own := _for_parts(name, costs.parts)) != name:
+        return _policy_of(layer, own)
     if outside is None or not all(isinstance(part, outside.facts.layers) for part in costs.parts):
         raise ValueError(f"{costs.KIND} has no skipped_state {name!r}")
     return outside.policy.skip

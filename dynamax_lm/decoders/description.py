@@ -69,8 +69,11 @@ PLAIN = AttentionNames()
 """Their attention module."""
 
 
-LayerName = Literal["attention", "mamba2", "mamba", "attention+mamba2", "feed_forward"]
-"""A kind of layer: its mixer, two in parallel, or a feed-forward module alone."""
+LayerName = Literal[
+    "attention", "mamba2", "mamba", "attention+mamba2", "shared_attention+mamba2", "feed_forward"
+]
+"""A kind of layer: its mixer, two in parallel, a mixer that reads the output of an attention block
+shared with other layers, or a feed-forward module alone."""
 
 Fault = Callable[[Any], str | None]
 """Why a configuration cannot be run, or ``None``."""
@@ -149,6 +152,8 @@ def window_of(family: Family, config: Any, index: int) -> int | None:
 
 def rotates(family: Family, config: Any, index: int) -> bool:
     """Whether layer ``index`` applies rotary angles."""
+    if not getattr(config, "use_mem_rope", True):
+        return False
     if family.rotary == "some":
         return bool(config.no_rope_layers[index])
     if getattr(config, "position_embedding_type", "rope") != "rope":

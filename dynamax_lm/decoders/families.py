@@ -36,6 +36,12 @@ def _latent_experts(config: Any) -> str | None:
     return f"moe_latent_size={config.moe_latent_size}, whose projections the ledger does not count"
 
 
+def _long_context(config: Any) -> str | None:
+    if not getattr(config, "use_long_context", False):
+        return None
+    return "use_long_context=True, whose rescaled rotary angles transformers does not compute"
+
+
 def _bidirectional(config: Any) -> str | None:
     if getattr(config, "use_bidirectional_attention", False):
         return "bidirectional attention: tokens depend on later ones"
@@ -71,6 +77,7 @@ def _by_type(recurrent: LayerName) -> Callable[[Any, int], LayerName]:
     kinds: dict[str, LayerName] = {
         "linear_attention": recurrent,
         "full_attention": "attention",
+        "hybrid": "shared_attention+mamba2",
         "mlp": "feed_forward",
         "moe": "feed_forward",
     }
@@ -174,6 +181,13 @@ _ROWS = (
         block=_PRE_FF,
         rotary="none",
         layer=_by_type("mamba"),
+    ),
+    Family(
+        model_type="zamba2",
+        modules=ModuleNames(norm="final_layernorm"),
+        block=BlockNames(ff_norm="", feed_forward=(), gated=False),
+        layer=_by_type("mamba2"),
+        faults=(_long_context,),
     ),
 )
 

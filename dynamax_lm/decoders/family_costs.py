@@ -11,6 +11,7 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.block import BlockCosts, FeedForward
 from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.costs.shared_block import SharedAttentionCosts, SharedBlockCosts
 from dynamax_lm.decoders.description import Family, layers_of, window_of
 
 
@@ -32,6 +33,13 @@ def layer_costs(family: Family, config: Any) -> list[LayerCosts]:
 def _layer(family: Family, config: Any, index: int, name: str) -> LayerCosts:
     """FLOPs of layer ``index``: attention with a gated module as such, else as a block."""
     mixers = [_MIXERS[one](family, config, index) for one in name.split("+") if one in _MIXERS]
+    if name == "shared_attention+mamba2":
+        return SharedBlockCosts(
+            **_whole(config),
+            mixers=tuple(mixers),
+            feed_forward=feed_forward_of(family, config, index),
+            rank=config.adapter_rank,
+        )
     fed = None
     if family.block.feed_forward or name == "feed_forward":
         fed = feed_forward_of(family, config, index)
@@ -96,6 +104,19 @@ def _attention(family: Family, config: Any, index: int) -> AttentionCosts:
     return replace(costs, feedforward=0, window=window_of(family, config, index))
 
 
+def _shared_attention(family: Family, config: Any, index: int) -> SharedAttentionCosts:
+    """Attention that reads the embedding beside the residual stream."""
+    del family, index
+    return SharedAttentionCosts(
+        **_whole(config),
+        feedforward=0,
+        query_heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.attention_head_dim,
+        rank=config.adapter_rank if config.use_shared_attention_adapter else 0,
+    )
+
+
 def _whole(config: Any) -> dict[str, int]:
     """The numbers of the whole decoder, which configurations of all families name alike."""
     return {
@@ -106,7 +127,7 @@ def _whole(config: Any) -> dict[str, int]:
 
 
 def _mamba2(family: Family, config: Any, index: int) -> Mamba2Costs:
-    """A Mamba-2 mixer; hybrids name its numbers in one of two ways."""
+    """A Mamba-2 mixer; hybrids name its numbers in several ways."""
     del index
     if family.model_type == "mamba2":
         return Mamba2Costs.from_config(config)
@@ -119,6 +140,15 @@ def _mamba2(family: Family, config: Any, index: int) -> Mamba2Costs:
             groups=config.n_groups,
             state_size=config.ssm_state_size,
             kernel=config.conv_kernel,
+        )
+    if family.model_type == "zamba2":
+        return Mamba2Costs(
+            **shared,
+            inner=int(config.mamba_expand * config.hidden_size),
+            heads=config.n_mamba_heads,
+            groups=config.mamba_ngroups,
+            state_size=config.mamba_d_state,
+            kernel=config.mamba_d_conv,
         )
     own = getattr(config, "mamba_d_ssm", None)
     return Mamba2Costs(
@@ -154,6 +184,7 @@ def _mamba(family: Family, config: Any, index: int) -> MambaCosts:
 
 _MIXERS: dict[str, Callable[[Family, Any, int], LayerCosts]] = {
     "attention": _attention,
+    "shared_attention": _shared_attention,
     "mamba2": _mamba2,
     "mamba": _mamba,
 }

@@ -28,6 +28,7 @@ from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
 from dynamax_lm.decoders.parallel import ParallelKind, ParallelLayer
 from dynamax_lm.decoders.recurrent_layer import RecurrentKind
 from dynamax_lm.decoders.scaling import Scaling
+from dynamax_lm.decoders.shared_block import SharedBlockLayer, SharedKind
 from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
 
 
@@ -85,6 +86,7 @@ class _Layers:
             "mamba2": Mamba2Layer,
             "mamba": Mamba1Layer,
             "attention+mamba2": ParallelLayer,
+            "shared_attention+mamba2": SharedBlockLayer,
             "feed_forward": FeedForwardLayer,
         }
         return adapters[name](module, kind, self._arithmetic)
@@ -107,11 +109,13 @@ class _Layers:
         if name == "mamba2":
             return Mamba2Kind(config, self._kernels, costs=costs, **names)
         attention, recurrent = costs.parts
-        return ParallelKind(
+        both = (
             self._attention(index, attention),
             Mamba2Kind(config, self._kernels, costs=recurrent, **names),
-            costs,
         )
+        if name == "attention+mamba2":
+            return ParallelKind(*both, costs)
+        return SharedKind(*both, getattr(self._base, family.modules.embedding), costs)
 
     def _attention(self, index: int, costs: LayerCosts) -> AttentionKind:
         family, config = self._family, self._config

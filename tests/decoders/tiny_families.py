@@ -155,6 +155,20 @@ _OWN: dict[str, dict[str, Any]] = {
         "expert_layer_period": 2,
         "expert_layer_offset": 1,
     },
+    "zamba2": {
+        "layers_block_type": ["hybrid", "linear_attention", "hybrid", "hybrid"],
+        "hidden_size": 16,  # attention reads twice as many
+        "num_key_value_heads": 4,
+        "n_mamba_heads": 4,
+        "mamba_ngroups": 2,
+        "mamba_d_state": 8,
+        "chunk_size": 4,
+        "num_mem_blocks": 2,
+        "use_shared_attention_adapter": True,
+        "adapter_rank": 3,
+        "use_mem_rope": True,
+        "tie_word_embeddings": True,
+    },
 }
 """What each family's own configuration needs to show what sets it apart."""
 

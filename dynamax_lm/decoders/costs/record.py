@@ -11,12 +11,18 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.block import BlockCosts, FeedForward
 from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.costs.shared_block import SharedAttentionCosts, SharedBlockCosts
 
 _KIND = "architecture"
 _FLAT: dict[str, type[AttentionCosts | Mamba2Costs | MambaCosts]] = {
-    one.KEY: one for one in (AttentionCosts, Mamba2Costs, MambaCosts)
+    **{one.KEY: one for one in (AttentionCosts, Mamba2Costs, MambaCosts)},
+    "shared_attention": SharedAttentionCosts,
 }
-_BLOCK, _HYBRID = "block", "hybrid"
+_BLOCKS: dict[str, type[BlockCosts]] = {"block": BlockCosts, "shared_block": SharedBlockCosts}
+_NAMES: dict[type[LayerCosts], str] = {
+    one: name for table in (_FLAT, _BLOCKS) for name, one in table.items()
+}
+_HYBRID = "hybrid"
 
 
 def to_record(costs: DecoderCosts) -> dict[str, Any]:
@@ -37,17 +43,10 @@ def to_record(costs: DecoderCosts) -> dict[str, Any]:
             "layers": layers,
         }
     if isinstance(costs, BlockCosts):
-        fed = costs.feed_forward
-        return {
-            _KIND: _BLOCK,
-            "n_layers": costs.n_layers,
-            "width": costs.width,
-            "vocabulary": costs.vocabulary,
-            "mixers": [to_record(mixer) for mixer in costs.mixers],
-            "feed_forward": None if fed is None else asdict(fed),
-        }
+        mixers = [to_record(mixer) for mixer in costs.mixers]
+        return {_KIND: _NAMES[type(costs)], **asdict(costs), "mixers": mixers}
     if isinstance(costs, (AttentionCosts, Mamba2Costs, MambaCosts)):
-        return {_KIND: costs.KEY, **asdict(costs)}
+        return {_KIND: _NAMES[type(costs)], **asdict(costs)}
     raise TypeError(f"no record of {type(costs).__name__}")
 
 
@@ -72,10 +71,10 @@ def from_record(record: Mapping[str, Any]) -> DecoderCosts:
 
 def _one(kind: object, written: dict[str, Any]) -> LayerCosts:
     """The costs of one kind of layer."""
-    if kind == _BLOCK:
+    if kind in _BLOCKS:
         mixers, fed = written.pop("mixers", ()), written.pop("feed_forward", None)
         block: LayerCosts = _checked(
-            BlockCosts(
+            _BLOCKS[str(kind)](
                 **written,
                 mixers=tuple(
                     _one(mixer.get(_KIND), {k: v for k, v in mixer.items() if k != _KIND})

@@ -13,7 +13,7 @@ from dynamax_lm.decoders.hooks import is_hooked
 ALIKE = (
     *("bamba", "falcon_h1", "falcon_mamba", "granite", "granitemoehybrid", "jamba", "llama"),
     *("mamba", "mamba2", "ministral", "mistral", "mixtral", "nemotron_h", "olmo2", "phi3"),
-    *("qwen2", "qwen3", "qwen3_moe", "smollm3"),
+    *("qwen2", "qwen3", "qwen3_moe", "smollm3", "zamba2"),
 )
 """Model types of transformers whose norm has a weight and a ``variance_epsilon``, and no more."""
 
