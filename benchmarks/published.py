@@ -193,14 +193,16 @@ def marks(family: Family) -> Iterator[str]:
         yield "windows" if family.windows == "all" else "windows by layer"
     if family.rotary == "by_type":
         yield "rotary angles by layer"
-    if family.rotary in {"some", "none"} and attention_layers(family):
+    kinds = layers_by_default(family)
+    if any("shared" in kind for kind in kinds):
+        yield "attention blocks shared by layers, which read the embeddings"
+    if family.rotary in {"some", "none"} and any("attention" in kind for kind in kinds):
         yield "layers without rotary angles" if family.rotary == "some" else "no rotary angles"
 
 
-def attention_layers(family: Family) -> bool:
-    """Whether the default configuration has attention layers."""
-    config = AutoConfig.for_model(family.model_type)
-    return any("attention" in kind for kind in layers_of(family, config))
+def layers_by_default(family: Family) -> set[str]:
+    """Kinds of layer of the default configuration."""
+    return set(layers_of(family, AutoConfig.for_model(family.model_type)))
 
 
 def table(rows: Iterator[Row]) -> str:

@@ -86,7 +86,7 @@ TABLE: dict[str, Row] = {
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
-    "decoders.costs": row("core.costs", HEAVY),
+    "decoders.costs": row("core.costs core.skipped_states", HEAVY),
     "decoders.checkpoint": row("common.errors decoders.families", frozenset({"torch", "lm_eval"})),
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),

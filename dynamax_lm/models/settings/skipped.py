@@ -82,7 +82,9 @@ def find_skipped_state(written: str, architecture: Architecture | DecoderCosts) 
     if written in had:
         return written
     if known := by_kind(written):
-        return _for_these(written, known, [kind.KEY for kind in kinds])
+        name = _for_these(written, known, [kind.KEY for kind in kinds])
+        _check_layers(written, name, architecture)
+        return name
     if written in _BUILT_IN:
         reasons = [_IMPOSSIBLE.get((kind.KEY, written)) for kind in kinds]
         why = next((reason for reason in reasons if reason), "these layers do not have it")
@@ -101,9 +103,26 @@ def find_skipped_state(written: str, architecture: Architecture | DecoderCosts) 
             raise refusal(NAME, written, fault)
     if not isinstance(architecture, str) and len({facts.flops(p) for p in architecture.parts}) > 1:
         raise refusal(NAME, written, "its flops differ between the layers of this checkpoint")
+    _check_layers(written, facts, architecture)
     if registered(name) is None:
         register_skipped_state(replace(facts, name=name), made())
     return name
+
+
+def _check_layers(
+    written: str, policy: str | SkippedFacts, architecture: Architecture | DecoderCosts
+) -> None:
+    """Refuse a policy that some layer lacks as a whole, though each part of the layer has it.
+
+    Raises:
+        SettingError: with the reason that the layer's costs give.
+    """
+    if isinstance(architecture, str):
+        return
+    try:
+        architecture.states(policy, 0)
+    except ValueError as error:
+        raise refusal(NAME, written, str(error)) from None
 
 
 def check_source(
@@ -152,7 +171,7 @@ def _fault(made: type[Any], facts: SkippedFacts, kind: type[LayerCosts]) -> str 
     if not issubclass(kind, facts.layers):
         has = ", ".join(getattr(one, "KIND", one.__name__) for one in facts.layers)
         return f"it is for layers of {has}, and these are of {kind.KIND}"
-    if facts.shorter and kind is AttentionCosts:
+    if facts.shorter and issubclass(kind, AttentionCosts):
         return f"shorter=True: {_HOLE}"
     if getattr(made, "skip", SkippedState.skip) is SkippedState.skip:
         return "the class lacks skip(self, layer, state, below, context)"
