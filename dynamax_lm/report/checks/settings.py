@@ -18,6 +18,7 @@ from dynamax_lm.common.identity import fingerprint_of
 from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.core.thresholds import PLAIN
+from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.models.settings import OUR_NAMES, mend_split_lists, parse_settings
@@ -130,11 +131,9 @@ def _check_arguments(
         found.leave(where, "no model_args: whether the settings are what was asked for")
         return
     name = f"{run.path} config model_args"
-    found.compare(
-        f"{name} pretrained",
-        given.get("pretrained") or settings.get("pretrained"),
-        settings.get("pretrained"),
-    )
+    usual = next((one.default for one in ARCHITECTURES if one.model == settings.get("model")), "")
+    asked = given.get("pretrained") or usual
+    found.compare(f"{name} pretrained", asked, settings.get("pretrained"))
     arguments = settings.get("arguments") or {}
     for argument, value in given.items():
         if argument in OUR_NAMES or argument in _NAMED_ELSEWHERE:

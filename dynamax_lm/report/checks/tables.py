@@ -111,7 +111,11 @@ def _check_group(run: Run, group: str, found: Verification) -> None:
     found.compare_exactly(f"{where} groups", twice, numbers)
     found.compare(f"{where} name", numbers.get("name"), group)
     leaves = leaves_of(run, group)
-    for name, count in (numbers.get("sample_count") or {}).items():
+    sample_counts = numbers.get("sample_count") or {}
+    for key in run.values(group) if sample_counts else ():
+        name = f"{key.metric},{key.filter}"
+        found.require(name in sample_counts, f"{where} sample_count {name}: missing")
+    for name, count in sample_counts.items():
         metric, _, filter_name = name.partition(",")
         key = MetricKey(metric, filter_name)
         sizes = [run.documents(task) or 0 for task in leaves if key in run.values(task)]
