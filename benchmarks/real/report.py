@@ -53,6 +53,8 @@ def draw_curve(rows: Sequence[Row], path: Path) -> None:
             panel.axhline(100 * exit_row["agreement"], color=GREY, linewidth=0.7, linestyle=":")
             for (kind, stage), (colour, line) in _STYLES.items():
                 own = [r for r in rows if (r["translator"], r["stage"]) == (kind, stage)]
+                if not own:
+                    continue
                 own.sort(key=lambda row: row["tokens"])
                 heights = [100 * row[view][number]["agreement"] for row in own]
                 panel.plot(
@@ -65,7 +67,7 @@ def draw_curve(rows: Sequence[Row], path: Path) -> None:
                     linewidth=1.2,
                     label=f"{_TITLES[kind]}, {stage}" if not number else None,
                 )
-                if own and stage == "distilled":
+                if stage == "distilled":
                     panel.annotate(
                         str(exit_row["layer"]),
                         (own[-1]["tokens"], heights[-1]),
@@ -74,6 +76,9 @@ def draw_curve(rows: Sequence[Row], path: Path) -> None:
                         fontsize=8,
                     )
         panel.set_xscale("log")
+        counts = sorted({row["tokens"] for row in rows if row["tokens"]})
+        panel.set_xticks(counts, [f"{count:,}" for count in counts])
+        panel.minorticks_off()
         panel.set_xlabel("tokens trained on")
         panel.set_title(view, fontsize=10)
     panels[0].set_ylabel("agreement with full depth (%)")

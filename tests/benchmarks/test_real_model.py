@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from benchmarks.criteria.fit import Recipe, fit_translators, logit_metric
 from benchmarks.criteria.states import States
 from benchmarks.real.gather import _windows
 from benchmarks.real.quality import qualities
+from benchmarks.real.report import curve_table
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import HeadsConfig
@@ -167,3 +170,18 @@ def test_windows_end_with_the_tokens_asked_for() -> None:
     texts = ["a" * length for length in (300, 10, 200, 50)]
     windows = _windows(lambda text: list(range(len(text))), texts, 400)
     assert [len(one) for one in windows] == [10, 200, 256]
+
+
+def test_the_page_has_the_numbers_of_its_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
+    data = root / "benchmarks" / "real" / "results" / "smollm2-affine-317k.json"
+    results = json.loads(data.read_text(encoding="utf-8"))
+    made = curve_table(results["curve"]).splitlines()
+    rows = [line for line in page.splitlines() if re.match(r"\| (none|affine) \| \w", line)]
+    assert [line for line in rows if "(" in line] == made[4 : 4 + len(results["curve"])]
+    for line in results["lines"]:
+        if line["target"] == 0.95 and line["rule"] not in {"patience", "entropy"}:
+            assert f"{100 * line['saved']:.1f}" in page, line["rule"]
+    assert f"{results['facts']['train_tokens']:,}" in page
+    assert f"{results['facts']['text_tokens']:,}" in page
