@@ -11,7 +11,8 @@ Read in this order to follow every number of the results table from a logit to i
    them, ``cheap_look`` the logits of a look.
 5. ``thresholds`` and ``policy``: from a threshold or an exit rule to the decision that a token
    exits.
-6. ``loop``: one pass through the layers with exits; ``exit_check``: what happens at each exit.
+6. ``loop``: one pass through the layers with exits (generated tokens run through the same checks,
+   segment by segment, in ``engine.decode``); ``exit_check``: what happens at each exit.
    ``exited_tokens`` and ``catchup`` determine which layers an exited token still runs, now or
    later; ``skipped_states`` has the names of what fills the others, and policies from outside the
    package.
