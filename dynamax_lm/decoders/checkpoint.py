@@ -168,6 +168,8 @@ def check_config(config: Any, architecture: Architecture) -> None:
             f"{architecture.model} runs model_type {listed}, and this "
             f"checkpoint has model_type {kind!r}{use}"
         )
+    if (layers := getattr(config, "num_hidden_layers", 1)) < 1:
+        raise SettingError(f"config.json: num_hidden_layers={layers}: a model has at least one")
     for rope_type in _rope_types(getattr(config, "rope_parameters", None) or {}):
         if rope_type in {"dynamic", "longrope"}:
             raise SettingError(

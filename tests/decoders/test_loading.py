@@ -76,3 +76,11 @@ def test_a_large_number_that_is_no_size_is_no_fault(tmp_path: Path) -> None:
 
 def unexpected(*args: object, **options: object) -> None:
     raise AssertionError("weights are allocated")
+
+
+def test_a_checkpoint_of_no_layers_is_refused_by_its_file(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "mistral")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 0}))
+    with pytest.raises(SettingError, match=r"config\.json: num_hidden_layers=0"):
+        DynamaxMistral(pretrained=str(folder))
