@@ -58,9 +58,10 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
         SettingError: a file is missing.
     """
     from lm_eval import models as _  # noqa: F401 - the plugin's hook adds our tasks here
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager()
+    from dynamax_lm.harness.plugin.bridge import own_tasks
+
+    manager = own_tasks()
     found: list[Prompt] = []
     for task, (name, sample) in TASKS.items():
         own = Path(dynamax_lm.__file__).parent / "tasks" / task

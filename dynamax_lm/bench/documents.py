@@ -29,16 +29,14 @@ _CHOICES = ("dynamax_truthfulqa_mc1_sample", "dynamax_truthfulqa_mc2_sample")
 def documents(subject: Subject) -> Iterator[Row]:
     """All of them, float32, batch size 8."""
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
-    from dynamax_lm.harness.plugin.bridge import without_stock_tasks
+    from dynamax_lm.harness.plugin.bridge import own_tasks
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
     shared = {"pretrained": embedded(subject), "batch_size": _BATCH, "dtype": "float32"}
     shared["device"] = str(subject.stack.device)
     make = DynamaxMistral if subject.attention else DynamaxMamba
-    with without_stock_tasks():
-        manager = TaskManager()
+    manager = own_tasks()
     full = make(**shared, mode="full")
     yield from _against_hf(subject, {"hf": HFLM(**shared), "ours": full}, manager)
     quarter = full.config.num_hidden_layers * 3 // 4
@@ -51,8 +49,11 @@ def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> It
     count = 16 if subject.quick else 200
     questions = _questions(manager)
     works = {
-        f"{count} documents, answers of 1 to {_MOST} tokens": (_uneven(questions, count), 2.5),
-        f"{count} documents after the same 5 shots": (_shots(questions, count), 3.0),
+        f"{count} documents, answers of 1 to {_MOST} tokens, mode=full": (
+            _uneven(questions, count),
+            2.5,
+        ),
+        f"{count} documents after the same 5 shots, mode=full": (_shots(questions, count), 3.0),
     }
     for what, (requests, goal) in works.items():
         runs: dict[str, Contestant] = {
@@ -62,7 +63,7 @@ def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> It
     for task in _CHOICES:
         yield _row(
             subject,
-            f"multiple choice, {task}",
+            f"multiple choice, {task}, mode=full",
             {name: _evaluation(subject, lm, task, manager) for name, lm in models.items()},
             "lm-eval hf / ours",
             ("hf", "ours"),
@@ -98,7 +99,7 @@ def _row(
     return Row(
         "Documents",
         _name(subject),
-        what if at_most else f"{what}, mode=full",
+        what,
         meaning,
         found[pair[0]] / found[pair[1]],
         goal,

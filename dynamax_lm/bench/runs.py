@@ -52,11 +52,11 @@ def _saved(subject: Subject) -> Iterator[str]:
 def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any) -> Iterator[Row]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
+    from dynamax_lm.harness.plugin.bridge import own_tasks
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
-    manager = TaskManager()
+    manager = own_tasks()
     shared = {
         "pretrained": folder,
         "batch_size": 8,

@@ -1,7 +1,7 @@
 """Whether a configuration describes a model of about the size that its weights files hold.
 
-transformers allocates what a configuration describes before it compares shapes. Files of the hub
-are read after their download, by the hub's own sizes; only folders are compared here.
+transformers allocates what a configuration describes before it compares shapes. Only folders are
+compared here; a repository of the hub is not.
 """
 
 from __future__ import annotations

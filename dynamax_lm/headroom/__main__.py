@@ -80,7 +80,10 @@ def parser() -> CommandParser:
 
 
 def _layers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise SettingError(f"--prompt_exits {text}: give layers as 4,8") from None
 
 
 if __name__ == "__main__":

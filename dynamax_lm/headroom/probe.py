@@ -41,7 +41,29 @@ class Asked(NamedTuple):
     prompts: npt.NDArray[np.bool_]
 
 
-class RankGrid:
+class Emitted:
+    """Stores full depth's most likely tokens.
+
+    Args:
+        tokens: N.
+
+    Attributes:
+        emitted: (N,) the tokens.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.emitted = torch.zeros(tokens, dtype=torch.long)
+
+    def on_exit(self, view: ExitView) -> None:
+        """Nothing of an exit."""
+
+    def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
+        """Keep them."""
+        del hidden
+        self.emitted[index.cpu()] = logits().argmax(-1).cpu()
+
+
+class RankGrid(Emitted):
     """Stores each exit's most likely token, and ranks them by full depth's logits.
 
     Args:
@@ -50,13 +72,12 @@ class RankGrid:
 
     Attributes:
         ranks: (N, E).
-        emitted: (N,) full depth's most likely tokens.
     """
 
     def __init__(self, tokens: int, exits: int) -> None:
+        super().__init__(tokens)
         self._first = torch.zeros(tokens, exits, dtype=torch.long)
         self.ranks = torch.zeros(tokens, exits, dtype=torch.int8)
-        self.emitted = torch.zeros(tokens, dtype=torch.long)
 
     def on_exit(self, view: ExitView) -> None:
         """Keep the exit's most likely tokens."""
@@ -64,14 +85,13 @@ class RankGrid:
 
     def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
         """Rank them."""
-        del hidden
+        super().on_full_depth(index, hidden, logits)
         cells, full = index.cpu(), logits()
         best = full.topk(min(DEEPEST, full.shape[-1]), dim=-1).indices.cpu()  # (n, K)
         found = self._first[cells][:, :, None] == best[:, None, :]  # (n, E, K)
         places = torch.arange(1, best.shape[1] + 1)
         ranks = (found * places).sum(-1)
         # Where logits tie, argmax and topk may disagree on the first: emission is argmax.
-        self.emitted[cells] = full.argmax(-1).cpu()
         agrees = self._first[cells] == self.emitted[cells][:, None]
         ranks = torch.where(agrees, 1, torch.where(ranks == 1, 2, ranks))
         self.ranks[cells] = ranks.to(torch.int8)
@@ -104,15 +124,12 @@ def rank_exits(
     lengths = [len(row) for row in inputs]
     chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
 
-    def asked(exits: Sequence[int], prompt_exit: int | None) -> RankGrid:
-        grid = RankGrid(sum(lengths), len(exits))
-        state = cache.prompt_state(stack, distinct, rows, prompt_exit)
-        probe_exits(stack, state, chunk, exits, [grid])
-        return grid
-
-    grid = asked(exits, None)
+    grid = RankGrid(sum(lengths), len(exits))
+    probe_exits(stack, cache.prompt_state(stack, distinct, rows), chunk, exits, [grid])
     stays = torch.zeros(sum(lengths), len(prompt_exits), dtype=torch.bool)
     for column, layer in enumerate(prompt_exits):
-        stays[:, column] = asked((), layer).emitted == grid.emitted
+        after = Emitted(sum(lengths))
+        probe_exits(stack, cache.prompt_state(stack, distinct, rows, layer), chunk, (), [after])
+        stays[:, column] = after.emitted == grid.emitted
     parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)
     return [Asked(ranks.numpy(), same.numpy()) for ranks, same in parts]

@@ -18,6 +18,9 @@ from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.estimate import Estimate, estimate
 
+_WIDEST = Bounds(-1.0, 1.0)
+"""A prompt that exits never costs twice what it costs at full depth."""
+
 
 @dataclass(frozen=True)
 class PromptExit:
@@ -45,10 +48,6 @@ def prompt_numbers(
         saved = np.array([_saved(ledger, one, costs.n_layers) for one in documents])
         found.append(PromptExit(layer, estimate(agreement, SHARE), estimate(saved, _WIDEST)))
     return tuple(found)
-
-
-_WIDEST = Bounds(-1.0, 1.0)
-"""A prompt that exits never costs twice what it costs at full depth."""
 
 
 def _saved(ledger: Ledger, document: Document, n_layers: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import FEWEST, LEVEL, Bounds, mean_interval, p_at_least, p_at_most
-from dynamax_lm.common.passages import Units, group, shared
+from dynamax_lm.common.passages import Units, group
 from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
@@ -217,10 +217,10 @@ def _at_equal_cost(
     path = Path(costs, at_depths, whole=known)
     bounds, spent = bounds_of(metric), [1 - saved[number] for number in ours]
     mine, spendable = list(ours.values()), baseline.costs
-    differing = int(np.count_nonzero(mine - path.best(float(np.mean(spent)))))
+    mixed = path.best(float(np.mean(spent)))
+    differing = int(np.count_nonzero(mine - mixed))
     units = _row_units(library, row, list(ours))
     if bounds is None:
-        mixed = path.best(float(np.mean(spent)))
         return difference(mine, mixed.tolist(), None, units=units)
     try:
         if units is not None:
@@ -318,10 +318,7 @@ def units_of(samples: Sequence[Sample]) -> Units | None:
 
     Documents that share a passage are one unit; what shares a group is told by the records logged.
     """
-    keys = [
-        shared(one.doc) if isinstance(one.doc, Mapping) else {str(one.doc_id)} for one in samples
-    ]
-    groups = group(keys)
+    groups = group([one.shared for one in samples])
     return Units.of(groups) if len(groups) < len(samples) else None
 
 

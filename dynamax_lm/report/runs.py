@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from dynamax_lm.common.passages import shared
 from dynamax_lm.common.tracefile import TraceLine, trace_files
 from dynamax_lm.common.validation import is_finite
-
-if TYPE_CHECKING:
-    pass
 
 _Kind = TypeVar("_Kind")
 
@@ -42,7 +40,7 @@ class MetricKey(NamedTuple):
     filter: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sample:
     """One document under one filter, as lm-eval logged it.
 
@@ -71,6 +69,13 @@ class Sample:
     target: str
     options: tuple[Any, ...]
     filtered: tuple[Any, ...]
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Keys, of which documents of one unit have one in common; see ``common.passages``."""
+        if isinstance(self.doc, Mapping):
+            return shared(self.doc)
+        return frozenset({str(self.doc_id)})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sample:

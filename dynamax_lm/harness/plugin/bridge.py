@@ -96,6 +96,14 @@ def without_stock_tasks() -> Iterator[None]:
         _STOCK_TASKS.reset(token)
 
 
+def own_tasks() -> Any:
+    """A ``TaskManager`` of this package's tasks alone."""
+    from lm_eval.tasks import TaskManager
+
+    with without_stock_tasks():
+        return TaskManager()
+
+
 def teach_yaml_tags() -> None:
     """Let task files name stock files and this package's samples, independent of their paths.
 

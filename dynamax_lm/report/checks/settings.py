@@ -29,15 +29,6 @@ from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
 
 _NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
-_SETTINGS = frozenset(
-    {
-        *("model", "pretrained", "dtype", "weights", "checkpoint", "arguments"),
-        "heads_fingerprint",
-        *("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference"),
-        *("heads", "trace_dir", "exit_rule", "exit_rule_args", "draft_length", "prompt_exit"),
-        "look",
-    }
-)
 _ALWAYS = frozenset(
     {
         *("model", "pretrained", "dtype", "weights", "checkpoint", "arguments"),
@@ -46,6 +37,8 @@ _ALWAYS = frozenset(
     }
 )
 """Settings that every run writes."""
+_SETTINGS = _ALWAYS | {"exit_rule", "exit_rule_args", "draft_length", "prompt_exit", "look"}
+"""Those that some runs write, too."""
 _NOT_RUN = "what it computes: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
 
