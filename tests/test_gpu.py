@@ -19,6 +19,7 @@ from dynamax_lm.bench.__main__ import main as bench
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest
@@ -119,6 +120,27 @@ def test_full_mode_answers_as_hf_does(kind: str, tmp_path: Path) -> None:
     prompts = ["Q: where?\nA:", "a", "The quick brown fox jumps over the lazy dog."]
     mine, theirs = (lm.generate_until(texts(prompts)) for lm in (ours, HFLM(**options)))
     assert mine == theirs
+
+
+@pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
+@pytest.mark.parametrize("threshold", [0.3, 0.9, 1.0])
+def test_recorded_steps_give_what_unrecorded_ones_give(
+    kind: str, skipped: str, threshold: float
+) -> None:
+    policy = ExitPolicy((1, 2, 3), "top_prob", threshold)
+    requests = [GenerateRequest(ROWS[n % 3], 5 + 9 * n % 30, never) for n in range(9)]
+    options = {"policy": policy, "skipped_state": skipped, "flight": Flight(2, 4)}
+    cpu, gpu = pair(kind)
+    wanted = generate(cpu, requests, **options)
+    assert gpu.recordable
+    tally = Tally(threshold)
+    for _ in range(2):  # again, over another state
+        gpu.record_steps()
+        found = generate(gpu, requests, **options)
+        for one, other in zip(wanted, found, strict=True):
+            tally.same(one.trace, other.trace)
+    assert tally.excluded <= 0.1 * tally.steps
+    assert gpu.recorded_graphs > 0
 
 
 def test_the_benchmark_runs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def theirs(subject: Subject, prompts: list[tuple[int, ...]], new: int) -> Contes
 
 def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
     """Full depth, by batch: against transformers' generate, and against the limit."""
-    steps = 8 if subject.quick else 24
+    steps = subject.steps
     goals = {(True, 1): 1.15, (True, 8): 1.4, (False, 1): 1.15, (False, 8): 2.2}
     speed = bandwidth(str(subject.stack.device))
     for batch in batches:

@@ -50,7 +50,7 @@ def half_depth(subject: Subject, batch: int = 1) -> Iterator[Row]:
 
 def caught_up(subject: Subject, every: int = 4) -> Iterator[Row]:
     """Half depth except for every fourth token, which runs pending ones too (``recompute``)."""
-    half, steps = subject.layers // 2, 8 if subject.quick else 24
+    half, steps = subject.layers // 2, subject.steps
     policy = EveryFew((half,), "top_prob", 0.5, every=every)
     prompts = subject.prompts(1, 32)
     contestants: dict[str, Contestant] = {}
@@ -86,7 +86,7 @@ def _against_ideal(
     what: str,
     goal: float,
 ) -> Row:
-    steps = 8 if subject.quick else 24
+    steps = subject.steps
     prompts = subject.prompts(batch, 32)
     taken = samples(
         {
@@ -159,7 +159,7 @@ def unembed_time(subject: Subject, rows: int) -> float:
     config = subject.model.config
     hidden = torch.randn(rows, config.hidden_size, device=subject.stack.device)
     hidden = hidden.to(subject.model.dtype)
-    flush = torch.ones(16 << 20)
+    flush = torch.ones(16 << 20, device=subject.stack.device)
     times = []
     for _ in range(max(5, subject.rounds)):
         flush.add_(1.0)  # 64 MiB replace the contents of the caches

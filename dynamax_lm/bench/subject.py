@@ -79,6 +79,13 @@ class Subject:
         layers: int = self.stack.n_layers
         return layers
 
+    @property
+    def steps(self) -> int:
+        """Tokens behind the seconds of one; more on a GPU, whose steps are shorter."""
+        if self.quick:
+            return 8
+        return 24 if self.stack.device.type == "cpu" else 96
+
     def prompts(self, batch: int, tokens: int) -> list[tuple[int, ...]]:
         """Random prompts of equal length."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -113,7 +120,9 @@ def make_subject(
     config = _attention(shape) if kind == "dynamax-mistral" else _mamba(shape)
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to(device)
+    with torch.device(device):  # drawn there: a processor takes minutes over 7 billion weights
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = model.eval().to(device)
     return wrap(kind, model, seed=seed, **options)
 
 
@@ -131,6 +140,7 @@ def wrap(
     mine = copy.deepcopy(model) if model.device.type == "cpu" else model
     stack = _STACKS[kind](mine)
     stack.choose_products(batch=batch, asked=products)
+    stack.record_steps()
     return Subject(kind, model, stack, rounds, quick, seed)
 
 

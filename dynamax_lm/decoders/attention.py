@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,20 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
-from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
+from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues, StepContext
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import LLAMA, PLAIN, AttentionNames, BlockNames
+from dynamax_lm.decoders.recorded_steps import StepRows
 from dynamax_lm.decoders.rows import RowLengths
+
+Context = TypeVar("Context", bound=AttentionContext)
+
+_STATIC_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
+"""Types of rotary embeddings whose angles depend on positions alone."""
 
 
 class AttentionKind:
@@ -79,7 +85,17 @@ class AttentionKind:
     def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> AttentionContext:
         """Start a pass: slots and rotary angles of its cells."""
         del skipped_state
-        context = AttentionContext(run, rows, self.window)
+        return self._placed(AttentionContext(run, rows, self.window))
+
+    def begin_step(self, run: ForwardPass, step: StepRows, skipped_state: str) -> StepContext:
+        """Start a pass over the rows of a recorded step."""
+        del skipped_state
+        dtype = self._embedding.weight.dtype
+        assert isinstance(dtype, torch.dtype)
+        return self._placed(StepContext(run, step, self.window, dtype))
+
+    def _placed(self, context: Context) -> Context:
+        """``context`` with the rotary angles of its cells."""
         if self.rotates:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
             cos, sin = self._rotary(probe, context.positions(), *self._rotary_type)
@@ -107,6 +123,19 @@ class AttentionLayer:
         self._rotate: Any = getattr(home, "apply_rotary_pos_emb", None)
         self._eager = home.eager_attention_forward
         self._query_width = kind.heads * self._attention.head_dim
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a recorded step can contain the layer: no operation reads the device."""
+        kind, rope = self.kind, getattr(self.kind.config, "rope_parameters", None) or {}
+        types = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
+        return (
+            self._block.recordable
+            and kind.config._attn_implementation == "sdpa"
+            and not kind.names.soft_cap
+            and types - {None} <= _STATIC_ROTARY
+            and not self._arithmetic.trusted
+        )
 
     def linears(self) -> Iterator[Slot]:
         """Projections, and those of a gated feed-forward module."""
@@ -219,6 +248,8 @@ class AttentionLayer:
 
     def _attend(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
         """(N, H * P) attention of the running cells over the cached tokens of their rows."""
+        if isinstance(context, StepContext):
+            return self._attend_step(query, state, context)
         implementation = self.kind.config._attn_implementation
         if implementation == "sdpa" and query.device.type == "cpu" and context.one_token:
             return self._attend_one(query, state, context)
@@ -253,6 +284,19 @@ class AttentionLayer:
         output = output.flatten(0, 1).flatten(1)  # (B' * Tq, H * P)
         attended: Tensor = output if lay.place is None else output[lay.place.to(output.device)]
         return attended
+
+    def _attend_step(self, query: Tensor, state: KeyValues, context: StepContext) -> Tensor:
+        """(N, H * P) attention of one token a row in a recorded step.
+
+        The query heads that share a key are passed as queries of one head.
+        """
+        grouped = query.unflatten(1, (self.kind.kv_heads, -1))  # (N, G, H / G, P)
+        keys, values, mask = context.keys_and_values(state)
+        mask = mask.expand(*grouped.shape[:3], mask.shape[3])
+        attended = F.scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=mask, scale=self._attention.scaling
+        )
+        return attended.flatten(1)
 
     def _attend_one(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
         """(N, H * P) attention of one token a row, on views of the cache.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.stack import ForwardPass
+from dynamax_lm.decoders.recorded_steps import StepRows
 from dynamax_lm.decoders.rows import RowLengths
 
 _BLOCK = 64
@@ -36,6 +37,10 @@ class KeyValues:
     def seen(self, given: list[int]) -> list[int]:
         """All tokens given: the cache has no gaps."""
         return given
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Keys and values."""
+        return self.keys, self.values
 
     def mark(self) -> None:
         """Empty: slots beyond a row's length are masked until they are written again."""
@@ -254,3 +259,44 @@ class AttentionContext:
             return mask
         floor = torch.finfo(additive).min
         return torch.zeros_like(mask, dtype=additive).masked_fill(~mask, floor)
+
+
+class StepContext(AttentionContext):
+    """The same for a recorded step: all from tensors on the device.
+
+    Args:
+        run: the pass.
+        step: its rows.
+        window: largest number of visible keys; ``None`` for all.
+        number_format: of the additive mask.
+    """
+
+    def __init__(
+        self, run: ForwardPass, step: StepRows, window: int | None, number_format: torch.dtype
+    ) -> None:
+        self.run, self._window, self._step = run, window, step
+        width = step.ids.shape[1]
+        self.slots = (step.starts[:, None] + torch.arange(width, device=step.ids.device)).flatten()
+        self.state_rows = step.rows.repeat_interleave(width)
+        self.used = step.columns
+        self._pads = step.pads
+        self.block = self.no_pads = False
+        self.changed()
+        keys = torch.arange(step.columns, device=step.ids.device)
+        last = self.slots[run.cells][:, None]
+        visible = (keys <= last) & (keys >= step.pads[:, None])
+        if window is not None:
+            visible &= last - keys < window
+        hidden = torch.zeros(visible.shape, dtype=number_format, device=keys.device)
+        self._additive = hidden.masked_fill(~visible, torch.finfo(number_format).min)
+
+    @property
+    def one_token(self) -> bool:
+        return False
+
+    def keys_and_values(self, state: KeyValues) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, G, S, P) keys and values of the step's rows, and the (N, 1, 1, S) additive mask."""
+        keys, values = state.keys[:, :, : self.used], state.values[:, :, : self.used]
+        if not self._step.all_rows:
+            keys, values = keys[self._step.rows], values[self._step.rows]
+        return keys, values, self._additive[:, None, None]

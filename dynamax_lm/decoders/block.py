@@ -54,6 +54,11 @@ class Block:
         self._first: Any = next(norm for norm in norms if norm is not None)
 
     @property
+    def recordable(self) -> bool:
+        """Whether feed-forward modules are made of linear layers alone, without hooks."""
+        return all(_is_dense(part) for part in self._feed_forward)
+
+    @property
     def reference(self) -> Tensor:
         """A weight with the block's device and number format."""
         weight: Tensor = self._first.weight
@@ -110,6 +115,15 @@ class Block:
         gate = first.act_fn(arithmetic.project(first.gate_proj, rows))
         gate *= arithmetic.project(first.up_proj, rows)  # in place: as wide as all else together
         return arithmetic.project(first.down_proj, gate)
+
+
+def _is_dense(module: nn.Module) -> bool:
+    """Whether ``module`` has linear layers and functions alone: no experts with a router."""
+    return all(
+        not is_hooked(part)
+        and (isinstance(part, nn.Linear) or next(part.parameters(recurse=False), None) is None)
+        for part in module.modules()
+    )
 
 
 def _call(module: nn.Module, rows: Tensor) -> Tensor:

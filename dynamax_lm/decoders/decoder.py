@@ -28,6 +28,7 @@ from dynamax_lm.decoders.adapter import (
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
+from dynamax_lm.decoders.recorded_steps import RecordedSteps, StepPass, StepShape, recorded_steps
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.scaling import UNSCALED, Scaling
 
@@ -40,17 +41,28 @@ class LayerStates:
         layers: of each layer, its own.
         rows: padding and lengths of the rows, the same for every layer.
         pending: pending tokens; they are counted in ``rows``, and their last layers have not run.
+        recorded: steps over this state, by shape.
     """
 
     layers: list[LayerState]
     rows: RowLengths
     pending: PendingTokens = field(default_factory=PendingTokens)
+    recorded: dict[StepShape, Any] = field(default_factory=dict)
 
     def seen(self, layer: int) -> list[int]:
         """Tokens of each row that have run ``layer``, from 0."""
         batch = range(len(self.rows.columns))
         given = [self.rows.tokens(row) - self.pending.missing(row, layer) for row in batch]
         return self.layers[layer].seen(given)
+
+    def drafts(self) -> bool:
+        """Whether a layer keeps what it needs to withdraw tokens."""
+        return any(getattr(layer, "draft", None) is not None for layer in self.layers)
+
+    def addresses(self, layers: range) -> tuple[Any, ...]:
+        """Address and shape of every tensor in the states of recordable ``layers``."""
+        states: list[Any] = [self.layers[index] for index in layers]
+        return tuple((one.data_ptr(), one.shape) for state in states for one in state.tensors())
 
 
 class Mark(NamedTuple):
@@ -117,14 +129,15 @@ class Decoder:
         self._head_dtype = head.linear.weight.dtype if scaling.float32 else None
         self.vocab_size = vocab_size
         self._cheap: CheapProjection | None = None
+        self._steps: RecordedSteps | None = None
         self._arrange(layers)
 
     def _arrange(self, layers: Sequence[LayerAdapter]) -> None:
         """Take ``layers``, and what follows from them."""
         self.layers = list(layers)
         self.n_layers = len(self.layers)
-        self._kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
-        places = {id(kind): place for place, kind in enumerate(self._kinds)}
+        self.kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
+        places = {id(kind): place for place, kind in enumerate(self.kinds)}
         self._kind_of = [places[id(layer.kind)] for layer in self.layers]
         self._below = _alike_below(self.layers)
         tables = [set(layer.skipped) for layer in self.layers if layer.kind.costs.parts]
@@ -139,8 +152,63 @@ class Decoder:
             layers: bottom to top, at least one, of any kinds.
         """
         other = copy(self)
+        other._steps = None
         other._arrange(layers)
         return other
+
+    @property
+    def recordable(self) -> bool:
+        """Whether all layers can be part of a recorded step, on one device."""
+        weights = [slot.linear.weight for layer in self.layers for slot in layer.linears()]
+        devices = {weight.device for weight in weights} | {self.device}
+        layers: list[Any] = self.layers
+        return len(devices) == 1 and all(getattr(layer, "recordable", False) for layer in layers)
+
+    @property
+    def example(self) -> Tensor:
+        """(1, D) a hidden state's width, number format and device."""
+        weight: Tensor = self._embedding.weight
+        return weight[:1]
+
+    def record_steps(self, steps: RecordedSteps | None = None) -> bool:
+        """Record decoding steps from now on: whether they are.
+
+        Args:
+            steps: by default as CUDA graphs, where all layers are on a GPU and recordable.
+        """
+        self._steps = steps or recorded_steps(self)
+        return self._steps is not None
+
+    @property
+    def recorded_graphs(self) -> int:
+        """CUDA graphs recorded so far."""
+        return 0 if self._steps is None else self._steps.graphs
+
+    def replay(
+        self,
+        state: LayerStates,
+        chunk: TokenBatch,
+        layers: range,
+        hidden: Tensor | None,
+        skipped_state: str,
+        running: int | None,
+    ) -> Tensor | None:
+        """(N, D) of each row's last token after ``layers``, by a recorded step.
+
+        Args:
+            state: of the rows; afterwards it includes ``chunk``.
+            chunk: one token a row, or pending tokens of each row.
+            layers: to run.
+            hidden: of all tokens, row after row; ``None`` before the first layer.
+            skipped_state: the skipped-state policy.
+            running: 1 if the last token of each row runs and the others have exited.
+
+        Returns:
+            ``None`` where such a step is not recorded.
+        """
+        if self._steps is None:
+            return None
+        return self._steps.run(state, chunk, layers, hidden, skipped_state, running)
 
     @property
     def costs(self) -> DecoderCosts:
@@ -185,7 +253,7 @@ class Decoder:
 
     def begin(self, state: LayerStates, chunk: TokenBatch, skipped_state: str) -> DecoderPass:
         """Start a pass; ``skipped_state`` names the policy for frozen cells."""
-        return DecoderPass(chunk, state, skipped_state, self._kinds)
+        return DecoderPass(chunk, state, skipped_state, self.kinds)
 
     def embed(self, run: ForwardPass) -> Tensor:
         """(N, D) the residual stream at the input of the first layer."""
@@ -194,7 +262,7 @@ class Decoder:
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
         """(N, D) of the running cells (N, D) after layer ``index``; updates all cells' state."""
-        assert isinstance(run, DecoderPass)
+        assert isinstance(run, DecoderPass | StepPass)
         layer, states = self.layers[index], run.state.layers
         context = run.contexts[self._kind_of[index]]
         skipped = None

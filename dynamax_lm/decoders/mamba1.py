@@ -20,7 +20,7 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_first, project_parted
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
-from dynamax_lm.decoders.recurrent_state import Recurrence
+from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
 from dynamax_lm.decoders.ssd import StateSpace
 
 _CHUNK = 16
@@ -89,7 +89,7 @@ class Mamba1Layer(RecurrentLayer):
         return F.softplus(wide)
 
     def _advance(
-        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: list[int] | None, *, output: bool
+        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: Rows | None, *, output: bool
     ) -> Tensor:
         raw, b, c = self._select(convolved, output=output)
         steps, x = self._steps(raw, dt), convolved.float()

@@ -25,7 +25,7 @@ from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
-from dynamax_lm.decoders.recurrent_state import Recurrence
+from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
 from dynamax_lm.decoders.scaling import Scaling
 from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
 
@@ -55,6 +55,11 @@ class Mamba2Layer(RecurrentLayer):
         self._space = StateSpace.of(self._mixer)
         self._norm = self._mixer.norm if getattr(self._mixer, "mamba_rms_norm", True) else None
         self._scale: float = getattr(self._mixer, "ssm_in_multiplier", 1.0)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a recorded step can contain the layer: no operation reads the device."""
+        return self._block.recordable
 
     def linears(self) -> Iterator[Slot]:
         """``in_proj``, whose gate columns are not computed for frozen cells, and the others."""
@@ -107,7 +112,7 @@ class Mamba2Layer(RecurrentLayer):
         return normed
 
     def _advance(
-        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: list[int] | None, *, output: bool
+        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: Rows | None, *, output: bool
     ) -> Tensor:
         x, b, c = self._split(convolved)
         kernels = self.kind.kernels

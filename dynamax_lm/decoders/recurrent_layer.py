@@ -25,7 +25,13 @@ from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.description import STATE_SPACE, BlockNames
-from dynamax_lm.decoders.recurrent_state import Recurrence, RecurrentContext
+from dynamax_lm.decoders.recorded_steps import StepRows
+from dynamax_lm.decoders.recurrent_state import (
+    Recurrence,
+    RecurrentContext,
+    RecurrentStepContext,
+    Rows,
+)
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.ssd import Kernels, StateSpace
 
@@ -79,12 +85,19 @@ class RecurrentKind:
 
     def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> RecurrentContext:
         """Start a pass."""
-        outside = registered(skipped_state)
-        if outside:
-            shorter = outside.facts.shorter
-        else:
-            shorter = for_kind(skipped_state, self._key) in {FREEZE, RECOMPUTE}
-        return RecurrentContext(run, rows, shorter=shorter)
+        return RecurrentContext(run, rows, shorter=self.shorter(skipped_state))
+
+    def begin_step(
+        self, run: ForwardPass, step: StepRows, skipped_state: str
+    ) -> RecurrentStepContext:
+        """Start a pass over the rows of a recorded step."""
+        return RecurrentStepContext(run, step, shorter=self.shorter(skipped_state))
+
+    def shorter(self, skipped_state: str) -> bool:
+        """Whether a layer's input lacks the tokens that exited below it."""
+        if outside := registered(skipped_state):
+            return outside.facts.shorter
+        return for_kind(skipped_state, self._key) in {FREEZE, RECOMPUTE}
 
 
 class RecurrentLayer:
@@ -115,7 +128,7 @@ class RecurrentLayer:
         raise NotImplementedError
 
     def _advance(
-        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: list[int] | None, *, output: bool
+        self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: Rows | None, *, output: bool
     ) -> Tensor:
         """(N, I) one token for each of ``rows`` of ``ssm``, which advances in place.
 
@@ -160,8 +173,7 @@ class RecurrentLayer:
                 "skip of a skipped-state policy returns what layer.propagate does, or None if the "
                 "policy's facts have shorter=True"
             )
-        for row, count in zip(context.run.chunk.rows, context.reached(), strict=True):
-            state.tokens[row] += count
+        context.count(state)
         if not normed.shape[0] and skipped is None:
             return normed
         normed = context.masked(normed)
@@ -234,7 +246,7 @@ class RecurrentLayer:
         return self._take_in(running, alive, state, output=True)
 
     def _take_in(
-        self, inputs: Inputs, rows: list[int] | None, state: Recurrence, *, output: bool
+        self, inputs: Inputs, rows: Rows | None, state: Recurrence, *, output: bool
     ) -> Tensor:
         """(N, I) one token for each of the state's ``rows``."""
         window = state.conv
@@ -271,7 +283,7 @@ class RecurrentLayer:
         dt = dt.unflatten(0, (batch, width))
         few = state.draft is not None or bool(run.chunk.known)
         if few and width <= _FEW:
-            some = None if rows is None else list(run.chunk.rows)
+            some = context.chunk_rows()
             flat = self._recur(state.ssm, some, convolved, dt, output=True).flatten(0, 1)
             return flat if run.whole else flat[places]
         initial = None
@@ -279,7 +291,9 @@ class RecurrentLayer:
             initial = state.ssm if rows is None else state.ssm[rows]
         read = bool(running.xbc.shape[0])
         output, final = self._scan_state(convolved, dt, initial, output=read)
-        if rows is None:
+        if rows is None and context.in_place:
+            state.ssm.copy_(final)
+        elif rows is None:
             state.ssm = final.to(state.ssm.dtype)
         else:
             state.ssm[rows] = final.to(state.ssm.dtype)
@@ -287,7 +301,7 @@ class RecurrentLayer:
         return flat if run.whole or not read else flat[places]
 
     def _recur(
-        self, ssm: Tensor, rows: list[int] | None, convolved: Tensor, dt: Tensor, *, output: bool
+        self, ssm: Tensor, rows: Rows | None, convolved: Tensor, dt: Tensor, *, output: bool
     ) -> Tensor:
         """(B, T, I) the recurrence over a few tokens of ``rows``; without ``output``, anything."""
         tokens = [

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.stack import ForwardPass
+from dynamax_lm.decoders.recorded_steps import StepRows
 from dynamax_lm.decoders.rows import RowLengths
+
+Rows = list[int] | Tensor
+"""Rows of a state; a tensor where they differ between replays of a recorded step."""
 
 
 @dataclass
@@ -61,6 +65,15 @@ class Recurrence:
         """Tokens in the state, per row: under ``freeze`` fewer than were given."""
         del given
         return list(self.tokens)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Window and state."""
+        return self.conv, self.ssm
+
+    def count(self, rows: Sequence[int], counts: Sequence[int]) -> None:
+        """Count new tokens of ``rows``."""
+        for row, count in zip(rows, counts, strict=True):
+            self.tokens[row] += count
 
     def mark(self) -> Recurrence:
         """A copy: both tensors are written in place."""
@@ -115,7 +128,10 @@ class RecurrentContext:
         all_rows: whether the chunk has every row of the state, in order.
         state_rows: (B,) the state's rows.
         mask: (B, T, 1), 0 at the padding of a prefill, or ``None`` without padding.
+        in_place: whether states keep their tensors.
     """
+
+    in_place = False
 
     def __init__(self, run: ForwardPass, rows: RowLengths, *, shorter: bool) -> None:
         self.run = run
@@ -134,7 +150,7 @@ class RecurrentContext:
         """Discard what was derived from the running cells."""
         self._places: tuple[Tensor, Tensor, int] | None = None
         self._reached: list[int] | None = None
-        self._step_rows: tuple[list[int] | None, list[int]] | None = None
+        self._step_rows: tuple[Rows | None, Rows] | None = None
         self._cell_rows: list[int] | None = None
 
     @property
@@ -158,7 +174,15 @@ class RecurrentContext:
                 self._reached = list(self.run.chunk.lengths)
         return self._reached
 
-    def step_rows(self) -> tuple[list[int] | None, list[int]]:
+    def count(self, state: Recurrence) -> None:
+        """Count the tokens that reach the layer of ``state``."""
+        state.count(self.run.chunk.rows, self.reached())
+
+    def chunk_rows(self) -> Rows | None:
+        """The state's rows of the chunk; ``None`` for all, in order."""
+        return None if self.all_rows else list(self.run.chunk.rows)
+
+    def step_rows(self) -> tuple[Rows | None, Rows]:
         """For one token a row: the state's rows that run, and those whose token exited.
 
         ``None`` stands for all rows, in order.
@@ -201,3 +225,37 @@ class RecurrentContext:
     def _counts(self, cells: Tensor) -> Tensor:
         """(B,) how many of ``cells`` each row has."""
         return torch.bincount(cells // self.run.chunk.width, minlength=len(self.run.chunk.rows))
+
+
+class RecurrentStepContext(RecurrentContext):
+    """The same for a recorded step: all from tensors on the device.
+
+    Args:
+        run: the pass.
+        step: its rows.
+        shorter: see :class:`RecurrentContext`.
+    """
+
+    in_place = True
+
+    def __init__(self, run: ForwardPass, step: StepRows, *, shorter: bool) -> None:
+        self.run, self._shorter, self._step = run, shorter, step
+        self.all_rows, self.state_rows = step.all_rows, step.rows
+        self.mask = None
+        self.changed()
+
+    def count(self, state: Recurrence) -> None:
+        """Nothing: a replay counts its tokens itself."""
+
+    def chunk_rows(self) -> Rows | None:
+        return None if self.all_rows else self._step.rows
+
+    def step_rows(self) -> tuple[Rows | None, Rows]:
+        return self.chunk_rows(), []
+
+    def places(self) -> tuple[Tensor, Tensor, int]:
+        if not self.sees_frozen:
+            count = self.run.cells.shape[0]
+            each = torch.arange(count, device=self.run.cells.device)
+            return each, torch.ones_like(each), 1
+        return self.run.cells, self._step.lengths, self.run.chunk.width

@@ -107,7 +107,7 @@ class Kernels(Protocol):
         self,
         space: StateSpace,
         state: Tensor,
-        rows: list[int] | None,
+        rows: list[int] | Tensor | None,
         x: Tensor,
         dt: Tensor,
         b: Tensor,
@@ -203,12 +203,17 @@ class Plain:
         self,
         space: StateSpace,
         state: Tensor,
-        rows: list[int] | None,
+        rows: list[int] | Tensor | None,
         x: Tensor,
         dt: Tensor,
         b: Tensor,
         c: Tensor | None,
     ) -> Tensor:
+        if rows is not None and (isinstance(rows, Tensor) or state.device.type != "cpu"):
+            some = state[rows]
+            output = self.step(space, some, None, x, dt, b, c)
+            state[rows] = some
+            return output
         wide = state.dtype
         count, heads, width = x.shape
         groups, size = b.shape[1:]
@@ -323,7 +328,7 @@ class Trusted:
         self,
         space: StateSpace,
         state: Tensor,
-        rows: list[int] | None,
+        rows: list[int] | Tensor | None,
         x: Tensor,
         dt: Tensor,
         b: Tensor,

@@ -7,7 +7,8 @@ Read in this order to follow a request to its answer:
 2. ``prefill``: prompts, what they begin with alike run once; with a prompt exit they skip layers.
 3. ``score``: log-likelihoods of given continuations in one parallel pass.
 4. ``generate``: generation in batches. ``decode`` runs rows segment by segment, each at its own
-   token; ``scheduler`` determines which run next, ``flight`` and ``state_size`` how many.
+   token, by ``segment``; ``scheduler`` determines which run next, ``flight`` and ``state_size``
+   how many.
    ``lossless``: self-speculative decoding.
 5. ``head_session``: the state of trained heads over a batch.
 6. ``reference``: the full-depth model's tokens and answers, with which agreement and consistency

@@ -29,6 +29,7 @@ from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.engine.scheduler import Scheduler
+from dynamax_lm.engine.segment import run_segment
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
@@ -175,11 +176,8 @@ class Decoding:
         """
         stack, pending = self._stack, self.state.pending
         if first == 0:
-            run = stack.begin(self.state, self._new_tokens(rows), self._skipped_state)
-            hidden = stack.embed(run)
-            for layer in range(last):
-                hidden = stack.layer(layer, hidden, run)
-            stack.end(self.state, run)
+            chunk = self._new_tokens(rows)
+            hidden = run_segment(stack, self.state, chunk, range(last), None, self._skipped_state)
             if last < stack.n_layers:
                 for row, one in zip(rows, hidden.split(1), strict=True):
                     pending.append(row, last, self._last(row), one)
@@ -203,25 +201,20 @@ class Decoding:
         counts = [pending.stopped_at(row, first) for row in rows]
         tokens = [pending.ids(row)[-count:] for row, count in zip(rows, counts, strict=True)]
         chunk = TokenBatch.of_pending(tokens, rows, stack.device)
-        run = stack.begin(self.state, chunk, self._skipped_state)
         parts = [pending.last(row, n) for row, n in zip(rows, counts, strict=True)]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
-        ends = torch.tensor(counts).cumsum(0) - 1
         frozen = self._skipped_state != RECOMPUTE and (running == 0 or max(counts) > 1)
-        if frozen:
-            stays = torch.zeros(hidden.shape[0], dtype=torch.bool)
-            if running:
-                stays[ends] = True
-            run.freeze(~stays, hidden)
-            hidden = hidden[stays.to(hidden.device)]
-        for layer in range(first, last):
-            hidden = stack.layer(layer, hidden, run)
-        stack.end(self.state, run)
+        hidden = run_segment(
+            *(stack, self.state, chunk, range(first, last), hidden, self._skipped_state),
+            running=running if frozen else None,
+        )
         done = last == stack.n_layers
         sizes = [running] * len(rows) if frozen else counts
         for row, count, new in zip(rows, counts, hidden.split(sizes), strict=True):
             pending.advance(row, count, last, new, done=done)
-        return hidden if hidden.shape[0] <= len(rows) else hidden[ends.to(hidden.device)]
+        if hidden.shape[0] <= len(rows):
+            return hidden
+        return hidden[(torch.tensor(counts).cumsum(0) - 1).to(hidden.device)]
 
     def _ask(self, exit: int, index: Tensor, hidden: Tensor) -> list[bool]:
         """Check an exit for the rows ``index`` (n,), and emit those that exit: which ones."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from dynamax_lm.core.stack import DecoderState, LayerStack
+from torch import Tensor
+
+from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
 class StatefulStack(LayerStack, Protocol):
@@ -19,6 +21,31 @@ class StatefulStack(LayerStack, Protocol):
 
     def new_state(self, batch: int) -> DecoderState:
         """An empty state of ``batch`` rows."""
+        ...
+
+    def replay(
+        self,
+        state: Any,
+        chunk: TokenBatch,
+        layers: range,
+        hidden: Tensor | None,
+        skipped_state: str,
+        running: int | None,
+    ) -> Tensor | None:
+        """(N, D) of each row's last token after ``layers``, by a recorded step.
+
+        Args:
+            state: of the rows; afterwards it includes ``chunk``.
+            chunk: one token a row, or pending tokens of each row.
+            layers: to run.
+            hidden: of all tokens, row after row; ``None`` before the first layer.
+            skipped_state: the skipped-state policy.
+            running: 1 if the last token of each row runs and the others have exited; 0 if none
+                runs; ``None`` if all do.
+
+        Returns:
+            ``None`` where the decoder has no such recorded step: the layers then run one by one.
+        """
         ...
 
     def mark(self, state: Any) -> Any:

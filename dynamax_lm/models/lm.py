@@ -140,6 +140,7 @@ class DynamaxLM(Answering):
                 arrange=isinstance(name, str),  # a model that the caller loaded is not changed
                 share=self.from_first,
             )
+        self._records = self._raw_settings.cuda_graphs and self._stack.record_steps()
         self._runner: Runner = EngineRunner()
         self._looks = LookFactors(self._stack)
         self._apply(self.settings, self._chosen_heads)
@@ -314,6 +315,8 @@ class DynamaxLM(Answering):
         # A measured choice must not change the fingerprint of equal runs.
         if self._raw_settings.products != AUTO:
             identity["products"] = self._raw_settings.products
+        if not self._raw_settings.cuda_graphs:
+            identity["cuda_graphs"] = False
         self.fingerprint = fingerprint_of(identity)
         self.early_exit_run = announce(
             self,
@@ -343,6 +346,7 @@ class DynamaxLM(Answering):
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
+        block["cuda_graphs"] = self._records
         if self.rows_in_flight:
             block["rows_in_flight"] = self.rows_in_flight
         if self._lossless:

@@ -24,6 +24,7 @@ OUR_NAMES = frozenset(
         "reference",
         "trace_dir",
         "products",
+        "cuda_graphs",
         "rows_in_flight",
     }
 )
@@ -51,7 +52,7 @@ CHANGE_NO_NUMBER = frozenset(
 )
 """Arguments of the ``hf`` model that change where and how it runs, and no number."""
 
-FIXED_AT_LOADING = frozenset({"products"})
+FIXED_AT_LOADING = frozenset({"products", "cuda_graphs"})
 """Those that cannot change once the weights have loaded."""
 
 FROM_PRETRAINED_NAMES = frozenset(

@@ -171,6 +171,7 @@ class RawSettings:
         heads_chosen: whether the user gave heads, or ``none``; if not, heads that ship with the
             checkpoint are the default.
         products: ``auto``, ``packed`` or ``plain``; changes results by rounding only.
+        cuda_graphs: whether decoding steps are recorded on a GPU; changes results by rounding only.
         exit_rule: as written, not loaded yet, or ``None`` where none was given.
         exit_rule_args: arguments of the rule, by name.
         draft_length: largest number of tokens in a draft, 0 for an adaptive one; ``None`` unless
@@ -191,6 +192,7 @@ class RawSettings:
     heads: str | None = None
     heads_chosen: bool = False
     products: str = "auto"
+    cuda_graphs: bool = True
     exit_rule: str | None = None
     exit_rule_args: tuple[tuple[str, float], ...] = ()
     draft_length: int | None = None
@@ -316,6 +318,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),
         heads_chosen="heads" in raw,
         products=read_products(raw.get("products")),
+        cuda_graphs=read_switch("cuda_graphs", raw.get("cuda_graphs"), default=True),
         exit_rule=read_rule(raw.get("exit_rule")),
         exit_rule_args=read_rule_arguments(raw.get("exit_rule_args")),
     )

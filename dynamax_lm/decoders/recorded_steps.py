@@ -1,0 +1,320 @@
+"""Decoding steps of static shape: what a CUDA graph can record, and replay with other tokens.
+
+A step runs some layers over one token of each row, and computes the state that earlier, exited
+tokens of these rows leave in them. Its shape is fixed by a `StepShape`; tokens, rows and positions
+are read from buffers that are filled before every replay. Each shape is run as it is once, and
+recorded the second time. This module has the buffers, the pass over them and the choice of what to
+record; what a kind of layer shares in such a pass is made by its ``begin_step``, and whether a
+layer can be recorded is its ``recordable``.
+
+Recording only saves the launches of kernels, which take longer than the kernels themselves in a
+step of few rows; the operations are the same.
+
+Glossary: B rows of the state, N rows of a step, T tokens of its longest row, pending ones included,
+M exited tokens, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.stack import ForwardPass, TokenBatch
+
+_log = logging.getLogger(__name__)
+
+_SMALLEST = 256
+"""Columns of a state that a step reads, rounded up to powers of two from here to ``_LARGE``, and
+to multiples of it from there: columns beyond a row's length are masked."""
+_LARGE = 1024
+
+MOST_RECORDED = 256
+"""Recorded steps of one state; others run as they are."""
+
+
+class StepShape(NamedTuple):
+    """What is the same in every replay of a step.
+
+    Attributes:
+        first: the first layer.
+        last: the layer before which it stops.
+        rows: N.
+        tokens: T, rounded up.
+        exited: M, rounded up.
+        columns: columns of the state that attention reads.
+        all_rows: whether the step has every row of the state, in order.
+        skipped_state: the skipped-state policy.
+    """
+
+    first: int
+    last: int
+    rows: int
+    tokens: int
+    exited: int
+    columns: int
+    all_rows: bool
+    skipped_state: str
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Tokens and rows of a step, on the device.
+
+    Attributes:
+        ids: (N, T) token ids, the oldest of a row on the left.
+        starts: (N,) column of each row's first token in the state.
+        rows: (N,) the state's row of each row.
+        pads: (N,) padding to the left of each row.
+        lengths: (N,) tokens of each row, 1..T.
+        exited: (M,) cells of the exited tokens; the last one repeats.
+        columns: see `StepShape`.
+        all_rows: likewise.
+    """
+
+    ids: Tensor
+    starts: Tensor
+    rows: Tensor
+    pads: Tensor
+    lengths: Tensor
+    exited: Tensor
+    columns: int
+    all_rows: bool
+
+
+class StepPass(ForwardPass):
+    """A pass over a step's cells: each row's last token runs, and the others have exited.
+
+    Attributes:
+        state: of the decoder.
+        skipped_state: name of the policy for the exited cells.
+        contexts: of each kind of layer, the data that its layers share.
+    """
+
+    def __init__(
+        self,
+        step: StepRows,
+        exited_hidden: Tensor | None,
+        state: Any,
+        skipped_state: str,
+        kinds: Sequence[Any],
+    ) -> None:
+        count, width = step.ids.shape
+        super().__init__(
+            TokenBatch(step.ids, (width,) * count, tuple(range(count)), known=(0,) * count)
+        )
+        self.cells = torch.arange(count, device=step.ids.device) * width + step.lengths - 1
+        self.frozen, self.frozen_hidden = step.exited, exited_hidden
+        self.any_stopped = True
+        self.state, self.skipped_state = state, skipped_state
+        self.contexts = [kind.begin_step(self, step, skipped_state) for kind in kinds]
+
+
+@dataclass
+class _Recorded:
+    """One shape of a step, with its buffers.
+
+    Attributes:
+        shape: of it.
+        numbers: all integers that a replay reads, in one buffer, so that one copy fills it.
+        step: views of it.
+        hidden: (N, D) of the running tokens, unless the step begins with the embedding.
+        exited_hidden: (M, D) of the exited tokens, if there are any.
+        graph: recorded on the second use.
+        output: (N, D), which a replay writes.
+        addresses: of the state's tensors when the graph was recorded.
+    """
+
+    shape: StepShape
+    numbers: Tensor
+    step: StepRows
+    hidden: Tensor | None
+    exited_hidden: Tensor | None
+    used: bool = False
+    graph: Any = None
+    output: Tensor | None = None
+    addresses: tuple[Any, ...] = ()
+
+    @classmethod
+    def empty(cls, shape: StepShape, example: Tensor) -> _Recorded:
+        """Buffers of ``shape``, with the device, width and number format of ``example``."""
+        n, t, m = shape.rows, shape.tokens, shape.exited
+        numbers = torch.zeros(n * t + 4 * n + m, dtype=torch.long, device=example.device)
+        ids, starts, rows, pads, lengths, exited = numbers.split([n * t, n, n, n, n, m])
+        step = StepRows(
+            ids.view(n, t), starts, rows, pads, lengths, exited, shape.columns, shape.all_rows
+        )
+        hidden = None if shape.first == 0 else example.new_zeros(n, example.shape[1])
+        return cls(
+            shape, numbers, step, hidden, example.new_zeros(m, example.shape[1]) if m else None
+        )
+
+    def fill(self, state: Any, chunk: TokenBatch, hidden: Tensor | None) -> None:
+        """Write the tokens of ``chunk`` and their hidden states (N + M, D) into the buffers."""
+        shape, rows = self.shape, state.rows
+        width, lengths = shape.tokens, chunk.lengths
+        padded = [0] * (shape.rows * width)
+        ids = chunk.ids.tolist()
+        last: list[int] = []
+        others: list[int] = []
+        cells: list[int] = []
+        place = 0
+        for row, length in enumerate(lengths):
+            padded[row * width : row * width + length] = ids[row][:length]
+            others += range(place, place + length - 1)
+            cells += range(row * width, row * width + length - 1)
+            place += length
+            last.append(place - 1)
+        if cells:
+            missing = shape.exited - len(cells)
+            cells, others = cells + cells[-1:] * missing, others + others[-1:] * missing
+        pads = [rows.pads[row] for row in chunk.rows]
+        given = [*padded, *rows.starts(chunk), *chunk.rows, *pads, *lengths, *cells]
+        self.numbers.copy_(torch.tensor(given))
+        if self.hidden is not None:
+            assert hidden is not None
+            if not others:
+                self.hidden.copy_(hidden)
+            else:
+                index = torch.tensor([*last, *others], device=hidden.device)
+                running, exited = hidden[index].split([len(last), len(others)])
+                self.hidden.copy_(running)
+                assert self.exited_hidden is not None
+                self.exited_hidden.copy_(exited)
+
+
+class RecordedSteps:
+    """Runs a decoder's steps by shape, and records the shapes that repeat.
+
+    Args:
+        decoder: whose layers are all ``recordable``.
+        records: whether to record; if not, every step runs as it is, which needs no GPU.
+
+    Attributes:
+        graphs: recorded so far.
+    """
+
+    def __init__(self, decoder: Any, *, records: bool = True) -> None:
+        self._decoder, self._records = decoder, records
+        self._pool: Any = None
+        self._failed = False
+        self.graphs = 0
+
+    def run(
+        self,
+        state: Any,
+        chunk: TokenBatch,
+        layers: range,
+        hidden: Tensor | None,
+        skipped_state: str,
+        running: int | None,
+    ) -> Tensor | None:
+        """(N, D) after ``layers``, see ``Decoder.replay``; ``None`` where no step is such."""
+        if self._failed or not layers or chunk.prefill or running == 0:
+            return None
+        longest = max(chunk.lengths)
+        if longest > 1 and (running is None or skipped_state == RECOMPUTE or layers.start == 0):
+            return None
+        if state.drafts():
+            return None
+        shape = self._shape(state, chunk, layers, skipped_state)
+        known = state.recorded.get(shape)
+        if known is None:
+            if len(state.recorded) >= MOST_RECORDED:
+                return None
+            if hidden is None:
+                hidden = self._decoder.example
+            known = state.recorded[shape] = _Recorded.empty(shape, hidden)
+        known.fill(state, chunk, hidden)
+        output = self._forward(state, known)
+        state.rows.end(chunk)
+        self._count(state, chunk, layers, skipped_state)
+        return output
+
+    def _shape(self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str) -> StepShape:
+        lengths = chunk.lengths
+        starts = state.rows.starts(chunk)
+        tokens = _power_of_two(max(lengths))
+        columns = max(starts) + tokens
+        return StepShape(
+            layers.start,
+            layers.stop,
+            len(chunk.rows),
+            tokens,
+            _power_of_two(sum(lengths) - len(lengths)),
+            -(-columns // _LARGE) * _LARGE
+            if columns > _LARGE
+            else max(_SMALLEST, _power_of_two(columns)),
+            state.rows.covers(chunk),
+            skipped_state,
+        )
+
+    def _forward(self, state: Any, known: _Recorded) -> Tensor:
+        """(N, D): run as it is at the first use, recorded at the second, replayed from then on."""
+        if not self._records or not known.used:
+            known.used = True
+            return self._body(state, known)
+        addresses = state.addresses(range(known.shape.first, known.shape.last))
+        if known.graph is None or known.addresses != addresses:
+            try:
+                self._record(state, known)
+            except RuntimeError as error:
+                self._failed = True
+                line = str(error).strip().splitlines()
+                _log.warning(
+                    "decoding steps are not recorded as CUDA graphs, and take longer: %s",
+                    line[0] if line else type(error).__name__,
+                )
+                return self._body(state, known)
+            known.addresses = addresses
+        known.graph.replay()
+        assert known.output is not None
+        return known.output.clone()
+
+    def _record(self, state: Any, known: _Recorded) -> None:
+        known.graph, known.output = None, None
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output = self._body(state, known)
+        known.graph, known.output = graph, output
+        self.graphs += 1
+
+    def _body(self, state: Any, known: _Recorded) -> Tensor:
+        decoder, shape = self._decoder, known.shape
+        kinds = decoder.kinds
+        run = StepPass(known.step, known.exited_hidden, state, shape.skipped_state, kinds)
+        hidden = decoder.embed(run) if known.hidden is None else known.hidden
+        for layer in range(shape.first, shape.last):
+            hidden = decoder.layer(layer, hidden, run)
+        return hidden
+
+    def _count(self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str) -> None:
+        """Count the tokens in states that count their own."""
+        for index in layers:
+            counted = getattr(state.layers[index], "count", None)
+            if counted is not None:
+                one = self._decoder.layers[index].kind.shorter(skipped_state)
+                counted(chunk.rows, (1,) * len(chunk.rows) if one else chunk.lengths)
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest power of two that is at least ``count``; 0 for 0."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def recorded_steps(decoder: Any) -> RecordedSteps | None:
+    """Recorded steps of ``decoder``; ``None`` without a GPU, or where a layer is not recordable."""
+    if decoder.device.type != "cuda" or not decoder.recordable:
+        return None
+    return RecordedSteps(decoder)
+
+
+__all__ = ["MOST_RECORDED", "RecordedSteps", "StepRows", "StepShape", "recorded_steps"]
