@@ -201,7 +201,6 @@ class RecordedSteps:
 
     def __init__(self, decoder: Any, *, records: bool = True) -> None:
         self._decoder, self._records = decoder, records
-        self._pool: Any = None
         self._failed = False
         self.graphs = 0
 
@@ -278,11 +277,10 @@ class RecordedSteps:
 
     def _record(self, state: Any, known: _Recorded) -> None:
         known.graph, known.output = None, None
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize()
+        graphs = [one.graph for one in state.recorded.values() if one.graph is not None]
+        pool = graphs[0].pool() if graphs else None  # memory of a state's graphs dies with them
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=pool):
             output = self._body(state, known)
         known.graph, known.output = graph, output
         self.graphs += 1

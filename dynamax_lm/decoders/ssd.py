@@ -30,6 +30,9 @@ from transformers.models.mamba2.modeling_mamba2 import (
 )
 from transformers.utils.import_utils import is_causal_conv1d_available, is_mamba_2_ssm_available
 
+_STRIDES = 8
+"""causal-conv1d refuses inputs, channels last, whose other strides are no multiples of this."""
+
 _CHUNK = 64
 """Tokens in a chunk: their scores of all heads fit a processor's second-level cache."""
 
@@ -362,8 +365,11 @@ class Trusted:
         return output
 
     def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
+        channels = seen.transpose(1, 2)
+        if any(stride % _STRIDES for stride in seen.stride()[:2]):
+            channels = channels.contiguous()  # the layout without such a rule
         convolved: Tensor = causal_conv1d_fn(
-            seen.transpose(1, 2),
+            channels,
             space.mixer.conv1d.weight.squeeze(1),
             space.mixer.conv1d.bias,
             activation=space.mixer.activation,
