@@ -282,6 +282,8 @@ class Decoder:
     def end(self, state: LayerStates, run: ForwardPass) -> None:
         """Close a pass: the state now includes its tokens."""
         state.rows.end(run.chunk)
+        assert isinstance(run, DecoderPass)
+        run.contexts = []  # which refer to the pass, and by it to the state: a large cycle
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """(N, V) logits of ``hidden`` (N, D)."""

@@ -16,8 +16,10 @@ M exited tokens, D width.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -280,7 +282,7 @@ class RecordedSteps:
         graphs = [one.graph for one in state.recorded.values() if one.graph is not None]
         pool = graphs[0].pool() if graphs else None  # memory of a state's graphs dies with them
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with _no_collection(), torch.cuda.graph(graph, pool=pool):
             output = self._body(state, known)
         known.graph, known.output = graph, output
         self.graphs += 1
@@ -292,6 +294,7 @@ class RecordedSteps:
         hidden = decoder.embed(run) if known.hidden is None else known.hidden
         for layer in range(shape.first, shape.last):
             hidden = decoder.layer(layer, hidden, run)
+        run.contexts = []  # as ``Decoder.end``
         return hidden
 
     def _count(self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str) -> None:
@@ -301,6 +304,18 @@ class RecordedSteps:
             if counted is not None:
                 one = self._decoder.layers[index].kind.shorter(skipped_state)
                 counted(chunk.rows, (1,) * len(chunk.rows) if one else chunk.lengths)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage is collected: a graph that is deleted while another is recorded spoils it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _power_of_two(count: int) -> int:

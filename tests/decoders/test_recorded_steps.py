@@ -5,6 +5,8 @@ Here they run unrecorded, which needs no GPU.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.recorded_steps import RecordedSteps
+from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
-from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.requests import GenerateRequest, Progress
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.decoders.tiny_families import tiny_model
 from tests.engine.test_laws import Tally, draw_policy, draw_skipped
@@ -102,3 +106,24 @@ def test_without_a_gpu_nothing_is_recorded() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
     assert stack.recordable
     assert not stack.record_steps()
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+@pytest.mark.parametrize("static", [False, True])
+def test_a_state_goes_with_its_last_reference(kind: str, static: bool) -> None:
+    stack = STACKS[kind](random_model(kind))
+    if static:
+        stack.record_steps(Counted(stack))
+    policy = ExitPolicy((1, 2), "top_prob", 0.2)
+    gc.collect()
+    gc.disable()
+    try:
+        state = prefill(stack, [(1, 2, 3), (4,)])
+        rows = [Progress(), Progress()]
+        requests = [GenerateRequest((1, 2, 3), 6, never), GenerateRequest((4,), 6, never)]
+        decode(stack, state, requests, rows, policy, "propagate", None)
+        gone = weakref.ref(state)
+        del state
+        assert gone() is None
+    finally:
+        gc.enable()
