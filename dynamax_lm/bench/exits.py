@@ -17,9 +17,11 @@ from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, medians, per_step, samples, seconds
+from dynamax_lm.core.catchup import MOST_PENDING
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.prefill import prefill
+from dynamax_lm.engine.segment import run_segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ def layer_time(subject: Subject, batch: int, alive: int) -> float:
     All layers run in turn, so that weights are read from memory as in a real step.
     """
     stack = subject.stack
+    if stack.device.type != "cpu":
+        return _recorded_layer_time(subject, batch, alive)
     prompts = subject.prompts(batch, 33)
     state = prefill(stack, prompts)
     chunk = TokenBatch.of([[5]] * batch, range(batch), stack.device)
@@ -152,6 +156,27 @@ def layer_time(subject: Subject, batch: int, alive: int) -> float:
 
         times.append(seconds(layers) / stack.n_layers)
     return statistics.median(times)
+
+
+def _recorded_layer_time(subject: Subject, batch: int, alive: int) -> float:
+    """The same on a GPU, where steps are recorded: rows of one step all run, or none does.
+
+    Where none runs, the layers get the state of many exited tokens at once.
+    """
+    stack, rows = subject.stack, range(batch)
+    state = prefill(stack, subject.prompts(batch, 33))
+    tokens = [[5]] * batch if alive else [[5] * MOST_PENDING] * batch
+    chunk = TokenBatch.of(tokens, rows, stack.device)
+    hidden = stack.embed(stack.begin(state, chunk, "propagate"))
+
+    def step() -> None:
+        running = None if alive else 0
+        run_segment(stack, state, chunk, range(1, stack.n_layers), hidden, "propagate", running)
+
+    for _ in range(2):  # run, then recorded
+        step()
+    times = [seconds(step) for _ in range(max(5, subject.rounds))]
+    return statistics.median(times) / ((subject.layers - 1) * (1 if alive else MOST_PENDING))
 
 
 def unembed_time(subject: Subject, rows: int) -> float:

@@ -1,11 +1,11 @@
 """Decoding steps of static shape: what a CUDA graph can record, and replay with other tokens.
 
-A step runs some layers over one token of each row, and computes the state that earlier, exited
-tokens of these rows leave in them. Its shape is fixed by a `StepShape`; tokens, rows and positions
-are read from buffers that are filled before every replay. Each shape is run as it is once, and
-recorded the second time. This module has the buffers, the pass over them and the choice of what to
-record; what a kind of layer shares in such a pass is made by its ``begin_step``, and whether a
-layer can be recorded is its ``recordable``.
+A step runs some layers over one token of each row, or of none, and computes the state that earlier,
+exited tokens of these rows leave in them. Its shape is fixed by a `StepShape`; tokens, rows and
+positions are read from buffers that are filled before every replay. Each shape is run as it is
+once, and recorded the second time. This module has the buffers, the pass over them and the choice
+of what to record; what a kind of layer shares in such a pass is made by its ``begin_step``, and
+whether a layer can be recorded is its ``recordable``.
 
 Recording only saves the launches of kernels, which take longer than the kernels themselves in a
 step of few rows; the operations are the same.
@@ -51,6 +51,7 @@ class StepShape(NamedTuple):
         exited: M, rounded up.
         columns: columns of the state that attention reads.
         all_rows: whether the step has every row of the state, in order.
+        runs: whether the last token of each row runs; if not, all have exited.
         skipped_state: the skipped-state policy.
     """
 
@@ -61,6 +62,7 @@ class StepShape(NamedTuple):
     exited: int
     columns: int
     all_rows: bool
+    runs: bool
     skipped_state: str
 
 
@@ -90,7 +92,7 @@ class StepRows:
 
 
 class StepPass(ForwardPass):
-    """A pass over a step's cells: each row's last token runs, and the others have exited.
+    """A pass over a step's cells: each row's last token runs, or none, and the others have exited.
 
     Attributes:
         state: of the decoder.
@@ -105,12 +107,15 @@ class StepPass(ForwardPass):
         state: Any,
         skipped_state: str,
         kinds: Sequence[Any],
+        *,
+        runs: bool,
     ) -> None:
         count, width = step.ids.shape
         super().__init__(
             TokenBatch(step.ids, (width,) * count, tuple(range(count)), known=(0,) * count)
         )
-        self.cells = torch.arange(count, device=step.ids.device) * width + step.lengths - 1
+        last = torch.arange(count, device=step.ids.device) * width + step.lengths - 1
+        self.cells = last if runs else last[:0]
         self.frozen, self.frozen_hidden = step.exited, exited_hidden
         self.any_stopped = True
         self.state, self.skipped_state = state, skipped_state
@@ -125,7 +130,7 @@ class _Recorded:
         shape: of it.
         numbers: all integers that a replay reads, in one buffer, so that one copy fills it.
         step: views of it.
-        hidden: (N, D) of the running tokens, unless the step begins with the embedding.
+        hidden: (N, D) of the running tokens, or (0, D); ``None`` before the embedding.
         exited_hidden: (M, D) of the exited tokens, if there are any.
         graph: recorded on the second use.
         output: (N, D), which a replay writes.
@@ -151,7 +156,8 @@ class _Recorded:
         step = StepRows(
             ids.view(n, t), starts, rows, pads, lengths, exited, shape.columns, shape.all_rows
         )
-        hidden = None if shape.first == 0 else example.new_zeros(n, example.shape[1])
+        running = n if shape.runs else 0
+        hidden = None if shape.first == 0 else example.new_zeros(running, example.shape[1])
         return cls(
             shape, numbers, step, hidden, example.new_zeros(m, example.shape[1]) if m else None
         )
@@ -168,10 +174,11 @@ class _Recorded:
         place = 0
         for row, length in enumerate(lengths):
             padded[row * width : row * width + length] = ids[row][:length]
-            others += range(place, place + length - 1)
-            cells += range(row * width, row * width + length - 1)
+            exited = length - shape.runs
+            others += range(place, place + exited)
+            cells += range(row * width, row * width + exited)
             place += length
-            last.append(place - 1)
+            last += [place - 1] * shape.runs
         if cells:
             missing = shape.exited - len(cells)
             cells, others = cells + cells[-1:] * missing, others + others[-1:] * missing
@@ -216,14 +223,14 @@ class RecordedSteps:
         running: int | None,
     ) -> Tensor | None:
         """(N, D) after ``layers``, see ``Decoder.replay``; ``None`` where no step is such."""
-        if self._failed or not layers or chunk.prefill or running == 0:
+        if self._failed or not layers or chunk.prefill:
             return None
-        longest = max(chunk.lengths)
-        if longest > 1 and (running is None or skipped_state == RECOMPUTE or layers.start == 0):
+        one = max(chunk.lengths) == 1 and running != 0
+        if not one and (running is None or skipped_state == RECOMPUTE or layers.start == 0):
             return None
         if state.drafts():
             return None
-        shape = self._shape(state, chunk, layers, skipped_state)
+        shape = self._shape(state, chunk, layers, skipped_state, runs=running != 0)
         known = state.recorded.get(shape)
         if known is None:
             if len(state.recorded) >= MOST_RECORDED:
@@ -234,24 +241,27 @@ class RecordedSteps:
         known.fill(state, chunk, hidden)
         output = self._forward(state, known)
         state.rows.end(chunk)
-        self._count(state, chunk, layers, skipped_state)
+        self._count(state, chunk, layers, skipped_state, runs=shape.runs)
         return output
 
-    def _shape(self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str) -> StepShape:
+    def _shape(
+        self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str, *, runs: bool
+    ) -> StepShape:
         lengths = chunk.lengths
         starts = state.rows.starts(chunk)
-        tokens = _power_of_two(max(lengths))
+        tokens = max(_power_of_two(max(lengths)), 1 if runs else 2)  # 1: each row runs one token
         columns = max(starts) + tokens
         return StepShape(
             layers.start,
             layers.stop,
             len(chunk.rows),
             tokens,
-            _power_of_two(sum(lengths) - len(lengths)),
+            _power_of_two(sum(lengths) - runs * len(lengths)),
             -(-columns // _LARGE) * _LARGE
             if columns > _LARGE
             else max(_SMALLEST, _power_of_two(columns)),
             state.rows.covers(chunk),
+            runs,
             skipped_state,
         )
 
@@ -290,20 +300,24 @@ class RecordedSteps:
     def _body(self, state: Any, known: _Recorded) -> Tensor:
         decoder, shape = self._decoder, known.shape
         kinds = decoder.kinds
-        run = StepPass(known.step, known.exited_hidden, state, shape.skipped_state, kinds)
+        run = StepPass(
+            *(known.step, known.exited_hidden, state, shape.skipped_state, kinds), runs=shape.runs
+        )
         hidden = decoder.embed(run) if known.hidden is None else known.hidden
         for layer in range(shape.first, shape.last):
             hidden = decoder.layer(layer, hidden, run)
         run.contexts = []  # as ``Decoder.end``
         return hidden
 
-    def _count(self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str) -> None:
+    def _count(
+        self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str, *, runs: bool
+    ) -> None:
         """Count the tokens in states that count their own."""
         for index in layers:
             counted = getattr(state.layers[index], "count", None)
             if counted is not None:
-                one = self._decoder.layers[index].kind.shorter(skipped_state)
-                counted(chunk.rows, (1,) * len(chunk.rows) if one else chunk.lengths)
+                alone = self._decoder.layers[index].kind.shorter(skipped_state)
+                counted(chunk.rows, (int(runs),) * len(chunk.rows) if alone else chunk.lengths)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamax_lm.core import catchup
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_stack import FamilyStack
@@ -67,15 +68,17 @@ def test_steps_of_static_shape_change_no_token(
     requests = [
         GenerateRequest(rows[number % len(rows)], new, never) for number, new in enumerate(lengths)
     ]
-    flights = [Flight(2, 4), None]
-    flight = data.draw(st.sampled_from(flights))
-    plain = generate(stack, requests, policy=policy, skipped_state=skipped, flight=flight)
+    options: dict[str, Any] = {"policy": policy, "skipped_state": skipped}
+    options["flight"] = data.draw(st.sampled_from([Flight(2, 4), None]))
     if not stack.recordable:
         assert dict(shape.options)["attn_implementation"] == "eager"
         return
     steps = Counted(stack)
-    assert stack.record_steps(steps)
-    static = generate(stack, requests, policy=policy, skipped_state=skipped, flight=flight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catchup, "MOST_PENDING", data.draw(st.sampled_from([2, 64])))
+        plain = generate(stack, requests, **options)
+        assert stack.record_steps(steps)
+        static = generate(stack, requests, **options)
     assert steps.steps or sum(lengths) == 0
     tally = Tally(policy.threshold)
     for one, other in zip(plain, static, strict=True):
