@@ -48,7 +48,7 @@ class StepShape(NamedTuple):
         last: the layer before which it stops.
         rows: N.
         tokens: T, rounded up.
-        exited: M, rounded up.
+        exited: M, as many as N rows of T tokens can have.
         columns: columns of the state that attention reads.
         all_rows: whether the step has every row of the state, in order.
         runs: whether the last token of each row runs; if not, all have exited.
@@ -256,7 +256,7 @@ class RecordedSteps:
             layers.stop,
             len(chunk.rows),
             tokens,
-            _power_of_two(sum(lengths) - runs * len(lengths)),
+            (tokens - runs) * len(lengths),  # not how many there are: fewer shapes to record
             -(-columns // _LARGE) * _LARGE
             if columns > _LARGE
             else max(_SMALLEST, _power_of_two(columns)),
