@@ -248,7 +248,10 @@ def test_another_models_run_is_left_as_it_was(evaluate: Evaluate) -> None:
         assert not any("layers" in key or "depth" in key for key in own)
         for key in own:
             if key != "alias":
-                assert exits["results"][task][key] == own[key], (task, key)
+                wanted = own[key]
+                if isinstance(wanted, float):  # some libraries' sums differ in their last bit
+                    wanted = pytest.approx(wanted, rel=1e-12, nan_ok=True)
+                assert exits["results"][task][key] == wanted, (task, key)
     assert "early_exit" not in plain["config"]
     assert set(plain["higher_is_better"]["toy_mc"]) == {"acc"}
 
