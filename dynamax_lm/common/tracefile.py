@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -123,6 +123,35 @@ def lines_of(
                 draft=drafts.get(row.position),
                 prompt_exit=trace.prompt_exit,
             )
+
+
+def rounds_of(answer: Iterable[TraceLine]) -> list[DraftRound]:
+    """The drafts of a lossless answer."""
+    return [
+        DraftRound.from_json(line.position, line.draft) for line in answer if line.draft is not None
+    ]
+
+
+def trace_of(answer: Sequence[TraceLine]) -> AnswerTrace:
+    """The answer that `lines_of` wrote.
+
+    Args:
+        answer: the lines of one answer, or of one window, at least one, in order.
+    """
+    full_depth = [line.full_depth for line in answer if line.full_depth is not None]
+    again = tuple(line.reference_pass for line in answer)
+    return AnswerTrace(
+        prompt_tokens=answer[0].prompt_tokens,
+        tokens=tuple(line.token for line in answer),
+        emitted=tuple(line.emitted for line in answer),
+        layers_used=tuple(line.layers_used for line in answer),
+        confidence=tuple(line.confidence for line in answer),
+        full_depth=tuple(full_depth) if len(full_depth) == len(answer) else None,
+        reference_pass=None if all(token is None for token in again) else again,
+        text_tokens=answer[0].text_tokens,
+        rounds=tuple(rounds_of(answer)) or None,
+        prompt_exit=answer[0].prompt_exit,
+    )
 
 
 class TraceWriter:

@@ -11,6 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def prompt_exited(prompt_exit: int | None, prompt_tokens: int) -> bool:
+    """Whether prefilled tokens of an answer exited, so that its state is not full depth's.
+
+    Args:
+        prompt_exit: layers that they ran; ``None`` for all.
+        prompt_tokens: how many there are.
+    """
+    return prompt_exit is not None and prompt_tokens > 0
+
+
 def by_definition(
     layers_used: Sequence[int], n_layers: int, skipped_state: str, *, prompt_exited: bool = False
 ) -> list[bool]:

@@ -22,7 +22,7 @@ from dynamax_lm.core.catchup import RECOMPUTE, final_depths
 from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
 from dynamax_lm.core.measures import Check, MeasureFacts, facts_of
 from dynamax_lm.core.skipped_states import PROMPT_STATE, SkippedFacts
-from dynamax_lm.core.trace import DraftRound, FlopsBreakdown
+from dynamax_lm.core.trace import AnswerTrace, DraftRound, FlopsBreakdown
 
 CONVENTION = (
     "FLOPs, 2 per multiply-add: matrix products, attention over the keys a token really sees "
@@ -73,6 +73,8 @@ class Ledger:
         skipped_state: the skipped-state policy: its name, or its facts.
         exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
         prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
+        lossless: whether generated tokens are drafted and verified, and continuations scored at
+            full depth.
 
     Raises:
         ValueError: exits out of range or order, an unknown measure, or a ``skipped_state`` that
@@ -88,6 +90,7 @@ class Ledger:
         skipped_state: str | SkippedFacts = "propagate",
         exit_extras: Sequence[HeadCosts] = (),
         prompt_exit: int | None = None,
+        lossless: bool = False,
     ) -> None:
         exits = tuple(exit_layers)
         if list(exits) != sorted(set(exits)) or not all(0 < e < costs.n_layers for e in exits):
@@ -96,7 +99,7 @@ class Ledger:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         if prompt_exit is not None and not 0 < prompt_exit <= costs.n_layers:
             raise ValueError(f"prompt tokens run 1..{costs.n_layers} layers, not {prompt_exit}")
-        self._costs, self._prompt_exit = costs, prompt_exit
+        self._costs, self._prompt_exit, self._lossless = costs, prompt_exit, lossless
         self._recompute = bool(exits) and skipped_state == RECOMPUTE
         self._depths = self._costs_by_depth(exits, facts_of(confidence), skipped_state, exit_extras)
 
@@ -140,8 +143,21 @@ class Ledger:
         spent += seen * self._costs.states_per_key(PROMPT_STATE, self._prompt_exit)
         return {"prompt": spent, "prompt_saved": whole - spent}
 
+    def bill(self, answer: AnswerTrace) -> FlopsBreakdown:
+        """FLOPs of one answer as it was computed, independent of its batch.
+
+        Raises:
+            ValueError: a depth that is neither an exit nor L.
+        """
+        if not self._lossless:
+            return self.answer(answer.prompt_tokens, answer.layers_used)
+        scored = answer.text_tokens is None and answer.rounds is None
+        if scored:
+            return self._at_full_depth(answer.prompt_tokens, len(answer))
+        return self.lossless(answer.prompt_tokens, answer.rounds or (), len(answer))
+
     def answer(self, prompt_tokens: int, layers_used: Sequence[int]) -> FlopsBreakdown:
-        """FLOPs of one answer, independent of its batch.
+        """FLOPs of an answer whose tokens exit at given depths, and are not drafts.
 
         Args:
             prompt_tokens: tokens prefilled: the prompt without its last token. The answer's token i
@@ -180,13 +196,8 @@ class Ledger:
             full_depth=full_depth,
         )
 
-    def at_full_depth(self, prompt_tokens: int, tokens: int) -> FlopsBreakdown:
-        """The bill of an answer whose tokens run all layers and pass no exit.
-
-        Args:
-            prompt_tokens: as for :meth:`answer`.
-            tokens: that the answer has.
-        """
+    def _at_full_depth(self, prompt_tokens: int, tokens: int) -> FlopsBreakdown:
+        """FLOPs of ``tokens`` tokens that run all layers and pass no exit."""
         costs = self._costs
         positions = range(prompt_tokens, prompt_tokens + tokens)
         layers = sum(costs.layers(position, 0, costs.n_layers) for position in positions)

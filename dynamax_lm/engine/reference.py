@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import TokenBatch
@@ -99,7 +99,7 @@ def compare(
         if row.rounds
         else _certain(
             *(row, stack.n_layers, skipped_state),
-            prompt_exited=prompt_exit is not None and len(request.prompt) > 1,
+            exited=prompt_exited(prompt_exit, len(request.prompt) - 1),
         )
         for request, row in zip(requests, rows, strict=True)
     ]
@@ -115,12 +115,10 @@ def compare(
     return [Comparison(*one) for one in zip(full_depth, again, answers, strict=True)]
 
 
-def _certain(
-    row: Progress, n_layers: int, skipped_state: str, *, prompt_exited: bool
-) -> list[int | None]:
+def _certain(row: Progress, n_layers: int, skipped_state: str, *, exited: bool) -> list[int | None]:
     """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
     exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
-    owns = by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=prompt_exited)
+    owns = by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=exited)
     return [
         token if own else other for token, own, other in zip(row.tokens, owns, exact, strict=True)
     ]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.loop import ExitDecisions, run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
@@ -179,7 +179,7 @@ class ScoreBatch:
         found: list[bool] = []
         for one in self._passes:
             row = [next(used) for _ in one.inputs]
-            exited = prompt_exit is not None and len(one.prompt) > 1
+            exited = prompt_exited(prompt_exit, len(one.prompt) - 1)
             found += by_definition(row, n_layers, skipped_state, prompt_exited=exited)
         return torch.tensor(found)
 

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.trace import (
-    AnswerTrace,
     ExitRecord,
     FlopsBreakdown,
     TracedScore,
@@ -213,9 +212,9 @@ class Answering(Processes):
         record = ExitRecord(
             self.fingerprint,
             (trace,),
-            self._bill(trace),
+            self._ledger.bill(trace),
             reference,
-            self._bill(trace.text),
+            self._ledger.bill(trace.text),
             (answer.attached,),
         )
         return TracedText(answer_text(self, tokens, one.until), record)
@@ -223,11 +222,6 @@ class Answering(Processes):
     @property
     def _lossless(self) -> bool:
         return self.settings.draft_length is not None
-
-    def _bill(self, trace: AnswerTrace) -> FlopsBreakdown:
-        if trace.rounds is None:
-            return self._ledger.answer(trace.prompt_tokens, trace.layers_used)
-        return self._ledger.lossless(trace.prompt_tokens, trace.rounds, len(trace))
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
         """Score in batches, longest first; requests that share a prompt are adjacent."""
@@ -263,17 +257,11 @@ class Answering(Processes):
         return [answers[number] for number in range(len(requests))]
 
     def _record(self, answers: Sequence[ScoredAnswer], reference: Any) -> ExitRecord:
-        bill = FlopsBreakdown()
-        for answer in answers:
-            trace = answer.trace
-            if self._lossless:
-                bill += self._ledger.at_full_depth(trace.prompt_tokens, len(trace))
-            else:
-                bill += self._ledger.answer(trace.prompt_tokens, trace.layers_used)
+        traces = tuple(answer.trace for answer in answers)
         return ExitRecord(
             self.fingerprint,
-            tuple(answer.trace for answer in answers),
-            bill,
+            traces,
+            sum(map(self._ledger.bill, traces), FlopsBreakdown()),
             reference,
             attached=tuple(answer.attached for answer in answers),
         )

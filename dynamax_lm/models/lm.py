@@ -232,6 +232,7 @@ class DynamaxLM(Answering):
             skipped_state=settings.skipped_state,
             exit_extras=extras,
             prompt_exit=settings.prompt_exit,
+            lossless=settings.draft_length is not None,
         )
         self._policy = replace(FULL_DEPTH, prompt_exit=settings.prompt_exit)
         if settings.exit_layers:

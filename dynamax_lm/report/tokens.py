@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.token_pieces import Decode, split
-from dynamax_lm.common.tracefile import TraceLine
-from dynamax_lm.report.checks.recompute import rounds_of
+from dynamax_lm.common.tracefile import TraceLine, rounds_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import checkpoint_of, first_filter, setting_of
 from dynamax_lm.report.runs import Run, Sample

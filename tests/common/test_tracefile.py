@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamax_lm.common.tracefile import TraceLine, TraceWriter, read_trace, trace_files
+from dynamax_lm.common.tracefile import TraceLine, TraceWriter, read_trace, trace_files, trace_of
 from dynamax_lm.core.trace import AnswerTrace
 
 GENERATED = AnswerTrace(
@@ -34,7 +34,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         TraceLine("coqa", 18, 3, 1, 0, 0, 8, 9, 1, 1.0, None, 2, None, None),
         TraceLine("coqa", 18, 3, 1, 1, 0, 8, 9, 1, 1.0, None, 2, None, None),
     ]
-    assert [line.is_text for line in read_trace(path)] == [True, False, True, True]
+    lines = list(read_trace(path))
+    assert [line.is_text for line in lines] == [True, False, True, True]
+    assert trace_of(lines[:2]) == GENERATED
+    assert trace_of(lines[2:3]) == SCORED
 
 
 def test_a_file_whose_rows_do_not_tell_text_from_stop_is_refused(tmp_path: Path) -> None:

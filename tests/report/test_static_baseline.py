@@ -19,7 +19,7 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.skipped_states import SkippedFacts
 from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.report.cells import baseline_text
-from dynamax_lm.report.checks.recompute import RunLedger, documents_again, totals_again
+from dynamax_lm.report.checks.recompute import documents_again, totals_again
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static, mean_cost
@@ -74,7 +74,7 @@ def test_the_baselines_depth_costs_what_the_row_does(
     settings = {"exit_layers": [layer], "skipped_state": state}
     made = write_run(folder, Plan(seed=seed, tasks=ONE, settings=settings))
     lines = [x._replace(layers_used=layer) for x in read_trace(made.traces / "trace_gen.jsonl")]
-    ledger = RunLedger(Ledger(COSTS, exit_layers=[layer], skipped_state=state), lossless=False)
+    ledger = Ledger(COSTS, exit_layers=[layer], skipped_state=state)
     documents = documents_again(lines, ledger)
     data = made.data()
     totals = totals_again(documents, TaskTotals(), 1).to_json()

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from dynamax_lm.common.tracefile import TraceLine
+from dynamax_lm.common.tracefile import TraceLine, rounds_of, trace_of
 from dynamax_lm.core.drafts import Drafts
-from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import NOISE, TaskTotals, TokenTotals
-from dynamax_lm.core.trace import DraftRound, FlopsBreakdown, Noise
+from dynamax_lm.core.trace import FlopsBreakdown, Noise
 from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
 from dynamax_lm.report.runs import Run
 
@@ -57,7 +56,7 @@ class DocumentAgain:
             first = answer[0]
             owns = by_definition(
                 *([line.layers_used for line in answer], n_layers, skipped_state),
-                prompt_exited=first.prompt_exit is not None and first.prompt_tokens > 0,
+                prompt_exited=prompt_exited(first.prompt_exit, first.prompt_tokens),
             )
             for line, own in zip(answer, owns, strict=True):
                 wrong += own and line.full_depth not in (None, line.emitted)
@@ -92,28 +91,7 @@ class DocumentAgain:
         return dict(greedy)
 
 
-class RunLedger(NamedTuple):
-    """Bills the answers of a run.
-
-    Attributes:
-        exits: the ledger of its exits.
-        lossless: whether answers are drafted and verified, and continuations scored at full depth.
-    """
-
-    exits: Ledger
-    lossless: bool
-
-    def answer(self, prompt_tokens: int, answer: Sequence[TraceLine]) -> FlopsBreakdown:
-        """FLOPs of an answer, or of the tokens of its text."""
-        if not self.lossless:
-            return self.exits.answer(prompt_tokens, [line.layers_used for line in answer])
-        rounds = rounds_of(answer)
-        if rounds or any(line.text_tokens is not None for line in answer):
-            return self.exits.lossless(prompt_tokens, rounds, len(answer))
-        return self.exits.at_full_depth(prompt_tokens, len(answer))
-
-
-def ledger_of(run: Run) -> RunLedger | None:
+def ledger_of(run: Run) -> Ledger | None:
     """The run's ledger; ``None`` where a trace does not determine a bill.
 
     It does not for trained heads whose costs the run did not record. Recomputation of pending
@@ -125,22 +103,20 @@ def ledger_of(run: Run) -> RunLedger | None:
     if costs is None or extras is None or measure is None or state is None or not plain:
         return None
     try:
-        exits = Ledger(
+        return Ledger(
             costs,
             exit_layers=tuple(settings["exit_layers"]),
             confidence=measure,
             skipped_state=state,
             exit_extras=extras,
             prompt_exit=settings.get("prompt_exit"),
+            lossless=settings.get("mode") == "lossless",
         )
-        return RunLedger(exits, settings.get("mode") == "lossless")
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def documents_again(
-    lines: Iterable[TraceLine], ledger: RunLedger | None
-) -> dict[int, DocumentAgain]:
+def documents_again(lines: Iterable[TraceLine], ledger: Ledger | None) -> dict[int, DocumentAgain]:
     """Every document of a trace.
 
     Raises:
@@ -161,18 +137,11 @@ def documents_again(
             if len(ends) > 1 or any(not 0 <= (end or 0) <= len(answer) for end in ends):
                 raise ValueError(f"document {doc_id} does not state where its text ends")
             if ledger is not None and bill is not None and text_bill is not None:
-                prompt = answer[0].prompt_tokens
-                bill += ledger.answer(prompt, answer)
-                text_bill += ledger.answer(prompt, [line for line in answer if line.is_text])
+                trace = trace_of(answer)
+                bill += ledger.bill(trace)
+                text_bill += ledger.bill(trace.text)
         documents[doc_id] = DocumentAgain(rows, bill, text_bill)
     return documents
-
-
-def rounds_of(answer: Iterable[TraceLine]) -> list[DraftRound]:
-    """The drafts of a lossless answer."""
-    return [
-        DraftRound.from_json(line.position, line.draft) for line in answer if line.draft is not None
-    ]
 
 
 def totals_again(
