@@ -18,8 +18,8 @@ from typing import Any
 
 from dynamax_lm.models.commandline import Command, add_lm_eval_options
 from dynamax_lm.models.runner import EngineRunner, Runner
-from dynamax_lm.sweep.runner import ReuseRunner
-from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
+from dynamax_lm.reuse.threshold_batching import TOKENS_AT_ONCE
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 

@@ -83,6 +83,8 @@ TABLE: dict[str, Row] = {
     "core": row("", MODELS | {"numpy", "scipy"}),
     # how requests run: torch only, over the core
     "engine": row("core", MODELS | {"numpy", "scipy"}),
+    # the same requests under several settings
+    "reuse": row("common.identity core engine", MODELS | {"numpy", "scipy"}),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),

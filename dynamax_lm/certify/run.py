@@ -29,7 +29,7 @@ from dynamax_lm.common.certificate import (
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.risk_tests import Losses
 from dynamax_lm.harness.setup import setting_of, setup_of
-from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
 
 Evaluate: TypeAlias = Callable[[Any, Sequence[ChosenTask]], Mapping[str, Sequence[Any]]]
 """``evaluate(lm, tasks)``: each task's logged samples of its documents, as lm-eval makes them."""

@@ -5,6 +5,7 @@ Read in this order to follow a request to its answer:
 1. ``requests``: what to generate, and a row's answer so far; ``reading``: what a pass reads of the
    logits. ``stateful_stack``: a decoder whose states are copied and restored.
 2. ``prefill``: prompts, what they begin with alike run once; with a prompt exit they skip layers.
+   ``sources``: prompt states and full-depth passes, computed or taken from another call's.
 3. ``score``: log-likelihoods of given continuations in one parallel pass.
 4. ``generate``: generation in batches. ``decode`` runs rows segment by segment, each at its own
    token, by ``segment``; ``scheduler`` determines which run next, ``flight`` and ``state_size``

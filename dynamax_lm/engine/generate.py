@@ -17,9 +17,9 @@ from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.lossless import decode_lossless
 from dynamax_lm.engine.phase_timer import PhaseTimer
-from dynamax_lm.engine.prefill import Prompts, PromptStates
-from dynamax_lm.engine.reference import Comparison, FullDepthAnswers, compare
+from dynamax_lm.engine.reference import Comparison, compare
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress
+from dynamax_lm.engine.sources import Computed, Prompts, PromptStates, Sources
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 _MOST_OPEN = 4
@@ -54,6 +54,7 @@ def generate(
     flight: Flight | None = None,
     on_answers: Callable[[Mapping[int, GeneratedAnswer]], None] | None = None,
     on_step: OnStep | None = None,
+    sources: Sources | None = None,
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
 
@@ -71,6 +72,12 @@ def generate(
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
         on_step: called with the answers so far after each step, where the requests are one batch;
             its seconds are part of the answer's.
+        sources: of prompt states and full depth, where the requests are one batch; by default all
+            is computed here.
+
+    Returns:
+        An answer to each request; with further thresholds from ``sources``, those of one threshold
+        after the other.
 
     Raises:
         ValueError: the policy has an exit that the decoder does not have, or a prompt is empty.
@@ -79,10 +86,11 @@ def generate(
     timer = timer or PhaseTimer()
     flight = flight or Flight(max(1, len(requests)))
     size = flight.batch_size
-    known = FullDepthAnswers()
-    prompts = Prompts(stack, policy, reference=reference)
-    run = _Run(stack, policy, skipped_state, reference, heads, timer, known, prompts)
     batches = [range(at, min(at + size, len(requests))) for at in range(0, len(requests), size)]
+    assert sources is None or len(batches) <= 1, "sources are those of one batch"
+    sources = sources or Computed()
+    prompts = Prompts(stack, sources, policy, reference=reference)
+    run = _Run(stack, policy, skipped_state, reference, heads, timer, sources, prompts)
     found: dict[int, GeneratedAnswer] = {}
 
     def keep(some: Mapping[int, GeneratedAnswer]) -> None:
@@ -95,8 +103,9 @@ def generate(
     else:
         for numbers in batches:
             some = [requests[number] for number in numbers]
-            keep(dict(zip(numbers, _one_batch(run, some, draft_length, on_step), strict=True)))
-    return [found[number] for number in range(len(requests))]
+            ready = _one_batch(run, some, draft_length, on_step)
+            keep(dict(enumerate(ready, start=numbers.start)))
+    return [found[number] for number in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ class _Run:
     reference: bool
     heads: TrainedHeads | None
     timer: PhaseTimer
-    known: FullDepthAnswers
+    sources: Sources
     prompts: Prompts
 
     @property
@@ -124,7 +133,7 @@ class _Run:
         requests: Sequence[GenerateRequest],
         rows: Sequence[Progress],
     ) -> list[GeneratedAnswer]:
-        """The complete ``rows`` as answers.
+        """The complete ``rows`` as answers to ``requests``, each answered equally often.
 
         ``state`` and ``mark`` are those of their prompts at full depth.
         """
@@ -132,12 +141,17 @@ class _Run:
         if self.compares:
             with self.timer.measure("reference"):
                 compared = compare(
-                    *(self.stack, state, mark, requests, rows, self.skipped_state, self.known),
+                    *(self.stack, state, mark, requests, rows, self.skipped_state),
+                    self.sources.full_depth,
                     prompt_exit=self.policy.prompt_exit,
                 )
         elif self.reference:
             compared = [Comparison(row.tokens, None, row.tokens) for row in rows]
-        return answers(requests, rows, compared, self.policy.prompt_exit)
+        compared = compared or [Comparison()] * len(rows)
+        return [
+            _answer(requests[number % len(requests)], row, one, self.policy.prompt_exit)
+            for number, (row, one) in enumerate(zip(rows, compared, strict=True))
+        ]
 
 
 def _one_batch(
@@ -146,23 +160,30 @@ def _one_batch(
     draft_length: int | None,
     on_step: OnStep | None,
 ) -> list[GeneratedAnswer]:
-    """Answer one batch in the state of its prompts."""
-    prompts = run.prompts.prefill(requests, run.timer)
-    state, full_depth = prompts.state, prompts.full_depth
-    mark = run.stack.mark(full_depth) if run.compares else None
-    rows = [Progress() for _ in requests]
-    with run.timer.measure("answer"):
-        session = HeadSession.of(run.heads, len(rows))
-        if draft_length is None:
+    """Answer one batch in the state of its prompts, under one or several thresholds."""
+    stack, timer, policy = run.stack, run.timer, run.policy
+    prompts = run.prompts.prefill(requests, timer)
+    thresholds = run.sources.thresholds(policy, len(requests), prompts.state)
+    copies = len(thresholds)
+    state, full_depth = prompts.repeat(stack, len(requests), copies)
+    mark = stack.mark(full_depth) if run.compares else None
+    rows = [Progress() for _ in range(len(requests) * copies)]
+    if draft_length is not None:
+        with timer.measure("answer"):
+            session = HeadSession.of(run.heads, len(rows))
+            decode_lossless(
+                *(stack, state, requests, rows, policy, session, draft_length),
+                on_step=on_step,
+            )
+    elif not run.sources.replay(state, rows):
+        own = [one for one in thresholds for _ in requests] if copies > 1 else None
+        with timer.measure("answer"):
+            session = HeadSession.of(run.heads, len(rows))
             decode(
-                *(run.stack, state, requests, rows, run.policy, run.skipped_state, session),
+                *(stack, state, [*requests] * copies, rows, policy, run.skipped_state, session),
+                own,
                 on_step=on_step,
                 exact=full_depth,
-            )
-        else:
-            decode_lossless(
-                *(run.stack, state, requests, rows, run.policy, session, draft_length),
-                on_step=on_step,
             )
     return run.answers(full_depth, mark, requests, rows)
 
@@ -258,24 +279,6 @@ def _continuous(
                 batch.prompts = None
                 keep(dict(zip(batch.numbers, done, strict=True)))
             open_batches -= not batch.unfinished
-
-
-def answers(
-    requests: Sequence[GenerateRequest],
-    rows: Sequence[Progress],
-    compared: Sequence[Comparison] | None = None,
-    prompt_exit: int | None = None,
-) -> list[GeneratedAnswer]:
-    """Rows as answers.
-
-    Args:
-        requests: of each row.
-        rows: complete.
-        compared: the full-depth comparison of each, if there is one.
-        prompt_exit: layers that prompt tokens ran; ``None`` for all.
-    """
-    compared = compared or [Comparison()] * len(rows)
-    return [_answer(*part, prompt_exit) for part in zip(requests, rows, compared, strict=True)]
 
 
 def _answer(

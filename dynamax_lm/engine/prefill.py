@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
-from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.skipped_states import PROMPT_STATE
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.engine.phase_timer import PhaseTimer
-from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 SHORTEST_PREFIX = 32
@@ -156,46 +153,6 @@ class SharedPrefixes:
         else:
             self._state = prefill(self._stack, [(*shared, 0)], self._exit)
         self._prefix = shared
-
-
-class PromptStates(NamedTuple):
-    """States of a batch of prompts without their last tokens.
-
-    Attributes:
-        state: in which answers are generated.
-        full_depth: of the same prompts at full depth: ``state`` itself without a prompt exit;
-            ``None`` where it is not needed.
-    """
-
-    state: Any
-    full_depth: Any
-
-
-class Prompts:
-    """Prefills batches of generation requests, also at full depth where answers are compared.
-
-    Args:
-        stack: the decoder.
-        policy: with the prompt exit, if any.
-        reference: whether answers are compared with full depth.
-    """
-
-    def __init__(self, stack: StatefulStack, policy: ExitPolicy, *, reference: bool) -> None:
-        self._prefixes = SharedPrefixes(stack, prompt_exit=policy.prompt_exit)
-        self._full_depth: SharedPrefixes | None = None
-        self._same = policy.prompt_exit is None
-        if not self._same and (reference or policy.needs_target):
-            self._full_depth = SharedPrefixes(stack)
-
-    def prefill(self, requests: Sequence[GenerateRequest], timer: PhaseTimer) -> PromptStates:
-        """The states of the requests' prompts."""
-        prompts = [request.prompt for request in requests]
-        with timer.measure("prompt"):
-            state = self._prefixes.prefill(prompts)
-        if self._full_depth is None:
-            return PromptStates(state, state if self._same else None)
-        with timer.measure("reference"):
-            return PromptStates(state, self._full_depth.prefill(prompts))
 
 
 def _common(bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
+from dynamax_lm.engine.sources import FullDepthAnswers
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
@@ -36,36 +37,6 @@ class Comparison(NamedTuple):
     tokens: Sequence[int] | None = None
     again: Sequence[int | None] | None = None
     answer: Sequence[int] | None = None
-
-
-class FullDepthAnswers:
-    """Full depth's answers and passes found so far, by the requests' keys.
-
-    They do not depend on the exit policy, so that runs of the same requests under several policies
-    can share one object.
-    """
-
-    def __init__(self) -> None:
-        self._answers: dict[str, tuple[int, ...]] = {}
-        self._passes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
-
-    def find_answer(self, key: str | None) -> tuple[int, ...] | None:
-        """Full depth's own answer to the request of ``key``."""
-        return None if key is None else self._answers.get(key)
-
-    def keep_answer(self, key: str | None, answer: Sequence[int]) -> None:
-        """Keep full depth's own answer, if the request has a key."""
-        if key is not None:
-            self._answers[key] = tuple(answer)
-
-    def find_pass(self, key: str | None, answer: Sequence[int]) -> tuple[int, ...] | None:
-        """What a full-depth pass over ``answer`` emits; ``None`` where none is known."""
-        return None if key is None else self._passes.get((key, tuple(answer)))
-
-    def keep_pass(self, key: str | None, answer: Sequence[int], emitted: Sequence[int]) -> None:
-        """Keep what a full-depth pass over ``answer`` emits, if the request has a key."""
-        if key is not None:
-            self._passes[key, tuple(answer)] = tuple(emitted)
 
 
 def compare(
@@ -87,13 +58,15 @@ def compare(
         stack: the decoder.
         state: of the rows; tokens after ``mark`` are discarded.
         mark: snapshot after the prompts, which ran at full depth.
-        requests: of each row.
+        requests: what was answered, each equally often: row i of n requests answers i modulo n.
         rows: the answers.
         skipped_state: the skipped-state policy of the answers.
         known: full depth's answers found so far; those found here are added.
         prompt_exit: layers that prompt tokens ran for the answers; ``None`` for all.
     """
-    passes = _passes(stack, state, mark, requests, rows, known)
+    owners = [row % len(requests) for row in range(len(rows))]
+    asked = [requests[owner] for owner in owners]
+    passes = _passes(stack, state, mark, asked, owners, rows, known)
     certain = [
         [None] * len(row.tokens)
         if row.rounds
@@ -101,7 +74,7 @@ def compare(
             *(row, stack.n_layers, skipped_state),
             exited=prompt_exited(prompt_exit, len(request.prompt) - 1),
         )
-        for request, row in zip(requests, rows, strict=True)
+        for request, row in zip(asked, rows, strict=True)
     ]
     full_depth = [
         [other if own is None else own for own, other in zip(owns, others, strict=True)]
@@ -111,7 +84,7 @@ def compare(
         [None if own is None else other for own, other in zip(owns, others, strict=True)]
         for owns, others in zip(certain, passes, strict=True)
     ]
-    answers = _answers(stack, state, mark, requests, rows, full_depth, known)
+    answers = _answers(stack, state, mark, asked, owners, rows, full_depth, known)
     return [Comparison(*one) for one in zip(full_depth, again, answers, strict=True)]
 
 
@@ -129,11 +102,12 @@ def _passes(
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
+    owners: Sequence[int],
     rows: Sequence[Progress],
     known: FullDepthAnswers,
 ) -> list[Sequence[int]]:
     """Tokens of a full-depth pass over each answer; equal answers of a request share one."""
-    keys = [(id(request), tuple(row.tokens)) for request, row in zip(requests, rows, strict=True)]
+    keys = [(owner, tuple(row.tokens)) for owner, row in zip(owners, rows, strict=True)]
     found: dict[tuple[int, tuple[int, ...]], Sequence[int]] = {}
     for one, request in zip(keys, requests, strict=True):
         kept = known.find_pass(request.key, one[1])
@@ -177,6 +151,7 @@ def _answers(
     state: Any,
     mark: Any,
     requests: Sequence[GenerateRequest],
+    owners: Sequence[int],
     rows: Sequence[Progress],
     full_depth: Sequence[Sequence[int]],
     known: FullDepthAnswers,
@@ -187,20 +162,21 @@ def _answers(
     """
     begun = [_begun(row.tokens, full) for row, full in zip(rows, full_depth, strict=True)]
     found: defaultdict[int, list[list[int]]] = defaultdict(list)
-    for request, row, begin in zip(requests, rows, begun, strict=True):
+    every = list(zip(owners, requests, rows, begun, strict=True))
+    for owner, request, row, begin in every:
         kept = known.find_answer(request.key)
         if kept is not None:
-            found[id(request)].append(list(kept))
+            found[owner].append(list(kept))
         if begin == row.tokens or request.finished(begin):
-            found[id(request)].append(begin)
+            found[owner].append(begin)
     answers: dict[int, list[int]] = {}
     while True:
-        for number, (request, row, begin) in enumerate(zip(requests, rows, begun, strict=True)):
+        for number, (owner, _, row, begin) in enumerate(every):
             whole = begin == row.tokens
-            fitting = [one for one in found[id(request)] if one[: len(begin)] == begin]
+            fitting = [one for one in found[owner] if one[: len(begin)] == begin]
             if whole or fitting:
                 answers[number] = begin if whole else fitting[0]
-        missing = {id(requests[n]): n for n in range(len(rows)) if n not in answers}
+        missing = {owners[n]: n for n in range(len(rows)) if n not in answers}
         if not missing:
             break
         numbers = list(missing.values())
@@ -208,9 +184,9 @@ def _answers(
         for number, answer in zip(
             numbers, _continue(stack, state, requests, begun, numbers), strict=True
         ):
-            found[id(requests[number])].append(answer)
-    for request in requests:
-        known.keep_answer(request.key, found[id(request)][0])
+            found[owners[number]].append(answer)
+    for owner, request, _, _ in every:
+        known.keep_answer(request.key, found[owner][0])
     return [answers[number] for number in range(len(rows))]
 
 

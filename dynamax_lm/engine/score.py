@@ -21,8 +21,8 @@ from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
-from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
+from dynamax_lm.engine.sources import Computed, Sources
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
@@ -139,12 +139,11 @@ class ScoreBatch:
         self.prompt_rows = [place[one.prompt] for one in self._passes]
         self.n_tokens: int = self._targets.shape[0]
 
-    def prefill(self, stack: StatefulStack, prompt_exit: int | None = None) -> Any:
+    def prefill(
+        self, stack: StatefulStack, sources: Sources, prompt_exit: int | None = None
+    ) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
-        state = SharedPrefixes(stack, prompt_exit=prompt_exit).prefill(self.prompts)
-        if len(self.prompts) == len(self._passes):
-            return state
-        return stack.take(state, self.prompt_rows)
+        return sources.prompt_state(stack, self.prompts, self.prompt_rows, prompt_exit)
 
     def steps(self) -> list[int]:
         """(N,) how many tokens of its continuation precede each token."""
@@ -257,6 +256,7 @@ def score(
     softmax_dtype: torch.dtype = torch.float32,
     heads: TrainedHeads | None = None,
     timer: PhaseTimer | None = None,
+    sources: Sources | None = None,
 ) -> list[ScoredAnswer]:
     """Score every request, each token exiting where the policy decides.
 
@@ -269,37 +269,50 @@ def score(
         softmax_dtype: in which the log-probabilities are computed.
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
+        sources: of prompt states and full depth; by default all is computed here.
+
+    Returns:
+        An answer to each request; with further thresholds from ``sources``, those of one threshold
+        after the other.
 
     Raises:
         ValueError: the policy has an exit that the decoder does not have.
     """
     policy.check_layers(stack.n_layers)
-    timer = timer or PhaseTimer()
+    timer, sources = timer or PhaseTimer(), sources or Computed()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):
-        state = batch.prefill(stack, policy.prompt_exit)
+        state = batch.prefill(stack, sources, policy.prompt_exit)
     full: Reading | None = None
     if (reference or policy.needs_target) and policy.any_exits:
         with timer.measure("reference"):
-            whole = state if policy.prompt_exit is None else batch.prefill(stack)
-            full = batch.full_depth(stack, whole)
-    reader = batch.reader(stack)
+            whole = state if policy.prompt_exit is None else batch.prefill(stack, sources)
+            full = sources.full_depth_scores(lambda: batch.full_depth(stack, whole))
+    thresholds = sources.thresholds(policy, batch.n_tokens, state)
+    copies, rows = len(thresholds), len(batch.prompt_rows)
+    reader = batch.reader(stack, copies)
     cutoffs = policy.cutoffs_at(batch.steps())
+    if cutoffs is None:
+        cutoffs = policy.cutoffs(thresholds).repeat_interleave(batch.n_tokens)
     with timer.measure("answer"):
+        if copies > 1:
+            state = stack.take(state, [*range(rows)] * copies)
         depths = run_chunk(
             stack,
             state,
-            batch.chunk(stack),
+            batch.chunk(stack).repeat(copies),
             reader,
             policy=policy,
-            cutoffs=None if cutoffs is None else cutoffs.to(stack.device),
+            cutoffs=cutoffs.to(stack.device),
             skipped_state=skipped_state,
-            targets=None if full is None else full.emitted.to(stack.device),
-            session=HeadSession.of(heads, len(batch.prompt_rows)),
+            targets=None if full is None else full.emitted.repeat(copies).to(stack.device),
+            session=HeadSession.of(heads, rows * copies),
         )
-    ours = reader.read()
-    own = None
-    if reference and full is not None:
-        own = batch.by_definition(depths, stack.n_layers, skipped_state, policy.prompt_exit)
-    full = (full or ours) if reference else None
-    return batch.answers(ours, depths, full, own, policy.prompt_exit)
+    found: list[ScoredAnswer] = []
+    for ours, where in zip(reader.read().split(copies), depths.split(copies), strict=True):
+        own = None
+        if reference and full is not None:
+            own = batch.by_definition(where, stack.n_layers, skipped_state, policy.prompt_exit)
+        compared = (full or ours) if reference else None
+        found += batch.answers(ours, where, compared, own, policy.prompt_exit)
+    return found

@@ -21,7 +21,7 @@ from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.headroom.probe import Ranks, rank_exits
-from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
 
 _Answer = TypeVar("_Answer", ScoredAnswer, GeneratedAnswer)
 

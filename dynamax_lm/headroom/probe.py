@@ -17,7 +17,7 @@ from dynamax_lm.core.exit_view import ExitView
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.engine.stateful_stack import StatefulStack
-from dynamax_lm.sweep.reuse_cache import ReuseCache
+from dynamax_lm.reuse.reuse_cache import ReuseCache
 
 BEYOND = 0
 """The rank of a token that is not among full depth's ``DEEPEST`` most likely ones."""

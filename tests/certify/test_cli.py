@@ -27,7 +27,7 @@ from dynamax_lm.heads import read_config
 from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.models.runner import EngineRunner
-from dynamax_lm.sweep import reuse_cache
+from dynamax_lm.reuse import reuse_cache
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
 from tests.quick import only_toys_alone

@@ -25,7 +25,7 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
-from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, never, random_model
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -17,8 +17,8 @@ from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
-from dynamax_lm.sweep.runner import ReuseRunner
-from dynamax_lm.sweep.threshold_batching import TOKENS_AT_ONCE
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
+from dynamax_lm.reuse.threshold_batching import TOKENS_AT_ONCE
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -14,7 +14,7 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.headroom.probe import BEYOND, DEEPEST, rank_exits
-from dynamax_lm.sweep.reuse_cache import ReuseCache
+from dynamax_lm.reuse.reuse_cache import ReuseCache
 from tests.builders import STACKS, VOCAB, Shape, never, prompts, random_model, shallow, shapes
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -12,11 +12,11 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
-from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
 from tests.engine.test_laws import Tally
 from tests.heads.builders import CLASSIFIERS, heads_of, kinds
-from tests.sweep.test_reuse_cache import Counting
+from tests.reuse.test_reuse_cache import Counting
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

@@ -14,9 +14,9 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
-from dynamax_lm.sweep.origins import Origins
-from dynamax_lm.sweep.reuse_cache import tensor_bytes
-from dynamax_lm.sweep.runner import ReuseRunner
+from dynamax_lm.reuse.origins import Origins
+from dynamax_lm.reuse.reuse_cache import tensor_bytes
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

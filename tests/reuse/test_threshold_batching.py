@@ -13,13 +13,13 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
-from dynamax_lm.sweep.runner import ReuseRunner
-from dynamax_lm.sweep.threshold_batching import ThresholdBatcher
+from dynamax_lm.reuse.reuse_runner import ReuseRunner
+from dynamax_lm.reuse.threshold_batching import ThresholdBatcher
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
 from tests.engine.test_laws import Tally
 from tests.heads.builders import CLASSIFIERS, heads_of
-from tests.sweep.test_reuse_cache import Counting
-from tests.sweep.test_threshold_replay import THRESHOLDS, draw_exits, draw_requests, draw_scores
+from tests.reuse.test_reuse_cache import Counting
+from tests.reuse.test_threshold_replay import THRESHOLDS, draw_exits, draw_requests, draw_scores
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

@@ -13,10 +13,10 @@ from typing import Any
 from dynamax_lm.common.identity import digest
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
-from dynamax_lm.engine.reference import FullDepthAnswers
+from dynamax_lm.engine.sources import FullDepthAnswers
 from dynamax_lm.engine.state_size import tensor_bytes
 from dynamax_lm.engine.stateful_stack import StatefulStack
-from dynamax_lm.sweep.threshold_replay import ThresholdReplay
+from dynamax_lm.reuse.threshold_replay import ThresholdReplay
 
 MOST_BYTES = 1 << 30
 """Default size of the cache for prompt states."""

@@ -21,9 +21,9 @@ from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest, Progress, TokenChoice, answer_inputs
 from dynamax_lm.engine.stateful_stack import StatefulStack
-from dynamax_lm.sweep.origins import Origins
-from dynamax_lm.sweep.reuse_cache import ReuseCache
-from dynamax_lm.sweep.threshold_replay import ThresholdReplay, replay_thresholds
+from dynamax_lm.reuse.origins import Origins
+from dynamax_lm.reuse.reuse_cache import ReuseCache
+from dynamax_lm.reuse.threshold_replay import ThresholdReplay, replay_thresholds
 
 
 def replay_generation(
