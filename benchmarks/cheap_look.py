@@ -42,10 +42,10 @@ from dynamax_lm.core.looks import looking, read_look
 from dynamax_lm.engine.calibration import second_moment
 from dynamax_lm.engine.exit_probe import ConfidenceGrid
 from dynamax_lm.engine.head_session import HeadSession
+from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.commandline import load_lm
 from dynamax_lm.models.look_text import calibration_rows
-from dynamax_lm.models.settings.exits import read_exit_layers
+from dynamax_lm.settings.exits import read_exit_layers
 
 LOOKS = (
     "full",

@@ -28,7 +28,7 @@ from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.lossless import AUTO, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
-from dynamax_lm.models.commandline import Command, add_lm_eval_options
+from dynamax_lm.harness.command_line import Command, add_lm_eval_options
 from dynamax_lm.models.requests import text_request
 
 

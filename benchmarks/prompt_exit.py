@@ -35,7 +35,7 @@ from dynamax_lm.common.plots import BLUE, DARK_GREY, DASHED, PALE_GREY, RED, SKY
 from dynamax_lm.common.plots import save_figure as save
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.engine.prefill import prefill
-from dynamax_lm.models.commandline import folder_name, load_lm
+from dynamax_lm.harness.command_line import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.rows import static_depth

@@ -28,7 +28,7 @@ from dynamax_lm.decoders.costs.block import BlockCosts
 from dynamax_lm.decoders.description import Family, layers_of
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
-from dynamax_lm.models.settings.exits import Spread
+from dynamax_lm.settings.exits import Spread
 
 CONTEXT = 1024
 """Tokens before and with the one that is billed."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dynamax_lm.models.commandline import Command, add_lm_eval_options
+from dynamax_lm.harness.command_line import Command, add_lm_eval_options
 from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from dynamax_lm.reuse.threshold_batching import TOKENS_AT_ONCE

@@ -32,7 +32,7 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
-from dynamax_lm.models.settings import ExitSettings, find_measure
+from dynamax_lm.settings import ExitSettings, find_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """The coloured answer, for notebooks."""
-        from dynamax_lm.play.notebook import answer_html
+        from dynamax_lm.display.notebook import answer_html
 
         return answer_html(self)
 
@@ -153,7 +153,7 @@ class ExitGrid:
 
     def figure(self) -> Figure:
         """Heat maps of agreement with full depth and of confidence, exits by tokens."""
-        from dynamax_lm.play.heatmap import heat_map
+        from dynamax_lm.display.heatmap import heat_map
 
         return heat_map(self)
 

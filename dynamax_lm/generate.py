@@ -4,7 +4,7 @@ A script, not a module to import: ``dynamax_lm.generate`` is the function of the
 is in ``play.command``.
 """
 
-from dynamax_lm.models.commandline import run_command
+from dynamax_lm.harness.command_line import run_command
 from dynamax_lm.play.command import main
 
 if __name__ == "__main__":

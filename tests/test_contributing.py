@@ -19,12 +19,12 @@ from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.measures import BUILT_IN
 from dynamax_lm.headroom.__main__ import main as headroom
-from dynamax_lm.models.settings import find_measure
 from dynamax_lm.report.__main__ import main as report
 from dynamax_lm.report.columns import with_outside
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.tables import to_json, to_markdown
+from dynamax_lm.settings import find_measure
 from dynamax_lm.sweep.__main__ import main as sweep
 from tests.builders import random_model, uneven_requests
 from tests.checkpoints import save_checkpoint

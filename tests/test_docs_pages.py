@@ -18,7 +18,7 @@ from lm_eval.utils import simple_parse_args_string
 
 import dynamax_lm
 from dynamax_lm.decoders.families import FAMILIES
-from dynamax_lm.models.settings import OUR_NAMES, parse_settings
+from dynamax_lm.settings import OUR_NAMES, parse_settings
 from scripts.docs_site import (
     COMMANDS,
     COMMANDS_PAGE,

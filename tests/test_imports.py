@@ -21,8 +21,6 @@ PACKAGE = "dynamax_lm"
 HEAVY = frozenset({"torch", "transformers", "lm_eval", "datasets", "matplotlib"})
 """Libraries that a part with ``without=HEAVY`` never imports, not even inside a function."""
 
-ANY = frozenset({"*"})
-
 
 class Row(NamedTuple):
     """What one part may import.
@@ -62,6 +60,7 @@ TABLE: dict[str, Row] = {
     "common.passages": row("common.intervals", HEAVY),
     "common.certificate": row("common.errors common.risk_tests common.validation", HEAVY),
     "common.token_pieces": row("", HEAVY),
+    # the file of a record of the core, which imports nothing of the package
     "common.tracefile": row("common.errors common.outputs common.validation core.trace", HEAVY),
     # early exit: torch only, and nothing else of ours
     "core.trace": row("", HEAVY),
@@ -100,83 +99,87 @@ TABLE: dict[str, Row] = {
     "decoders.description": row("", HEAVY),
     "decoders.families": row("decoders.description", HEAVY),
     "decoders.family_costs": row("core.costs decoders.costs decoders.description", HEAVY),
+    "decoders.pretrained": row("common.errors decoders", LM_EVAL),
     "decoders.check": row("common.errors core.stack decoders.decoder", LM_EVAL),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
-    # heads need no lm-eval, and reports no model; their command lines may use the doors
+    # this package's arguments, before weights load
+    "settings": row(
+        "common.errors common.extensions core.catchup core.costs core.looks core.measures "
+        "core.skipped_states core.thresholds decoders.costs",
+        frozenset({"torch", "lm_eval", "datasets"}),
+    ),
+    # heads need no lm-eval; the commands that train them load a checkpoint, and prompts of tasks
     "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),
-    "heads.train.command": Row(ANY),
+    "heads.train.command": row("common heads settings", LM_EVAL),
     "heads.train.options": row(
         "common.errors common.options decoders.checkpoint heads.config heads.train.data "
         "heads.train.labels",
         HEAVY,
     ),
-    "heads.train.prompts": Row(ANY),
-    "heads.train.backbone": row("heads decoders core engine models.pretrained", LM_EVAL),
+    "heads.train.prompts": row("common harness.command_line harness.decontamination", HEAVY),
+    "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
     ),
-    # the host: the report knows records, not models; the doors know both
-    "harness.plugin": row("common.errors models.lm", frozenset({"torch", "transformers"})),
+    # lm-eval: its command line, results and caches
+    "harness.plugin": row("common.errors", frozenset({"torch", "transformers"})),
+    "harness.command_line": row(
+        "common.errors decoders.checkpoint harness.plugin", frozenset({"torch", "transformers"})
+    ),
+    "harness.command_contents": row(
+        "common core.totals decoders.checkpoint harness", frozenset({"torch", "transformers"})
+    ),
+    "harness.decontamination": row("common harness.plugin", HEAVY),
     "harness": row(
         "common.certificate common.errors common.manifest common.tracefile core.trace core.ledger "
         "core.looks core.drafts core.summary core.texts core.totals",
         frozenset({"transformers"}),
     ),
-    "models.settings": row(
-        "common.errors common.extensions core.catchup core.costs core.looks core.measures "
-        "core.skipped_states core.thresholds decoders.costs",
-        frozenset({"torch", "lm_eval", "datasets"}),
-    ),
+    # what lm-eval registers
     "models.runner": row("core engine"),
-    "models.pretrained": row("common.errors decoders models.settings", LM_EVAL),
     "models.speed_check": row("core engine"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
     "models.requests": row("common.errors common.identity engine models.stops models.sampling"),
     "models.trained": row(
-        "common.certificate common.errors heads core.ledger models.settings decoders.checkpoint"
+        "common.certificate common.errors heads core.ledger settings decoders.checkpoint"
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
     "models.look_text": row("", HEAVY),
-    "models.look_factors": row(
-        "common.errors decoders.decoder engine heads models.settings", LM_EVAL
-    ),
+    "models.look_factors": row("common.errors decoders.decoder engine heads settings", LM_EVAL),
     "models.run_record": row(
-        "core decoders.checkpoint_identity decoders.costs models.arguments models.settings"
+        "core decoders.checkpoint_identity decoders.costs models.arguments settings"
     ),
-    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu models.settings"),
+    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
     "models.answering": row(
         "core decoders.decoder engine heads models.memory models.processes models.requests "
-        "models.runner models.settings models.speed_check"
+        "models.runner settings models.speed_check"
     ),
-    "models.lm": Row(ANY),
-    "models.commandline": row(
-        "common.errors harness.command_line harness.plugin models.lm decoders.checkpoint"
-    ),
+    "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("harness.plugin"),
     "api": row(
-        "common.errors common.plots common.token_pieces core decoders.checkpoint engine models "
-        "play.heatmap play.notebook"
+        "common.errors common.plots common.token_pieces core decoders.checkpoint display engine "
+        "models settings"
     ),
     # answers in terminals, notebooks and pages
-    "generate": row("models.commandline play.command"),
-    "play.notebook": row("common.plots", HEAVY),
-    "play.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
-    "play": row("api common core engine harness models play report"),
+    "generate": row("harness.command_line play.command"),
+    "display.notebook": row("common.plots", HEAVY),
+    "display.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
+    # its page of tokens is the report's
+    "play": row("api common core engine harness models report"),
     # tools
-    "certify": Row(ANY),
-    "sweep": Row(ANY),
-    "headroom": Row(ANY),
-    "bench": Row(ANY),
-    "report.tokentext": row(
-        "common.errors common.token_pieces report", frozenset({"torch"})
-    ),  # transformers when asked for names
+    "certify": row("common core decoders.checkpoint harness heads reuse settings"),
+    # its table has the report's columns
+    "sweep": row("common core harness report.columns reuse settings"),
+    "headroom": row("common core engine harness reuse settings"),
+    "bench": row("common core decoders engine harness.plugin models.lm settings"),
+    # with transformers, for the texts of tokens
+    "report.tokentext": row("common.errors common.token_pieces report", frozenset({"torch"})),
     "report": row(
         "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.looks "
         "core.measures core.skipped_states core.summary core.texts core.thresholds core.totals "
-        "core.trace decoders.checkpoint decoders.costs harness heads.shipped "
-        "models.settings",
+        "core.trace decoders.checkpoint decoders.costs harness heads.shipped settings",
         frozenset({"torch", "transformers"}),
     ),
 }
@@ -242,7 +245,7 @@ def libraries(name: str) -> set[str]:
 
 def test_every_module_has_a_row() -> None:
     lonely = {name for name in NAMES if name and part_of(name) is None}
-    only_docstrings = {"models", "tasks", "common"}
+    only_docstrings = {"models", "tasks", "common", "display"}
     assert lonely <= only_docstrings, "say in TABLE what the new part may import"
 
 
@@ -254,7 +257,7 @@ def test_a_module_imports_what_its_row_allows(name: str) -> None:
         return
     may, without = TABLE[part]
     for target in own_targets(name):
-        allowed = may == ANY or inside(target, part) or any(inside(target, one) for one in may)
+        allowed = inside(target, part) or any(inside(target, one) for one in may)
         assert allowed, f"{name} imports {target}, which the row of {part} does not allow"
     assert not libraries(name) & without
 
@@ -278,7 +281,7 @@ def reach(name: str) -> set[str]:
         ("core.ledger", "torch"),
         ("core.trace", "torch"),
         ("common.tracefile", "torch"),
-        ("models.settings", "torch"),
+        ("settings", "torch"),
         ("core", "transformers"),
         ("core", "lm_eval"),
         ("engine", "transformers"),
@@ -298,19 +301,32 @@ def test_no_module_needs_itself() -> None:
         assert name not in reach(name) or name in {n for n in NAMES if n + "." in " ".join(NAMES)}
 
 
-FOLDERS = sorted({name.partition(".")[0] for name in NAMES if "." in name})
+FOLDERS = sorted({name.partition(".")[0] for name in NAMES} - {""})
+TOOLS = ("bench", "certify", "headroom", "sweep")
+
+
+def neighbours(folder: str) -> set[str]:
+    """The other folders that a folder imports; a module beside the folders counts as one."""
+    members = (name for name in NAMES if inside(name, folder))
+    return {one.partition(".")[0] for name in members for one in own_targets(name)} - {folder}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_no_arrow_between_folders_runs_back(name: str) -> None:
-    """Of the folders, only the command that trains heads imports what imports its folder."""
+    """Neither at once nor by way of other folders."""
+    seen: set[str] = set()
+    pending = [name]
+    while pending:
+        for other in neighbours(pending.pop()) - seen:
+            seen.add(other)
+            pending.append(other)
+    assert name not in seen
 
-    def targets(folder: str) -> set[str]:
-        members = (one for one in NAMES if inside(one, folder) and not inside(one, "heads.train"))
-        return {target.partition(".")[0] for one in members for target in own_targets(one)}
 
-    for other in targets(name) & set(FOLDERS) - {name}:
-        assert name not in targets(other), f"{name} and {other} import each other"
+@pytest.mark.parametrize("tool", TOOLS)
+def test_nobody_imports_a_tool(tool: str) -> None:
+    users = {name for name in NAMES if any(inside(target, tool) for target in own_targets(name))}
+    assert {name for name in users if not inside(name, tool)} == set()
 
 
 @pytest.mark.parametrize("name", ["core", "engine", "harness", "heads", "decoders"])

@@ -49,10 +49,10 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
+from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.commandline import load_lm
-from dynamax_lm.models.settings import find_measure, find_skipped_state, read_confidence
-from dynamax_lm.models.settings.exits import read_exit_layers
+from dynamax_lm.settings import find_measure, find_skipped_state, read_confidence
+from dynamax_lm.settings.exits import read_exit_layers
 
 _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate", "freeze")}
 

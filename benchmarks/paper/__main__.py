@@ -35,7 +35,7 @@ from benchmarks.paper.plan import (
 from benchmarks.paper.report import draw, markdown, rows
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
-from dynamax_lm.models.commandline import load_lm
+from dynamax_lm.harness.command_line import load_lm
 
 _MAY_CHANGE = frozenset(
     {

@@ -45,9 +45,9 @@ from benchmarks.real.report import curve_table, draw_curve
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import replacing, write_text
+from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.commandline import load_lm
-from dynamax_lm.models.settings.exits import read_exit_layers
+from dynamax_lm.settings.exits import read_exit_layers
 
 _HELD_TOKENS = 1000
 """At least so many tokens of text, whole windows at the end of the first part, do not train."""

@@ -20,8 +20,8 @@ from benchmarks.criteria.collect import collect_prompts
 from benchmarks.criteria.prompts import test_prompts
 from benchmarks.real.records import Mix, Part, parts
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.commandline import load_lm
-from dynamax_lm.models.settings.exits import read_exit_layers
+from dynamax_lm.harness.command_line import load_lm
+from dynamax_lm.settings.exits import read_exit_layers
 
 _WINDOW = 256
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from dynamax_lm import __version__
+from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.commandline import load_lm
 
 _CARD = """\
 ---

@@ -17,7 +17,7 @@ from typing import Any
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
-from dynamax_lm.models.settings import read_products
+from dynamax_lm.settings import read_products
 
 PARTS = (
     *("decode", "exits", "continuous", "scoring", "prompts", "scan", "context"),
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.rounds is None:
         given.rounds = _QUICK_ROUNDS if given.quick else _ROUNDS
     batches = _batches(given.batch_size)
-    from dynamax_lm.models.pretrained import read_model_args
+    from dynamax_lm.settings.model_args import read_model_args
 
     extra = read_model_args(given.model_args, ("dtype", "pretrained", "products"))
     extra["products"] = read_products(extra.get("products"))
@@ -171,7 +171,7 @@ def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
 
 def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device: str) -> Any:
     from dynamax_lm.bench.subject import Shape, make_subject, wrap
-    from dynamax_lm.models.pretrained import load_pretrained, number_format
+    from dynamax_lm.decoders.pretrained import load_pretrained, number_format
 
     given_format = extra.get("dtype", "float32")
     dtype = number_format(given_format)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dynamax_lm.certify.cli import main
-from dynamax_lm.models.commandline import run_command
+from dynamax_lm.harness.command_line import run_command
 
 
 def _main(arguments: list[str]) -> None:

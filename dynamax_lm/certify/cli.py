@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dynamax_lm.certify.sequence import DEFAULT_GRID
 from dynamax_lm.common.options import CommandParser
-from dynamax_lm.models.commandline import add_lm_eval_options
+from dynamax_lm.harness.command_line import add_lm_eval_options
 
 if TYPE_CHECKING:
     from dynamax_lm.common.certificate import Certificate

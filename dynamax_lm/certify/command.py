@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.certify import store
-from dynamax_lm.certify.decontamination import evaluation_samples, training_contents
 from dynamax_lm.certify.progress import Progress
 from dynamax_lm.certify.run import Measured, Question, certify, losses_for
 from dynamax_lm.certify.sample_size import needed_by_any_test, needed_without_loss
@@ -25,16 +24,16 @@ from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
-from dynamax_lm.decoders.checkpoint import TINY, embedded_model
+from dynamax_lm.decoders.checkpoint import BY_MODEL, TINY, embedded_model
+from dynamax_lm.harness.command_contents import of_command
+from dynamax_lm.harness.command_line import Command
+from dynamax_lm.harness.decontamination import evaluation_samples, training_contents
 from dynamax_lm.harness.machine import described_once
 from dynamax_lm.harness.rendering import task_digest
 from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.models.commandline import Command
-from dynamax_lm.models.pretrained import BY_MODEL
-from dynamax_lm.models.settings import find_measure, read_confidence
-from dynamax_lm.models.settings.values import as_number, is_missing
-from dynamax_lm.sweep.contents import of_command
+from dynamax_lm.settings import find_measure, read_confidence
+from dynamax_lm.settings.values import as_number, is_missing
 
 
 def certify_by_options(options: argparse.Namespace) -> Certificate:

@@ -19,7 +19,7 @@ from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.core.texts import Texts, text_key
 from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.reference import PREFIX
-from dynamax_lm.models.settings.values import hint
+from dynamax_lm.settings.values import hint
 
 
 @dataclass(frozen=True)

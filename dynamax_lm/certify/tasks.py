@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certify.decontamination import digest, read_records, value_of
 from dynamax_lm.certify.units import CONTENTS, draw
 from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.passages import contents, group, shared
-from dynamax_lm.models.commandline import Command
+from dynamax_lm.harness.command_line import Command
+from dynamax_lm.harness.decontamination import digest, read_records, value_of
 
 
 @dataclass(frozen=True)

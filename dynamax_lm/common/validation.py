@@ -6,7 +6,7 @@ record itself.
 
 pydantic would read the same annotations. It is not used: no dependency of this package needs it for
 evaluation, its errors have several lines, and certificates and heads mostly check relations between
-fields, which need own code in any case. Model arguments are read by `models.settings` instead: they
+fields, which need own code in any case. Model arguments are read by `settings` instead: they
 are written by users, and refusals suggest the nearest valid word.
 
 Example:

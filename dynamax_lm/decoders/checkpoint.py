@@ -50,6 +50,7 @@ MAMBA2 = Architecture(
 
 FAMILY = Architecture("family", "dynamax", "", tuple(FAMILIES), "mistral")
 ARCHITECTURES = (ATTENTION, MAMBA2, FAMILY)
+BY_MODEL = {one.model: one for one in ARCHITECTURES}
 
 
 def given_or_default(pretrained: Any, architecture: Architecture) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
-from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
+from dynamax_lm.harness.command_line import Command, add_lm_eval_options, run_command
 
 
 def main(arguments: list[str]) -> None:

@@ -10,13 +10,13 @@ from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.totals import TaskTotals
+from dynamax_lm.harness.command_line import Command
 from dynamax_lm.headroom.documents import RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
-from dynamax_lm.models.commandline import Command
-from dynamax_lm.models.settings import parse_settings
-from dynamax_lm.models.settings.exits import Every, read_exit_layers
-from dynamax_lm.models.settings.values import is_missing
+from dynamax_lm.settings import parse_settings
+from dynamax_lm.settings.exits import Every, read_exit_layers
+from dynamax_lm.settings.values import is_missing
 
 SCHEMA = 2
 """Version of the JSON format."""

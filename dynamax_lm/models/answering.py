@@ -44,8 +44,8 @@ from dynamax_lm.models.requests import (
     text_request,
 )
 from dynamax_lm.models.runner import Runner
-from dynamax_lm.models.settings import ExitSettings
 from dynamax_lm.models.speed_check import SpeedCheck
+from dynamax_lm.settings import ExitSettings
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8

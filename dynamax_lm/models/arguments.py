@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.cpu.products import can_pack
-from dynamax_lm.models.settings import (
+from dynamax_lm.settings import (
     CHANGE_NO_NUMBER,
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,

@@ -36,6 +36,7 @@ from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.decoders.pretrained import check_device
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
@@ -51,10 +52,11 @@ from dynamax_lm.models.arguments import (
 )
 from dynamax_lm.models.look_factors import LookFactors
 from dynamax_lm.models.look_text import calibration_rows
-from dynamax_lm.models.pretrained import check_device
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
-from dynamax_lm.models.settings import (
+from dynamax_lm.models.speed_check import SpeedCheck
+from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
+from dynamax_lm.settings import (
     FIXED_AT_LOADING,
     OUR_NAMES,
     ExitSettings,
@@ -63,8 +65,6 @@ from dynamax_lm.models.settings import (
     parse_settings,
     refuse_unknown,
 )
-from dynamax_lm.models.speed_check import SpeedCheck
-from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8

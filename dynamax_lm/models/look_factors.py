@@ -8,7 +8,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.engine.calibration import second_moment
 from dynamax_lm.heads import ExitHeads
-from dynamax_lm.models.settings import ExitSettings
+from dynamax_lm.settings import ExitSettings
 
 
 class LookFactors:

@@ -14,7 +14,7 @@ from dynamax_lm.core.trace import RECORDS
 from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity
 from dynamax_lm.decoders.costs.record import to_record
 from dynamax_lm.models.arguments import SAID_ELSEWHERE
-from dynamax_lm.models.settings import ExitSettings
+from dynamax_lm.settings import ExitSettings
 
 
 class LoadedModel(NamedTuple):

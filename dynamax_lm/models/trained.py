@@ -18,8 +18,8 @@ from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.models.settings import HeadsFacts, RawSettings
-from dynamax_lm.models.settings.exits import Spread
+from dynamax_lm.settings import HeadsFacts, RawSettings
+from dynamax_lm.settings.exits import Spread
 
 _log = logging.getLogger("lm_eval.dynamax_lm")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
-from dynamax_lm.models.commandline import add_lm_eval_options, load_lm
+from dynamax_lm.harness.command_line import add_lm_eval_options, load_lm
 
 if TYPE_CHECKING:
     from dynamax_lm.api import Answer, ExitGrid, ExitModel

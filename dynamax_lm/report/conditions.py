@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dynamax_lm.models.settings import CHANGE_NO_NUMBER
 from dynamax_lm.report.runs import Run
+from dynamax_lm.settings import CHANGE_NO_NUMBER
 
 _SAID_ELSEWHERE = frozenset({"pretrained", "dtype", "model", "trust_remote_code"})
 _DEFAULTS = {

@@ -17,7 +17,7 @@ from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.core.looks import FULL, looking, read_look
 from dynamax_lm.core.measures import MeasureFacts, facts_of
 from dynamax_lm.core.skipped_states import SkippedFacts, by_kind
-from dynamax_lm.decoders.checkpoint import ARCHITECTURES, ATTENTION, MAMBA2, resolve_name
+from dynamax_lm.decoders.checkpoint import ATTENTION, BY_MODEL, MAMBA2, resolve_name
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
@@ -30,7 +30,6 @@ _FROM_CONFIG = {
 }
 _KINDS = (AttentionCosts, Mamba2Costs, MambaCosts)
 _POLICIES = {name for kind in _KINDS for name in skipped_states(kind)}
-_BY_MODEL = {one.model: one for one in ARCHITECTURES}
 
 
 def costs_of(run: Run) -> DecoderCosts | None:
@@ -98,7 +97,7 @@ def _written(run: Run) -> dict[str, Any]:
 
 def checkpoint_folder(run: Run) -> Path | None:
     """The checkpoint's folder on this machine, if it is one."""
-    architecture = _BY_MODEL.get(run.model, ATTENTION)
+    architecture = BY_MODEL.get(run.model, ATTENTION)
     try:
         folder = Path(resolve_name(run.pretrained, architecture))
     except SettingError:

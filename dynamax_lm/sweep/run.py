@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
+from dynamax_lm.harness.command_contents import of_command, of_tasks
+from dynamax_lm.harness.command_line import Command
 from dynamax_lm.harness.naming import name_checkpoint
-from dynamax_lm.models.commandline import Command
-from dynamax_lm.models.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.reuse.origins import Origins
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
-from dynamax_lm.sweep.contents import of_command, of_tasks
+from dynamax_lm.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
 from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 

@@ -17,14 +17,14 @@ from transformers import AutoModelForCausalLM
 
 from dynamax_lm.certify import losses
 from dynamax_lm.certify.cli import main, parser
-from dynamax_lm.certify.decontamination import read_records
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.engine.prefill import SharedPrefixes
+from dynamax_lm.harness.command_line import Command
+from dynamax_lm.harness.decontamination import read_records
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
-from dynamax_lm.models.commandline import Command
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.models.runner import EngineRunner
 from dynamax_lm.reuse import reuse_cache

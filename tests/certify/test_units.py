@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.certify.decontamination import value_of
 from dynamax_lm.certify.units import draw
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.decontamination import value_of
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=15), st.data(), st.integers(0, 99))

@@ -17,7 +17,7 @@ from dynamax_lm.decoders.costs.shared_block import SharedBlockCosts
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
-from dynamax_lm.models.settings.skipped import find_skipped_state
+from dynamax_lm.settings.skipped import find_skipped_state
 from tests.decoders.tiny_families import LAYERS, tiny_config, tiny_model
 
 COSTS = decoder_costs(FAMILIES["zamba2"], tiny_config("zamba2"))

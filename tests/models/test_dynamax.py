@@ -17,7 +17,7 @@ from dynamax_lm.decoders.costs.record import from_record, to_record
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.models.lm import Dynamax
-from dynamax_lm.models.settings import ExitSettings, parse_settings
+from dynamax_lm.settings import ExitSettings, parse_settings
 from tests.checkpoints import BYTES, byte_tokenizer
 from tests.decoders.tiny_families import tiny_config, tiny_model
 

@@ -12,7 +12,7 @@ from lm_eval.utils import simple_parse_args_string
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.looks import FULL, Look
 from dynamax_lm.decoders.costs.attention import AttentionCosts
-from dynamax_lm.models.settings import ExitSettings, HeadsFacts, parse_settings
+from dynamax_lm.settings import ExitSettings, HeadsFacts, parse_settings
 
 COSTS = AttentionCosts(
     n_layers=8, width=64, feedforward=96, query_heads=4, kv_heads=2, head_dim=16, vocabulary=500

@@ -11,8 +11,8 @@ import dynamax_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.tracefile import read_trace, trace_files
 from dynamax_lm.models import speed_check
-from dynamax_lm.models.settings import parse_settings
 from dynamax_lm.report.__main__ import main as report_main
+from dynamax_lm.settings import parse_settings
 from tests.checkpoints import save_checkpoint
 from tests.quick import run_lm_eval
 

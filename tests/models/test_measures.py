@@ -15,7 +15,7 @@ from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.measures import BUILT_IN, MeasureFacts, class_of, facts_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
-from dynamax_lm.models.settings import ExitSettings, find_measure, parse_settings
+from dynamax_lm.settings import ExitSettings, find_measure, parse_settings
 from tests.core.test_confidence import view
 
 HEAD = """

@@ -14,7 +14,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.thresholds import CalmDecay, FixedDepth, PerExit
-from dynamax_lm.models.settings import ExitSettings, mend_split_lists, parse_settings
+from dynamax_lm.settings import ExitSettings, mend_split_lists, parse_settings
 
 DOORS: list[Callable[[str], dict[str, Any]]] = [key_val_to_dict, simple_parse_args_string]
 SOURCE = """

@@ -21,7 +21,7 @@ from lm_eval.utils import simple_parse_args_string
 from transformers import PreTrainedModel
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.settings import (
+from dynamax_lm.settings import (
     FROM_PRETRAINED_NAMES,
     OUR_NAMES,
     Architecture,

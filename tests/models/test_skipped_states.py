@@ -15,7 +15,7 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.score import score
-from dynamax_lm.models.settings import ExitSettings, parse_settings
+from dynamax_lm.settings import ExitSettings, parse_settings
 from tests.builders import STACKS, random_model, uneven_requests
 
 HEAD = """

@@ -22,7 +22,7 @@ from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
 from dynamax_lm.models.lm import DynamaxMistral
-from dynamax_lm.models.settings import parse_settings
+from dynamax_lm.settings import parse_settings
 from tests.certify.certificates import make_certificate
 from tests.checkpoints import save_checkpoint
 from tests.heads.builders import heads_of

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.checkpoint import unreachable
+from dynamax_lm.decoders.pretrained import load_pretrained
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
-from dynamax_lm.models.pretrained import load_pretrained
 from tests.checkpoints import save_checkpoint
 
 

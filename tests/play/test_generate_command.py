@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import dynamax_lm
-from dynamax_lm.models.commandline import run_command
+from dynamax_lm.harness.command_line import run_command
 from dynamax_lm.play.command import main
 
 PROMPTS = ["a quiet harbour", "numbers 1 2 3"]

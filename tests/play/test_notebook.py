@@ -10,7 +10,7 @@ import pytest
 
 import dynamax_lm
 from dynamax_lm import Answer, ExitModel
-from dynamax_lm.play.heatmap import heat_map
+from dynamax_lm.display.heatmap import heat_map
 
 
 @pytest.fixture(scope="module")

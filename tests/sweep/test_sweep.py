@@ -244,7 +244,7 @@ def test_nothing_is_loaded_where_all_is_finished_and_another_command_runs_again(
 ) -> None:
     sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05")
     with monkeypatch.context() as patch:
-        patch.setattr("dynamax_lm.models.commandline.Command.load", None)
+        patch.setattr("dynamax_lm.harness.command_line.Command.load", None)
         sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05")
     sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.05", "--seed", "7")
     (folder,) = points(tmp_path).values()
@@ -257,7 +257,7 @@ def test_a_sweep_with_traces_goes_on_where_it_was(
     """The traces that a sweep writes are no other input for its second half."""
     more = ("--thresholds", "0.05", "--model_args", f"trace_dir={tmp_path / 'traces'}")
     sweep(checkpoints["mistral"], tmp_path / "out", *more)
-    monkeypatch.setattr("dynamax_lm.models.commandline.Command.load", None)
+    monkeypatch.setattr("dynamax_lm.harness.command_line.Command.load", None)
     sweep(checkpoints["mistral"], tmp_path / "out", *more)
 
 
@@ -265,7 +265,7 @@ def test_a_file_for_an_output_path_is_refused_before_the_work(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "taken").touch()
-    monkeypatch.setattr("dynamax_lm.models.commandline.Command.load", None)
+    monkeypatch.setattr("dynamax_lm.harness.command_line.Command.load", None)
     with pytest.raises(SettingError, match="taken is a file"):
         sweep(checkpoints["mistral"], tmp_path / "taken", "--thresholds", "0.05")
 

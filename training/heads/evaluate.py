@@ -14,7 +14,7 @@ from typing import Any
 import lm_eval
 
 from dynamax_lm.common.outputs import write_text
-from dynamax_lm.models.commandline import load_lm
+from dynamax_lm.harness.command_line import load_lm
 
 MODELS = {"mistral": "dynamax-mistral", "mamba": "dynamax-mamba", "hybrid": "dynamax"}
 """By embedded model, the lm-eval model that runs it."""

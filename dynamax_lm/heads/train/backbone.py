@@ -19,10 +19,11 @@ from dynamax_lm.decoders.checkpoint import ATTENTION, FAMILY, MAMBA2, Architectu
 from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity, identity_of
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
+from dynamax_lm.decoders.pretrained import load_pretrained
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.heads.train.windows import Batch
-from dynamax_lm.models.pretrained import load_pretrained, read_model_args
+from dynamax_lm.settings.model_args import read_model_args
 
 _STACKS: dict[str, Callable[[Any], Any]] = {
     ATTENTION.name: MistralStack,

@@ -49,7 +49,7 @@ from dynamax_lm.heads.train.outlook import against_top_prob, too_few
 from dynamax_lm.heads.train.self_generated import answered
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Schedule, Trainer, read_log
 from dynamax_lm.heads.train.windows import BatchStream, Packing
-from dynamax_lm.models.settings.exits import read_exit_layers
+from dynamax_lm.settings.exits import read_exit_layers
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})
 """Options that a resumed run may change."""

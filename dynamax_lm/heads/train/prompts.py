@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.certify.decontamination import evaluation_samples
 from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.common.passages import contents, group, shared
-from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
+from dynamax_lm.harness.command_line import Command, add_lm_eval_options, run_command
+from dynamax_lm.harness.decontamination import evaluation_samples
 
 _OPTIONS = (
     *("tasks", "num_fewshot", "limit", "include_path", "metadata", "seed", "trust_remote_code"),

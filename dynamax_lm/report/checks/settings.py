@@ -21,12 +21,12 @@ from dynamax_lm.core.thresholds import PLAIN
 from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.harness.results_config import CONVENTION
 from dynamax_lm.heads.shipped import shipped_folder
-from dynamax_lm.models.settings import OUR_NAMES, mend_split_lists, parse_settings
-from dynamax_lm.models.settings.lossless import AUTO
 from dynamax_lm.report.certificates import applies_again, of_the_heads
 from dynamax_lm.report.checks.found import Verification
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run
+from dynamax_lm.settings import OUR_NAMES, mend_split_lists, parse_settings
+from dynamax_lm.settings.lossless import AUTO
 
 _NAMED_ELSEWHERE = frozenset({"pretrained", "dtype"})
 _ALWAYS = frozenset(

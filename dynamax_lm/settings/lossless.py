@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.thresholds import PLAIN, rule_class
-from dynamax_lm.models.settings.values import as_integer, is_missing, refusal
+from dynamax_lm.settings.values import as_integer, is_missing, refusal
 
 LOSSLESS = "lossless"
 AUTO = "auto"

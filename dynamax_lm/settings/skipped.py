@@ -21,8 +21,8 @@ from dynamax_lm.core.skipped_states import (
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.models.settings.classes import load_class, read_class
-from dynamax_lm.models.settings.values import refusal
+from dynamax_lm.settings.classes import load_class, read_class
+from dynamax_lm.settings.values import refusal
 
 Architecture = Literal["attention", "mamba2"]
 

@@ -14,10 +14,9 @@ from dynamax_lm.common.contents import folder_digest
 from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.common.extensions import source_digest
 from dynamax_lm.core.totals import SCHEMA
-from dynamax_lm.decoders.checkpoint import given_or_default, resolve_name
+from dynamax_lm.decoders.checkpoint import BY_MODEL, given_or_default, resolve_name
+from dynamax_lm.harness.command_line import Command
 from dynamax_lm.harness.rendering import task_digest
-from dynamax_lm.models.commandline import Command
-from dynamax_lm.models.pretrained import BY_MODEL
 
 _READ = (".json", ".safetensors", ".model", ".jinja", ".txt", ".py", ".gguf")
 """Suffixes of the files that checkpoints, tokenizers, adapters and heads are loaded from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from dynamax_lm.models.settings.values import is_missing, read_name
+from dynamax_lm.settings.values import is_missing, read_name
 
 NAME = "products"
 VARIABLE = "DYNAMAX_LM_PRODUCTS"

@@ -6,9 +6,9 @@ Two stages, both before weights load: ``parse_settings`` reads values as they ar
 
 from __future__ import annotations
 
-from dynamax_lm.models.settings.heads import HeadsFacts
-from dynamax_lm.models.settings.measures import find_measure, read_confidence
-from dynamax_lm.models.settings.names import (
+from dynamax_lm.settings.heads import HeadsFacts
+from dynamax_lm.settings.measures import find_measure, read_confidence
+from dynamax_lm.settings.names import (
     CHANGE_NO_NUMBER,
     FIXED_AT_LOADING,
     FROM_PRETRAINED_NAMES,
@@ -17,13 +17,13 @@ from dynamax_lm.models.settings.names import (
     refuse_pickled_weights,
     refuse_unknown,
 )
-from dynamax_lm.models.settings.products import read_products
-from dynamax_lm.models.settings.record import (
+from dynamax_lm.settings.products import read_products
+from dynamax_lm.settings.record import (
     ExitSettings,
     RawSettings,
     parse_settings,
 )
-from dynamax_lm.models.settings.skipped import Architecture, find_skipped_state
+from dynamax_lm.settings.skipped import Architecture, find_skipped_state
 
 __all__ = [
     "CHANGE_NO_NUMBER",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.looks import FULL, Look, read_look
 from dynamax_lm.core.measures import NOTHING, facts_of
-from dynamax_lm.models.settings.values import hint, is_missing, refusal
+from dynamax_lm.settings.values import hint, is_missing, refusal
 
 NAME = "look"
 _FORMS = "give full, rank:R, rank:R+refine:M, shortlist:M or rank:R+shortlist:M, such as rank:64"

@@ -13,16 +13,16 @@ from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.measures import NOTHING, facts_of
 from dynamax_lm.core.thresholds import PLAIN, ThresholdRule, make_rule, rule_class
-from dynamax_lm.models.settings.exits import ExitPlacement, Listed, Spread, read_exit_layers
-from dynamax_lm.models.settings.heads import (
+from dynamax_lm.settings.exits import ExitPlacement, Listed, Spread, read_exit_layers
+from dynamax_lm.settings.heads import (
     CERTIFIED,
     HeadsFacts,
     choose_confidence,
     choose_threshold,
     place_exits,
 )
-from dynamax_lm.models.settings.look import check_look, read_look_setting
-from dynamax_lm.models.settings.lossless import (
+from dynamax_lm.settings.look import check_look, read_look_setting
+from dynamax_lm.settings.lossless import (
     AUTO,
     LOSSLESS,
     check_lossless,
@@ -31,10 +31,10 @@ from dynamax_lm.models.settings.lossless import (
     lossless_threshold,
     read_draft_length,
 )
-from dynamax_lm.models.settings.measures import check_exits, find_measure, read_confidence
-from dynamax_lm.models.settings.products import read_products
-from dynamax_lm.models.settings.prompts import place_prompt_exit, read_prompt_exit
-from dynamax_lm.models.settings.rules import (
+from dynamax_lm.settings.measures import check_exits, find_measure, read_confidence
+from dynamax_lm.settings.products import read_products
+from dynamax_lm.settings.prompts import place_prompt_exit, read_prompt_exit
+from dynamax_lm.settings.rules import (
     Threshold,
     check_rule,
     find_rule,
@@ -42,14 +42,14 @@ from dynamax_lm.models.settings.rules import (
     read_rule_arguments,
     read_threshold,
 )
-from dynamax_lm.models.settings.skipped import (
+from dynamax_lm.settings.skipped import (
     DEFAULT,
     Architecture,
     check_source,
     find_skipped_state,
     read_skipped_state,
 )
-from dynamax_lm.models.settings.values import (
+from dynamax_lm.settings.values import (
     read_count,
     read_folder,
     read_name,

@@ -16,9 +16,9 @@ from dynamax_lm.core.thresholds import (
     register_rule,
     rule_class,
 )
-from dynamax_lm.models.settings.classes import load_class, read_class
-from dynamax_lm.models.settings.heads import CERTIFIED
-from dynamax_lm.models.settings.values import as_number, is_missing, read_share, refusal
+from dynamax_lm.settings.classes import load_class, read_class
+from dynamax_lm.settings.heads import CERTIFIED
+from dynamax_lm.settings.values import as_number, is_missing, read_share, refusal
 
 NAME = "exit_rule"
 ARGUMENTS = "exit_rule_args"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dynamax_lm.common.extensions import Extension, installed, load, read_reference
-from dynamax_lm.models.settings.values import hint, is_missing, refusal
+from dynamax_lm.settings.values import hint, is_missing, refusal
 
 _HOW = "or FILE.py:CLASS for one of your own"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.settings.values import as_integer, hint, is_missing, refusal
+from dynamax_lm.settings.values import as_integer, hint, is_missing, refusal
 
 NAME = "exit_layers"
 _FORMS = "give layers as [8,16,24] or 8+16+24, one number, every_4, or latter_half"

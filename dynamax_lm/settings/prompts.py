@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dynamax_lm.models.settings.lossless import LOSSLESS
-from dynamax_lm.models.settings.values import as_integer, is_missing, refusal
+from dynamax_lm.settings.lossless import LOSSLESS
+from dynamax_lm.settings.values import as_integer, is_missing, refusal
 
 NAME = "prompt_exit"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.settings.exits import ExitPlacement, Spread
-from dynamax_lm.models.settings.values import refusal
+from dynamax_lm.settings.exits import ExitPlacement, Spread
+from dynamax_lm.settings.values import refusal
 
 CERTIFIED = "certified"
 """Denotes the threshold of the heads' certificate."""

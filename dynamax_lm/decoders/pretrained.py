@@ -1,20 +1,19 @@
-"""A frozen checkpoint of transformers, without lm-eval: model arguments as text, then the weights.
+"""A frozen checkpoint of transformers, loaded without lm-eval.
 
-It turns ``--model`` and ``--model_args`` into a model of transformers for the commands that
-evaluate no task (head training, the speed benchmark).
+It turns ``--model`` and model arguments into a model of transformers for the commands that evaluate
+no task (head training, the speed benchmark).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 
 from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.decoders.checkpoint import (
-    ARCHITECTURES,
+    BY_MODEL,
     FAMILY,
     Architecture,
     check_attention,
@@ -25,26 +24,8 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
-from dynamax_lm.models.settings.names import refuse_pickled_weights, refuse_unknown
-
-BY_MODEL = {one.model: one for one in ARCHITECTURES}
-MODEL_ARGS = (
-    "pretrained",
-    "tokenizer",
-    "dtype",
-    "revision",
-    "subfolder",
-    "trust_remote_code",
-    "attn_implementation",
-    "parallelize",
-    "cache_dir",
-    "token",
-    "use_safetensors",
-)
-"""Accepted names in ``--model_args``: those that determine the weights, not the exits."""
 
 _HUB = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
-_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
 class Pretrained(NamedTuple):
@@ -70,7 +51,7 @@ def load_pretrained(
 
     Args:
         model: ``dynamax-mamba`` or ``dynamax-mistral``.
-        given: of :func:`read_model_args`.
+        given: model arguments by name; weights are read from safetensors whatever they say.
         device: where to put it; ``None`` for a GPU if there is one.
         tokenizer: whether its tokenizer is needed.
 
@@ -85,7 +66,6 @@ def load_pretrained(
     check_device(device)
     architecture = BY_MODEL[model]
     options = dict(given)
-    refuse_pickled_weights(options)
     options.pop("use_safetensors", None)
     check_attention(options.get("attn_implementation"))
     asked = str(given_or_default(options.pop("pretrained", None), architecture))
@@ -112,22 +92,6 @@ def load_pretrained(
     if "device_map" not in options:
         loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Pretrained(loaded, codec, architecture, asked)
-
-
-def read_model_args(text: str, allowed: Collection[str] = MODEL_ARGS) -> dict[str, Any]:
-    """``name=value`` pairs between commas, as on lm-eval's command line.
-
-    Raises:
-        SettingError: a piece that is not such a pair, or a name that is not accepted here.
-    """
-    given: dict[str, Any] = {}
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = piece.partition("=")
-        if not equals or not re.fullmatch(r"\w+", name):
-            raise SettingError(f"--model_args: {piece!r} is not name=value")
-        given[name] = _WORDS.get(value.lower(), value)
-    refuse_unknown(given, allowed)
-    return given
 
 
 def check_device(device: object) -> None:

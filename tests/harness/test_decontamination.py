@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.certify.decontamination import (
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.decontamination import (
     contents,
     digest,
     evaluation_samples,
     read_records,
     training_contents,
 )
-from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.plugin.bridge import TASKS
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.settings.values import hint, refusal
+from dynamax_lm.settings.values import hint, refusal
 
 OUR_NAMES = frozenset(
     {

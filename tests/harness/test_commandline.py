@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.command_line import Command, add_lm_eval_options, run_command
 from dynamax_lm.harness.plugin.bridge import _STOCK_TASKS
-from dynamax_lm.models.commandline import Command, add_lm_eval_options, run_command
 from tests.quick import only_toys
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dynamax_lm.core.measures import BUILT_IN, Check, MeasureFacts, facts_of, register
-from dynamax_lm.models.settings.classes import load_class, read_class
-from dynamax_lm.models.settings.values import refusal
+from dynamax_lm.settings.classes import load_class, read_class
+from dynamax_lm.settings.values import refusal
 
 NAME = "confidence"
 GROUP = "dynamax_lm.confidence"

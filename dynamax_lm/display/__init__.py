@@ -1,0 +1,1 @@
+"""Answers and exits as HTML and figures, for notebooks and pages."""
