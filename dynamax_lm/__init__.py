@@ -16,7 +16,15 @@ TYPE_CHECKING = False  # as typing's: this file runs whenever Python starts, and
 if TYPE_CHECKING:
     from typing import Any
 
-    from dynamax_lm.api import Answer, ExitGrid, ExitModel, Score, load
+    from dynamax_lm.api import (
+        Answer,
+        ExitGrid,
+        ExitModel,
+        Score,
+        find_measure,
+        find_skipped_state,
+        load,
+    )
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import Measure
     from dynamax_lm.core.costs import LayerCosts
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from dynamax_lm.core.stack import ForwardPass, TokenBatch
     from dynamax_lm.core.thresholds import ThresholdRule
     from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
-    from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerState
+    from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerPlan, LayerState
     from dynamax_lm.decoders.attention import MistralStack
     from dynamax_lm.decoders.costs.attention import AttentionCosts
     from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
@@ -64,6 +72,7 @@ _HOMES = {
     "LayerAdapter": "decoders.adapter",
     "LayerCosts": "core.costs",
     "LayerKind": "decoders.adapter",
+    "LayerPlan": "decoders.adapter",
     "LayerState": "decoders.adapter",
     "Ledger": "core.ledger",
     "Mamba2Costs": "decoders.costs.mamba2",
@@ -79,6 +88,8 @@ _HOMES = {
     "ThresholdRule": "core.thresholds",
     "TokenBatch": "core.stack",
     "TokenRow": "core.trace",
+    "find_measure": "api",
+    "find_skipped_state": "api",
     "generate": "engine.generate",
     "load": "api",
     "probe_exits": "engine.exit_probe",
@@ -106,6 +117,7 @@ __all__ = [
     "LayerAdapter",
     "LayerCosts",
     "LayerKind",
+    "LayerPlan",
     "LayerState",
     "Ledger",
     "Mamba2Costs",
@@ -122,6 +134,8 @@ __all__ = [
     "TokenBatch",
     "TokenRow",
     "__version__",
+    "find_measure",
+    "find_skipped_state",
     "generate",
     "load",
     "probe_exits",

@@ -19,6 +19,7 @@ import torch
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.token_pieces import split
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
@@ -32,7 +33,7 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
-from dynamax_lm.settings import ExitSettings, find_measure
+from dynamax_lm.settings import ExitSettings, measures, skipped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -268,7 +269,7 @@ class ExitModel:
         ids = list(self.lm.tok_encode(text) if isinstance(text, str) else text)
         heads, measure = self.lm.exit_heads, self.settings.measure
         if confidence is not None:
-            measure = find_measure(confidence).name
+            measure = find_measure(confidence)
         trained = () if heads is None else heads.config.exit_layers
         usual = trained if measure == "head" else range(1, self.n_layers)
         layers = list(usual if exit_layers is None else exit_layers)
@@ -348,6 +349,34 @@ def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) ->
     if name not in _MODELS:
         raise SettingError(f"model={name!r}: one of {', '.join(_MODELS)}")
     return ExitModel(_MODELS[name](pretrained, **model_args))
+
+
+def find_measure(written: str) -> str:
+    """The name of a confidence measure, for `ExitPolicy` and `Ledger`.
+
+    Args:
+        written: a name of the package, ``FILE.py:CLASS``, or an installed entry point.
+
+    Returns:
+        The name; of a class from outside the package, with the digest of its source.
+
+    Raises:
+        SettingError: no such measure, or code that is none.
+    """
+    return measures.find_measure(written).name
+
+
+def find_skipped_state(written: str, costs: DecoderCosts) -> str:
+    """The name of a skipped-state policy, for `generate`, `score` and `Ledger`.
+
+    Args:
+        written: as for :func:`find_measure`; or one for each kind of layer.
+        costs: of the decoder that has the layers, ``stack.costs``.
+
+    Raises:
+        SettingError: these layers do not have it, or code that is none.
+    """
+    return skipped.find_skipped_state(skipped.read_skipped_state(written) or written, costs)
 
 
 def _model_of(pretrained: str, model_args: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from benchmarks.criteria.asking import Fixed, read_exits
 from dynamax_lm.certify.cli import main as certify
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.core.costs import costs_of_layers
 from dynamax_lm.core.measures import BUILT_IN
 from dynamax_lm.headroom.__main__ import main as headroom
 from dynamax_lm.report.__main__ import main as report
@@ -160,6 +161,27 @@ def test_a_measure_of_a_file_is_asked_by_the_benchmark_of_criteria(here: Path) -
     assert (Fixed(said[name]).leave(0.6) <= Fixed(said["top_prob"]).leave(0.6)).all()
 
 
+@pytest.mark.usefixtures("no_gradients")
+def test_classes_of_a_file_are_used_from_python_by_the_names_that_loading_gives(here: Path) -> None:
+    del here
+    stack = dynamax_lm.MistralStack(random_model("mistral", 3))
+    asked, _ = uneven_requests()
+    written, policy = "my_measures.py:TopThreeMass", "my_states.py:Damped"
+    with pytest.raises(ValueError, match="find_measure"):
+        dynamax_lm.generate(stack, asked, policy=dynamax_lm.ExitPolicy((1,), written, 0.1))
+    exits = dynamax_lm.ExitPolicy((1,), dynamax_lm.find_measure(written), 0.1)
+    with pytest.raises(ValueError, match="find_skipped_state"):
+        dynamax_lm.Ledger(stack.costs, exit_layers=(1,), skipped_state=policy)
+    name = dynamax_lm.find_skipped_state(policy, stack.costs)
+    answers = dynamax_lm.generate(stack, asked, policy=exits, skipped_state=name)
+    ledger = dynamax_lm.Ledger(
+        stack.costs, exit_layers=(1,), confidence=exits.confidence, skipped_state=name
+    )
+    assert all(
+        0 < ledger.bill(one.trace).layers < ledger.bill(one.trace).full_depth for one in answers
+    )
+
+
 def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +263,63 @@ def test_headroom_bills_a_skipped_state_of_a_file(here: Path, checkpoint: Path) 
     assert re.fullmatch(r"my_states\.py:Damped@[0-9a-f]{12}", name)
 
 
+def test_layers_of_a_file_are_swept_verified_and_reported(
+    here: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = "my_layers.py:AverageAbove"
+    command = options(
+        checkpoint,
+        *("--tasks", "toy_gen,toy_mc", "--limit", "3"),
+        *("--point", "threshold=1", "--point", f"threshold=1,layers={ours}"),
+        *("--point", f"threshold=0.05,layers={ours},skipped_state=recompute"),
+        trace_dir="traces",
+    )
+    sweep(command)
+    found = blocks(here)
+    assert len({block["fingerprint"] for block in found.values()}) == 3
+    own = [block for block in found.values() if "layers" in block["settings"]["arguments"]]
+    (plain,) = [block for block in found.values() if block not in own]
+    (name,) = {block["settings"]["arguments"]["layers"] for block in own}
+    assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", name)
+    assert [block["layers"] for block in own] == [2 * plain["layers"]] * 2
+    full, early = sorted(own, key=lambda block: -block["settings"]["threshold"])
+    assert full["layers_used"] == full["layers"] > early["layers_used"]
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
+    assert f"layers={name}" in to_markdown(build(load([here / "out"])))
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"layers": "my_layers.py"}, r"FILE\.py:CLASS"),
+        ({"layers": "my_layers.py:AverageCosts"}, r"lacks costs\(self, own\)"),
+        ({"layers": "my_layers.py:AverageAbove", "heads": "tiny-mistral"}, "own layers"),
+        ({"layers": "my_layers.py:LayerPlan"}, "NotImplementedError"),
+        ({"layers": "my_layers.py:AverageAbove", "exit_layers": [8]}, r"1\.\.7"),
+        ({"layers": "my_layers.py:AverageAbove", "skipped_state": "copy_kv"}, "copy_kv"),
+    ],
+)
+def test_layers_that_cannot_run_are_refused_before_the_weights_load(
+    here: Path, checkpoint: Path, given: dict[str, Any], word: str
+) -> None:
+    del here
+    with pytest.raises(SettingError, match=word):
+        dynamax_lm.load(str(checkpoint), **given)
+
+
+def average_above(here: Path, model: Any) -> dynamax_lm.Decoder:
+    """The example's layers in a model."""
+    plan: Any = runpy.run_path(str(here / "my_layers.py"))["AverageAbove"]()
+    stack = dynamax_lm.MistralStack(model)
+    made = stack.with_layers(plan.layers(stack.layers, model))
+    assert made.costs == costs_of_layers(plan.costs(stack.costs.kinds))
+    return made
+
+
 @pytest.mark.usefixtures("no_gradients")
 @pytest.mark.parametrize("skipped", ["propagate", "recompute"])
 @pytest.mark.parametrize("threshold", [1.0, 0.15])
@@ -248,9 +327,8 @@ def test_a_new_kind_of_layer_decodes_as_it_scores(
     here: Path, skipped: str, threshold: float
 ) -> None:
     """Alone and beside others; at full depth as its modules do when called one after the other."""
-    made: Any = runpy.run_path(str(here / "my_layers.py"))
     model = random_model("mistral", 3)
-    stack: dynamax_lm.Decoder = made["average_above"](model)
+    stack = average_above(here, model)
     policy = dynamax_lm.ExitPolicy((1, 2, 4), "top_prob", threshold)
     given: Any = {"policy": policy, "skipped_state": skipped, "reference": True}
     asked, _ = uneven_requests()
@@ -278,9 +356,8 @@ def test_a_new_kind_of_layer_decodes_as_it_scores(
 
 @pytest.mark.usefixtures("no_gradients")
 def test_a_new_kind_of_layer_decodes_losslessly(here: Path) -> None:
-    made: Any = runpy.run_path(str(here / "my_layers.py"))
     model = random_model("mistral", 3)
-    stack: dynamax_lm.Decoder = made["average_above"](model)
+    stack = average_above(here, model)
     asked, _ = uneven_requests()
     policy = dynamax_lm.ExitPolicy((2,), "top_prob", 0.1)
     answers = dynamax_lm.generate(stack, asked, policy=policy, draft_length=3)

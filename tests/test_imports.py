@@ -144,6 +144,9 @@ TABLE: dict[str, Row] = {
     "models.trained": row(
         "common.certificate common.errors heads core.ledger settings decoders.checkpoint"
     ),
+    "models.outside_layers": row(
+        "common.errors common.extensions core.costs decoders.decoder", LM_EVAL
+    ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
     "models.look_text": row("", HEAVY),

@@ -5,12 +5,12 @@ Imports no torch, and knows no kind of layer: each has its costs beside its adap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.skipped_states import SkippedFacts, for_kind, registered
+from dynamax_lm.core.skipped_states import SkippedFacts, for_kind, lacking, registered
 
 _NORM_OPS = 4  # square, sum, scale, weight
 
@@ -31,6 +31,11 @@ class DecoderCosts(Protocol):
     @property
     def vocabulary(self) -> int:
         """V, rows of the vocabulary projection."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[LayerCosts, ...]:
+        """Of each layer, the costs of its kind."""
         ...
 
     @property
@@ -84,6 +89,11 @@ class LayerCosts:
     vocabulary: int
 
     @property
+    def kinds(self) -> tuple[LayerCosts, ...]:
+        """Of each layer, the costs of its kind."""
+        return (self,) * self.n_layers
+
+    @property
     def parts(self) -> tuple[LayerCosts, ...]:
         """The parts of a layer that have a state, for skipped-state policies."""
         return (self,)
@@ -116,7 +126,7 @@ class LayerCosts:
         elif outside := registered(skipped_state):
             return self.skipped(outside.facts)
         name = skipped_state.name if isinstance(skipped_state, SkippedFacts) else skipped_state
-        raise ValueError(f"{self.KIND} has no skipped_state {name!r}")
+        raise lacking(self.KIND, name)
 
     def skipped_per_key(self, skipped_state: str | SkippedFacts) -> int:
         """What :meth:`skipped` grows by with each token up to and including this one."""
@@ -194,6 +204,22 @@ class HybridCosts:
     def states_per_key(self, skipped_state: str | SkippedFacts, first: int) -> int:
         """What :meth:`states` grows by with each token up to and including this one."""
         return sum(kind.skipped_per_key(skipped_state) for kind in self.kinds[first:])
+
+
+def costs_of_layers(kinds: Sequence[LayerCosts]) -> DecoderCosts:
+    """The costs of a decoder.
+
+    Args:
+        kinds: of each layer, at least one; their ``n_layers`` is not read.
+
+    Raises:
+        ValueError: layers of different widths.
+    """
+    if len(set(kinds)) == 1:
+        alone: Any = kinds[0]
+        costs: LayerCosts = replace(alone, n_layers=len(kinds))
+        return costs
+    return HybridCosts(tuple(kinds))
 
 
 def skipped_states(*kinds: type[LayerCosts]) -> tuple[str, ...]:

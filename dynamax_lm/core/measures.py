@@ -6,7 +6,7 @@ Settings, ledger, thresholds and reports read the registry, so it imports no tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -197,7 +197,7 @@ def facts_of(measure: str | MeasureFacts) -> MeasureFacts:
         return _FACTS[measure]
     name, look = split_look(measure)
     if name not in _FACTS:
-        raise ValueError(f"confidence={measure!r} is none of {', '.join(sorted(_FACTS))}")
+        raise _unknown(measure, _FACTS)
     return replace(_FACTS[name].under(look), name=measure)
 
 
@@ -209,5 +209,13 @@ def class_of(name: str) -> type[Any]:
     """
     name, _ = split_look(name)
     if name not in _CLASSES:
-        raise ValueError(f"confidence={name!r} is none of {', '.join(sorted(_CLASSES))}")
+        raise _unknown(name, _CLASSES)
     return _CLASSES[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> ValueError:
+    """The error line for a name that no registered measure has."""
+    return ValueError(
+        f"confidence={name!r} is none of {', '.join(sorted(known))}; for a class of a file or an "
+        f"installed package, give the name that dynamax_lm.find_measure({name!r}) returns"
+    )

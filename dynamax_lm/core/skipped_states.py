@@ -106,6 +106,19 @@ def registered(name: str) -> Registered | None:
     return _POLICIES.get(name)
 
 
+def lacking(kind: str, name: str) -> ValueError:
+    """The error line for a policy that a kind of layer does not have.
+
+    Args:
+        kind: its name in error messages.
+        name: of the policy.
+    """
+    how = ""
+    if name.partition("@")[0].rpartition(":")[0].endswith(".py") and registered(name) is None:
+        how = f"; give the name that dynamax_lm.find_skipped_state({name!r}, stack.costs) returns"
+    return ValueError(f"{kind} has no skipped_state {name!r}{how}")
+
+
 def by_kind(name: str) -> dict[str, str]:
     """The policy of each kind of layer, of ``attention:copy_kv+mamba2:freeze``; else empty."""
     pieces = [piece.partition(":") for piece in name.split("+")]

@@ -147,3 +147,28 @@ class LayerAdapter(Protocol):
     def linears(self) -> Iterator[Slot]:
         """Its linear layers, whose matrix products may be chosen by measurement."""
         ...
+
+
+class LayerPlan:
+    """Layers in place of a checkpoint's own, from outside the package: derive from it.
+
+    Named by ``layers=FILE.py:CLASS``, or by an entry point; made as ``CLASS()``. See CONTRIBUTING,
+    "A kind of layer".
+    """
+
+    def costs(self, own: Sequence[LayerCosts]) -> Sequence[LayerCosts]:
+        """The costs of each layer, bottom to top; called before the weights load.
+
+        Args:
+            own: those of the checkpoint's layers.
+        """
+        raise NotImplementedError
+
+    def layers(self, own: Sequence[LayerAdapter], model: Any) -> Sequence[LayerAdapter]:
+        """The layers, bottom to top, with these costs.
+
+        Args:
+            own: adapters of the checkpoint's layers.
+            model: transformers' model, its weights loaded.
+        """
+        raise NotImplementedError

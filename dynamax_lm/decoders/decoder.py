@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.costs import DecoderCosts, HybridCosts, LayerCosts
+from dynamax_lm.core.costs import DecoderCosts, LayerCosts, costs_of_layers
 from dynamax_lm.core.pending import PendingTokens
-from dynamax_lm.core.skipped_states import by_kind, for_kind, registered
+from dynamax_lm.core.skipped_states import by_kind, for_kind, lacking, registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import (
     LayerAdapter,
@@ -213,10 +213,7 @@ class Decoder:
     @property
     def costs(self) -> DecoderCosts:
         """FLOPs of all layers."""
-        costs = [layer.kind.costs for layer in self.layers]
-        if len(set(costs)) == 1:
-            return replace(costs[0], n_layers=self.n_layers)  # type: ignore[type-var]
-        return HybridCosts(tuple(costs))
+        return costs_of_layers([layer.kind.costs for layer in self.layers])
 
     @property
     def products(self) -> ChosenProducts:
@@ -409,5 +406,5 @@ def _policy_of(layer: LayerAdapter, name: str) -> SkipPolicy:
     if by_kind(name) and (own := _for_parts(name, costs.parts)) != name:
         return _policy_of(layer, own)
     if outside is None or not all(isinstance(part, outside.facts.layers) for part in costs.parts):
-        raise ValueError(f"{costs.KIND} has no skipped_state {name!r}")
+        raise lacking(costs.KIND, name)
     return outside.policy.skip

@@ -90,7 +90,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
     look = parse_settings({"look": given.get("look")}).look
     full = {**given, "heads": "none", "mode": "full", "reference": False}
     lm = command.load(full)
-    layers: int = lm.config.num_hidden_layers
+    layers: int = lm.stack.n_layers
     if layers < 2:
         raise SettingError(f"a model of {layers} layer has no exit")
     for layer in prompt_exits:

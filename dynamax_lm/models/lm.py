@@ -52,6 +52,7 @@ from dynamax_lm.models.arguments import (
 )
 from dynamax_lm.models.look_factors import LookFactors
 from dynamax_lm.models.look_text import calibration_rows
+from dynamax_lm.models.outside_layers import announced_costs, planned_decoder
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.models.speed_check import SpeedCheck
@@ -65,6 +66,8 @@ from dynamax_lm.settings import (
     parse_settings,
     refuse_unknown,
 )
+from dynamax_lm.settings.layers import NAME as LAYERS
+from dynamax_lm.settings.layers import find_layers
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
@@ -119,6 +122,8 @@ class DynamaxLM(Answering):
         self._given = passed_on
         self._chosen_heads: ChosenHeads | None = None
         self._heads: ExitHeads | None = None
+        written = self._raw_settings.layers
+        self._plan = None if written is None else find_layers(written)
         try:
             super().__init__(name, **passed_on)
         except SettingError:
@@ -133,6 +138,9 @@ class DynamaxLM(Answering):
         check_adapters(self.model)
         self._checkpoint = identity_of(self.model, self.tokenizer)
         self._stack = self._build(self._unwrapped)
+        if self._plan is not None:
+            costs = self._costs_of(self.config)
+            self._stack = planned_decoder(self._plan, self._stack, self._unwrapped, costs)
         if self.mixed_precision_dtype is None:
             self._stack.choose_products(
                 batch=self._rows_at_once(),
@@ -147,11 +155,16 @@ class DynamaxLM(Answering):
 
     @classmethod
     def _costs(cls, config: Any) -> DecoderCosts:
-        """FLOPs of the decoder of a configuration."""
+        """FLOPs of the decoder of a configuration, with the checkpoint's own layers."""
         raise NotImplementedError
 
+    def _costs_of(self, config: Any) -> DecoderCosts:
+        """The same with the layers that run, those from outside the package if there are any."""
+        own = self._costs(config)
+        return own if self._plan is None else announced_costs(self._plan, own)
+
     def _build(self, model: Any) -> Any:
-        """The decoder of the loaded model."""
+        """The decoder of the loaded model, with the checkpoint's own layers."""
         return type(self).STACK(model)
 
     @property
@@ -223,7 +236,7 @@ class DynamaxLM(Answering):
                 settings, heads, lambda: calibration_rows(self.tok_encode, self.max_length)
             )
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
-        costs = self._costs(self.config)
+        costs = self._costs_of(self.config)
         extras = exit_extras(heads, settings.exit_layers)
         self._ledger = Ledger(
             costs,
@@ -249,7 +262,8 @@ class DynamaxLM(Answering):
             self._shown_name,
             self._checkpoint,
             str(getattr(self.model, "dtype", None)),
-            arguments_that_count(self._given),
+            arguments_that_count(self._given)
+            | ({} if self._plan is None else {LAYERS: self._plan.name}),
         )
         self._announce(costs, extras, loaded)
 
@@ -285,15 +299,13 @@ class DynamaxLM(Answering):
             self.AUTO_MODEL_CLASS = auto_class
 
     def _resolve(self, raw: RawSettings, config: Any) -> tuple[ExitSettings, ChosenHeads | None]:
-        chosen = choose_heads(
-            raw,
-            embedded=checkpoint.embedded_model(self._shown_name, self.ARCHITECTURE),
-            config=config,
-            known=self._chosen_heads,
-        )
+        costs, embedded = self._costs_of(config), None
+        if self._plan is None:
+            embedded = checkpoint.embedded_model(self._shown_name, self.ARCHITECTURE)
+        chosen = choose_heads(raw, embedded=embedded, config=config, known=self._chosen_heads)
         settings = raw.resolve(
-            n_layers=config.num_hidden_layers,
-            architecture=self._costs(config),
+            n_layers=costs.n_layers,
+            architecture=costs,
             heads=None if chosen is None else chosen.facts,
         )
         if settings.trace_dir is not None:

@@ -37,7 +37,7 @@ bound, never a result), by drafts that full depth verifies, or a model of anothe
 
 _OTHER_WEIGHTS = (
     *("subfolder", "peft", "delta", "gguf_file", "gptqmodel", "autogptq", "quantization_config"),
-    *("load_in_4bit", "load_in_8bit", "variant"),
+    *("load_in_4bit", "load_in_8bit", "variant", "layers"),
 )
 """Arguments under which one name denotes other weights."""
 

@@ -36,8 +36,8 @@ def read_class(argument: str, value: object, built_in: Collection[str], group: s
     if word and read_reference(word, group) is not None:
         return word
     names = (*built_in, *sorted(installed(group)))
-    why = f"choose one of {', '.join(names)}, {_HOW}{hint(str(value), names)}"
-    raise refusal(argument, value, why)
+    one_of = f"choose one of {', '.join(names)}, {_HOW}" if names else "give FILE.py:CLASS"
+    raise refusal(argument, value, f"{one_of}{hint(str(value), names)}")
 
 
 def load_class(argument: str, written: str, group: str) -> Extension:

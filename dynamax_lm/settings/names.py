@@ -17,6 +17,7 @@ OUR_NAMES = frozenset(
         "exit_rule",
         "exit_rule_args",
         "heads",
+        "layers",
         "skipped_state",
         "prompt_exit",
         "mode",
@@ -52,7 +53,7 @@ CHANGE_NO_NUMBER = frozenset(
 )
 """Arguments of the ``hf`` model that change where and how it runs, and no number."""
 
-FIXED_AT_LOADING = frozenset({"products", "cuda_graphs"})
+FIXED_AT_LOADING = frozenset({"cuda_graphs", "layers", "products"})
 """Those that cannot change once the weights have loaded."""
 
 FROM_PRETRAINED_NAMES = frozenset(

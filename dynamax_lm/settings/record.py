@@ -21,6 +21,7 @@ from dynamax_lm.settings.heads import (
     choose_threshold,
     place_exits,
 )
+from dynamax_lm.settings.layers import read_layers
 from dynamax_lm.settings.look import check_look, read_look_setting
 from dynamax_lm.settings.lossless import (
     AUTO,
@@ -50,6 +51,7 @@ from dynamax_lm.settings.skipped import (
     read_skipped_state,
 )
 from dynamax_lm.settings.values import (
+    is_missing,
     read_count,
     read_folder,
     read_name,
@@ -180,6 +182,7 @@ class RawSettings:
             rounding only.
         prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
         look: how a confidence that reads logits looks at the vocabulary.
+        layers: the layers in place of the checkpoint's own, as written, or ``None`` for these.
     """
 
     exit_layers: ExitPlacement
@@ -199,6 +202,7 @@ class RawSettings:
     rows_in_flight: int | None = None
     prompt_exit: int | None = None
     look: Look = FULL
+    layers: str | None = None
 
     def resolve(
         self,
@@ -303,6 +307,10 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     """
     mode = read_name("mode", raw.get("mode"), _MODES) or "exit"
     draft_length = read_draft_length(raw.get("draft_length"), mode)
+    layers = read_layers(raw.get("layers"))
+    if layers is not None and not is_missing(raw.get("heads")):
+        why = "heads are trained for the checkpoint's own layers; leave it out with layers"
+        raise refusal("heads", raw.get("heads"), why)
     return RawSettings(
         exit_layers=read_exit_layers(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
@@ -321,4 +329,5 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         cuda_graphs=read_switch("cuda_graphs", raw.get("cuda_graphs"), default=True),
         exit_rule=read_rule(raw.get("exit_rule")),
         exit_rule_args=read_rule_arguments(raw.get("exit_rule_args")),
+        layers=layers,
     )

@@ -23,14 +23,12 @@ _NAMES: dict[type[LayerCosts], str] = {
     one: name for table in (_FLAT, _BLOCKS) for name, one in table.items()
 }
 _HYBRID = "hybrid"
+_OUTSIDE = "outside"
+"""A kind from outside the package, whose costs are those of its code; it has no record."""
 
 
 def to_record(costs: DecoderCosts) -> dict[str, Any]:
-    """The widths under the name of their kind.
-
-    Raises:
-        TypeError: costs of a kind from outside the package.
-    """
+    """The widths under the name of their kind."""
     if isinstance(costs, HybridCosts):
         kinds = list(dict.fromkeys(costs.kinds))
         layers = [kinds.index(kind) for kind in costs.kinds]
@@ -47,7 +45,8 @@ def to_record(costs: DecoderCosts) -> dict[str, Any]:
         return {_KIND: _NAMES[type(costs)], **asdict(costs), "mixers": mixers}
     if isinstance(costs, (AttentionCosts, Mamba2Costs, MambaCosts)):
         return {_KIND: _NAMES[type(costs)], **asdict(costs)}
-    raise TypeError(f"no record of {type(costs).__name__}")
+    shape = {name: getattr(costs, name) for name in ("n_layers", "width", "vocabulary")}
+    return {_KIND: _OUTSIDE, **shape}
 
 
 def from_record(record: Mapping[str, Any]) -> DecoderCosts:
@@ -55,7 +54,7 @@ def from_record(record: Mapping[str, Any]) -> DecoderCosts:
 
     Raises:
         TypeError: a width is missing, unknown, or no count.
-        ValueError: no such kind, or layers of different widths.
+        ValueError: no such kind, one from outside the package, or layers of different widths.
     """
     written = dict(record)
     kind = written.pop(_KIND, None)

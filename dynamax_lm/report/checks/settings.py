@@ -179,8 +179,9 @@ def _check_outside(
 
     Checked arguments are removed from ``own``, this package's arguments.
     """
-    for argument in ("confidence", "exit_rule", "skipped_state"):
-        name = str(settings.get(argument))
+    layers = (settings.get("arguments") or {}).get("layers")
+    for argument in ("confidence", "exit_rule", "skipped_state", "layers"):
+        name = str(layers if argument == "layers" else settings.get(argument))
         if name == without_digest(name):
             continue
         if asked := own.pop(argument, None):
