@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState
     from dynamax_lm.core.stack import ForwardPass, TokenBatch
     from dynamax_lm.core.thresholds import ThresholdRule
-    from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow, record_of
+    from dynamax_lm.core.trace import AnswerTrace, FlopsBreakdown, TokenRow
     from dynamax_lm.decoders.adapter import LayerAdapter, LayerKind, LayerPlan, LayerState
     from dynamax_lm.decoders.attention import MistralStack
     from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dynamax_lm.engine.generate import generate
     from dynamax_lm.engine.requests import GenerateRequest
     from dynamax_lm.engine.score import ScoreRequest, score
+    from dynamax_lm.harness.responses import record_of
     from dynamax_lm.heads import ExitHeads
     from dynamax_lm.report.columns import Column
     from dynamax_lm.report.leaderboard import Entry
@@ -93,7 +94,7 @@ _HOMES = {
     "generate": "engine.generate",
     "load": "api",
     "probe_exits": "engine.exit_probe",
-    "record_of": "core.trace",
+    "record_of": "harness.responses",
     "score": "engine.score",
 }
 

@@ -22,7 +22,7 @@ from dynamax_lm.common.token_pieces import split
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, record_of
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
 from dynamax_lm.decoders.checkpoint import (
     ATTENTION,
     FAMILY,
@@ -32,6 +32,7 @@ from dynamax_lm.decoders.checkpoint import (
     unreachable,
 )
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
 from dynamax_lm.settings import ExitSettings, measures, skipped
 

@@ -122,6 +122,7 @@ TABLE: dict[str, Row] = {
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
     ),
     # lm-eval: its command line, results and caches
+    "harness.responses": row("core.trace", HEAVY),
     "harness.plugin": row("common.errors", frozenset({"torch", "transformers"})),
     "harness.command_line": row(
         "common.errors decoders.checkpoint harness.plugin", frozenset({"torch", "transformers"})
@@ -156,14 +157,14 @@ TABLE: dict[str, Row] = {
     ),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
     "models.answering": row(
-        "core decoders.decoder engine heads models.memory models.processes models.requests "
-        "models.runner settings models.speed_check"
+        "core decoders.decoder engine harness.responses heads models.memory models.processes "
+        "models.requests models.runner models.speed_check settings"
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("harness.plugin"),
     "api": row(
         "common.errors common.plots common.token_pieces core decoders.checkpoint display engine "
-        "models settings"
+        "harness.responses models settings"
     ),
     # answers in terminals, notebooks and pages
     "generate": row("harness.command_line play.command"),

@@ -17,8 +17,8 @@ from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.common.risk_tests import Losses
 from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.core.texts import Texts, text_key
-from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.reference import PREFIX
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.settings.values import hint
 
 

@@ -1,7 +1,7 @@
 """Records of emitted tokens and answers: all that the core reports to the rest of the package.
 
-Owns the record of one answer (a generated text, or a scored continuation), its FLOPs by item, and
-the response types that carry it through lm-eval. It does not know models, thresholds or files.
+Owns the record of one answer (a generated text, or a scored continuation) and its FLOPs by item. It
+does not know models, thresholds or files.
 
 Recorded tokens are those of an answer, up to and including its stop sequence; never padding,
 prompts, batch-size probes, or tokens after a stop. The first ``text_tokens`` of them make the
@@ -264,7 +264,7 @@ class FlopsBreakdown:
 
 
 Reference = str | tuple[float, bool] | float
-"""The full-depth model's own response, of the type that lm-eval expects for the request."""
+"""The full-depth model's own response: a text, a score and whether it is greedy, or a total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,58 +292,3 @@ class ExitRecord:
     def billed_text(self) -> FlopsBreakdown:
         """FLOPs without the tokens that only make the stop sequence."""
         return self.bill if self.text_bill is None else self.text_bill
-
-
-class TracedText(str):
-    """A generated text that carries its record through pickles and lm-eval's caches.
-
-    lm-eval rebuilds responses as ``type(response)(gold)``, hence the optional record.
-    """
-
-    __slots__ = ("record",)
-    record: ExitRecord | None
-
-    def __new__(cls, text: object = "", record: ExitRecord | None = None) -> TracedText:
-        self = super().__new__(cls, text)
-        self.record = record
-        return self
-
-    def __reduce__(self) -> tuple[type[TracedText], tuple[str, ExitRecord | None]]:
-        return type(self), (str(self), self.record)
-
-
-class TracedScore(tuple[float, bool]):
-    """A ``(log-likelihood, is greedy)`` pair that carries its record."""
-
-    record: ExitRecord | None
-
-    def __new__(
-        cls, pair: tuple[float, bool] = (0.0, False), record: ExitRecord | None = None
-    ) -> TracedScore:
-        self = super().__new__(cls, pair)
-        self.record = record
-        return self
-
-    def __reduce__(self) -> tuple[type[TracedScore], tuple[tuple[float, bool], ExitRecord | None]]:
-        return type(self), ((self[0], self[1]), self.record)
-
-
-class TracedTotal(float):
-    """A rolling log-likelihood that carries its record."""
-
-    __slots__ = ("record",)
-    record: ExitRecord | None
-
-    def __new__(cls, value: float = 0.0, record: ExitRecord | None = None) -> TracedTotal:
-        self = super().__new__(cls, value)
-        self.record = record
-        return self
-
-    def __reduce__(self) -> tuple[type[TracedTotal], tuple[float, ExitRecord | None]]:
-        return type(self), (float(self), self.record)
-
-
-def record_of(response: object) -> ExitRecord | None:
-    """The record a response carries, or ``None`` (another model's response, or a rebuilt one)."""
-    record = getattr(response, "record", None)
-    return record if isinstance(record, ExitRecord) else None

@@ -48,5 +48,6 @@ ranks                      ``LM.gather_object``             gathers to all proce
 run_registry               none: finds the run of a record  passes the model to ``apply_filters``
 =========================  ===============================  =======================================
 
-`rendering`, `reference`, `certified` and `results_config` read lm-eval's objects by public names.
+`rendering`, `reference`, `certified` and `results_config` read lm-eval's objects by public names;
+`responses` are of its response types.
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.summary import GENERATION, ROLLING, SCORING
-from dynamax_lm.core.trace import record_of
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.harness.run_registry import LiveModel, check_cached, outdated, recordless, run_of
 
 _PREFIX = "dynamax_lm "

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
-from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.reference import PREFIX
+from dynamax_lm.harness.responses import record_of
 
 _WEIGHTED = {"word_perplexity": "words", "byte_perplexity": "bytes", "bits_per_byte": "bytes"}
 """Metrics of (log-likelihood, weight) pairs, which lm-eval splits into two columns."""

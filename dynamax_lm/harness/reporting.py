@@ -15,10 +15,10 @@ from dynamax_lm.common.tracefile import TraceWriter
 from dynamax_lm.core.summary import Answer, Request, pool, summarise, text_keys
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import NOISE, TaskTotals
-from dynamax_lm.core.trace import record_of
 from dynamax_lm.harness.metric_injection import Tap, remove_tap
 from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.harness.run_registry import Run, bring_forward, recordless, run_behind
 from dynamax_lm.harness.setup import build_noted, setup_of
 from dynamax_lm.harness.task_parts import metric_names

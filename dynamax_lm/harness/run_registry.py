@@ -20,7 +20,8 @@ from typing import Any, Protocol
 from dynamax_lm.common.certificate import TaskSetup
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.totals import RunTotals
-from dynamax_lm.core.trace import ExitRecord, record_of
+from dynamax_lm.core.trace import ExitRecord
+from dynamax_lm.harness.responses import record_of
 
 
 class Ranks(Protocol):

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dynamax_lm.core.trace import record_of
 from dynamax_lm.engine.generate import GeneratedAnswer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.engine.stateful_stack import StatefulStack
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.headroom.probe import Ranks, rank_exits
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 

@@ -18,19 +18,14 @@ from tqdm import tqdm
 
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.trace import (
-    ExitRecord,
-    FlopsBreakdown,
-    TracedScore,
-    TracedText,
-    TracedTotal,
-)
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import GeneratedAnswer
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.memory import state_bytes
 from dynamax_lm.models.processes import Processes

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dynamax_lm.certify.losses import choose_loss, losses_of, refuse_empty
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, TracedText
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown
+from dynamax_lm.harness.responses import TracedText
 
 DIRECTIONS = {"f1": True, "error": False, "odd": None}
 share = st.floats(0, 1)

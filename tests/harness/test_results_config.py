@@ -12,7 +12,8 @@ import pytest
 from toy_model import ToyExits
 
 from dynamax_lm.core.totals import RunTotals
-from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown, TracedText
+from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown
+from dynamax_lm.harness.responses import TracedText
 from dynamax_lm.harness.results_config import early_exit_block
 
 Evaluate = Callable[..., dict[str, Any]]

@@ -15,16 +15,9 @@ from typing import Any
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from dynamax_lm.core.trace import (
-    AnswerTrace,
-    ExitRecord,
-    FlopsBreakdown,
-    Reference,
-    TracedScore,
-    TracedText,
-    TracedTotal,
-)
+from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown, Reference
 from dynamax_lm.harness.install import announce
+from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.harness.results_config import early_exit_block
 from dynamax_lm.harness.run_registry import LiveModel
 

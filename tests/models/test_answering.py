@@ -9,7 +9,7 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.trace import record_of
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.settings import parse_settings
 from tests.checkpoints import save_checkpoints
 from tests.models.test_lm import KINDS, ours, texts

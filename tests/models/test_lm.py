@@ -14,10 +14,11 @@ from lm_eval.models.huggingface import HFLM
 from safetensors import safe_open
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.trace import AnswerTrace, record_of
+from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu import product_choice as choice
 from dynamax_lm.decoders.cpu import products
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint, save_checkpoints
 

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from dynamax_lm.common.certificate.setup import difference
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.core.trace import record_of
 from dynamax_lm.decoders.checkpoint import ATTENTION, embedded_model
+from dynamax_lm.harness.responses import record_of
 from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads import ExitHeads, read_config, shipped, write_config
 from dynamax_lm.models import trained
