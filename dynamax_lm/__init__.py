@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from dynamax_lm.engine.score import ScoreRequest, score
     from dynamax_lm.harness.responses import record_of
     from dynamax_lm.heads import ExitHeads
-    from dynamax_lm.report.columns import Column
+    from dynamax_lm.report.column import Column
     from dynamax_lm.report.leaderboard import Entry
 
 __version__ = "0.2.0"
@@ -57,7 +57,7 @@ _HOMES = {
     "Answer": "api",
     "AnswerTrace": "core.trace",
     "AttentionCosts": "decoders.costs.attention",
-    "Column": "report.columns",
+    "Column": "report.column",
     "Decoder": "decoders.decoder",
     "Entry": "report.leaderboard",
     "ExitGrid": "api",

@@ -415,7 +415,7 @@ def test_a_column_of_a_file_stands_in_every_table_and_file(here: Path, tmp_path:
     ],
 )
 def test_a_column_that_is_none_is_refused(here: Path, source: str, word: str) -> None:
-    made = "from dynamax_lm.report.columns import Column\ngap = Column("
+    made = "from dynamax_lm import Column\ngap = Column("
     (here / "my_columns.py").write_text(source.format(made))
     with pytest.raises(SettingError, match=word):
         with_outside(["my_columns.py:gap"])

@@ -110,7 +110,8 @@ TABLE: dict[str, Row] = {
     ),
     # heads need no lm-eval; the commands that train them load a checkpoint, and prompts of tasks
     "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),
-    "heads.train.command": row("common heads settings", LM_EVAL),
+    "heads.train.command": row("common heads", LM_EVAL),
+    "heads.train.plan": row("common.errors heads settings", LM_EVAL),
     "heads.train.options": row(
         "common.errors common.options decoders.checkpoint heads.config heads.train.data "
         "heads.train.labels",

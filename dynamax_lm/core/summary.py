@@ -1,14 +1,14 @@
 """From records to reported values: per document, per task, and for a whole run.
 
 This module defines every reported value (docs/numbers.md), from requests with their
-answers; it imports neither torch nor lm-eval.
+answers; it imports no torch.
 
 Each value is computed over the tokens of the returned texts, and again over all generated tokens:
 those that only make the stop sequence are often a large fraction, and easy to predict.
 
-There are two kinds of averages. A `DocumentSummary` holds the values of one document, which lm-eval
-averages and gives a standard error. A `TaskTotals` pools tokens, so that a long answer weighs more;
-pooled values are reported with the run's settings, never in the table.
+There are two kinds of averages. A `DocumentSummary` holds the values of one document; the table has
+their means over documents, with standard errors. A `TaskTotals` pools tokens, so that a long answer
+weighs more; pooled values are reported with the run's settings, never in the table.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HIGHER_IS_BETTER: Mapping[str, bool | None] = {
 
 
 class Answer(NamedTuple):
-    """One response as lm-eval stores it, and its record."""
+    """One response and its record."""
 
     response: Any
     record: ExitRecord
@@ -57,7 +57,7 @@ class Request:
     """One request of a document.
 
     Attributes:
-        kind: lm-eval's name of the request type.
+        kind: of the request: ``GENERATION``, ``SCORING`` or ``ROLLING``.
         answers: one per repeat.
         unconditional: an option scored without its question, for mutual information: its tokens
             count, but the choice among options does not include it.

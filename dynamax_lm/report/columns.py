@@ -1,182 +1,35 @@
-"""The leaderboard's columns: each one object, read by every table, file and page.
+"""The leaderboard's columns, read by every table, file and page.
 
-A column has its names, its positions in tables, and functions of a row. Its position in ``COLUMNS``
-is that in CSV and JSON.
+The position of a column in ``COLUMNS`` is that in CSV and JSON.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.extensions import load, read_reference
+from dynamax_lm.report.baseline_columns import baseline_columns
 from dynamax_lm.report.cells import (
     NOTHING,
     agreement_text,
-    baseline_of,
-    baseline_text,
     date_of,
     layers_text,
     metric_name,
     pareto_text,
-    percent,
     setting_text,
     shown,
     speedup_of,
 )
-from dynamax_lm.report.leaderboard import Entry
-from dynamax_lm.report.runs import Value
+from dynamax_lm.report.column import Column, fact, metric
 from dynamax_lm.report.speed import tokens_per_second
-from dynamax_lm.report.static_baseline import ACCOUNTS, Account, StaticBaseline
-
-Plain = str | float | int | bool | None
-"""A value in CSV and JSON; ``None`` where unknown."""
-
-LAST = 1000
-"""The position of a column after the package's own."""
-
-_NO_VERDICT = frozenset({"unknown", "not tested", "not distinguishable"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column.
-
-    Attributes:
-        key: in CSV and JSON; small letters, digits and underscores.
-        value: of a row, unrounded.
-        stderr: its standard error, under the key with ``_stderr``; ``None`` for a column without.
-        title: heading in tables.
-        help: its explanation on the page.
-        text: of a cell; by default the value.
-        markdown: position in the Markdown table, ascending; 0 if not shown.
-        page: position in the page's table, likewise.
-        under: key of the column in whose cell the page shows it, in small print; empty for a
-            column of its own.
-        sweep: heading in a sweep's table, which shows the key's value in the results; empty if not
-            shown.
-        number: whether the page aligns it as a number.
-        order: what the page sorts by; by default the value.
-        css: the page's class of a cell.
-        link: target of a cell of the page, relative to the page; empty for none.
-        source: name and digest of a column from outside the package.
-    """
-
-    key: str
-    value: Callable[[Entry], Plain]
-    stderr: Callable[[Entry], float | None] | None = None
-    title: str = ""
-    help: str = ""
-    text: Callable[[Entry], str] | None = None
-    markdown: int = LAST
-    page: int = LAST
-    under: str = ""
-    sweep: str = ""
-    number: bool = False
-    order: Callable[[Entry], str] | None = None
-    css: Callable[[Entry], str] = lambda entry: ""
-    link: Callable[[Entry], str] = lambda entry: ""
-    source: str = ""
-
-    def shown(self, entry: Entry) -> str:
-        """The text of the cell."""
-        if self.text is not None:
-            return self.text(entry)
-        value = self.value(entry)
-        return NOTHING if value is None or value == "" else str(value)
-
-    def sorted_by(self, entry: Entry) -> str:
-        """What the page sorts the cell by."""
-        if self.order is not None:
-            return self.order(entry)
-        value = self.value(entry)
-        return "" if value is None else repr(value) if self.number else str(value)
-
-
-def _fact(key: str, value: Callable[[Entry], Plain], **more: Any) -> Column:
-    """A column without a standard error, in no table unless its position is given."""
-    given: dict[str, Any] = {"key": key, "value": value, "markdown": 0, "page": 0, **more}
-    return Column(**given)
-
-
-def _metric(key: str, written: Callable[[Value | None], str] = percent, **more: Any) -> Column:
-    """A number of the results, with its standard error."""
-
-    def of(entry: Entry) -> Value | None:
-        value: Value | None = getattr(entry.row, key)
-        return value
-
-    given: dict[str, Any] = {
-        "key": key,
-        "value": lambda entry: None if (one := of(entry)) is None else one.mean,
-        "stderr": lambda entry: None if (one := of(entry)) is None else one.stderr,
-        "text": lambda entry: written(of(entry)),
-        "markdown": 0,
-        "page": 0,
-        "number": True,
-        **more,
-    }
-    return Column(**given)
-
-
-BASELINES: dict[Account, str] = {
-    "answer": "fixed depth of equal answer FLOPs",
-    "total": "fixed depth of equal total FLOPs",
-}
-"""Names of the static baseline's columns."""
-_PREFIXES: dict[Account, str] = {"answer": "static", "total": "static_total"}
-_HELP: dict[Account, str] = {
-    "answer": "the fixed depth whose answers cost the same",
-    "total": "the same with prompts: k layers prefill k layers",
-}
-
-
-def _baseline(account: Account) -> list[Column]:
-    """The columns of a static baseline; the verdict's cell shows all of it."""
-    prefix = _PREFIXES[account]
-
-    def part(
-        name: str, read: Callable[[StaticBaseline], Plain], empty: Plain, **more: Any
-    ) -> Column:
-        def value(entry: Entry) -> Plain:
-            baseline = baseline_of(entry, account)
-            return read(baseline) if baseline else empty
-
-        return _fact(f"{prefix}_{name}", value, **more)
-
-    def css(entry: Entry) -> str:
-        baseline = baseline_of(entry, account)
-        verdict = baseline.verdict if baseline else ""
-        return "soft" if verdict in _NO_VERDICT else {"": "", "beats": "good"}.get(verdict, "bad")
-
-    place = ACCOUNTS.index(account)
-    return [
-        part("depth", lambda one: one.depth, None),
-        part("quality", lambda one: one.quality, None),
-        part("agreement", lambda one: one.agreement, None),
-        part("source", lambda one: one.source, ""),
-        part(
-            "verdict",
-            lambda one: one.verdict,
-            "",
-            title=BASELINES[account],
-            help=_HELP[account],
-            text=lambda entry: baseline_text(baseline_of(entry, account), entry.row.agreement),
-            css=css,
-            markdown=16 + place,
-            page=12 + place,
-        ),
-        part("told_by", lambda one: " ".join(one.told_by), ""),
-        part("row_agreement", lambda one: one.row_agreement, None),
-    ]
-
+from dynamax_lm.report.static_baseline import ACCOUNTS
 
 COLUMNS: tuple[Column, ...] = (
-    _fact("task", lambda e: e.row.task, title="task", help="sort by task", markdown=1, page=1),
-    _fact(
+    fact("task", lambda e: e.row.task, title="task", help="sort by task", markdown=1, page=1),
+    fact(
         "metric",
         lambda e: e.row.key.metric,
         title="metric",
@@ -186,8 +39,8 @@ COLUMNS: tuple[Column, ...] = (
         page=2,
         under="task",
     ),
-    _fact("filter", lambda e: e.row.key.filter),
-    _fact(
+    fact("filter", lambda e: e.row.key.filter),
+    fact(
         "checkpoint",
         lambda e: e.row.checkpoint,
         title="checkpoint",
@@ -195,8 +48,8 @@ COLUMNS: tuple[Column, ...] = (
         markdown=3,
         page=3,
     ),
-    _fact("model", lambda e: e.row.run.model),
-    _fact(
+    fact("model", lambda e: e.row.run.model),
+    fact(
         "setting",
         lambda e: e.row.setting,
         title="setting",
@@ -205,8 +58,8 @@ COLUMNS: tuple[Column, ...] = (
         markdown=4,
         page=4,
     ),
-    _fact("kind", lambda e: e.row.kind),
-    _fact(
+    fact("kind", lambda e: e.row.kind),
+    fact(
         "documents",
         lambda e: e.row.run.documents(e.row.task),
         title="documents",
@@ -218,7 +71,7 @@ COLUMNS: tuple[Column, ...] = (
         page=20,
         under="task",
     ),
-    _fact(
+    fact(
         "few_shot",
         lambda e: e.row.conditions.few_shot,
         title="few-shot",
@@ -230,9 +83,9 @@ COLUMNS: tuple[Column, ...] = (
         page=19,
         under="task",
     ),
-    _fact("task_version", lambda e: e.row.conditions.version),
-    _fact("higher_is_better", lambda e: e.row.higher_is_better),
-    _metric(
+    fact("task_version", lambda e: e.row.conditions.version),
+    fact("higher_is_better", lambda e: e.row.higher_is_better),
+    metric(
         "quality",
         shown,
         title="value",
@@ -240,7 +93,7 @@ COLUMNS: tuple[Column, ...] = (
         markdown=5,
         page=6,
     ),
-    _metric(
+    metric(
         "full_depth",
         shown,
         title="full depth",
@@ -249,7 +102,7 @@ COLUMNS: tuple[Column, ...] = (
         page=7,
         under="quality",
     ),
-    _metric(
+    metric(
         "layers_used",
         title="layers",
         help="decoder layers run per token of the text",
@@ -258,7 +111,7 @@ COLUMNS: tuple[Column, ...] = (
         markdown=7,
         page=10,
     ),
-    _metric(
+    metric(
         "flops_saved",
         title="net FLOPs saved",
         help="over the text's tokens: checks, projections and state included; "
@@ -267,14 +120,14 @@ COLUMNS: tuple[Column, ...] = (
         markdown=8,
         page=8,
     ),
-    _metric(
+    metric(
         "flops_saved_total",
         title="with prompt",
         help="net FLOPs saved with the prompt in both",
         page=15,
         under="flops_saved",
     ),
-    _metric(
+    metric(
         "agreement",
         title="agreement",
         help="share of the text's tokens equal to full depth's; noise: by rounding alone",
@@ -283,7 +136,7 @@ COLUMNS: tuple[Column, ...] = (
         markdown=9,
         page=9,
     ),
-    _metric(
+    metric(
         "consistency",
         title="consistency",
         help="share of documents whose answer is full depth's",
@@ -292,9 +145,9 @@ COLUMNS: tuple[Column, ...] = (
         page=14,
         under="agreement",
     ),
-    _metric("agreement_noise"),
-    _metric("layers_used_with_stop"),
-    _metric(
+    metric("agreement_noise"),
+    metric("layers_used_with_stop"),
+    metric(
         "flops_saved_with_stop",
         title="FLOPs saved with stop",
         help="net FLOPs saved over all generated tokens",
@@ -303,7 +156,7 @@ COLUMNS: tuple[Column, ...] = (
         page=17,
         under="flops_saved",
     ),
-    _metric(
+    metric(
         "agreement_with_stop",
         title="agreement with stop",
         help="over all generated tokens",
@@ -312,7 +165,7 @@ COLUMNS: tuple[Column, ...] = (
         page=18,
         under="agreement",
     ),
-    _metric(
+    metric(
         "stop_share",
         title="stop's share",
         help="share of generated tokens that make the stop and no text",
@@ -320,10 +173,10 @@ COLUMNS: tuple[Column, ...] = (
         page=16,
         under="layers_used",
     ),
-    _metric("acceptance_rate"),
-    _metric("accepted_length", shown),
-    _metric("passes_per_token", shown),
-    _fact(
+    metric("acceptance_rate"),
+    metric("accepted_length", shown),
+    metric("passes_per_token", shown),
+    fact(
         "tokens_per_second",
         lambda e: tokens_per_second(e.row.run),
         title="tokens/s",
@@ -333,7 +186,7 @@ COLUMNS: tuple[Column, ...] = (
         number=True,
         page=11,
     ),
-    _fact(
+    fact(
         "speedup",
         lambda e: speedup_of(e.row),
         title="speed",
@@ -343,8 +196,8 @@ COLUMNS: tuple[Column, ...] = (
         page=19,
         under="tokens_per_second",
     ),
-    _fact("layers", lambda e: e.row.run.layers),
-    _fact(
+    fact("layers", lambda e: e.row.run.layers),
+    fact(
         "certificate",
         lambda e: e.row.certificate,
         title="certificate",
@@ -353,7 +206,7 @@ COLUMNS: tuple[Column, ...] = (
         page=21,
         under="setting",
     ),
-    _fact(
+    fact(
         "pareto_quality",
         lambda e: e.marks.quality,
         title="Pareto",
@@ -364,10 +217,10 @@ COLUMNS: tuple[Column, ...] = (
         page=22,
         under="setting",
     ),
-    _fact("pareto_agreement", lambda e: e.marks.agreement),
-    _fact("date", lambda e: date_of(e.row.run.date)),
-    _fact("results", lambda e: str(e.row.run.path)),
-    *(column for account in ACCOUNTS for column in _baseline(account)),
+    fact("pareto_agreement", lambda e: e.marks.agreement),
+    fact("date", lambda e: date_of(e.row.run.date)),
+    fact("results", lambda e: str(e.row.run.path)),
+    *(column for account in ACCOUNTS for column in baseline_columns(account)),
 )
 """The package's columns."""
 

@@ -21,7 +21,8 @@ from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.common.plots import shades
 from dynamax_lm.report import tables
 from dynamax_lm.report.cells import NOTHING, date_of
-from dynamax_lm.report.columns import COLUMNS, Column
+from dynamax_lm.report.column import Column
+from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.rows import Row

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.intervals import LEVEL
-from dynamax_lm.report.columns import COLUMNS, Column
+from dynamax_lm.report.column import Column
+from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.paired import Comparison
 

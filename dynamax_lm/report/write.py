@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from dynamax_lm.common.errors import SettingError, error_line
 from dynamax_lm.common.outputs import write_bytes, write_text
 from dynamax_lm.report import tables
-from dynamax_lm.report.columns import COLUMNS, Column
+from dynamax_lm.report.column import Column
+from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.report.figures import figures_of, safe
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import Library

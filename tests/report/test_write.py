@@ -14,7 +14,8 @@ from synthetic import GENERATION, Plan, write_run
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.report import tables, write
-from dynamax_lm.report.columns import COLUMNS, Column
+from dynamax_lm.report.column import Column
+from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.write import write_report
