@@ -77,13 +77,13 @@ def load_tasks(command: Command, data: Path | None) -> list[Any]:
         tasks = [_over_records(command.tasks, names, data)]
         _check_examples(tasks[0], command.config.num_fewshot)
     for task in tasks:
-        _ask_once(task, data)
+        _render_each(task, data)
     return tasks
 
 
-def _check_examples(task: Any, asked: int | None) -> None:
+def _check_examples(task: Any, few_shot: int | None) -> None:
     own = task.get_config("num_fewshot")
-    number = own if asked is None or own == 0 else asked  # a task's own 0 stays, in lm-eval
+    number = own if few_shot is None or own == 0 else few_shot  # a task's own 0 stays, in lm-eval
     if number and getattr(getattr(task, "fewshot_cfg", None), "samples", None) is None:
         raise SettingError(
             f"num_fewshot={number}: with --data the examples would be documents that are "
@@ -176,7 +176,7 @@ def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
     return loaded["tasks"][names[0]]
 
 
-def _ask_once(task: Any, data: Path | None) -> None:
+def _render_each(task: Any, data: Path | None) -> None:
     """Renders every document's prompt, so that wrong columns fail before weights load."""
     for number, doc in enumerate(task.eval_docs):
         try:

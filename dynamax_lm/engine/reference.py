@@ -65,8 +65,8 @@ def compare(
         prompt_exit: layers that prompt tokens ran for the answers; ``None`` for all.
     """
     owners = [row % len(requests) for row in range(len(rows))]
-    asked = [requests[owner] for owner in owners]
-    passes = _passes(stack, state, mark, asked, owners, rows, known)
+    answered = [requests[owner] for owner in owners]
+    passes = _passes(stack, state, mark, answered, owners, rows, known)
     certain = [
         [None] * len(row.tokens)
         if row.rounds
@@ -74,7 +74,7 @@ def compare(
             *(row, stack.n_layers, skipped_state),
             exited=prompt_exited(prompt_exit, len(request.prompt) - 1),
         )
-        for request, row in zip(asked, rows, strict=True)
+        for request, row in zip(answered, rows, strict=True)
     ]
     full_depth = [
         [other if own is None else own for own, other in zip(owns, others, strict=True)]
@@ -84,7 +84,7 @@ def compare(
         [None if own is None else other for own, other in zip(owns, others, strict=True)]
         for owns, others in zip(certain, passes, strict=True)
     ]
-    answers = _answers(stack, state, mark, asked, owners, rows, full_depth, known)
+    answers = _answers(stack, state, mark, answered, owners, rows, full_depth, known)
     return [Comparison(*one) for one in zip(full_depth, again, answers, strict=True)]
 
 

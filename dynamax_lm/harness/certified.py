@@ -36,15 +36,15 @@ def certificate_block(
     if certificate is None:
         return None
     read, fault = _read(certificate)
-    tasks, asked = {}, {}
+    tasks, evaluated = {}, {}
     for name, setup in sorted(setups.items()):
         reason = fault if read is None else _reason(read, settings, setup)
         tasks[name] = {
             "certified": reason is None,
             "reason": None if reason is None else f"{NOT_CERTIFIED}: {reason}",
         }
-        asked[name] = setup.to_json()
-    return {**certificate, "applies": tasks, "setups": asked}
+        evaluated[name] = setup.to_json()
+    return {**certificate, "applies": tasks, "setups": evaluated}
 
 
 def warn_of_uncertified(block: Mapping[str, Any] | None) -> None:

@@ -91,8 +91,8 @@ def of_tasks(command: Command) -> dict[str, str]:
         raise SettingError(
             f"tasks={','.join(map(str, names))}: cannot be loaded: {line}"
         ) from error
-    asked = command.config.num_fewshot
-    return {name: task_digest(task, num_fewshot=asked) for name, task in sorted(tasks.items())}
+    few_shot = command.config.num_fewshot
+    return {name: task_digest(task, num_fewshot=few_shot) for name, task in sorted(tasks.items())}
 
 
 def _folder(name: str, value: Any, model_args: Mapping[str, Any]) -> Path | None:

@@ -28,8 +28,8 @@ Ranks = npt.NDArray[np.int8]
 """(T, E): place of each exit's token among full depth's most likely ones, 1 the most likely."""
 
 
-class Asked(NamedTuple):
-    """What was asked of the tokens of one answer.
+class AnswerRanks(NamedTuple):
+    """What exits predict at the tokens of one answer.
 
     Attributes:
         ranks: (T, E) of every exit's token.
@@ -105,7 +105,7 @@ def rank_exits(
     cache: ReuseCache,
     *,
     prompt_exits: Sequence[int] = (),
-) -> list[Asked]:
+) -> list[AnswerRanks]:
     """Ranks of every exit's token at every answer token, answer by answer.
 
     Args:
@@ -132,4 +132,4 @@ def rank_exits(
         probe_exits(stack, cache.prompt_state(stack, distinct, rows, layer), chunk, (), [after])
         stays[:, column] = after.emitted == grid.emitted
     parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)
-    return [Asked(ranks.numpy(), same.numpy()) for ranks, same in parts]
+    return [AnswerRanks(ranks.numpy(), same.numpy()) for ranks, same in parts]

@@ -72,8 +72,8 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         SettingError: any wrong name or value, or a run without answers.
     """
     given = dict(command.model_args)
-    asked = given.pop("exit_layers", None)
-    parse_settings({"exit_layers": asked})
+    given_layers = given.pop("exit_layers", None)
+    parse_settings({"exit_layers": given_layers})
     if not is_missing(given.get("heads")):
         raise SettingError(
             f"heads={given['heads']}: headroom evaluates untrained exits; for the bound of "
@@ -96,7 +96,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
     for layer in prompt_exits:
         if not 1 <= layer < layers:
             raise SettingError(f"--prompt_exits {layer}: give layers in 1..{layers - 1}")
-    rule = Every(1) if asked is None else read_exit_layers(asked)
+    rule = Every(1) if given_layers is None else read_exit_layers(given_layers)
     candidates = rule.place(layers)
     runner = RankingRunner(candidates, prompt_exits)
     with lm.answered_by(runner, "at full depth and ranking every exit"):
@@ -116,7 +116,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         name: TaskTotals.from_json(task).texts
         for name, task in results["config"]["early_exit"]["tasks"].items()
     }
-    usual = candidates if asked is not None else read_exit_layers(None).place(layers)
+    usual = candidates if given_layers is not None else read_exit_layers(None).place(layers)
     found = measure(
         documents,
         lm.stack.costs,

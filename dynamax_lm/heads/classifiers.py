@@ -87,8 +87,8 @@ class Classifier(nn.Module):
             (B, T); 0 where no token is checked.
         """
         batch, width = hidden.shape[:2]
-        asked = hidden.new_ones(batch, width, dtype=torch.bool) if mask is None else mask
-        rows, places = asked.nonzero(as_tuple=True)
+        running = hidden.new_ones(batch, width, dtype=torch.bool) if mask is None else mask
+        rows, places = running.nonzero(as_tuple=True)
         found = self(hidden[rows, places], rows, None)
         blank = torch.zeros(batch, width, device=hidden.device)
         return blank.index_put((rows, places), found.float())

@@ -144,11 +144,11 @@ def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
 def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.device) -> Any:
     """The options in force, resolved as transformers' ``generate`` resolves them."""
     refuse_unsupported(gen_kwargs)
-    asked = dict(gen_kwargs)
-    if not asked.get("do_sample"):
-        asked.pop("temperature", None)
-        asked["do_sample"] = False
-    config, unknown = model._prepare_generation_config(None, **asked)
+    given = dict(gen_kwargs)
+    if not given.get("do_sample"):
+        given.pop("temperature", None)
+        given["do_sample"] = False
+    config, unknown = model._prepare_generation_config(None, **given)
     if unknown:
         raise SettingError(f"gen_kwargs {sorted(unknown)} are not options of generation")
     mode = config.get_generation_mode()  # a checkpoint's own generation_config may set others

@@ -117,8 +117,8 @@ def _certificate_of(heads: HeadsConfig) -> tuple[Certificate | None, str | None]
 
 def _fits(raw: RawSettings, n_layers: int, facts: HeadsFacts) -> bool:
     """Whether every given exit has a head; these heads are a default."""
-    asked = raw.exit_layers.place(n_layers)
-    return isinstance(raw.exit_layers, Spread) or set(asked) <= set(facts.exit_layers)
+    placed = raw.exit_layers.place(n_layers)
+    return isinstance(raw.exit_layers, Spread) or set(placed) <= set(facts.exit_layers)
 
 
 def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:

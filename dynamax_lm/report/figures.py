@@ -20,7 +20,7 @@ from dynamax_lm.report.runs import Value
 from dynamax_lm.report.speed_picture import speeds
 from dynamax_lm.report.static_baseline import saving_of
 
-Arena = Sequence[Row]
+Group = Sequence[Row]
 
 
 class Figures(NamedTuple):
@@ -45,15 +45,15 @@ class Figures(NamedTuple):
 def figures_of(library: Library, rows: Sequence[Row]) -> Iterator[Figures]:
     """The pictures of every task with exits."""
     chosen = one_metric_each(rows)
-    twice = Counter((arena[0].checkpoint, arena[0].task) for arena in chosen)
+    twice = Counter((group[0].checkpoint, group[0].task) for group in chosen)
     numbers: Counter[tuple[str, str]] = Counter()
-    for arena in chosen:
-        of = (arena[0].checkpoint, arena[0].task)
+    for group in chosen:
+        of = (group[0].checkpoint, group[0].task)
         numbers[of] += 1
         name = "_".join(map(safe, of)) + (f"_{numbers[of]}" if numbers[of] > 1 else "")
-        heading = ", ".join(of) + (f" ({_conditions(arena[0])})" if twice[of] > 1 else "")
-        if drawn := _drawn(library, arena, name, heading):
-            yield Figures(heading, drawn, _points(arena) if "_saved" in drawn[0].name else ())
+        heading = ", ".join(of) + (f" ({_conditions(group[0])})" if twice[of] > 1 else "")
+        if drawn := _drawn(library, group, name, heading):
+            yield Figures(heading, drawn, _points(group) if "_saved" in drawn[0].name else ())
 
 
 def safe(text: str) -> str:
@@ -61,26 +61,26 @@ def safe(text: str) -> str:
     return re.sub(r"[^\w.+=-]", "_", text)
 
 
-def _drawn(library: Library, arena: Arena, name: str, heading: str) -> list[Picture]:
+def _drawn(library: Library, group: Group, name: str, heading: str) -> list[Picture]:
     curves = []
-    for row in _widest(arena):
+    for row in _widest(group):
         if lines := library.trace(row.run, row.task):
             curves.append(reliability_curve(_judge(row), lines, row.run.layers or 0))
     drawn = (
-        pictures.trade_off(f"{name}_saved", _points(arena)),
+        pictures.trade_off(f"{name}_saved", _points(group)),
         pictures.reliability(f"{name}_reliability", heading, curves),
-        pictures.depths(f"{name}_depths", arena),
-        pictures.ledger(f"{name}_ledger", arena),
-        speeds(f"{name}_speed", heading, arena),
+        pictures.depths(f"{name}_depths", group),
+        pictures.ledger(f"{name}_ledger", group),
+        speeds(f"{name}_speed", heading, group),
     )
     return [picture for picture in drawn if picture is not None]
 
 
-def _points(arena: Arena) -> list[Row]:
+def _points(group: Group) -> list[Row]:
     """The rows with the saving that their points stand for: see `saving_of`."""
     return [
         row if (saved := saving_of(row)) is None else replace(row, flops_saved=Value(saved, None))
-        for row in arena
+        for row in group
     ]
 
 
@@ -91,10 +91,10 @@ def _judge(row: Row) -> str:
     return setting_of(row.run)
 
 
-def _widest(arena: Arena) -> list[Row]:
+def _widest(group: Group) -> list[Row]:
     """Of each measure the run of the lowest threshold, whose confidences have the widest range."""
     chosen: dict[str, Row] = {}
-    exiting = (row for row in arena if row.run.settings.get("exit_layers"))
+    exiting = (row for row in group if row.run.settings.get("exit_layers"))
     for row in (row for row in exiting if row.kind in {"dynamic", "static"}):
         name = measure_of(row)
         if name not in chosen or _threshold(row) < _threshold(chosen[name]):

@@ -23,7 +23,7 @@ from dynamax_lm.report.paired import (
     mean_cost,
 )
 from dynamax_lm.report.pareto import Marks, pareto_marks
-from dynamax_lm.report.rows import Row, arenas, rows_of
+from dynamax_lm.report.rows import Row, comparison_groups, rows_of
 from dynamax_lm.report.static_baseline import (
     ACCOUNTS,
     Gain,
@@ -100,15 +100,15 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
     chosen = rows_of(baseline.runs) if baseline else rows
     entries: list[Entry] = []
     comparisons: list[Comparison] = []
-    for arena in arenas(rows):
-        for row, marks in zip(arena, pareto_marks(arena), strict=True):
+    for group in comparison_groups(rows):
+        for row, marks in zip(group, pareto_marks(group), strict=True):
             if row.run.is_group(row.task):  # it has no documents of its own
-                entries.append(Entry(row, marks, static_baselines(row, arena)))
+                entries.append(Entry(row, marks, static_baselines(row, group)))
                 continue
             if row.full_depth is not None and row.kind not in _FULL_DEPTH:
                 comparisons.append(against_full_depth(library, row))
             baselines = []
-            for one, paired in _static(library, row, arena) if row.kind == "dynamic" else ():
+            for one, paired in _static(library, row, group) if row.kind == "dynamic" else ():
                 baselines.append(one)
                 comparisons += paired
             entries.append(Entry(row, marks, tuple(baselines)))
@@ -120,16 +120,16 @@ def build(library: Library, baseline: Library | None = None) -> Leaderboard:
         replace(entry, baselines=tuple(judged(b, found(entry.row, b)) for b in entry.baselines))
         for entry in entries
     ]
-    return Leaderboard(entries, comparisons, _apart(arenas(rows)))
+    return Leaderboard(entries, comparisons, _apart(comparison_groups(rows)))
 
 
 def _static(
-    library: Library, row: Row, arena: Sequence[Row]
+    library: Library, row: Row, group: Sequence[Row]
 ) -> Iterator[tuple[StaticBaseline, list[Comparison]]]:
     """A dynamic row's baselines on the documents that are paired, and the row against each."""
     spent = {account: mean_cost(library, row, account) for account in ACCOUNTS}
     own = mean_agreement(library, row)
-    for one in static_baselines(row, arena, spent):
+    for one in static_baselines(row, group, spent):
         paired = against_static(library, row, one) if one.mixture else []
         gaps = (c.difference.mean for c in paired if c.metric == AGREEMENT and c.difference)
         yield on_paired_documents(one, own, next(gaps, None)), paired

@@ -35,16 +35,16 @@ def optimal(points: Sequence[Point]) -> list[bool]:
     return [not any(_dominates(other, point) for other in points) for point in points]
 
 
-def pareto_marks(arena: Sequence[Row]) -> list[Marks]:
+def pareto_marks(group: Sequence[Row]) -> list[Marks]:
     """Marks for the rows of a comparison group, in their order."""
-    sign = 1 if all(row.higher_is_better for row in arena) else -1
-    at_full_depth = [sign * row.full_depth.mean for row in arena if row.full_depth]
+    sign = 1 if all(row.higher_is_better for row in group) else -1
+    at_full_depth = [sign * row.full_depth.mean for row in group if row.full_depth]
     quality = _marked(
-        [_point(row, row.goodness) for row in arena],
+        [_point(row, row.goodness) for row in group],
         [(0.0, max(at_full_depth))] if at_full_depth else [],
     )
     agreement = _marked(
-        [_point(row, row.agreement.mean) if row.agreement else None for row in arena],
+        [_point(row, row.agreement.mean) if row.agreement else None for row in group],
         [(0.0, 1.0)],
     )
     return [Marks(*pair) for pair in zip(quality, agreement, strict=True)]

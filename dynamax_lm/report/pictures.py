@@ -75,14 +75,14 @@ class Picture:
     svg: str
 
 
-def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
+def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
     """Quality and agreement against net FLOPs saved, with the oracle's upper bound.
 
     Args:
         name: file name without suffix.
-        arena: a comparison group: rows of one task, metric and conditions.
+        group: a comparison group: rows of one task, metric and conditions.
     """
-    drawn = [row for row in arena if row.flops_saved is not None]
+    drawn = [row for row in group if row.flops_saved is not None]
     if not drawn:
         return None
     figure = new_figure(7.2, 6.4)
@@ -148,9 +148,9 @@ def trade_off(name: str, arena: Sequence[Row]) -> Picture | None:
     )
 
 
-def depths(name: str, arena: Sequence[Row]) -> Picture | None:
+def depths(name: str, group: Sequence[Row]) -> Picture | None:
     """Exit layers of one task's tokens, one bar for each setting."""
-    bars = [(row, row.run.totals(row.task) or {}) for row in arena]
+    bars = [(row, row.run.totals(row.task) or {}) for row in group]
     bars = [(row, totals) for row, totals in bars if totals.get("tokens")][:_MOST_BARS]
     if not bars:
         return None
@@ -195,9 +195,9 @@ def depths(name: str, arena: Sequence[Row]) -> Picture | None:
     )
 
 
-def ledger(name: str, arena: Sequence[Row]) -> Picture | None:
+def ledger(name: str, group: Sequence[Row]) -> Picture | None:
     """FLOPs of answer tokens by item, as shares of full depth."""
-    bars = [(row, row.run.totals(row.task) or {}) for row in arena]
+    bars = [(row, row.run.totals(row.task) or {}) for row in group]
     bars = [(row, t) for row, t in bars if t.get("ledger", {}).get("share_of_full_depth")]
     bars = bars[:_MOST_BARS]
     if not bars:

@@ -105,7 +105,7 @@ class Row:
         return self.quality.mean if self.higher_is_better else -self.quality.mean
 
     @property
-    def arena(self) -> tuple[str, str, MetricKey, Conditions]:
+    def comparison_group(self) -> tuple[str, str, MetricKey, Conditions]:
         """The comparison group: rows with equal keys are compared."""
         return self.checkpoint, self.task, self.key, self.conditions
 
@@ -120,17 +120,17 @@ def rows_of(runs: Iterable[Run]) -> list[Row]:
     newest: dict[object, Row] = {}
     found = (row for run in sorted(runs, key=lambda run: run.date) for row in _rows_of_run(run))
     for row in _named_apart(found):
-        newest[row.arena, row.run.model, row.setting] = row
+        newest[row.comparison_group, row.run.model, row.setting] = row
     return sorted(newest.values(), key=_order)
 
 
-def arenas(rows: Sequence[Row]) -> list[list[Row]]:
+def comparison_groups(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows by comparison group, each group in the rows' order.
 
     A run without logged samples has no hash of them, and one of another package may not say its
     number format; it joins the others if they have one.
     """
-    keys: list[tuple[Any, ...]] = [(*row.arena[:-1], row.conditions) for row in rows]
+    keys: list[tuple[Any, ...]] = [(*row.comparison_group[:-1], row.conditions) for row in rows]
     for name in ("number_format", "samples"):
         without = [(*key[:-1], key[-1]._replace(**{name: ""})) for key in keys]
         values: dict[object, set[str]] = {}

@@ -79,7 +79,7 @@ class SideBySide:
 
 
 def side_by_side(
-    library: Library, arena: Sequence[Row], tokens: Mapping[tuple[str, str], str]
+    library: Library, group: Sequence[Row], tokens: Mapping[tuple[str, str], str]
 ) -> SideBySide | None:
     """The answers of a comparison group, or ``None`` where fewer than two runs logged any.
 
@@ -87,10 +87,10 @@ def side_by_side(
 
     Args:
         library: of the samples.
-        arena: rows of one task, metric and conditions.
+        group: rows of one task, metric and conditions.
         tokens: the token page of a results file's task, relative to the report.
     """
-    known = [(row, found) for row in arena if (found := _answered(library, row))]
+    known = [(row, found) for row in group if (found := _answered(library, row))]
     known.sort(key=lambda one: one[0].kind not in {"full", "plain"})  # stable: by saving
     kept = known[:MOST_RUNS]
     shared = sorted(set.intersection(*(set(found) for _, found in kept))) if kept else []

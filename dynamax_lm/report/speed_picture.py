@@ -17,18 +17,18 @@ _AUTO = "auto"
 _MARKERS = ("o", "^", "v", "D", "P", "X")
 
 
-def speeds(name: str, title: str, arena: Sequence[Row]) -> Picture | None:
+def speeds(name: str, title: str, group: Sequence[Row]) -> Picture | None:
     """One line for each exit that drafts and each threshold, over draft lengths.
 
     Args:
         name: file name without suffix.
         title: checkpoint and task.
-        arena: a comparison group.
+        group: a comparison group.
 
     Returns:
         ``None`` where no run is lossless, or none measured its speed.
     """
-    rows = [row for row in arena if row.kind == "lossless" and speedup_of(row) is not None]
+    rows = [row for row in group if row.kind == "lossless" and speedup_of(row) is not None]
     if not rows:
         return None
     lengths = sorted({_length(row) for row in rows}, key=lambda one: (one == _AUTO, _number(one)))

@@ -123,13 +123,13 @@ class _Bill(NamedTuple):
 
 
 def static_baselines(
-    row: Row, arena: Sequence[Row], spent: Mapping[Account, float | None] | None = None
+    row: Row, group: Sequence[Row], spent: Mapping[Account, float | None] | None = None
 ) -> tuple[StaticBaseline, ...]:
     """The baselines of a dynamic row, one for each account.
 
     Args:
-        row: a row of ``arena``.
-        arena: its comparison group.
+        row: a row of ``group``.
+        group: its comparison group.
         spent: the row's mean share of full depth's FLOPs over the paired documents, where known;
             otherwise the published mean is used, which leaves out documents without text.
 
@@ -140,7 +140,7 @@ def static_baselines(
         return ()
     spent = spent or {}
     bills = ((account, _bill(row, account, spent.get(account))) for account in ACCOUNTS)
-    return tuple(_baseline(row, arena, bill, account) for account, bill in bills if bill)
+    return tuple(_baseline(row, group, bill, account) for account, bill in bills if bill)
 
 
 def saving_of(row: Row, account: Account = "answer") -> float | None:
@@ -257,11 +257,11 @@ def cost_bounds(row: Row) -> Bounds | None:
     return Bounds(lowest, highest)
 
 
-def _baseline(row: Row, arena: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
+def _baseline(row: Row, group: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
     full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
-    known = sorted([full, *_measured(row, arena, bill)], key=_by_flops)
+    known = sorted([full, *_measured(row, group, bill)], key=_by_flops)
     path = tuple((point.row, point.flops) for point in known)
     quality = _best(known, bill.spent, lambda point: point.goodness)
     agreement = _best(known, bill.spent, lambda point: point.agreement)
@@ -310,7 +310,7 @@ def _missing(row: Row, depth: float) -> str:
     return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
-def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
+def _measured(row: Row, group: Sequence[Row], bill: _Bill) -> list[_Point]:
     """Static runs, one for each depth, billed as shares of full depth.
 
     The skipped-state policy has no effect, as no layer above the depth runs later; heads do, so
@@ -318,7 +318,7 @@ def _measured(row: Row, arena: Sequence[Row], bill: _Bill) -> list[_Point]:
     omitted.
     """
     chosen: dict[int, Row] = {}
-    for other in sorted(arena, key=lambda one: _unlike(row, one)):
+    for other in sorted(group, key=lambda one: _unlike(row, one)):
         depth = static_depth(other.run)
         if depth is not None and _translator(other) is not None:
             chosen.setdefault(depth, other)

@@ -37,18 +37,18 @@ def verdicts_of(board: Leaderboard) -> list[Sentence]:
     entries = {id(entry.row): entry for entry in board.entries}
     rows = [entry.row for entry in board.entries if not entry.row.run.is_group(entry.row.task)]
     found = []
-    for arena in one_metric_each(rows):
-        sentence = _sentence([entries[id(row)] for row in arena])
+    for group in one_metric_each(rows):
+        sentence = _sentence([entries[id(row)] for row in group])
         if sentence is not None:
             found.append(sentence)
     return found
 
 
-def _sentence(arena: Sequence[Entry]) -> Sentence | None:
-    title = f"{arena[0].row.checkpoint}, {arena[0].row.task}"
-    chosen, why = _choose([entry for entry in arena if entry.row.kind == "dynamic"])
+def _sentence(group: Sequence[Entry]) -> Sentence | None:
+    title = f"{group[0].row.checkpoint}, {group[0].row.task}"
+    chosen, why = _choose([entry for entry in group if entry.row.kind == "dynamic"])
     if chosen is None:
-        lossless = [e for e in arena if e.row.kind == "lossless" and speedup_of(e.row) is not None]
+        lossless = [e for e in group if e.row.kind == "lossless" and speedup_of(e.row) is not None]
         if not lossless:
             return None
         best = max(lossless, key=lambda entry: speedup_of(entry.row) or 0.0)
@@ -63,7 +63,7 @@ def _sentence(arena: Sequence[Entry]) -> Sentence | None:
     total = baseline_of(chosen, "total")
     if total is not None and total.verdict != "unknown":
         text += f" With prompts in both, {_static(total, row.run.documents(row.task))}."
-    if len(arena) > 1 and len({entry.row.quality.mean for entry in arena}) == 1:
+    if len(group) > 1 and len({entry.row.quality.mean for entry in group}) == 1:
         text += (
             f" {row.key.metric} is {row.quality.mean:.3f} under every setting, and tells nothing "
             "of what exits cost in quality."

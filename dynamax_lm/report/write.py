@@ -172,8 +172,8 @@ def _side_by_side_pages(
     """A page for every task and checkpoint with answers of several runs, and each run's link."""
     links: Links = {}
     names = Counter[str]()
-    for arena in one_metric_each(rows):
-        page = side_by_side(library, arena, tokens)
+    for group in one_metric_each(rows):
+        page = side_by_side(library, group, tokens)
         if page is None:
             continue
         name = "_".join(map(safe, (page.checkpoint, page.task)))

@@ -12,7 +12,7 @@ from dynamax_lm.harness.certified import certificate_block
 from dynamax_lm.harness.setup import setting_from
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
-from dynamax_lm.report.rows import arenas, checkpoint_of, kind_of, rows_of, static_depth
+from dynamax_lm.report.rows import checkpoint_of, comparison_groups, kind_of, rows_of, static_depth
 from tests.certify.certificates import make_certificate, make_setup, make_task
 
 ONE = {"gen": GENERATION}
@@ -80,7 +80,7 @@ def test_only_equal_conditions_are_held_against_each_other(tmp_path: Path) -> No
     for number, plan in enumerate(plans):
         plan.tasks = ONE
         write_run(tmp_path / str(number), plan)
-    groups = arenas(rows_of(load([tmp_path]).runs))
+    groups = comparison_groups(rows_of(load([tmp_path]).runs))
     assert sorted(len(group) for group in groups) == [1, 2]
 
 
@@ -94,9 +94,9 @@ def test_a_run_without_samples_joins_the_others_only_where_it_can_be_one_of_them
             data = made.data()
             del data["task_hashes"]
             made.change(data)
-    assert [len(group) for group in arenas(rows_of(load([tmp_path]).runs))] == [3]
+    assert [len(group) for group in comparison_groups(rows_of(load([tmp_path]).runs))] == [3]
     write_run(tmp_path / "d", Plan(threshold=0.8, tasks=ONE, salt="x"))
-    groups = arenas(rows_of(load([tmp_path]).runs))
+    groups = comparison_groups(rows_of(load([tmp_path]).runs))
     assert sorted(len(group) for group in groups) == [1, 1, 2]
 
 
@@ -136,7 +136,7 @@ def test_runs_of_other_weights_formats_or_limits_have_rows_apart(
             write_run(tmp_path / name / str(number), Plan(tasks=ONE, settings=settings | more))
     rows = rows_of(load([tmp_path]).runs)
     assert len(rows) == len({row.name for row in rows}) == 6
-    groups = arenas(rows)
+    groups = comparison_groups(rows)
     assert [len(group) for group in groups] == [3, 3]
     assert {len({row.run.path.parts[-3] for row in group}) for group in groups} == {1}
     board = build(load([tmp_path]))
@@ -162,7 +162,7 @@ def test_a_run_that_does_not_say_its_number_format_joins_those_of_one(tmp_path: 
     write_run(tmp_path / "ours", Plan(tasks=ONE))
     path = write_plain(tmp_path / "plain", Plan(tasks=ONE))
     path.write_text(path.read_text().replace('"model_dtype": "torch.float32", ', ""))
-    assert [len(group) for group in arenas(rows_of(load([tmp_path]).runs))] == [2]
+    assert [len(group) for group in comparison_groups(rows_of(load([tmp_path]).runs))] == [2]
 
 
 def test_the_embedded_model_has_one_name_by_both_doors(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_point_of_a_fixed_depth_is_the_baselines(
     write_run(tmp_path / "a", Plan(tasks=ONE))
     write_run(tmp_path / "b", Plan(tasks=ONE, settings={"exit_layers": [2], "threshold": 0}))
     seen: list[Row] = []
-    monkeypatch.setattr(pictures, "trade_off", lambda name, arena: seen.extend(arena))
+    monkeypatch.setattr(pictures, "trade_off", lambda name, group: seen.extend(group))
     _figures(tmp_path)
     by_kind = {row.kind: row for row in rows_of(load([tmp_path]).runs)}
     assert {row.kind for row in seen} == {"dynamic", "static"}

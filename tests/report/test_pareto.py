@@ -13,7 +13,7 @@ from synthetic import COSTS, GENERATION, Plan, write_run
 from dynamax_lm.core.costs import norm_flops, unembed_flops
 from dynamax_lm.report.load import load
 from dynamax_lm.report.pareto import optimal, pareto_marks
-from dynamax_lm.report.rows import arenas, rows_of
+from dynamax_lm.report.rows import comparison_groups, rows_of
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.static_baseline import saving_of
 
@@ -48,10 +48,10 @@ def test_the_oracle_takes_no_part_and_full_depth_always_does(tmp_path: Path) -> 
             tasks={"gen": GENERATION},
         )
         write_run(tmp_path / confidence, plan)
-    (arena,) = arenas(rows_of(load([tmp_path]).runs))
-    by_kind = dict(zip([row.kind for row in arena], pareto_marks(arena), strict=True))
+    (group,) = comparison_groups(rows_of(load([tmp_path]).runs))
+    by_kind = dict(zip([row.kind for row in group], pareto_marks(group), strict=True))
     assert by_kind["oracle"] == (False, False)
-    dynamic = next(row for row in arena if row.kind == "dynamic")
+    dynamic = next(row for row in group if row.kind == "dynamic")
     assert dynamic.flops_saved is not None
     assert dynamic.agreement is not None
     cheaper_than_full = dynamic.flops_saved.mean > 0
@@ -65,9 +65,9 @@ def test_a_fixed_depth_stands_for_the_model_of_so_many_layers(tmp_path: Path) ->
     made = write_run(
         tmp_path / "b", Plan(tasks=task, settings={"exit_layers": [2], "threshold": 0})
     )
-    (arena,) = arenas(rows_of(load([tmp_path]).runs))
-    static = next(row for row in arena if row.kind == "static")
-    dynamic = next(row for row in arena if row.kind == "dynamic")
+    (group,) = comparison_groups(rows_of(load([tmp_path]).runs))
+    static = next(row for row in group if row.kind == "static")
+    dynamic = next(row for row in group if row.kind == "dynamic")
     assert static.flops_saved is not None
     assert dynamic.flops_saved is not None
     assert saving_of(dynamic) == dynamic.flops_saved.mean

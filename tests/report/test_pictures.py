@@ -15,7 +15,7 @@ from dynamax_lm.report import pictures
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.pictures import Picture
 from dynamax_lm.report.reliability import Curve, reliability_curve
-from dynamax_lm.report.rows import Row, arenas, rows_of
+from dynamax_lm.report.rows import Row, comparison_groups, rows_of
 
 ONE = {"gen": GENERATION}
 
@@ -30,9 +30,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 
 @pytest.fixture(scope="module")
-def arena(library: Library) -> list[Row]:
-    (arena,) = arenas(rows_of(library.runs))
-    return arena
+def group(library: Library) -> list[Row]:
+    (group,) = comparison_groups(rows_of(library.runs))
+    return group
 
 
 def _check(picture: Picture | None, *texts: str) -> None:
@@ -45,16 +45,16 @@ def _check(picture: Picture | None, *texts: str) -> None:
         assert text in picture.svg
 
 
-def test_each_picture_is_drawn_in_both_forms(library: Library, arena: list[Row]) -> None:
-    _check(pictures.trade_off("x", arena), "oracle (ceiling)", "always one depth")
-    _check(pictures.depths("x", arena), "layer 4", "layer 8")
-    _check(pictures.ledger("x", arena), "exit checks", "skipped state")
-    curves = [reliability_curve(r.setting, library.trace(r.run, "gen") or [], 8) for r in arena]
+def test_each_picture_is_drawn_in_both_forms(library: Library, group: list[Row]) -> None:
+    _check(pictures.trade_off("x", group), "oracle (ceiling)", "always one depth")
+    _check(pictures.depths("x", group), "layer 4", "layer 8")
+    _check(pictures.ledger("x", group), "exit checks", "skipped state")
+    curves = [reliability_curve(r.setting, library.trace(r.run, "gen") or [], 8) for r in group]
     _check(pictures.reliability("x", "title", curves), "confidence at the exit")
 
 
 def test_few_colours_are_still_the_right_ones(
-    arena: list[Row], monkeypatch: pytest.MonkeyPatch
+    group: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A legend's few pixels must keep the colour that they explain."""
     seen: list[bytes] = []
@@ -66,7 +66,7 @@ def test_few_colours_are_still_the_right_ones(
 
     monkeypatch.setattr(pictures, "_compact", remember)
     for draw in (pictures.trade_off, pictures.ledger):
-        picture = draw("x", arena)
+        picture = draw("x", group)
         assert picture is not None
         before, after = (
             np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=int)
@@ -76,8 +76,8 @@ def test_few_colours_are_still_the_right_ones(
         assert len(picture.png) < len(seen[-1]) / 1.5
 
 
-def test_a_picture_is_the_same_every_time(arena: list[Row]) -> None:
-    first, second = pictures.depths("x", arena), pictures.depths("x", arena)
+def test_a_picture_is_the_same_every_time(group: list[Row]) -> None:
+    first, second = pictures.depths("x", group), pictures.depths("x", group)
     assert first is not None
     assert second is not None
     assert first.png == second.png
@@ -88,7 +88,7 @@ def test_points_that_lie_together_share_a_label(tmp_path: Path) -> None:
     """The same tokens under nine thresholds: one place, one label, from lowest to highest."""
     for threshold in range(1, 10):
         write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold / 10))
-    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    (rows,) = comparison_groups(rows_of(load([tmp_path]).runs))
     picture = pictures.trade_off("x", rows)
     assert picture is not None
     assert "0.1–0.9" in picture.svg
@@ -98,7 +98,7 @@ def test_points_that_lie_together_share_a_label(tmp_path: Path) -> None:
 def test_what_all_settings_share_is_said_once(tmp_path: Path) -> None:
     for threshold in (0.5, 0.7):
         write_run(tmp_path / str(threshold), Plan(tasks=ONE, threshold=threshold))
-    (rows,) = arenas(rows_of(load([tmp_path]).runs))
+    (rows,) = comparison_groups(rows_of(load([tmp_path]).runs))
     for picture in (pictures.depths("x", rows), pictures.ledger("x", rows)):
         assert picture is not None
         assert picture.svg.count("exits 3+5, propagate") == 1
@@ -120,8 +120,8 @@ def test_names_of_any_length_and_text_leave_space_for_the_picture(
     long = "$x_{" + "a long setting, " * 40
     write_run(tmp_path, Plan(tasks=ONE, settings={"pretrained": long, "arguments": {"a": long}}))
     strange = load([tmp_path])
-    (rows,) = arenas(rows_of(strange.runs))
-    both = [*rows, *arenas(rows_of(library.runs))[0]]
+    (rows,) = comparison_groups(rows_of(strange.runs))
+    both = [*rows, *comparison_groups(rows_of(library.runs))[0]]
     curves = [reliability_curve(long, strange.trace(strange.runs[0], "gen") or [], 8)]
     _check(pictures.trade_off("x", both))
     _check(pictures.depths("x", both))

@@ -39,8 +39,8 @@ def test_what_is_not_marked_is_equal(one: str, other: str) -> None:
 
 def page_of(folder: Path, tokens: dict[tuple[str, str], str] | None = None) -> SideBySide | None:
     library = load([folder])
-    (arena,) = one_metric_each(rows_of(library.runs))
-    return side_by_side(library, arena, tokens or {})
+    (group,) = one_metric_each(rows_of(library.runs))
+    return side_by_side(library, group, tokens or {})
 
 
 def test_every_run_has_its_own_answer_and_numbers(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from dynamax_lm.report.checks.recompute import documents_again, totals_again
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.paired import against_static, mean_cost
-from dynamax_lm.report.rows import Row, arenas, rows_of
+from dynamax_lm.report.rows import Row, comparison_groups, rows_of
 from dynamax_lm.report.static_baseline import (
     ACCOUNTS,
     FULL_DEPTH,
@@ -46,13 +46,13 @@ def equal_cost_depth(row: Row, account: Account = "answer") -> float | None:
     return None if bill is None else max(1.0, bill.depth(bill.spent))
 
 
-def _arena(folder: Path) -> list[Row]:
-    (arena,) = arenas(rows_of(load([folder]).runs))
-    return arena
+def _group(folder: Path) -> list[Row]:
+    (group,) = comparison_groups(rows_of(load([folder]).runs))
+    return group
 
 
-def _baseline(row: Row, arena: list[Row], account: Account = "answer") -> StaticBaseline | None:
-    return next((b for b in static_baselines(row, arena) if b.account == account), None)
+def _baseline(row: Row, group: list[Row], account: Account = "answer") -> StaticBaseline | None:
+    return next((b for b in static_baselines(row, group) if b.account == account), None)
 
 
 def _static(layer: int, **more: object) -> Plan:
@@ -82,7 +82,7 @@ def test_the_baselines_depth_costs_what_the_row_does(
     shares = [1 - one.bill.flops_saved for one in documents.values() if one.bill]
     data["results"]["gen"]["flops_saved,none"] = 1 - sum(shares) / len(shares)
     made.change(data)
-    depth = equal_cost_depth(_arena(folder)[0])
+    depth = equal_cost_depth(_group(folder)[0])
     assert depth is not None
     emission = norm_flops(COSTS) + unembed_flops(COSTS)
     again = []
@@ -121,7 +121,7 @@ def test_no_documents_cost_is_beyond_its_bounds(
     if prompt_exit is not None:
         block["settings"]["prompt_exit"] = prompt_exit
     made.change(data)
-    bounds = cost_bounds(_arena(folder)[0])
+    bounds = cost_bounds(_group(folder)[0])
     assert bounds is not None
     facts = SkippedFacts.from_record(state)
     ledger = Ledger(COSTS, exit_layers=[2, 5], skipped_state=facts, prompt_exit=prompt_exit)
@@ -132,8 +132,8 @@ def test_no_documents_cost_is_beyond_its_bounds(
 
 def test_without_static_runs_the_quality_is_unknown(tmp_path: Path) -> None:
     write_run(tmp_path, Plan(tasks=ONE, exits=(1,)))
-    arena = _arena(tmp_path)
-    baseline = _baseline(arena[0], arena)
+    group = _group(tmp_path)
+    baseline = _baseline(group[0], group)
     assert baseline is not None
     assert (baseline.quality, baseline.agreement, baseline.verdict) == (None, None, "unknown")
     assert "threshold=0,exit_layers=1 " in baseline.source, "the run that would tell"
@@ -145,14 +145,14 @@ def test_between_measured_depths_the_quality_lies_between_theirs(tmp_path: Path)
         plan = _static(layer)
         plan.gain, plan.scale = gain, 0.5
         write_run(tmp_path / str(layer), plan)
-    arena = _arena(tmp_path)
-    row = next(row for row in arena if row.kind == "dynamic")
-    baseline = _baseline(row, arena)
+    group = _group(tmp_path)
+    row = next(row for row in group if row.kind == "dynamic")
+    baseline = _baseline(row, group)
     assert baseline is not None
     assert baseline.quality is not None
     assert 1 < baseline.depth < 7
     low, high = (
-        next(r.quality.mean for r in arena if r.setting.startswith(f"always layer {layer}"))
+        next(r.quality.mean for r in group if r.setting.startswith(f"always layer {layer}"))
         for layer in (1, 7)
     )
     share = (baseline.depth - 1) / 6
@@ -165,9 +165,9 @@ def test_the_interpolated_baseline_is_paired_by_document(tmp_path: Path) -> None
     for layer in (1, 7):
         write_run(tmp_path / str(layer), replace(_static(layer), seed=layer))
     library = load([tmp_path])
-    (arena,) = arenas(rows_of(library.runs))
-    row = next(row for row in arena if row.kind == "dynamic")
-    baseline = _baseline(row, arena)
+    (group,) = comparison_groups(rows_of(library.runs))
+    row = next(row for row in group if row.kind == "dynamic")
+    baseline = _baseline(row, group)
     assert baseline is not None
     assert baseline.quality is not None
     assert baseline.agreement is not None
@@ -187,9 +187,9 @@ def test_documents_without_text_take_part_by_what_their_stop_did(tmp_path: Path)
     for layer in (1, 7):
         write_run(tmp_path / str(layer), replace(_static(layer), documents=8))
     library = load([tmp_path])
-    (arena,) = arenas(rows_of(library.runs))
-    row = next(row for row in arena if row.kind == "dynamic")
-    baseline = _baseline(row, arena)
+    (group,) = comparison_groups(rows_of(library.runs))
+    row = next(row for row in group if row.kind == "dynamic")
+    baseline = _baseline(row, group)
     assert baseline is not None
     _, agreement = against_static(library, row, baseline)
     assert agreement.difference is not None
@@ -247,13 +247,13 @@ def test_full_depth_is_the_upper_end_of_what_is_known(tmp_path: Path) -> None:
     write_run(tmp_path / "a", Plan(seed=4, tasks=ONE))
     write_run(tmp_path / "b", _static(1))
     library = load([tmp_path])
-    (arena,) = arenas(rows_of(library.runs))
-    row = next(row for row in arena if row.kind == "dynamic")
-    baseline = _baseline(row, arena)
+    (group,) = comparison_groups(rows_of(library.runs))
+    row = next(row for row in group if row.kind == "dynamic")
+    baseline = _baseline(row, group)
     assert baseline is not None
     assert baseline.mixture[1][0] is None
     assert row.full_depth is not None
-    static = next(r for r in arena if r.kind == "static")
+    static = next(r for r in group if r.kind == "static")
     share = (baseline.depth - 1) / 7
     expected = (1 - share) * static.quality.mean + share * row.full_depth.mean
     assert baseline.quality == pytest.approx(expected)
@@ -269,8 +269,8 @@ def test_a_static_run_speaks_for_every_skipped_state(tmp_path: Path) -> None:
     for name, run in (("b", "copy_kv"), ("c", "propagate")):
         if name == "c":
             write_run(tmp_path / "c", replace(_static(1), gain=0.5, scale=0.5))
-        arena = _arena(tmp_path)
-        baseline = _baseline(next(row for row in arena if row.kind == "dynamic"), arena)
+        group = _group(tmp_path)
+        baseline = _baseline(next(row for row in group if row.kind == "dynamic"), group)
         assert baseline is not None
         lower = baseline.mixture[0][0]
         assert lower is not None
@@ -285,8 +285,8 @@ def test_a_setting_that_costs_more_than_full_depth_never_beats_it(tmp_path: Path
     table["agreement,none"] = 1.0
     table["em,none"] = table["full_depth_em,none"]
     made.results.write_text(json.dumps(data))
-    arena = _arena(tmp_path)
-    for baseline in static_baselines(arena[0], arena):
+    group = _group(tmp_path)
+    for baseline in static_baselines(group[0], group):
         assert (baseline.source, baseline.depth) == (FULL_DEPTH, 8)
         assert baseline.verdict == "does not beat"
         assert baseline.name == OWN_FULL_DEPTH, "one comparison, whatever the account"
@@ -295,7 +295,7 @@ def test_a_setting_that_costs_more_than_full_depth_never_beats_it(tmp_path: Path
 def test_with_prompts_the_baseline_is_deeper(tmp_path: Path) -> None:
     """It spares the layers that prompts pay above it, and a dynamic setting does not."""
     made = write_run(tmp_path, Plan(tasks=ONE, exits=(2,)))
-    (row,) = _arena(tmp_path)
+    (row,) = _group(tmp_path)
     answer, total = (equal_cost_depth(row, account) for account in ACCOUNTS)
     assert answer is not None
     assert total is not None
@@ -322,9 +322,9 @@ def test_a_baseline_pays_for_the_translator_it_speaks_through(
         extras = [{"classifier": 10**6, "translator": translator}]
         data["config"]["early_exit"]["costs"]["exit_extras"] = extras
         made.change(data)
-        arena = _arena(tmp_path)
-        row = next(row for row in arena if row.kind == "dynamic")
-        baseline = _baseline(row, arena, account)
+        group = _group(tmp_path)
+        row = next(row for row in group if row.kind == "dynamic")
+        baseline = _baseline(row, group, account)
         assert baseline is not None
         depths.append(baseline.depth)
         (_, low), (_, high) = baseline.mixture
@@ -345,8 +345,8 @@ def test_without_widths_nothing_is_said(tmp_path: Path) -> None:
     data = made.data()
     del data["config"]["early_exit"]["costs"]
     made.change(data)
-    arena = _arena(tmp_path)
-    assert static_baselines(arena[0], arena) == ()
+    group = _group(tmp_path)
+    assert static_baselines(group[0], group) == ()
 
 
 POINT = StaticBaseline("answer", 3.0, 0.5, 0.9, "measured", "not tested")

@@ -80,5 +80,5 @@ def test_a_metric_that_never_differs_is_named(tmp_path: Path) -> None:
     board = build(load([tmp_path]))
     (sentence,) = verdicts_of(board)
     assert "em is 0.000 under every setting, and tells nothing" in sentence.text
-    arena = [replace(entry.row, full_depth=entry.row.quality) for entry in board.entries]
-    assert not any(marks.quality for marks in pareto_marks(arena)), "it distinguishes no setting"
+    group = [replace(entry.row, full_depth=entry.row.quality) for entry in board.entries]
+    assert not any(marks.quality for marks in pareto_marks(group)), "it distinguishes no setting"

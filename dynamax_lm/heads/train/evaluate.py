@@ -94,7 +94,7 @@ def hold_out(
     for batch in batches:
         seen = observe(batch)
         hidden = dict(zip(layers, seen.hidden, strict=True))
-        asked = (
+        scores = (
             heads.training_logits(hidden, dict.fromkeys(layers, seen.real))
             if heads.config.has_classifier
             else {layer: torch.zeros_like(seen.real, dtype=torch.float32) for layer in layers}
@@ -109,7 +109,7 @@ def hold_out(
                 )
             ]
             parts = [torch.cat(same) for same in zip(*pieces, strict=True)]
-            rows.append([asked[layer][seen.real], *parts])
+            rows.append([scores[layer][seen.real], *parts])
         arrays = (torch.stack(same).double().cpu().numpy() for same in zip(*rows, strict=True))
         found.append(tuple(arrays))
         count += int(seen.real.sum())

@@ -126,8 +126,8 @@ class Objective(nn.Module):
         )
         losses = []
         for layer, mask, label in zip(layers, masks, right, strict=True):
-            asked = logits[layer][mask]
-            losses.append(self._loss(asked, label[mask]) if len(asked) else asked.sum())
+            reaching = logits[layer][mask]
+            losses.append(self._loss(reaching, label[mask]) if len(reaching) else reaching.sum())
         return losses
 
 

@@ -53,8 +53,8 @@ def answered(
     Raises:
         SettingError: no document has a prompt, or the file cannot be written.
     """
-    asked = [one for one in islice(source.documents(0), prompts) if one.prompt]
-    if not asked:
+    prompted = [one for one in islice(source.documents(0), prompts) if one.prompt]
+    if not prompted:
         raise SettingError(
             "--answers=model: no record has a prompt to answer; give records with fields prompt "
             "and answer, or --doc_to_text and --doc_to_target"
@@ -62,8 +62,8 @@ def answered(
     path = folder / FILE
     known = _read(path)
     settings = f"{backbone.identity.digest} {window} {max_gen_toks} {list(until)}"
-    keys = {one.prompt: _key(settings, one) for one in asked}
-    missing = [one for one in asked if keys[one.prompt] not in known]
+    keys = {one.prompt: _key(settings, one) for one in prompted}
+    missing = [one for one in prompted if keys[one.prompt] not in known]
     missing.sort(key=lambda one: len(one.prompt))
     groups = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
     try:
@@ -77,7 +77,7 @@ def answered(
                 )
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (one._replace(answer=known[keys[one.prompt]]) for one in asked)
+    documents = (one._replace(answer=known[keys[one.prompt]]) for one in prompted)
     return LocalSource(tuple(one for one in documents if one.answer), seed)
 
 
