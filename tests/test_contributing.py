@@ -19,7 +19,11 @@ from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import costs_of_layers
 from dynamax_lm.core.measures import BUILT_IN
+from dynamax_lm.harness.command_line import Command
 from dynamax_lm.headroom.__main__ import main as headroom
+from dynamax_lm.headroom.__main__ import parser
+from dynamax_lm.headroom.run import run
+from dynamax_lm.headroom.verdict import WORTHWHILE
 from dynamax_lm.report.__main__ import main as report
 from dynamax_lm.report.columns import with_outside
 from dynamax_lm.report.leaderboard import build
@@ -261,6 +265,15 @@ def test_headroom_bills_a_skipped_state_of_a_file(here: Path, checkpoint: Path) 
     assert free["value"] < copied["value"]
     name = found["my_states.py:Damped"]["settings"]["skipped_state"]
     assert re.fullmatch(r"my_states\.py:Damped@[0-9a-f]{12}", name)
+
+
+def test_headroom_evaluates_layers_of_a_file(here: Path, checkpoint: Path) -> None:
+    del here
+    ours = "my_layers.py:AverageAbove"
+    command = options(checkpoint, "--tasks", "toy_mc", "--limit", "2", layers=ours)
+    found = run(Command(parser().parse_args(command)), WORTHWHILE)
+    assert found.layers == 8, "twice the checkpoint's own"
+    assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", found.settings["layers"])
 
 
 def test_layers_of_a_file_are_swept_verified_and_reported(

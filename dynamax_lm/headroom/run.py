@@ -16,6 +16,7 @@ from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.verdict import Verdict, judge
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.settings.exits import Every, read_exit_layers
+from dynamax_lm.settings.layers import NAME as LAYERS
 from dynamax_lm.settings.values import is_missing
 
 SCHEMA = 2
@@ -127,9 +128,10 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         texts={**texts, POOL: totals.texts},
         prompt_exits=prompt_exits,
     )
-    config = command.config
+    config, own = command.config, lm.get_model_info()["early_exit"]["settings"]
+    outside = {name: value for name, value in own["arguments"].items() if name == LAYERS}
     return Report(
-        title=f"{config.model}, {lm.get_model_info()['early_exit']['settings']['pretrained']}",
+        title=f"{config.model}, {own['pretrained']}",
         layers=layers,
         found=tuple(found),
         verdicts=tuple(judge(one, worthwhile) for one in found),
@@ -142,6 +144,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
             "seed": config.seed,
             "candidates": list(candidates),
             "skipped_state": lm.settings.skipped_state,
+            **outside,
             "look": look.name,
             "worthwhile": worthwhile,
             "prompt_exits": list(prompt_exits),

@@ -15,6 +15,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.train import __main__ as entry
 from dynamax_lm.heads.train import command as module
+from dynamax_lm.heads.train import finish as ending
 from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
 from dynamax_lm.heads.train.options import LOSSES, read_options
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Stopped, Trainer, read_log
@@ -215,7 +216,7 @@ def test_a_failure_after_the_last_step_loses_no_step(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "draw_loss", fail)
+        patch.setattr(ending, "draw_loss", fail)
         arguments = options(checkpoints, data, tmp_path / "out", "--save_every", 4)
         with pytest.raises((SettingError, SystemExit)) as raised:
             entry.main(arguments)
