@@ -1,0 +1,173 @@
+"""Laws over the whole space of settings, on whole answers of loaded models.
+
+Whatever is asked, either one line says why it is refused, or every law below holds. The ordinary
+run tries some cases, ``pytest -m slow tests/models/test_whole_space.py`` 2,000.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dynamax_lm
+from dynamax_lm import Answer, ExitModel
+from dynamax_lm.common.errors import SettingError
+from tests.checkpoints import byte_tokenizer, save_checkpoint
+from tests.decoders.tiny_families import tiny_model
+from tests.engine.test_laws import Tally
+
+LAYERS = 4
+KINDS = ("mistral", "mamba2", "bamba", "qwen3")
+FLOAT, HALF = "float32", "bfloat16"
+SKIPPED = {
+    "exit": ["propagate", "propagate", "recompute", "recompute", "copy_kv", "freeze"],
+    "full": [None],
+    "lossless": [None, "recompute"],
+}
+MEASURES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], ExitModel]:
+    models = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        if kind in {"mistral", "mamba2"}:
+            save_checkpoint(folder, kind)
+        else:
+            model = tiny_model(kind, vocab_size=259, max_position_embeddings=96)
+            model.save_pretrained(folder)
+            byte_tokenizer().save_pretrained(folder)
+        for dtype in (FLOAT, HALF):
+            models[kind, dtype] = dynamax_lm.load(
+                str(folder), dtype=dtype, products="plain", exit_layers="1+2"
+            )
+    return models
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, Any]:
+    """Settings, prompts and generation options; some combinations are refused."""
+    mode = draw(st.sampled_from(["exit", "exit", "exit", "full", "lossless"]))
+    exits = draw(st.sampled_from(["2"] if mode == "lossless" else ["1", "1+3", "1+2+3", "2+3"]))
+    own: dict[str, Any] = {
+        "mode": mode,
+        "exit_layers": exits,
+        "confidence": draw(st.sampled_from(MEASURES)),
+        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0])),
+        "look": draw(
+            st.sampled_from(["full", "full", "full", "rank:4", "rank:4+refine:9", "shortlist:7"])
+        ),
+        "skipped_state": draw(st.sampled_from(SKIPPED[mode])),
+        "prompt_exit": draw(st.sampled_from([None, None, 2, 4])) if mode != "lossless" else None,
+        "exit_rule": draw(st.sampled_from([None, None, None, None, None, "fixed_depth"])),
+        "draft_length": draw(st.sampled_from([1, 3, "auto"])) if mode == "lossless" else None,
+        "rows_in_flight": draw(st.sampled_from([None, 1, 5])),
+        "reference": draw(st.sampled_from([True, True, False])),
+    }
+    asked: dict[str, Any] = {
+        "until": draw(st.sampled_from([[], ["\n"], ["e", "ab"], ["é"]])),
+        "max_gen_toks": draw(st.integers(1, 6)),
+    }
+    if draw(st.booleans()):
+        asked |= draw(
+            st.sampled_from(
+                [
+                    {"repetition_penalty": 1.5},
+                    {"do_sample": True, "temperature": 0.8, "top_k": 20},
+                    {"suppress_tokens": [100, 101, 102]},
+                    {"no_repeat_ngram_size": 2},
+                ]
+            )
+        )
+    text = st.text(st.sampled_from("ab e\né漢"), max_size=8)
+    long = st.just("abcd " * 30)  # beyond the context: cut on the left
+    return {
+        "own": own,
+        "asked": asked,
+        "prompts": draw(st.lists(st.one_of(text, text, text, long), min_size=1, max_size=4)),
+        "batch_size": draw(st.integers(1, 3)),
+        "model": (draw(st.sampled_from(KINDS)), draw(st.sampled_from([FLOAT, FLOAT, HALF]))),
+    }
+
+
+def generated(model: ExitModel, case: dict[str, Any], prompts: list[str]) -> list[Answer]:
+    torch.manual_seed(0)
+    return model.generate(prompts, **case["asked"])
+
+
+def holds(models: dict[tuple[str, str], ExitModel], case: dict[str, Any]) -> bool:
+    """Whether the case was run; if it was refused, one line says why."""
+    model, own, prompts = models[case["model"]], case["own"], case["prompts"]
+    model.lm.batch_size_per_gpu = case["batch_size"]
+    try:
+        model.change(**own)
+        answers = generated(model, case, prompts)
+    except SettingError as error:
+        refusal = str(error)
+        answers = []
+    if not answers:
+        assert refusal
+        assert "\n" not in refusal
+        return False
+    every = {*model.settings.exit_layers, LAYERS}
+    for answer in answers:
+        assert 1 <= len(answer.trace.tokens) <= case["asked"]["max_gen_toks"]
+        assert set(answer.layers_used) <= every
+        assert answer.flops == model.ledger.bill(answer.trace.text)
+        if own["mode"] != "exit":
+            assert set(answer.layers_used) == {LAYERS}
+            rounds = own["mode"] == "lossless" and case["model"][1] == HALF  # verification does
+            if own["prompt_exit"] is None and not rounds:
+                assert answer.agreement in {1.0, None}
+        elif answer.agreement is not None:
+            assert 0.0 <= answer.agreement <= 1.0
+    if case["model"][1] == FLOAT:
+        alone(model, case, answers)
+    scores(model, prompts[0])
+    return True
+
+
+def alone(model: ExitModel, case: dict[str, Any], answers: list[Answer]) -> None:
+    """A row's answer does not depend on its batch; a lossless one is full depth's."""
+    own = case["own"]
+    tally = Tally(own["threshold"])
+    model.lm.batch_size_per_gpu = 1
+    for single, answer in zip(generated(model, case, case["prompts"]), answers, strict=True):
+        if own["mode"] == "lossless":
+            assert single.text == answer.text
+        else:
+            tally.same(single.trace, answer.trace)
+    if own["mode"] == "lossless":
+        model.change(mode="full", draft_length=None)
+        full = generated(model, case, case["prompts"])
+        assert [one.text for one in full] == [one.text for one in answers]
+        model.change(mode="lossless")
+
+
+def scores(model: ExitModel, prompt: str) -> None:
+    scored = model.score(prompt, " ab")
+    assert math.isfinite(scored.log_likelihood)
+    assert scored.log_likelihood <= 0
+    assert set(scored.trace.layers_used) <= {*model.settings.exit_layers, LAYERS}
+    assert scored.flops == model.ledger.bill(scored.trace)
+
+
+@settings(max_examples=60)
+@given(case=cases())
+def test_every_case_is_refused_or_right(
+    loaded: dict[tuple[str, str], ExitModel], case: dict[str, Any]
+) -> None:
+    holds(loaded, case)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
+@given(case=cases())
+def test_two_thousand_cases(loaded: dict[tuple[str, str], ExitModel], case: dict[str, Any]) -> None:
+    holds(loaded, case)
