@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,28 +75,11 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
     given = dict(command.model_args)
     given_layers = given.pop("exit_layers", None)
     parse_settings({"exit_layers": given_layers})
-    if not is_missing(given.get("heads")):
-        raise SettingError(
-            f"heads={given['heads']}: headroom evaluates untrained exits; for the bound of "
-            f"trained heads, run lm_eval with them and confidence=oracle"
-        )
-    if not is_missing(given.get("prompt_exit")):
-        raise SettingError(
-            f"prompt_exit={given['prompt_exit']}: exits are evaluated after full-depth prompts; "
-            f"leave it out, and give --prompt_exits for what prompts that exit would save"
-        )
-    for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
-        if name in given:
-            raise SettingError(f"{name}={given[name]}: the oracle policy has none; leave it out")
+    _refuse(given)
     look = parse_settings({"look": given.get("look")}).look
     full = {**given, "heads": "none", "mode": "full", "reference": False}
     lm = command.load(full)
-    layers: int = lm.stack.n_layers
-    if layers < 2:
-        raise SettingError(f"a model of {layers} layer has no exit")
-    for layer in prompt_exits:
-        if not 1 <= layer < layers:
-            raise SettingError(f"--prompt_exits {layer}: give layers in 1..{layers - 1}")
+    layers = _layers_of(lm, prompt_exits)
     rule = Every(1) if given_layers is None else read_exit_layers(given_layers)
     candidates = rule.place(layers)
     runner = RankingRunner(candidates, prompt_exits)
@@ -151,3 +134,39 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         },
         textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
     )
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    """Refuse model arguments of exits that are trained, or that decide.
+
+    Raises:
+        SettingError: with the argument and what to do instead.
+    """
+    if not is_missing(given.get("heads")):
+        raise SettingError(
+            f"heads={given['heads']}: headroom evaluates untrained exits; for the bound of "
+            f"trained heads, run lm_eval with them and confidence=oracle"
+        )
+    if not is_missing(given.get("prompt_exit")):
+        raise SettingError(
+            f"prompt_exit={given['prompt_exit']}: exits are evaluated after full-depth prompts; "
+            f"leave it out, and give --prompt_exits for what prompts that exit would save"
+        )
+    for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
+        if name in given:
+            raise SettingError(f"{name}={given[name]}: the oracle policy has none; leave it out")
+
+
+def _layers_of(lm: Any, prompt_exits: Sequence[int]) -> int:
+    """L.
+
+    Raises:
+        SettingError: too few layers, or a prompt exit that is none of them.
+    """
+    layers: int = lm.stack.n_layers
+    if layers < 2:
+        raise SettingError(f"a model of {layers} layer has no exit")
+    for layer in prompt_exits:
+        if not 1 <= layer < layers:
+            raise SettingError(f"--prompt_exits {layer}: give layers in 1..{layers - 1}")
+    return layers
