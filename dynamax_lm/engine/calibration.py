@@ -60,7 +60,7 @@ def second_moment(
     found = SecondMoment()
     with torch.inference_mode():
         for row in rows:
-            chunk = TokenBatch.of([row], [0], stack.device)
-            probe_exits(stack, stack.new_state(1), chunk, exit_layers, [found], heads=heads)
+            token_batch = TokenBatch.of([row], [0], stack.device)
+            probe_exits(stack, stack.new_state(1), token_batch, exit_layers, [found], heads=heads)
     assert found.total is not None, "there is a token"
     return found.total / found.count

@@ -81,10 +81,10 @@ class HeadSession:
         """A session at the beginning of a batch; ``None`` without heads."""
         return None if heads is None else cls(heads, rows)
 
-    def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
-        """A pass over ``cells`` (N,) of ``chunk`` begins, whose rows are the batch's."""
-        rows = torch.tensor(chunk.rows, device=cells.device)
-        self._rows, self._by_row = rows[cells // chunk.width], False
+    def begin(self, token_batch: TokenBatch, cells: Tensor) -> None:
+        """A pass over ``cells`` (N,) of ``token_batch`` begins, whose rows are the batch's."""
+        rows = torch.tensor(token_batch.rows, device=cells.device)
+        self._rows, self._by_row = rows[cells // token_batch.width], False
         self._heads.begin(self._state, cells.shape[0])
 
     def begin_tokens(self, rows: Tensor) -> None:

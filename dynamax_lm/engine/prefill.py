@@ -67,8 +67,8 @@ def run_prompts(
     """
     for number, (rows, pieces) in enumerate(_pieces(tokens, TOKENS_AT_ONCE)):
         first = new and not number
-        chunk = TokenBatch.of(pieces, rows, stack.device, prefill=first)
-        _run(stack, state, chunk, prompt_exit)
+        token_batch = TokenBatch.of(pieces, rows, stack.device, prefill=first)
+        _run(stack, state, token_batch, prompt_exit)
 
 
 def _pieces(
@@ -81,15 +81,17 @@ def _pieces(
         yield rows, [tokens[row][start : start + width] for row in rows]
 
 
-def _run(stack: StatefulStack, state: Any, chunk: TokenBatch, prompt_exit: int | None) -> None:
+def _run(
+    stack: StatefulStack, state: Any, token_batch: TokenBatch, prompt_exit: int | None
+) -> None:
     """One pass."""
     depth = stack.n_layers if prompt_exit is None else prompt_exit
-    run = stack.begin(state, chunk, PROMPT_STATE)
+    run = stack.begin(state, token_batch, PROMPT_STATE)
     hidden = stack.embed(run)
     for layer in range(depth):
         hidden = stack.layer(layer, hidden, run)
     if depth < stack.n_layers:
-        real = chunk.real(run.cells)
+        real = token_batch.real(run.cells)
         run.freeze(real, hidden)
         run.set_cells(run.cells[:0])  # no padding either
         hidden = hidden[:0]

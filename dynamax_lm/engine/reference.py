@@ -209,8 +209,8 @@ def _continue(
         answer_inputs(requests[number], begun[number], len(begun[number])) for number in numbers
     ]
     forked = stack.take(state, numbers)
-    chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
-    run_chunk(stack, forked, chunk, None)
+    token_batch = TokenBatch.of(inputs, range(len(numbers)), stack.device)
+    run_chunk(stack, forked, token_batch, None)
     progress = [Progress(tokens=list(begun[number])) for number in numbers]
     some = [requests[number] for number in numbers]
     decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)

@@ -149,7 +149,7 @@ class ScoreBatch:
         """(N,) how many tokens of its continuation precede each token."""
         return [step for one in self._passes for step in range(len(one.inputs))]
 
-    def chunk(self, stack: StatefulStack) -> TokenBatch:
+    def token_batch(self, stack: StatefulStack) -> TokenBatch:
         """The tokens of the pass."""
         inputs = [one.inputs for one in self._passes]
         return TokenBatch.of(inputs, range(len(inputs)), stack.device)
@@ -162,7 +162,7 @@ class ScoreBatch:
         """The same pass at full depth; ``state`` is restored."""
         mark = stack.mark(state)
         reader = self.reader(stack)
-        run_chunk(stack, state, self.chunk(stack), reader)
+        run_chunk(stack, state, self.token_batch(stack), reader)
         stack.rewind(state, mark)
         return reader.read()
 
@@ -300,7 +300,7 @@ def score(
         depths = run_chunk(
             stack,
             state,
-            batch.chunk(stack).repeat(copies),
+            batch.token_batch(stack).repeat(copies),
             reader,
             policy=policy,
             cutoffs=cutoffs.to(stack.device),

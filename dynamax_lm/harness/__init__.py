@@ -48,6 +48,7 @@ ranks                      ``LM.gather_object``             gathers to all proce
 run_registry               none: finds the run of a record  passes the model to ``apply_filters``
 =========================  ===============================  =======================================
 
-`rendering`, `reference`, `certified` and `results_config` read lm-eval's objects by public names;
-`responses` are of its response types.
+`rendering`, `reference`, `certified`, `results_config` and `command_contents` read lm-eval's
+objects by public names; `responses` are of its response types. `decontamination` reads documents
+alone.
 """

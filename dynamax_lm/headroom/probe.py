@@ -122,14 +122,16 @@ def rank_exits(
     pairs = zip(prompts, answers, strict=True)
     inputs = [[prompt[-1], *answer[:-1]] for prompt, answer in pairs]
     lengths = [len(row) for row in inputs]
-    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
+    token_batch = TokenBatch.of(inputs, range(len(inputs)), stack.device)
 
     grid = RankGrid(sum(lengths), len(exits))
-    probe_exits(stack, cache.prompt_state(stack, distinct, rows), chunk, exits, [grid])
+    probe_exits(stack, cache.prompt_state(stack, distinct, rows), token_batch, exits, [grid])
     stays = torch.zeros(sum(lengths), len(prompt_exits), dtype=torch.bool)
     for column, layer in enumerate(prompt_exits):
         after = Emitted(sum(lengths))
-        probe_exits(stack, cache.prompt_state(stack, distinct, rows, layer), chunk, (), [after])
+        probe_exits(
+            stack, cache.prompt_state(stack, distinct, rows, layer), token_batch, (), [after]
+        )
         stays[:, column] = after.emitted == grid.emitted
     parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)
     return [AnswerRanks(ranks.numpy(), same.numpy()) for ranks, same in parts]

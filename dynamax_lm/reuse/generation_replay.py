@@ -105,9 +105,9 @@ def _replay(
     owners = [one for one, answer in zip(requests, answers, strict=True) for _ in answer]
     prefixes = [answer[:step] for answer in answers for step in range(len(answer))]
     readers = [TokenChoice(owners, prefixes) for _ in range(len(policy.exit_layers) + 1)]
-    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
+    token_batch = TokenBatch.of(inputs, range(len(inputs)), stack.device)
     copy = stack.take(state, range(len(inputs)))
-    return replay_thresholds(stack, copy, chunk, readers, policy=policy, heads=heads)
+    return replay_thresholds(stack, copy, token_batch, readers, policy=policy, heads=heads)
 
 
 def _keep_passes(
@@ -175,7 +175,7 @@ def _continue(
         for request, row in zip(some, begun, strict=True)
     ]
     forked = stack.take(state, numbers)
-    chunk = TokenBatch.of(inputs, range(len(numbers)), stack.device)
+    token_batch = TokenBatch.of(inputs, range(len(numbers)), stack.device)
     session = HeadSession.of(heads, len(numbers))
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
         # The state of each classifier must include those of these tokens that reached its exit.
@@ -185,7 +185,7 @@ def _continue(
         run_chunk(
             stack,
             forked,
-            chunk,
+            token_batch,
             TokenChoice(owners, prefixes),
             policy=policy,
             cutoffs=None if cutoffs is None else cutoffs.to(stack.device),
@@ -193,5 +193,5 @@ def _continue(
             session=session,
         )
     else:
-        run_chunk(stack, forked, chunk, None)
+        run_chunk(stack, forked, token_batch, None)
     decode(stack, forked, some, begun, policy, "recompute", session)

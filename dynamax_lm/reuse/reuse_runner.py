@@ -179,8 +179,8 @@ class ReuseRunner:
             state = batch.prefill(stack, _Call(self.cache, self.batcher))
         with timer.measure("answer"):
             readers = [batch.reader(stack) for _ in range(len(policy.exit_layers) + 1)]
-            chunk = batch.chunk(stack)
-            return replay_thresholds(stack, state, chunk, readers, policy=policy, heads=heads)
+            token_batch = batch.token_batch(stack)
+            return replay_thresholds(stack, state, token_batch, readers, policy=policy, heads=heads)
 
     def _ready(self, call: _Call, policy: ExitPolicy) -> list[Any] | None:
         """Answers that an earlier run computed in the same batch as its own."""

@@ -34,14 +34,14 @@ class ThresholdReplay:
     """One full-depth pass, read at every exit.
 
     Attributes:
-        chunk: the tokens.
+        token_batch: the tokens.
         n_layers: L.
         readings: of each exit, then of full depth.
         confidence: (N, E).
         hidden: (N, D) at each exit, if the measure must be evaluated again; else empty.
     """
 
-    chunk: TokenBatch
+    token_batch: TokenBatch
     n_layers: int
     readings: tuple[Reading, ...]
     confidence: Tensor
@@ -80,15 +80,15 @@ class ThresholdReplay:
         )
 
     def _cutoffs(self, policy: ExitPolicy) -> Tensor | None:
-        """(N, E) cutoffs of a rule; each row of the chunk begins an answer."""
-        return policy.cutoffs_at((self.chunk.cells() % self.chunk.width).tolist())
+        """(N, E) cutoffs of a rule; each row of the tokens begins an answer."""
+        return policy.cutoffs_at((self.token_batch.cells() % self.token_batch.width).tolist())
 
     def _evaluate_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
         """(N, E), NaN where a token had exited: each exit evaluates only tokens that reach it."""
         confidence = torch.full_like(self.confidence, torch.nan)
-        session = HeadSession(heads, len(self.chunk.rows))
-        cells = self.chunk.cells()
-        session.begin(self.chunk, cells)
+        session = HeadSession(heads, len(self.token_batch.rows))
+        cells = self.token_batch.cells()
+        session.begin(self.token_batch, cells)
         cutoffs = self._cutoffs(policy)
         running = torch.arange(cells.shape[0], device=cells.device)
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
@@ -133,24 +133,24 @@ def decisions_follow(policy: ExitPolicy, skipped_state: str) -> bool:
 def replay_thresholds(
     stack: StatefulStack,
     state: Any,
-    chunk: TokenBatch,
+    token_batch: TokenBatch,
     readers: Sequence[Reader],
     *,
     policy: ExitPolicy,
     heads: TrainedHeads | None,
 ) -> ThresholdReplay:
-    """Run ``chunk`` at full depth and read every exit of every token.
+    """Run ``token_batch`` at full depth and read every exit of every token.
 
     Args:
         stack: the decoder.
-        state: its state, in which no token is pending; afterwards it includes the chunk.
-        chunk: the tokens.
+        state: its state, in which no token is pending; afterwards it includes the tokens.
+        token_batch: the tokens.
         readers: one for each exit, then one for full depth.
         policy: exits and measure; its threshold is not used.
         heads: trained heads, if any.
     """
     exits = len(policy.exit_layers)
-    cells = chunk.cells()
+    cells = token_batch.cells()
     tokens = cells.shape[0]
     observers: list[ExitObserver] = [_Readings(readers)]
     grid = states = None
@@ -160,7 +160,7 @@ def replay_thresholds(
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
         states = HiddenStates(torch.arange(tokens, device=cells.device), tokens, exits)
         observers.append(states)
-    probe_exits(stack, state, chunk, policy.exit_layers, observers, heads=heads)
+    probe_exits(stack, state, token_batch, policy.exit_layers, observers, heads=heads)
     readings = tuple(reader.read() for reader in readers)
     if grid is not None:
         confidence = grid.confidence
@@ -168,4 +168,4 @@ def replay_thresholds(
         full = readings[-1].emitted
         confidence = torch.stack([(one.emitted == full).float() for one in readings[:-1]], dim=1)
     hidden = () if states is None else tuple(states.hidden[:-1])
-    return ThresholdReplay(chunk, stack.n_layers, readings, confidence, hidden)
+    return ThresholdReplay(token_batch, stack.n_layers, readings, confidence, hidden)
