@@ -24,11 +24,15 @@ from tests.engine.test_laws import Tally
 LAYERS = 4
 KINDS = ("mistral", "mamba2", "bamba", "qwen3")
 FLOAT, HALF = "float32", "bfloat16"
+BOTH = ["propagate", "recompute"]
 SKIPPED = {
-    "exit": ["propagate", "propagate", "recompute", "recompute", "copy_kv", "freeze"],
-    "full": [None],
-    "lossless": [None, "recompute"],
+    "mistral": [*BOTH, "copy_kv", "freeze"],
+    "qwen3": [*BOTH, "copy_kv"],
+    "mamba2": [*BOTH, "freeze", "copy_kv"],
+    "bamba": [*BOTH, "attention:copy_kv+mamba2:freeze", "freeze"],
 }
+"""Some are refused."""
+LOOKS = ["full", "full", "full", "rank:4", "rank:4+refine:9", "shortlist:7"]
 MEASURES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
 
 
@@ -53,19 +57,21 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ex
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
     """Settings, prompts and generation options; some combinations are refused."""
+    kind = draw(st.sampled_from(KINDS))
     mode = draw(st.sampled_from(["exit", "exit", "exit", "full", "lossless"]))
     exits = draw(st.sampled_from(["2"] if mode == "lossless" else ["1", "1+3", "1+2+3", "2+3"]))
+    rule = draw(st.sampled_from([None] * 9 + ["fixed_depth"]))
+    measure = draw(st.sampled_from(MEASURES)) if rule is None else None
+    looks = LOOKS if measure in {"top_prob", "margin", "entropy", "patience"} else ["full"]
     own: dict[str, Any] = {
         "mode": mode,
         "exit_layers": exits,
-        "confidence": draw(st.sampled_from(MEASURES)),
-        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0])),
-        "look": draw(
-            st.sampled_from(["full", "full", "full", "rank:4", "rank:4+refine:9", "shortlist:7"])
-        ),
-        "skipped_state": draw(st.sampled_from(SKIPPED[mode])),
+        "confidence": measure,
+        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0])) if rule is None else None,
+        "look": draw(st.sampled_from(looks)),
+        "skipped_state": draw(st.sampled_from(SKIPPED[kind] if mode == "exit" else [None])),
         "prompt_exit": draw(st.sampled_from([None, None, 2, 4])) if mode != "lossless" else None,
-        "exit_rule": draw(st.sampled_from([None, None, None, None, None, "fixed_depth"])),
+        "exit_rule": rule,
         "draft_length": draw(st.sampled_from([1, 3, "auto"])) if mode == "lossless" else None,
         "rows_in_flight": draw(st.sampled_from([None, 1, 5])),
         "reference": draw(st.sampled_from([True, True, False])),
@@ -92,7 +98,7 @@ def cases(draw: Any) -> dict[str, Any]:
         "asked": asked,
         "prompts": draw(st.lists(st.one_of(text, text, text, long), min_size=1, max_size=4)),
         "batch_size": draw(st.integers(1, 3)),
-        "model": (draw(st.sampled_from(KINDS)), draw(st.sampled_from([FLOAT, FLOAT, HALF]))),
+        "model": (kind, draw(st.sampled_from([FLOAT, FLOAT, HALF]))),
     }
 
 
@@ -136,7 +142,7 @@ def holds(models: dict[tuple[str, str], ExitModel], case: dict[str, Any]) -> boo
 def alone(model: ExitModel, case: dict[str, Any], answers: list[Answer]) -> None:
     """A row's answer does not depend on its batch; a lossless one is full depth's."""
     own = case["own"]
-    tally = Tally(own["threshold"])
+    tally = Tally(own["threshold"] or 0.0)
     model.lm.batch_size_per_gpu = 1
     for single, answer in zip(generated(model, case, case["prompts"]), answers, strict=True):
         if own["mode"] == "lossless":
