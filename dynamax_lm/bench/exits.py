@@ -161,12 +161,12 @@ def layer_time(subject: Subject, batch: int, alive: int) -> float:
 def _recorded_layer_time(subject: Subject, batch: int, alive: int) -> float:
     """The same on a GPU, where steps are recorded: rows of one step all run, or none does.
 
-    Where none runs, the layers get the state of many exited tokens at once.
+    Where none runs, the layers get the state of many exited tokens at once. The last tokens of the
+    prompts are run again, so that every step has the same shape.
     """
-    stack, rows = subject.stack, range(batch)
-    state = prefill(stack, subject.prompts(batch, 33))
-    tokens = [[5]] * batch if alive else [[5] * MOST_PENDING] * batch
-    chunk = TokenBatch.of(tokens, rows, stack.device)
+    stack, count = subject.stack, 1 if alive else MOST_PENDING
+    state = prefill(stack, subject.prompts(batch, 33 + count))
+    chunk = TokenBatch.of_pending([[5] * count] * batch, range(batch), stack.device)
     hidden = stack.embed(stack.begin(state, chunk, "propagate"))
 
     def step() -> None:
@@ -176,7 +176,7 @@ def _recorded_layer_time(subject: Subject, batch: int, alive: int) -> float:
     for _ in range(2):  # run, then recorded
         step()
     times = [seconds(step) for _ in range(max(5, subject.rounds))]
-    return statistics.median(times) / ((subject.layers - 1) * (1 if alive else MOST_PENDING))
+    return statistics.median(times) / ((subject.layers - 1) * count)
 
 
 def unembed_time(subject: Subject, rows: int) -> float:
