@@ -16,6 +16,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from dynamax_lm.bench.__main__ import main as bench
+from dynamax_lm.core import catchup
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
@@ -136,10 +137,11 @@ def test_uneven_strides_are_convolved() -> None:
 
 
 @pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
-@pytest.mark.parametrize("threshold", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize(("threshold", "most"), [(0.3, 64), (0.3, 3), (0.9, 64), (1.0, 64)])
 def test_recorded_steps_give_what_unrecorded_ones_give(
-    kind: str, skipped: str, threshold: float
+    kind: str, skipped: str, threshold: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(catchup, "MOST_PENDING", most)
     policy = ExitPolicy((1, 2, 3), "top_prob", threshold)
     requests = [GenerateRequest(ROWS[n % 3], 5 + 9 * n % 30, never) for n in range(9)]
     options = {"policy": policy, "skipped_state": skipped, "flight": Flight(2, 4)}
@@ -154,6 +156,7 @@ def test_recorded_steps_give_what_unrecorded_ones_give(
             tally.same(one.trace, other.trace)
     assert tally.excluded <= 0.1 * tally.steps
     assert gpu.recorded_graphs > 0
+    assert gpu.records_steps
 
 
 def test_the_benchmark_runs(tmp_path: Path) -> None:

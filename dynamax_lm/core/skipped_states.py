@@ -106,6 +106,11 @@ def registered(name: str) -> Registered | None:
     return _POLICIES.get(name)
 
 
+def is_outside(name: str) -> bool:
+    """Whether the policy of that name, or one that it gives by kind, is registered."""
+    return any(registered(one) for one in (name, *by_kind(name).values()))
+
+
 def lacking(kind: str, name: str) -> ValueError:
     """The error line for a policy that a kind of layer does not have.
 

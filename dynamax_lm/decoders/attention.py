@@ -29,6 +29,7 @@ from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import LLAMA, PLAIN, AttentionNames, BlockNames
+from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recorded_steps import StepRows
 from dynamax_lm.decoders.rows import RowLengths
 
@@ -67,7 +68,7 @@ class AttentionKind:
         self.config = config
         self.block, self.names = block, names
         self.rotates = rotary is not None
-        self._rotary, self._embedding = rotary, embedding
+        self.rotary, self._embedding = rotary, embedding
         self._rotary_type = () if rotary_type is None else (rotary_type,)
         configured: int | None = None
         if config.model_type != "llama":  # whose attention ignores a stray one
@@ -98,7 +99,7 @@ class AttentionKind:
         """``context`` with the rotary angles of its cells."""
         if self.rotates:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
-            cos, sin = self._rotary(probe, context.positions(), *self._rotary_type)
+            cos, sin = self.rotary(probe, context.positions(), *self._rotary_type)
             context.cos, context.sin = cos.flatten(0, 1), sin.flatten(0, 1)
         if self.names.position_scale:
             context.scale = _position_scale(context.positions(), self.config.rope_parameters)
@@ -126,7 +127,7 @@ class AttentionLayer:
 
     @property
     def recordable(self) -> bool:
-        """Whether a recorded step can contain the layer: no operation reads the device."""
+        """Whether a recorded step can contain the layer: nothing reads the device or is hooked."""
         kind, rope = self.kind, getattr(self.kind.config, "rope_parameters", None) or {}
         types = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
         return (
@@ -135,6 +136,7 @@ class AttentionLayer:
             and not kind.names.soft_cap
             and types - {None} <= _STATIC_ROTARY
             and not self._arithmetic.trusted
+            and not any_hooked(self._attention, kind.rotary)
         )
 
     def linears(self) -> Iterator[Slot]:

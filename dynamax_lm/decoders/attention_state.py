@@ -283,8 +283,8 @@ class StepContext(AttentionContext):
         self.block = self.no_pads = False
         self.changed()
         keys = torch.arange(step.columns, device=step.ids.device)
-        last = self.slots[run.cells][:, None]
-        visible = (keys <= last) & (keys >= step.pads[:, None])
+        last = self.slots[run.cells][:, None]  # of every row, or of none
+        visible = (keys <= last) & (keys >= step.pads[: last.shape[0], None])
         if window is not None:
             visible &= last - keys < window
         hidden = torch.zeros(visible.shape, dtype=number_format, device=keys.device)

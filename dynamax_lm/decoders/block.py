@@ -18,7 +18,7 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_trusted
 from dynamax_lm.decoders.description import BlockNames
-from dynamax_lm.decoders.hooks import is_hooked
+from dynamax_lm.decoders.hooks import any_hooked, is_hooked
 
 _GATED = ("gate_proj", "up_proj", "down_proj")
 
@@ -55,8 +55,10 @@ class Block:
 
     @property
     def recordable(self) -> bool:
-        """Whether feed-forward modules are made of linear layers alone, without hooks."""
-        return all(_is_dense(part) for part in self._feed_forward)
+        """Whether feed-forward modules are made of linear layers alone, and nothing is hooked."""
+        norms = (self._norm, self._out_norm, self._ff_norm, self._ff_out_norm)
+        dense = all(_is_dense(part) for part in self._feed_forward)
+        return dense and not any_hooked(*norms, *self._feed_forward)
 
     @property
     def reference(self) -> Tensor:
@@ -120,8 +122,7 @@ class Block:
 def _is_dense(module: nn.Module) -> bool:
     """Whether ``module`` has linear layers and functions alone: no experts with a router."""
     return all(
-        not is_hooked(part)
-        and (isinstance(part, nn.Linear) or next(part.parameters(recurse=False), None) is None)
+        isinstance(part, nn.Linear) or next(part.parameters(recurse=False), None) is None
         for part in module.modules()
     )
 

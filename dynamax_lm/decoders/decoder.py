@@ -28,6 +28,7 @@ from dynamax_lm.decoders.adapter import (
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
+from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recorded_steps import RecordedSteps, StepPass, StepShape, recorded_steps
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.scaling import UNSCALED, Scaling
@@ -59,7 +60,7 @@ class LayerStates:
         """Whether a layer keeps what it needs to withdraw tokens."""
         return any(getattr(layer, "draft", None) is not None for layer in self.layers)
 
-    def addresses(self, layers: range) -> tuple[Any, ...]:
+    def addresses(self, layers: Sequence[int]) -> tuple[Any, ...]:
         """Address and shape of every tensor in the states of recordable ``layers``."""
         states: list[Any] = [self.layers[index] for index in layers]
         return tuple((one.data_ptr(), one.shape) for state in states for one in state.tensors())
@@ -161,8 +162,14 @@ class Decoder:
         """Whether all layers can be part of a recorded step, on one device."""
         weights = [slot.linear.weight for layer in self.layers for slot in layer.linears()]
         devices = {weight.device for weight in weights} | {self.device}
-        layers: list[Any] = self.layers
-        return len(devices) == 1 and all(getattr(layer, "recordable", False) for layer in layers)
+        if len(devices) > 1 or any_hooked(self._embedding):
+            return False
+        return all(map(_recordable, self.layers)) and all(map(_begins_steps, self.kinds))
+
+    def touched(self, layers: range) -> list[int]:
+        """``layers``, and those below from whose states a skipped-state policy may copy."""
+        below = {source for index in layers if (source := self._below[index]) is not None}
+        return sorted(below | set(layers))
 
     @property
     def example(self) -> Tensor:
@@ -171,13 +178,18 @@ class Decoder:
         return weight[:1]
 
     def record_steps(self, steps: RecordedSteps | None = None) -> bool:
-        """Record decoding steps from now on: whether they are.
+        """Record decoding steps from now on: whether they can be.
 
         Args:
             steps: by default as CUDA graphs, where all layers are on a GPU and recordable.
         """
         self._steps = steps or recorded_steps(self)
         return self._steps is not None
+
+    @property
+    def records_steps(self) -> bool:
+        """Whether decoding steps are recorded; not if one could not be."""
+        return self._steps is not None and not self._steps.failed
 
     @property
     def recorded_graphs(self) -> int:
@@ -378,6 +390,17 @@ def _alike_below(layers: Sequence[LayerAdapter]) -> list[int | None]:
         found.append(last.get(type(layer)))
         last[type(layer)] = index
     return found
+
+
+def _recordable(layer: Any) -> bool:
+    """Whether the layer's own class says so: one that is derived from it may run anything."""
+    return "recordable" in vars(type(layer)) and bool(layer.recordable)
+
+
+def _begins_steps(kind: Any) -> bool:
+    """Whether the class that begins a kind's passes begins its recorded steps too."""
+    classes = [vars(one) for one in type(kind).__mro__ if {"begin", "begin_step"} & set(vars(one))]
+    return bool(classes) and {"begin", "begin_step"} <= set(classes[0])
 
 
 def _nothing(layer: Any, state: Any, below: Any, context: Any) -> None:

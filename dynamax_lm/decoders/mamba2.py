@@ -24,6 +24,7 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.chosen_products import Slot
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
+from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
 from dynamax_lm.decoders.scaling import Scaling
@@ -58,8 +59,8 @@ class Mamba2Layer(RecurrentLayer):
 
     @property
     def recordable(self) -> bool:
-        """Whether a recorded step can contain the layer: no operation reads the device."""
-        return self._block.recordable
+        """Whether a recorded step can contain the layer: nothing reads the device or is hooked."""
+        return self._block.recordable and not any_hooked(self._mixer)
 
     def linears(self) -> Iterator[Slot]:
         """``in_proj``, whose gate columns are not computed for frozen cells, and the others."""

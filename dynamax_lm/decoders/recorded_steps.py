@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
+from dynamax_lm.core.skipped_states import is_outside
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
 
 _log = logging.getLogger(__name__)
@@ -132,9 +133,10 @@ class _Recorded:
         step: views of it.
         hidden: (N, D) of the running tokens, or (0, D); ``None`` before the embedding.
         exited_hidden: (M, D) of the exited tokens, if there are any.
+        layers: whose states it reads or writes.
         graph: recorded on the second use.
         output: (N, D), which a replay writes.
-        addresses: of the state's tensors when the graph was recorded.
+        addresses: of the tensors of these states when the graph was recorded.
     """
 
     shape: StepShape
@@ -142,13 +144,14 @@ class _Recorded:
     step: StepRows
     hidden: Tensor | None
     exited_hidden: Tensor | None
+    layers: Sequence[int]
     used: bool = False
     graph: Any = None
     output: Tensor | None = None
     addresses: tuple[Any, ...] = ()
 
     @classmethod
-    def empty(cls, shape: StepShape, example: Tensor) -> _Recorded:
+    def empty(cls, shape: StepShape, example: Tensor, layers: Sequence[int]) -> _Recorded:
         """Buffers of ``shape``, with the device, width and number format of ``example``."""
         n, t, m = shape.rows, shape.tokens, shape.exited
         numbers = torch.zeros(n * t + 4 * n + m, dtype=torch.long, device=example.device)
@@ -158,9 +161,8 @@ class _Recorded:
         )
         running = n if shape.runs else 0
         hidden = None if shape.first == 0 else example.new_zeros(running, example.shape[1])
-        return cls(
-            shape, numbers, step, hidden, example.new_zeros(m, example.shape[1]) if m else None
-        )
+        exited_hidden = example.new_zeros(m, example.shape[1]) if m else None
+        return cls(shape, numbers, step, hidden, exited_hidden, layers)
 
     def fill(self, state: Any, chunk: TokenBatch, hidden: Tensor | None) -> None:
         """Write the tokens of ``chunk`` and their hidden states (N + M, D) into the buffers."""
@@ -206,12 +208,14 @@ class RecordedSteps:
 
     Attributes:
         graphs: recorded so far.
+        failed: whether a step could not be recorded: from then on all run as they are.
     """
 
     def __init__(self, decoder: Any, *, records: bool = True) -> None:
         self._decoder, self._records = decoder, records
-        self._failed = False
+        self.failed = False
         self.graphs = 0
+        self._stream: Any = None
 
     def run(
         self,
@@ -223,13 +227,15 @@ class RecordedSteps:
         running: int | None,
     ) -> Tensor | None:
         """(N, D) after ``layers``, see ``Decoder.replay``; ``None`` where no step is such."""
-        if self._failed or not layers or chunk.prefill:
+        if self.failed or not layers or chunk.prefill:
             return None
         one = max(chunk.lengths) == 1 and running != 0
         if not one and (running is None or skipped_state == RECOMPUTE or layers.start == 0):
             return None
-        if state.drafts():
-            return None
+        if not one and is_outside(skipped_state):
+            return None  # its code may do anything, and would see the cells that repeat
+        if state.drafts() or torch.is_autocast_enabled(self._decoder.device.type):
+            return None  # autocast keeps converted weights, and not as long as a recording
         shape = self._shape(state, chunk, layers, skipped_state, runs=running != 0)
         known = state.recorded.get(shape)
         if known is None:
@@ -237,7 +243,8 @@ class RecordedSteps:
                 return None
             if hidden is None:
                 hidden = self._decoder.example
-            known = state.recorded[shape] = _Recorded.empty(shape, hidden)
+            touched = self._decoder.touched(layers)
+            known = state.recorded[shape] = _Recorded.empty(shape, hidden, touched)
         known.fill(state, chunk, hidden)
         output = self._forward(state, known)
         state.rows.end(chunk)
@@ -270,12 +277,14 @@ class RecordedSteps:
         if not self._records or not known.used:
             known.used = True
             return self._body(state, known)
-        addresses = state.addresses(range(known.shape.first, known.shape.last))
+        addresses = state.addresses(known.layers)
         if known.graph is None or known.addresses != addresses:
+            if not self._decoder.recordable:  # a hook was added: a replay would not call it
+                return self._body(state, known)
             try:
                 self._record(state, known)
             except RuntimeError as error:
-                self._failed = True
+                self.failed = True
                 line = str(error).strip().splitlines()
                 _log.warning(
                     "decoding steps are not recorded as CUDA graphs, and take longer: %s",
@@ -291,9 +300,11 @@ class RecordedSteps:
         known.graph, known.output = None, None
         graphs = [one.graph for one in state.recorded.values() if one.graph is not None]
         pool = graphs[0].pool() if graphs else None  # memory of a state's graphs dies with them
-        graph = torch.cuda.CUDAGraph()
-        with _no_collection(), torch.cuda.graph(graph, pool=pool):
-            output = self._body(state, known)
+        graph, device = torch.cuda.CUDAGraph(), self._decoder.device
+        with _no_collection(), torch.cuda.device(device):  # which need not be the current one
+            self._stream = self._stream or torch.cuda.Stream(device)
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                output = self._body(state, known)
         known.graph, known.output = graph, output
         self.graphs += 1
 

@@ -254,8 +254,10 @@ class RecurrentStepContext(RecurrentContext):
         return self.chunk_rows(), []
 
     def places(self) -> tuple[Tensor, Tensor, int]:
-        if not self.sees_frozen:
-            count = self.run.cells.shape[0]
-            each = torch.arange(count, device=self.run.cells.device)
-            return each, torch.ones_like(each), 1
-        return self.run.cells, self._step.lengths, self.run.chunk.width
+        if self._places is None:
+            cells = self.run.cells
+            self._places = cells, self._step.lengths, self.run.chunk.width
+            if not self.sees_frozen:
+                each = torch.arange(cells.shape[0], device=cells.device)
+                self._places = each, torch.ones_like(each), 1
+        return self._places

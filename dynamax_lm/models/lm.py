@@ -148,7 +148,8 @@ class DynamaxLM(Answering):
                 arrange=isinstance(name, str),  # a model that the caller loaded is not changed
                 share=self.from_first,
             )
-        self._records = self._raw_settings.cuda_graphs and self._stack.record_steps()
+        if self._raw_settings.cuda_graphs and self.mixed_precision_dtype is None:
+            self._stack.record_steps()
         self._runner: Runner = EngineRunner()
         self._looks = LookFactors(self._stack)
         self._apply(self.settings, self._chosen_heads)
@@ -359,7 +360,7 @@ class DynamaxLM(Answering):
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
-        block["cuda_graphs"] = self._records
+        block["cuda_graphs"] = self._stack.records_steps
         if self.rows_in_flight:
             block["rows_in_flight"] = self.rows_in_flight
         if self._lossless:

@@ -1,20 +1,27 @@
-"""Steps of static shape give what the layers give one by one; on a GPU they are recorded.
+"""Steps of static shape, recorded and replayed, give what the layers give one by one.
 
-Here they run unrecorded, which needs no GPU.
+Here they are recorded by ``cpu_graphs``, which needs no GPU.
 """
 
 from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core import catchup
+from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState, register_skipped_state
+from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.decoders import attention_state, recorded_steps
+from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.recorded_steps import RecordedSteps
@@ -23,7 +30,9 @@ from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
-from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
+from dynamax_lm.engine.segment import run_segment
+from tests.builders import SKIPPED, STACKS, Shape, never, prompts, random_model, shapes
+from tests.decoders.cpu_graphs import record_on_a_cpu
 from tests.decoders.tiny_families import tiny_model
 from tests.engine.test_laws import Tally, draw_policy, draw_skipped
 
@@ -46,8 +55,8 @@ NOT_RECORDABLE = {
 class Counted(RecordedSteps):
     """Counts the steps that are of static shape."""
 
-    def __init__(self, decoder: Any) -> None:
-        super().__init__(decoder, records=False)
+    def __init__(self, decoder: Any, *, records: bool = True) -> None:
+        super().__init__(decoder, records=records)
         self.steps = 0
 
     def run(self, *given: Any) -> Any:
@@ -56,7 +65,12 @@ class Counted(RecordedSteps):
         return output
 
 
-@settings(max_examples=30)
+@pytest.fixture(autouse=True)
+def _on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_on_a_cpu(monkeypatch)
+
+
+@settings(max_examples=20)
 @given(shape=shapes(), rows=prompts(), data=st.data())
 def test_steps_of_static_shape_change_no_token(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
@@ -76,9 +90,11 @@ def test_steps_of_static_shape_change_no_token(
     steps = Counted(stack)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catchup, "MOST_PENDING", data.draw(st.sampled_from([2, 64])))
+        patch.setattr(recorded_steps, "_SMALLEST", data.draw(st.sampled_from([4, 256])))
         plain = generate(stack, requests, **options)
         assert stack.record_steps(steps)
         static = generate(stack, requests, **options)
+    assert not steps.failed
     assert steps.steps or sum(lengths) == 0
     tally = Tally(policy.threshold)
     for one, other in zip(plain, static, strict=True):
@@ -105,6 +121,168 @@ def test_every_recordable_family(family: str) -> None:
     assert steps.steps >= 7
 
 
+LONG_AND_SHORT = [
+    GenerateRequest(prompt, new, never)
+    for prompt, new in [((5, 9, 2) * 8, 7), ((3,), 20), ((7, 1) * 3, 14), ((8, 4), 9)]
+]
+
+
+@pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_rows_of_different_lengths(
+    kind: str, skipped: str, threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States grow while steps are recorded, and several rows run their pending tokens at once."""
+    monkeypatch.setattr(catchup, "MOST_PENDING", 3)
+    monkeypatch.setattr(recorded_steps, "_SMALLEST", 1)
+    monkeypatch.setattr(attention_state, "_BLOCK", 1)
+    stack = STACKS[kind](random_model(kind))
+    policy = ExitPolicy((1, 3), "top_prob", threshold)
+    options: dict[str, Any] = {"policy": policy, "skipped_state": skipped, "flight": Flight(2, 4)}
+    plain = generate(stack, LONG_AND_SHORT, **options)
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    static = generate(stack, LONG_AND_SHORT, **options)
+    tally = Tally(threshold)
+    for one, other in zip(plain, static, strict=True):
+        tally.same(one.trace, other.trace)
+    tally.check()
+    assert steps.graphs
+    assert not steps.failed
+
+
+@pytest.mark.parametrize("skipped", ["copy_kv", "propagate"])
+def test_the_layer_below_may_have_moved(skipped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long row lets the first layer's cache grow, from which the next layer copies."""
+    monkeypatch.setattr(recorded_steps, "_SMALLEST", 8)
+    monkeypatch.setattr(attention_state, "_BLOCK", 1)
+    stack = STACKS["mistral"](random_model("mistral", 3))
+
+    def keys() -> torch.Tensor:
+        state: Any = stack.new_state(2)
+        stack.put(state, [0, 1], prefill(stack, [(5, 9, 2) * 4, (3, 1)]), [0, 1])
+
+        def first_layer(row: int, token: int) -> torch.Tensor:
+            chunk = TokenBatch.of([[token]], [row], stack.device)
+            return run_segment(stack, state, chunk, range(1), None, skipped)
+
+        for tokens in ([7, 2], [4, 6], [8, 3]):  # run, recorded, replayed
+            if tokens[0] == 8:
+                first_layer(0, 5)
+            hidden = torch.cat([first_layer(1, token) for token in tokens])
+            chunk = TokenBatch.of_pending([tokens], [1], stack.device)
+            run_segment(stack, state, chunk, range(1, 3), hidden, skipped, running=1)
+        return torch.stack([layer.keys[1, :, :7] for layer in state.layers])
+
+    wanted = keys()
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    torch.testing.assert_close(keys(), wanted)
+    assert steps.graphs >= 2
+
+
+class OnceEach(SkippedState):
+    """``propagate``, for tokens that are all different; and it reads them."""
+
+    facts = SkippedFacts(layers=(LayerCosts,), flops=lambda costs: 0)
+
+    def skip(self, layer: Any, state: Any, below: Any, context: Any) -> Any:
+        cells = context.run.frozen.tolist()
+        assert len(set(cells)) == len(cells)
+        return layer.propagate(state, below, context)
+
+
+def test_a_policy_from_outside_is_not_recorded() -> None:
+    register_skipped_state(replace(OnceEach.facts, name="once_each"), OnceEach())
+    stack = STACKS["mistral"](random_model("mistral"))
+    options: dict[str, Any] = {"policy": ExitPolicy((1, 2), "top_prob", 0.1)}
+    plain = generate(stack, LONG_AND_SHORT, **options)
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    found = generate(stack, LONG_AND_SHORT, skipped_state="once_each", **options)
+    assert [one.trace.tokens for one in found] == [one.trace.tokens for one in plain]
+    assert steps.graphs  # of steps without exited tokens
+    assert not steps.failed
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *[("mistral", f"model.{one}") for one in ("embed_tokens", "rotary_emb")],
+        *[
+            ("mistral", f"model.layers.1.{one}")
+            for one in ("self_attn.q_proj", "mlp.act_fn", "input_layernorm")
+        ],
+        *[("mamba2", f"backbone.layers.1.{one}") for one in ("mixer.in_proj", "norm")],
+    ],
+)
+def test_hooked_modules_are_called(kind: str, name: str) -> None:
+    model = random_model(kind)
+    stack = STACKS[kind](model)
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    requests = [GenerateRequest((3, 1), 9, never)]
+    generate(stack, requests)
+    recorded = steps.graphs
+    assert recorded
+    calls: list[Any] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda *given: calls.append(1))
+    assert not stack.recordable
+    generate(stack, requests)
+    assert len(calls) >= 9
+    assert steps.graphs == recorded
+    handle.remove()
+    assert stack.recordable
+
+
+def test_classes_derived_from_recordable_ones_are_not() -> None:
+    model = random_model("mistral")
+    stack = STACKS["mistral"](model)
+
+    class OtherLayer(AttentionLayer):
+        """A layer from outside the package."""
+
+    class OtherKind(AttentionKind):
+        """What it shares."""
+
+        def begin(self, *given: Any) -> Any:
+            return super().begin(*given)
+
+    own: Any = stack.layers[0]
+    arguments = (model.model.layers[0], own.kind, stack.arithmetic)
+    kind = OtherKind(model.config, model.model.rotary_emb, model.model.embed_tokens)
+    assert stack.with_layers([AttentionLayer(*arguments), *stack.layers[1:]]).recordable
+    assert not stack.with_layers([OtherLayer(*arguments), *stack.layers[1:]]).recordable
+    layer = AttentionLayer(arguments[0], kind, stack.arithmetic)
+    assert not stack.with_layers([layer, *stack.layers[1:]]).recordable
+
+
+def test_steps_under_autocast_run_as_they_are() -> None:
+    stack = STACKS["mistral"](random_model("mistral"))
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    with torch.autocast("cpu", torch.bfloat16):
+        generate(stack, LONG_AND_SHORT[1:2])
+    assert not steps.steps
+
+
+def test_a_recording_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = STACKS["mamba2"](random_model("mamba2"))
+    plain = generate(stack, LONG_AND_SHORT[1:])
+    steps = Counted(stack)
+    assert stack.record_steps(steps)
+    assert stack.records_steps
+
+    def refused(*given: Any, **named: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    found = generate(stack, LONG_AND_SHORT[1:])
+    assert [one.trace.tokens for one in found] == [one.trace.tokens for one in plain]
+    assert not stack.records_steps
+    assert steps.steps == 2
+
+
 def test_without_a_gpu_nothing_is_recorded() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
     assert stack.recordable
@@ -116,7 +294,7 @@ def test_without_a_gpu_nothing_is_recorded() -> None:
 def test_a_state_goes_with_its_last_reference(kind: str, static: bool) -> None:
     stack = STACKS[kind](random_model(kind))
     if static:
-        stack.record_steps(Counted(stack))
+        stack.record_steps(Counted(stack, records=False))
     policy = ExitPolicy((1, 2), "top_prob", 0.2)
     gc.collect()
     gc.disable()
