@@ -88,12 +88,15 @@ TABLE: dict[str, Row] = {
     "decoders.cpu": row("decoders.hooks", MODELS),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.costs": row("core.costs core.skipped_states", HEAVY),
-    "decoders.checkpoint": row("common.errors decoders.families", frozenset({"torch", "lm_eval"})),
+    "decoders.checkpoint": row(
+        "common.errors decoders.description decoders.families", frozenset({"torch", "lm_eval"})
+    ),
     "decoders.checkpoint_identity": row("common.errors common.identity", LM_EVAL),
     "decoders.altered": row("common.errors", MODELS),
-    "decoders.described_size": row("common.errors", LM_EVAL),
+    "decoders.described_size": row("common.errors decoders.description", LM_EVAL),
     "decoders.loading": row(
-        "common.errors decoders.described_size", frozenset({"torch", "lm_eval"})
+        "common.errors decoders.described_size decoders.description",
+        frozenset({"torch", "lm_eval"}),
     ),
     "decoders.tokenizer_file": row("common.errors", HEAVY),
     "decoders.description": row("", HEAVY),
@@ -144,7 +147,8 @@ TABLE: dict[str, Row] = {
     "models.sampling": row("common.errors"),
     "models.requests": row("common.errors common.identity engine models.stops models.sampling"),
     "models.trained": row(
-        "common.certificate common.errors heads core.ledger settings decoders.checkpoint"
+        "common.certificate common.errors heads core.ledger settings decoders.checkpoint "
+        "decoders.description"
     ),
     "models.outside_layers": row(
         "common.errors common.extensions core.costs decoders.decoder", LM_EVAL

@@ -181,7 +181,7 @@ def _recorded_layer_time(subject: Subject, batch: int, alive: int) -> float:
 
 def unembed_time(subject: Subject, rows: int) -> float:
     """Seconds of one vocabulary projection, with its weights in memory and not in a cache."""
-    config = subject.model.config
+    config = subject.config
     hidden = torch.randn(rows, config.hidden_size, device=subject.stack.device)
     hidden = hidden.to(subject.model.dtype)
     flush = torch.ones(16 << 20, device=subject.stack.device)

@@ -25,7 +25,7 @@ def runs(subject: Subject) -> Iterator[Row]:
     some = {"limit": 4 if subject.quick else None}
     yield from _compare(subject, name, "embedded model, " + TASK, embedded(subject), **some)
     tokens = AutoConfig.from_pretrained(embedded(subject)).vocab_size
-    if not subject.quick and subject.model.config.vocab_size >= tokens:
+    if not subject.quick and subject.config.vocab_size >= tokens:
         with _saved(subject) as folder:
             what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
             options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}

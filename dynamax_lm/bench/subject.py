@@ -12,6 +12,7 @@ import torch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.cpu.product_choice import AUTO
 from dynamax_lm.decoders.cpu.products import Packed
+from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 
@@ -59,9 +60,14 @@ class Subject:
     seed: int
 
     @property
+    def config(self) -> Any:
+        """Transformers' configuration of the text decoder."""
+        return text_config(self.model.config)
+
+    @property
     def name(self) -> str:
         """Kind, shape and number format."""
-        config = self.model.config
+        config = self.config
         dtype = str(self.model.dtype).removeprefix("torch.")
         return (
             f"{self.kind.removeprefix('dynamax-')} "
@@ -89,7 +95,7 @@ class Subject:
     def prompts(self, batch: int, tokens: int) -> list[tuple[int, ...]]:
         """Random prompts of equal length."""
         generator = torch.Generator().manual_seed(self.seed)
-        vocabulary = self.model.config.vocab_size
+        vocabulary = self.config.vocab_size
         ids = torch.randint(3, vocabulary, (batch, tokens), generator=generator)
         return [tuple(row) for row in ids.tolist()]
 
@@ -101,7 +107,9 @@ class Subject:
 
     def plain_linears(self) -> list[torch.nn.Linear]:
         """The same with transformers' products."""
-        layers = [part for layer in self.model.base_model.layers for part in layer.modules()]
+        base = self.model.base_model
+        decoder = getattr(base, "language_model", base)
+        layers = [part for layer in decoder.layers for part in layer.modules()]
         parts = [*layers, self.model.lm_head]
         return [part for part in parts if isinstance(part, torch.nn.Linear)]
 

@@ -95,6 +95,10 @@ def _run_in_pieces(model: Any) -> Iterator[tuple[str, nn.Module]]:
     if decoder is None:
         return
     yield name, decoder
+    inner = getattr(decoder, "language_model", None)  # of a multimodal wrapper
+    if inner is not None:
+        name, decoder = f"{name}.language_model", inner
+        yield name, decoder
     for number, layer in enumerate(decoder.layers):
         yield from _parts(f"{name}.layers.{number}", layer)
 

@@ -7,13 +7,14 @@ unsupported variant.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError, first_line
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.description import text_config
+from dynamax_lm.decoders.families import FAMILIES, WRAPPERS
 
 TINY = "tiny"
 """The embedded model that is each architecture's own."""
@@ -48,7 +49,7 @@ MAMBA2 = Architecture(
     "mamba2", "dynamax-mamba", "mistralai/Mamba-Codestral-7B-v0.1", ("mamba2",), "mamba"
 )
 
-FAMILY = Architecture("family", "dynamax", "", tuple(FAMILIES), "mistral")
+FAMILY = Architecture("family", "dynamax", "", (*FAMILIES, *WRAPPERS), "mistral")
 ARCHITECTURES = (ATTENTION, MAMBA2, FAMILY)
 BY_MODEL = {one.model: one for one in ARCHITECTURES}
 
@@ -156,19 +157,45 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def check_config(config: Any, architecture: Architecture) -> None:
     """Refuse architectures that the decoders cannot run.
 
+    Args:
+        config: transformers' configuration, of a decoder or of a multimodal wrapper of one.
+        architecture: of the model that is to run it.
+
     Raises:
         SettingError: another architecture, or a variant whose decoding and scoring would differ.
     """
-    kind = getattr(config, "model_type", None)
+    kind, text = _kind(config), text_config(config)
+    inner = "" if text is config else f" with the text decoder {_kind(text)!r}"
     if kind not in architecture.types:
         other = next((one for one in ARCHITECTURES if kind in one.types), None)
         use = f"; use --model {other.model}" if other else ""
-        *others, last = architecture.types
-        listed = f"{', '.join(others)} or {last}" if others else last
         raise SettingError(
-            f"{architecture.model} runs model_type {listed}, and this "
-            f"checkpoint has model_type {kind!r}{use}"
+            f"{architecture.model} runs model_type {_listed(architecture.types)}, and this "
+            f"checkpoint has model_type {kind!r}{inner}{use}"
         )
+    if kind in WRAPPERS and _kind(text) not in WRAPPERS[kind]:
+        raise SettingError(
+            f"{architecture.model} runs model_type {kind!r} with the text decoder "
+            f"{_listed(WRAPPERS[kind])}, and this checkpoint has it{inner}"
+        )
+    _check_decoder(text)
+
+
+def _kind(config: Any) -> str | None:
+    return getattr(config, "model_type", None)
+
+
+def _listed(types: Sequence[str]) -> str:
+    *others, last = types
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _check_decoder(config: Any) -> None:
+    """Refuse variants of a supported decoder.
+
+    Raises:
+        SettingError: decoding and scoring would differ, or results would be wrong.
+    """
     if (layers := getattr(config, "num_hidden_layers", 1)) < 1:
         raise SettingError(f"config.json: num_hidden_layers={layers}: a model has at least one")
     for rope_type in _rope_types(getattr(config, "rope_parameters", None) or {}):
@@ -182,6 +209,7 @@ def check_config(config: Any, architecture: Architecture) -> None:
         raise SettingError(
             f"time_step_limit starts at {low}: pads would decay the state; only 0 is run"
         )
+    kind = _kind(config)
     for fault in FAMILIES[kind].faults if kind in FAMILIES else ():
         if why := fault(config):
             raise SettingError(f"model_type {kind!r} has {why}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.decoders.description import text_config
 
 _HARMLESS = 4096
 """A configuration without a number above it describes nothing large."""
@@ -21,12 +22,13 @@ _ALLOWED = 16
 _LONGEST_HEADER = 100_000_000
 
 
-def check_described_size(pretrained: object, config: Any) -> None:
+def check_described_size(pretrained: object, config: Any, auto_class: Any) -> None:
     """Refuse a configuration of far more weights than the files hold, before any are allocated.
 
     Args:
         pretrained: a folder; a name of the hub is passed by.
         config: transformers' configuration.
+        auto_class: of transformers, which makes the model.
 
     Raises:
         SettingError: names both numbers.
@@ -37,13 +39,13 @@ def check_described_size(pretrained: object, config: Any) -> None:
     shapes = [shape for path in folder.glob("*.safetensors") for shape in _shapes(path)]
     if not shapes:
         return  # the loader tells what is wrong
-    layers = getattr(config, "num_hidden_layers", 0)
+    layers = getattr(text_config(config), "num_hidden_layers", 0)
     if isinstance(layers, int) and layers > len(shapes):
         raise SettingError(
             f"pretrained={str(pretrained)!r}: config.json says num_hidden_layers={layers}, and "
             f"the weights files hold {len(shapes)} tensors; correct the configuration"
         )
-    stored, described = sum(map(prod, shapes)), _parameters(config)
+    stored, described = sum(map(prod, shapes)), _parameters(config, auto_class)
     if described > _ALLOWED * stored:
         raise SettingError(
             f"pretrained={str(pretrained)!r}: config.json describes {described:,} weights, and the "
@@ -51,13 +53,12 @@ def check_described_size(pretrained: object, config: Any) -> None:
         )
 
 
-def _parameters(config: Any) -> int:
+def _parameters(config: Any, auto_class: Any) -> int:
     """Of the model that ``config`` describes, which takes no memory."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto_class.from_config(config)
     return sum(one.numel() for one in model.parameters())
 
 

@@ -140,6 +140,11 @@ class Family:
     faults: tuple[Fault, ...] = ()
 
 
+def text_config(config: Any) -> Any:
+    """The configuration of the text decoder: of a multimodal wrapper its part, else ``config``."""
+    return getattr(config, "text_config", None) or config
+
+
 def window_of(family: Family, config: Any, index: int) -> int | None:
     """Largest number of visible keys of layer ``index``, from 0; ``None`` for all."""
     window: int | None = getattr(config, "sliding_window", None)

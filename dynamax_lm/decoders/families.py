@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamax_lm.decoders.description import (
     LLAMA,
@@ -20,6 +20,7 @@ from dynamax_lm.decoders.description import (
     LayerName,
     ModuleNames,
     ScalingNames,
+    text_config,
 )
 
 
@@ -193,3 +194,41 @@ _ROWS = (
 
 FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _ROWS}
 """The table, by ``model_type``."""
+
+WRAPPERS: Mapping[str, tuple[str, ...]] = {
+    "gemma3": ("gemma3_text",),
+    "mistral3": ("mistral", "ministral3"),
+}
+"""Multimodal models by ``model_type``, with the text decoders that run inside each of them."""
+
+
+class TextDecoder(NamedTuple):
+    """What runs of a checkpoint.
+
+    Attributes:
+        family: its row; inside a wrapper, with the places of the wrapper's modules.
+        config: its configuration.
+    """
+
+    family: Family
+    config: Any
+
+
+def text_decoder(config: Any) -> TextDecoder:
+    """The text decoder of a supported configuration, which is the whole model or inside a wrapper.
+
+    Args:
+        config: transformers' configuration of the whole checkpoint.
+    """
+    text = text_config(config)
+    row = FAMILIES[text.model_type]
+    return TextDecoder(row if text is config else _wrapped(row), text)
+
+
+def _wrapped(row: Family) -> Family:
+    """A row inside a wrapper, which scales no logits: its head is the projection alone."""
+    return replace(
+        row,
+        modules=replace(row.modules, base=f"{row.modules.base}.language_model"),
+        scaling=ScalingNames(embeddings=row.scaling.embeddings),
+    )

@@ -20,7 +20,7 @@ from dynamax_lm.decoders.description import (
     rotates,
     window_of,
 )
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import layer_costs
 from dynamax_lm.decoders.feed_forward import FeedForwardKind, FeedForwardLayer
 from dynamax_lm.decoders.mamba1 import Mamba1Layer
@@ -33,31 +33,31 @@ from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
 
 
 class FamilyStack(Decoder):
-    """A causal language model whose ``model_type`` is in the table.
+    """A causal language model of the table, whole or inside a multimodal wrapper.
 
     Args:
         model: the loaded model, in evaluation mode.
         trusted: whether every operation is transformers' own, to the last bit.
 
     Attributes:
-        decoder: the model without its vocabulary head.
+        decoder: the text model without its vocabulary head.
         family: its row.
     """
 
     def __init__(self, model: Any, *, trusted: bool = False) -> None:
         check_unaltered(model)
-        self.family = FAMILIES[model.config.model_type]
+        self.family, config = text_decoder(model.config)
         names = self.family.modules
-        self.decoder = getattr(model, names.base)
+        self.decoder = model.get_submodule(names.base)
         arithmetic = Arithmetic(trusted)
         super().__init__(
-            _Layers(self.family, model.config, self.decoder, arithmetic).build(),
+            _Layers(self.family, config, self.decoder, arithmetic).build(),
             embedding=getattr(self.decoder, names.embedding),
             norm=getattr(self.decoder, names.norm),
             head=Slot(model, "lm_head"),
-            vocab_size=model.config.vocab_size,
+            vocab_size=config.vocab_size,
             arithmetic=arithmetic,
-            scaling=_scaling(self.family, model.config),
+            scaling=_scaling(self.family, config),
         )
 
 

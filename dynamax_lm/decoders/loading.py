@@ -10,20 +10,34 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.described_size import check_described_size
+from dynamax_lm.decoders.description import text_config
 
 _MOST_NAMED = 3
 
 
-class WholeModel:
-    """One of transformers' auto classes, whose ``from_pretrained`` refuses incomplete files.
+def auto_class_of(config: Any) -> Any:
+    """The auto class of transformers that loads a supported checkpoint with all of its tensors.
+
+    ``AutoModelForCausalLM`` knows some multimodal wrappers only.
 
     Args:
-        auto_class: such as ``AutoModelForCausalLM``.
+        config: transformers' configuration of the checkpoint.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    wrapped = text_config(config) is not config
+    return AutoModelForImageTextToText if wrapped else AutoModelForCausalLM
+
+
+class WholeModel:
+    """An auto class of transformers, whose ``from_pretrained`` refuses incomplete files.
+
+    Args:
         config: transformers' configuration of the checkpoint.
     """
 
-    def __init__(self, auto_class: Any, config: Any) -> None:
-        self._auto_class = auto_class
+    def __init__(self, config: Any) -> None:
+        self._auto_class = auto_class_of(config)
         self._config = config
 
     def from_pretrained(self, name: Any, **options: Any) -> Any:
@@ -33,7 +47,7 @@ class WholeModel:
             SettingError: its files lack a tensor, have it in another shape, or hold far fewer
                 numbers than the configuration describes.
         """
-        check_described_size(name, self._config)
+        check_described_size(name, self._config, self._auto_class)
         model, info = self._auto_class.from_pretrained(name, output_loading_info=True, **options)
         check_loaded(name, info)
         return model

@@ -32,7 +32,7 @@ class Pretrained(NamedTuple):
     """A loaded checkpoint.
 
     Attributes:
-        model: transformers' causal language model.
+        model: transformers' causal language model, or its multimodal wrapper of one.
         tokenizer: its tokenizer; ``None`` unless requested.
         architecture: of the model.
         name: the hub id or folder, as given.
@@ -58,7 +58,7 @@ def load_pretrained(
     Raises:
         SettingError: a wrong name or value, or a checkpoint that cannot be found or run.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from dynamax_lm.decoders.check import check_layers
     from dynamax_lm.decoders.family_stack import FamilyStack
@@ -78,7 +78,7 @@ def load_pretrained(
     try:
         config = AutoConfig.from_pretrained(name, **hub)
         check_config(config, architecture)
-        loaded = WholeModel(AutoModelForCausalLM, config).from_pretrained(
+        loaded = WholeModel(config).from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, **options
         )
         check_token_ids(tokenizer_name)

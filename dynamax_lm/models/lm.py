@@ -31,7 +31,8 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
 from dynamax_lm.decoders.decoder import Decoder
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.description import text_config
+from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.loading import WholeModel
@@ -134,7 +135,9 @@ class DynamaxLM(Answering):
             raise
         if not passed_on.get("parallelize"):
             self.join_processes()
-        checkpoint.check_attention(getattr(self._unwrapped.config, "_attn_implementation", None))
+        checkpoint.check_attention(
+            getattr(text_config(self._unwrapped.config), "_attn_implementation", None)
+        )
         check_adapters(self.model)
         self._checkpoint = identity_of(self.model, self.tokenizer)
         self._stack = self._build(self._unwrapped)
@@ -293,7 +296,7 @@ class DynamaxLM(Answering):
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""
         auto_class = self.AUTO_MODEL_CLASS
-        self.AUTO_MODEL_CLASS = WholeModel(auto_class, self.config)
+        self.AUTO_MODEL_CLASS = WholeModel(self.config)
         try:
             super()._create_model(*args, **kwargs)
         finally:
@@ -303,7 +306,9 @@ class DynamaxLM(Answering):
         costs, embedded = self._costs_of(config), None
         if self._plan is None:
             embedded = checkpoint.embedded_model(self._shown_name, self.ARCHITECTURE)
-        chosen = choose_heads(raw, embedded=embedded, config=config, known=self._chosen_heads)
+        chosen = choose_heads(
+            raw, embedded=embedded, config=text_config(config), known=self._chosen_heads
+        )
         settings = raw.resolve(
             n_layers=costs.n_layers,
             architecture=costs,
@@ -403,7 +408,7 @@ class Dynamax(DynamaxLM):
 
     @classmethod
     def _costs(cls, config: Any) -> DecoderCosts:
-        return decoder_costs(FAMILIES[config.model_type], config)
+        return decoder_costs(*text_decoder(config))
 
     def _build(self, model: Any) -> Any:
         stack = super()._build(model)

@@ -16,6 +16,7 @@ from dynamax_lm.common.certificate import Certificate, CertificateError
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
+from dynamax_lm.decoders.description import text_config
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.settings import HeadsFacts, RawSettings
@@ -138,7 +139,7 @@ def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
             f"heads={chosen.facts.name}: the checkpoint's unembedding is quantised, so that its "
             f"fingerprint cannot be checked; use heads=none"
         )
-    heads.check_backbone(model.config, unembedding)
+    heads.check_backbone(text_config(model.config), unembedding)
     return heads.to(unembedding.device)
 
 

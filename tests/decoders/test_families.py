@@ -19,7 +19,7 @@ from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba import MambaCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.engine.generate import generate
@@ -27,7 +27,16 @@ from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import catch_up
 from tests.core.test_recompute import remembered
-from tests.decoders.tiny_families import LAYERS, VOCAB, WINDOW, cut, tiny_config, tiny_model
+from tests.decoders.tiny_families import (
+    DECODERS,
+    LAYERS,
+    VOCAB,
+    WINDOW,
+    base_of,
+    cut,
+    tiny_config,
+    tiny_model,
+)
 from tests.engine.test_laws import Tally, ask
 from tests.engine.test_prefill import step as logits_after
 from tests.engine.test_prompt_exit import run_on
@@ -35,7 +44,7 @@ from tests.models.test_stacks import Keep
 
 pytestmark = [
     pytest.mark.usefixtures("no_gradients"),
-    pytest.mark.parametrize("family", list(FAMILIES)),
+    pytest.mark.parametrize("family", DECODERS),
 ]
 
 ROWS = [
@@ -205,7 +214,7 @@ def test_the_ledger_is_the_flop_counter(family: str) -> None:
     """
     config = tiny_config(family, attn_implementation="eager")
     model = tiny_model(family, attn_implementation="eager")
-    costs = decoder_costs(FAMILIES[family], config)
+    costs = decoder_costs(*text_decoder(config))
     stack = FamilyStack(model)
     assert costs == stack.costs
     model.config._experts_implementation = "eager"  # the counter knows no grouped product
@@ -231,8 +240,9 @@ def test_a_block_unlike_its_description_is_refused(family: str) -> None:
     model = tiny_model(family, seed=4)
     stack = FamilyStack(model)
     check_layers(model, stack)
-    assert len(model.base_model.layers) == model.config.num_hidden_layers == LAYERS
-    first: Any = model.base_model.layers[0]
+    base = base_of(model)
+    assert len(base.layers) == base.config.num_hidden_layers == LAYERS
+    first: Any = base.layers[0]
     original = type(first).forward
 
     def other(self: Any, hidden: Any, *args: Any, **options: Any) -> Any:
@@ -243,7 +253,9 @@ def test_a_block_unlike_its_description_is_refused(family: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(first), "forward", other)
-        with pytest.raises(SettingError, match=f"model_type '{family}': the first"):
+        with pytest.raises(
+            SettingError, match=f"model_type '{model.config.model_type}': the first"
+        ):
             check_layers(model, stack)
 
 

@@ -22,7 +22,6 @@ from dynamax_lm.core.skipped_states import SkippedFacts, SkippedState, register_
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders import attention_state, recorded_steps
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
-from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.recorded_steps import RecordedSteps
 from dynamax_lm.engine.decode import decode
@@ -33,7 +32,7 @@ from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.segment import run_segment
 from tests.builders import SKIPPED, STACKS, Shape, never, prompts, random_model, shapes
 from tests.decoders.cpu_graphs import record_on_a_cpu
-from tests.decoders.tiny_families import tiny_model
+from tests.decoders.tiny_families import DECODERS, tiny_model
 from tests.engine.test_laws import Tally, draw_policy, draw_skipped
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -102,7 +101,7 @@ def test_steps_of_static_shape_change_no_token(
     tally.check()
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", DECODERS)
 def test_every_recordable_family(family: str) -> None:
     stack = FamilyStack(tiny_model(family))
     assert stack.recordable != (family in NOT_RECORDABLE)

@@ -1,4 +1,7 @@
-"""A tiny random model of every family of the table, made by transformers' own classes."""
+"""A tiny random model of every family of the table, made by transformers' own classes.
+
+A text decoder inside a multimodal wrapper is named after both, as ``mistral3:ministral3``.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from dynamax_lm.decoders.check import truncated
+from dynamax_lm.decoders.families import FAMILIES, WRAPPERS
+from dynamax_lm.decoders.loading import auto_class_of
+
+DECODERS = [
+    *FAMILIES,
+    *(f"{wrapper}:{inner}" for wrapper, texts in WRAPPERS.items() for inner in texts),
+]
+"""All rows, alone and inside wrappers."""
 
 VOCAB = 61
 LAYERS = 4
@@ -173,15 +184,44 @@ _OWN: dict[str, dict[str, Any]] = {
 """What each family's own configuration needs to show what sets it apart."""
 
 
-def tiny_config(model_type: str, **options: Any) -> Any:
+_VISION: dict[str, Any] = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
+_WRAPPED: dict[str, dict[str, Any]] = {
+    "gemma3": {"vision_config": _VISION, "mm_tokens_per_image": 4},
+    "mistral3": {"vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 4}},
+}
+"""What each wrapper's own configuration needs."""
+
+
+def tiny_config(decoder: str, **options: Any) -> Any:
     """A configuration of a few layers, with windows shorter than the tests' prompts."""
-    return AutoConfig.for_model(model_type, **_SHARED | _OWN[model_type] | options)
+    wrapper, _, text = decoder.rpartition(":")
+    attention = {
+        name: options.pop(name) for name in ("attn_implementation",) if wrapper and name in options
+    }
+    config = AutoConfig.for_model(text, **_SHARED | _OWN[text] | options)
+    if not wrapper:
+        return config
+    return AutoConfig.for_model(
+        wrapper,
+        text_config=config.to_dict(),
+        tie_word_embeddings=config.tie_word_embeddings,
+        **_WRAPPED[wrapper],
+        **attention,
+    )
 
 
-def tiny_model(model_type: str, seed: int = 0, **options: Any) -> Any:
+def tiny_model(decoder: str, seed: int = 0, **options: Any) -> Any:
     """A random model in evaluation mode; every weight is drawn, norms and multipliers too."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type, **options)).eval()
+    config = tiny_config(decoder, **options)
+    model = auto_class_of(config).from_config(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() >= 2 and not name.endswith("A_log"):
@@ -191,8 +231,13 @@ def tiny_model(model_type: str, seed: int = 0, **options: Any) -> Any:
     return model
 
 
+def base_of(model: Any) -> Any:
+    """Transformers' text model without its vocabulary head."""
+    return getattr(model.base_model, "language_model", model.base_model)
+
+
 @contextmanager
 def cut(model: Any, layers: int) -> Iterator[Any]:
     """Inside the block, transformers' ``model`` has its first ``layers`` layers only."""
-    with truncated(model.base_model, layers):
+    with truncated(base_of(model), layers):
         yield model

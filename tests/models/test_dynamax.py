@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 import dynamax_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.checkpoint import FAMILY, check_config
 from dynamax_lm.decoders.costs.record import from_record, to_record
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.models.lm import Dynamax
 from dynamax_lm.settings import ExitSettings, parse_settings
 from tests.checkpoints import BYTES, byte_tokenizer
-from tests.decoders.tiny_families import tiny_config, tiny_model
+from tests.decoders.tiny_families import DECODERS, tiny_config, tiny_model
 
 TEXTS = ["ab", "the quick brown fox jumps over", "", "x y z", "0123456789", "hello", "q"]
 
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def save(family: str) -> Path:
         if family not in saved:
-            saved[family] = tmp_path_factory.mktemp(family)
+            saved[family] = tmp_path_factory.mktemp(family.replace(":", "_"))
             model = tiny_model(family, vocab_size=BYTES, eos_token_id=2, pad_token_id=None)
             model.save_pretrained(saved[family])
             byte_tokenizer().save_pretrained(saved[family])
@@ -44,8 +45,25 @@ def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
     return [Instance(kind, {}, one, place, (None, place, 1)) for place, one in enumerate(arguments)]
 
 
+class WrapperHFLM(HFLM):
+    """For wrappers that ``AutoModelForCausalLM`` does not know."""
+
+    AUTO_MODEL_CLASS = AutoModelForImageTextToText
+
+
+THEIRS = {
+    "gemma3_text": HFLM,
+    "mixtral": HFLM,
+    "falcon_mamba": HFLM,
+    "bamba": HFLM,
+    "gemma3:gemma3_text": HFLM,
+    "mistral3:mistral": WrapperHFLM,
+    "mistral3:ministral3": WrapperHFLM,
+}
+
+
 @pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize("family", ["gemma3_text", "mixtral", "falcon_mamba", "bamba"])
+@pytest.mark.parametrize("family", THEIRS)
 def test_full_depth_is_the_hf_model(
     family: str, batch_size: int, folder: Callable[[str], Path]
 ) -> None:
@@ -56,7 +74,7 @@ def test_full_depth_is_the_hf_model(
         "device": "cpu",
         "dtype": "float32",
     }
-    ours, theirs = Dynamax(**shared, mode="full"), HFLM(**shared)
+    ours, theirs = Dynamax(**shared, mode="full"), THEIRS[family](**shared)
     options = {"until": ["zz"], "max_gen_toks": 5, "do_sample": False}
     generated = requests("generate_until", [(text or "-", options) for text in TEXTS])
     assert ours.generate_until(generated, disable_tqdm=True) == theirs.generate_until(
@@ -82,7 +100,7 @@ def test_load_picks_the_model_by_the_checkpoint(folder: Callable[[str], Path]) -
     assert isinstance(model.lm, Dynamax)
     answer = model.generate("abc", max_gen_toks=4)
     assert set(answer.layers_used) == {2}
-    costs = decoder_costs(FAMILIES["qwen3"], model.lm.config)
+    costs = decoder_costs(*text_decoder(model.lm.config))
     run: Any = model.lm.early_exit_run
     written = {name: one for name, one in run.live.costs.items() if name != "exit_extras"}
     assert from_record(written) == costs
@@ -103,7 +121,7 @@ def test_the_embedded_hybrid_exits_and_drafts() -> None:
 
 def settle(family: str, skipped_state: str, exits: str = "2+3") -> ExitSettings:
     """The settings of a run of a tiny checkpoint, before its weights load."""
-    costs = decoder_costs(FAMILIES[family], tiny_config(family))
+    costs = decoder_costs(*text_decoder(tiny_config(family)))
     raw = parse_settings({"skipped_state": skipped_state, "exit_layers": exits})
     return raw.resolve(n_layers=costs.n_layers, architecture=costs)
 
@@ -145,9 +163,9 @@ def test_skipped_states_that_a_decoder_cannot_have(
         settle(family, written, exits)
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", DECODERS)
 def test_costs_are_read_back_from_their_record(family: str) -> None:
-    costs = decoder_costs(FAMILIES[family], tiny_config(family))
+    costs = decoder_costs(*text_decoder(tiny_config(family)))
     assert from_record(to_record(costs)) == costs
 
 

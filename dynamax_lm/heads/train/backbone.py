@@ -17,6 +17,7 @@ from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.checkpoint import ATTENTION, FAMILY, MAMBA2, Architecture
 from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity, identity_of
+from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import load_pretrained
@@ -77,14 +78,19 @@ class Backbone:
         return identity_of(self.model, self.tokenizer)
 
     @property
+    def config(self) -> Any:
+        """Transformers' configuration of the text decoder."""
+        return text_config(self.model.config)
+
+    @property
     def n_layers(self) -> int:
         """L."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.config.num_hidden_layers)
 
     @property
     def width(self) -> int:
         """D."""
-        return int(self.model.config.hidden_size)
+        return int(self.config.hidden_size)
 
     def encode(self, text: str) -> list[int]:
         """Token ids as lm-eval's ``hf`` model encodes a prompt."""

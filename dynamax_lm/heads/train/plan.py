@@ -71,14 +71,13 @@ def heads_config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig
     """
     width = _width(options, backbone.width)
     top_k = read_label(options.label)
-    model = backbone.model
     return HeadsConfig(
         backbone=backbone.name,
-        architecture=architecture_of(model.config.model_type),
+        architecture=architecture_of(backbone.config.model_type),
         n_layers=backbone.n_layers,
         width=backbone.width,
-        vocabulary=int(model.config.vocab_size),
-        fingerprint=fingerprint(model.lm_head.weight),
+        vocabulary=int(backbone.config.vocab_size),
+        fingerprint=fingerprint(backbone.model.lm_head.weight),
         exit_layers=read_exit_layers(options.exit_layers).place(backbone.n_layers),
         classifier=options.head,
         classifier_width=width,
