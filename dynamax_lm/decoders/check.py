@@ -44,7 +44,7 @@ def check_layers(model: Any, stack: Any) -> None:
         SettingError: they differ by more than rounding.
     """
     depth = layers_needed(stack)
-    most = _MOST.get(model.dtype, _MOST_LOW)
+    most = _MOST.get(stack.decoder.dtype, _MOST_LOW)
     errors = []
     for attempt in range(_ATTEMPTS):
         ids = _tokens(stack.vocab_size, attempt)

@@ -181,7 +181,7 @@ def check_config(config: Any, architecture: Architecture) -> None:
     _check_decoder(text)
 
 
-def _kind(config: Any) -> str | None:
+def _kind(config: Any) -> Any:
     return getattr(config, "model_type", None)
 
 

@@ -50,7 +50,25 @@ class WholeModel:
         check_described_size(name, self._config, self._auto_class)
         model, info = self._auto_class.from_pretrained(name, output_loading_info=True, **options)
         check_loaded(name, info)
+        keep_own_head(model)
         return model
+
+
+def keep_own_head(model: Any) -> None:
+    """Say in a wrapper's configuration that its vocabulary head is no embedding, where it is none.
+
+    transformers' ``Mistral3Config`` says by default that the two are tied, and most published
+    checkpoints have both. ``from_pretrained`` leaves such a head alone, but a later
+    ``tie_weights()``, as in lm-eval's ``hf`` model, would replace it by the embedding.
+
+    Args:
+        model: transformers' loaded model.
+    """
+    config = model.config
+    if text_config(config) is config:
+        return
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        config.tie_word_embeddings = False
 
 
 def check_loaded(name: object, info: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.decoders.family_stack import FamilyStack
-from dynamax_lm.decoders.loading import WholeModel
+from dynamax_lm.decoders.loading import WholeModel, keep_own_head
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import check_device
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
@@ -119,6 +119,7 @@ class DynamaxLM(Answering):
                 passed_on["use_safetensors"] = True
         else:
             name = shown
+            keep_own_head(shown)
         self._shown_name = shown if isinstance(shown, str) else shown.config.name_or_path
         self._given = passed_on
         self._chosen_heads: ChosenHeads | None = None

@@ -80,7 +80,12 @@ _OWN: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 2.0,
         "final_logit_softcapping": 3.0,
     },
-    "gemma3_text": {**_MIXED, "head_dim": 16, "query_pre_attn_scalar": 24},
+    "gemma3_text": {
+        **_MIXED,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 24,
+        "final_logit_softcapping": 3.0,  # which the wrapper ignores
+    },
     "phi3": {"sliding_window": WINDOW, "partial_rotary_factor": 0.5},
     "olmo2": {"attention_bias": True},
     "granite": {

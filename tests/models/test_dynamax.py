@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 import dynamax_lm
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.decoders.checkpoint import FAMILY, check_config
+from dynamax_lm.decoders.checkpoint import ATTENTION, FAMILY, Architecture, check_config
 from dynamax_lm.decoders.costs.record import from_record, to_record
+from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.models.lm import Dynamax
@@ -93,6 +98,22 @@ def test_full_depth_is_the_hf_model(
     assert ours.loglikelihood_rolling(rolled, disable_tqdm=True) == pytest.approx(
         theirs.loglikelihood_rolling(rolled, disable_tqdm=True), abs=1e-3
     )
+
+
+def test_a_wrapper_keeps_its_own_head(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """Though its configuration says by default that the head is the embedding."""
+    shutil.copytree(folder("mistral3:mistral"), tmp_path, dirs_exist_ok=True)
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["tie_word_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert AutoConfig.from_pretrained(tmp_path).tie_word_embeddings
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    for pretrained, options in ((str(tmp_path), {}), (theirs, {"tokenizer": str(tmp_path)})):
+        ours = Dynamax(pretrained=pretrained, device="cpu", **options)
+        head, embedding = ours.stack.lm_head.weight, ours.model.get_input_embeddings().weight
+        saved = load_file(tmp_path / "model.safetensors")
+        assert torch.equal(head, saved["language_model.lm_head.weight"])
+        assert not torch.equal(head, embedding)
 
 
 def test_load_picks_the_model_by_the_checkpoint(folder: Callable[[str], Path]) -> None:
@@ -177,11 +198,29 @@ def test_other_checkpoints_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrapper", "text", "architecture", "why"),
+    [
+        ("mistral3", "qwen2", FAMILY, "decoder mistral or ministral3, .* the text decoder 'qwen2'"),
+        ("llava", "llama", FAMILY, "model_type 'llava' with the text decoder 'llama'$"),
+        ("mistral3", "mistral", ATTENTION, "decoder 'mistral'; use --model dynamax$"),
+    ],
+)
+def test_a_wrapper_that_is_refused_names_its_text_decoder(
+    wrapper: str, text: str, architecture: Architecture, why: str
+) -> None:
+    config = AutoConfig.for_model(wrapper, text_config=tiny_config(text).to_dict())
+    with pytest.raises(SettingError, match=why) as caught:
+        check_config(config, architecture)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("family", "options", "why"),
     [
         ("nemotron_h", {"moe_latent_size": 8}, "moe_latent_size=8"),
         ("mistral", {"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "mixed"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "bidirectional"),
+        ("gemma3:gemma3_text", {"use_bidirectional_attention": True}, "bidirectional"),
         ("qwen3", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
     ],
 )
@@ -190,6 +229,6 @@ def test_variants_that_would_be_wrong_are_refused(
 ) -> None:
     config = tiny_config(family)
     for name, value in options.items():
-        setattr(config, name, value)
+        setattr(text_config(config), name, value)
     with pytest.raises(SettingError, match=why):
         check_config(config, FAMILY)
