@@ -26,7 +26,7 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.decoders.costs.block import BlockCosts
 from dynamax_lm.decoders.description import Family, layers_of
-from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.families import FAMILIES, WRAPPERS
 from dynamax_lm.decoders.family_costs import decoder_costs
 from dynamax_lm.settings.exits import Spread
 
@@ -150,12 +150,19 @@ def _looked(costs: DecoderCosts, exits: Sequence[int], look: Look, depth: int) -
 
 
 def what_works() -> Iterator[Row]:
-    """By ``model_type``: kinds of layers, what sets them apart, and the skipped-state policies."""
+    """By ``model_type``: kinds of layers, what sets them apart, and the skipped-state policies.
+
+    A multimodal wrapper has the layers and policies of its text decoders.
+    """
     yield "`model_type`", "layers", "what sets it apart", "`skipped_state`"
-    for model_type, family in sorted(FAMILIES.items()):
-        config = AutoConfig.for_model(model_type, **_MIXED.get(model_type, {}))
+    for model_type in sorted([*FAMILIES, *WRAPPERS]):
+        texts = WRAPPERS.get(model_type, ())
+        family = FAMILIES[texts[0] if texts else model_type]
+        config = AutoConfig.for_model(family.model_type, **_MIXED.get(family.model_type, {}))
         costs = decoder_costs(family, config)
         own = [*marks(family), *(["mixture of experts"] if has_experts(costs) else [])]
+        if texts:
+            own = [f"multimodal; runs its text decoder, {' or '.join(f'`{one}`' for one in texts)}"]
         kinds = dict.fromkeys(layers_of(family, config))
         policies = skipped_states(*dict.fromkeys(type(part) for part in costs.parts))
         by_kind = ", by kind" if len({part.KEY for part in costs.parts}) > 1 else ""

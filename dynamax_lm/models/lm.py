@@ -278,6 +278,8 @@ class DynamaxLM(Answering):
         """The last call before tokenizer and weights: the settings meet the configuration."""
         checkpoint.check_config(config, self.ARCHITECTURE)
         self.settings, self._chosen_heads = self._resolve(self._raw_settings, config)
+        if text_config(config) is not config:
+            kwargs["backend"] = "causal"  # of most wrappers lm-eval does not know it
         super()._get_backend(config, **kwargs)
 
     @contextmanager
