@@ -62,7 +62,6 @@ THEIRS = {
     "falcon_mamba": HFLM,
     "bamba": HFLM,
     "gemma3:gemma3_text": HFLM,
-    "mistral3:mistral": WrapperHFLM,
     "mistral3:ministral3": WrapperHFLM,
 }
 
