@@ -2,30 +2,36 @@
 
     python -m benchmarks.lossless --model dynamax-mamba --model_args pretrained=tiny --batch_size 1
 
-Both modes decode the same prompts of a sample task in one process, one after the other, from states
-that are prefilled already; each ratio is of the quickest of several rounds. The bound from
-acceptance and depth is given with it: a draft of d tokens of which a are accepted gives a + 1
-tokens for d + 1 passes through k of L layers and one through the others, if a pass over many tokens
-cost as much as over one and checks cost nothing.
+Both modes decode the same prompts of a sample task in turns, in one process and thread, from states
+that are prefilled already; a ratio is the median over rounds of processor times. The bound from
+acceptance and depth is given with it, (1 + E[accepted]) / (inputs c_draft + checks c_check +
+c_verify): the tokens of a round over its cost, if a pass over many tokens cost as much as over one.
+Costs are fractions of a full-depth step, counted in FLOPs, the vocabulary projection included.
+``--output_path`` adds the rows to a JSON file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from itertools import product
-from time import perf_counter
+from pathlib import Path
+from statistics import median
+from time import thread_time
 from typing import Any, NamedTuple
 
 import torch
 
 from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.core.drafts import Drafts
+from dynamax_lm.core.looks import looking
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.head_session import HeadSession
-from dynamax_lm.engine.lossless import AUTO, decode_lossless
+from dynamax_lm.engine.lossless import AUTO, DraftCosts, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options
@@ -46,6 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     command = Command(options)
     lm = command.load(command.model_args)
+    confidence = looking(options.confidence, lm.settings.look.name)
     batches = _batches(lm, options.sample, options.documents, int(options.batch_size), options.new)
     exits = options.exits or _candidates(lm)
     points = [Point(*one) for one in product(exits, options.thresholds, options.draft_lengths)]
@@ -54,26 +61,39 @@ def main() -> None:
         states = [prefill(lm.stack, [one.prompt for one in batch]) for batch in batches]
         _full(lm, batches, states)  # warms up
         for point in points:
-            policy = ExitPolicy((point.exit_layer,), options.confidence, point.threshold)
-            full = min(_full(lm, batches, states) for _ in range(options.rounds))
-            runs = [
-                _lossless(lm, batches, states, policy, point.draft_length)
-                for _ in range(options.rounds)
-            ]
-            rows.append(_row(lm, point, full, min(runs, key=lambda one: one[0])))
-            print(" ".join(map(str, rows[-1])), flush=True)
+            policy = ExitPolicy((point.exit_layer,), confidence, point.threshold)
+            ratios: list[float] = []
+            answers: list[Progress] = []
+            for _ in range(options.rounds):
+                full = _full(lm, batches, states)
+                seconds, answers = _lossless(lm, batches, states, policy, point.draft_length)
+                ratios.append(full / seconds)
+            rows.append(_row(point, ratios, answers, DraftCosts.of(lm.stack.costs, policy)))
+            print(" ".join(map(str, rows[-1].values())), flush=True)
     print(f"\n{processor_name()}, 1 thread, batch size {options.batch_size}\n")
-    head = ["exit", "threshold", "draft", "accepted", "tokens a round", "speed", "bound"]
-    print(markdown_table(head, [list(map(str, row)) for row in rows]))
+    print(markdown_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows]))
+    if options.output_path:
+        path = Path(options.output_path)
+        known = json.loads(path.read_text("utf-8")) if path.exists() else []
+        facts = {
+            "model": options.label or command.model_args,
+            "confidence": confidence,
+            "batch": int(options.batch_size),
+            "documents": options.documents,
+            "new": options.new,
+            "rounds": options.rounds,
+            "processor": processor_name(),
+        }
+        write_json(path, [*known, *({**facts, **row} for row in rows)])
 
 
 def _full(lm: Any, batches: Sequence[Sequence[GenerateRequest]], states: Sequence[Any]) -> float:
     seconds = 0.0
     for batch, state in zip(batches, states, strict=True):
         own, rows = lm.stack.take(state, range(len(batch))), [Progress() for _ in batch]
-        start = perf_counter()
+        start = thread_time()
         decode(lm.stack, own, batch, rows, FULL_DEPTH, "propagate", None)
-        seconds += perf_counter() - start
+        seconds += thread_time() - start
     return seconds
 
 
@@ -88,27 +108,32 @@ def _lossless(
     for batch, state in zip(batches, states, strict=True):
         own, rows = lm.stack.take(state, range(len(batch))), [Progress() for _ in batch]
         session = HeadSession.of(lm.exit_heads, len(batch))
-        start = perf_counter()
+        start = thread_time()
         decode_lossless(lm.stack, own, batch, rows, policy, session, draft_length)
-        seconds += perf_counter() - start
+        seconds += thread_time() - start
         answers += rows
     return seconds, answers
 
 
-def _row(lm: Any, point: Point, full: float, run: tuple[float, list[Progress]]) -> list[Any]:
-    seconds, answers = run
+def _row(
+    point: Point, ratios: Sequence[float], answers: Sequence[Progress], costs: DraftCosts
+) -> dict[str, Any]:
     found = Drafts.counted((len(answer.tokens), answer.rounds) for answer in answers)
-    share = point.exit_layer / lm.stack.n_layers
-    cost = found.inputs * share + found.rounds * (1 - share)
-    return [
-        point.exit_layer,
-        point.threshold,
-        point.draft_length or "auto",
-        f"{found.acceptance_rate or 0:.0%}",
-        f"{found.tokens / found.rounds:.2f}",
-        f"{full / seconds:.2f}",
-        f"{found.tokens / cost:.2f}",
-    ]
+    rounds = [one for answer in answers for one in answer.rounds]
+    checks = sum(
+        len(one.drafted) + (one.checked and one.inputs > len(one.drafted)) for one in rounds
+    )
+    spent = found.inputs * costs.draft + checks * costs.check + found.rounds * costs.verify
+    return {
+        "exit": point.exit_layer,
+        "threshold": point.threshold,
+        "draft": point.draft_length or "auto",
+        "accepted": round(found.acceptance_rate or 0.0, 3),
+        "tokens a round": round(found.tokens / found.rounds, 2),
+        "speed": round(median(ratios), 2),
+        "slowest and fastest round": f"{min(ratios):.2f}-{max(ratios):.2f}",
+        "bound": round(found.tokens / spent, 2),
+    }
 
 
 def _candidates(lm: Any) -> list[int]:
@@ -143,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--thresholds", type=float, nargs="*", default=[0.0, 0.4, 0.7])
     parser.add_argument("--draft_lengths", type=int, nargs="*", default=[AUTO])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--label", help="name of the model in the JSON file")
     parser.set_defaults(tasks="dynamax_coqa_sample")
     return parser
 

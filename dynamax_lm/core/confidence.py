@@ -216,7 +216,8 @@ class _Looking:
         self._measure, self._look = measure, look
 
     def ask(self, view: View) -> Tensor:
-        return self._measure.ask(LookedView(view, self._look.logits(view)))
+        view.looked = self._look.logits(view)
+        return self._measure.ask(LookedView(view, view.looked))
 
 
 class Confidence(Protocol):

@@ -122,6 +122,7 @@ class View:
         choose: how a token is chosen; ``None`` for the most likely one.
         targets: (N,) full-depth tokens of the whole pass, for the oracle.
         stack: the decoder, for cheap looks at the vocabulary; ``None`` where there are none.
+        looked: (n, V) logits of the check's cheap look, if it had one.
     """
 
     unembed: Callable[[Tensor], Tensor]
@@ -133,6 +134,7 @@ class View:
     choose: Choose | None = None
     targets: Tensor | None = None
     stack: LayerStack | None = None
+    looked: Tensor | None = field(default=None, init=False)
     _chosen: Tensor | None = field(default=None, init=False)
 
     @cached_property
@@ -175,7 +177,18 @@ class View:
 
     def some_emission(self, some: Tensor) -> Tensor:
         """The tokens that this exit would emit where ``some`` (n,) holds."""
-        logits = self.some_logits(some)
+        return self._choose(some, self.some_logits(some))
+
+    def some_drafts(self, some: Tensor) -> Tensor:
+        """The tokens that this exit drafts where ``some`` (n,) holds.
+
+        They are verified, so that after a cheap look its logits do, and no others are computed.
+        """
+        if self.looked is None:
+            return self.some_emission(some)
+        return self._choose(some, self.looked[some.to(self.looked.device)])
+
+    def _choose(self, some: Tensor, logits: Tensor) -> Tensor:
         index = self.index[some.to(self.index.device)]
         return logits.argmax(-1) if self.choose is None else self.choose(index, logits)
 

@@ -55,12 +55,14 @@ class _Depth(NamedTuple):
         projection: of the emission.
         propagation: the state of the layers above, without what depends on the context.
         per_key: what that state costs for each token up to and including this one.
+        draft: of a token that it drafts, after its check.
     """
 
     checks: int
     projection: int
     propagation: int
     per_key: int = 0
+    draft: int = 0
 
 
 class Ledger:
@@ -128,7 +130,8 @@ class Ledger:
             if reads_logits and look.exact_at(exit):
                 projection = 0
             grows = costs.states_per_key(skipped_state, layer)
-            depths[layer] = _Depth(checks, projection, state, grows)
+            draft = 0 if reads_logits else projection
+            depths[layer] = _Depth(checks, projection, state, grows, draft)
         depths[costs.n_layers] = _Depth(checks, emission, 0)
         return depths
 
@@ -227,7 +230,7 @@ class Ledger:
                 depth = self._depths[used]
                 layers += costs.layers(position, 0, used)
                 checks += depth.checks
-                projection += depth.projection
+                projection += depth.draft
                 verification += costs.layers(position, used, costs.n_layers) + top.projection
                 position += 1
             if one.inputs > len(one.depths):  # no token was drafted after the last input

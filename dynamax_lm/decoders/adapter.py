@@ -14,7 +14,7 @@ Glossary: B rows of a state, N running cells, M frozen cells (those that exited 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -89,6 +89,24 @@ class LayerKind(Protocol):
             run: the cells.
             rows: padding and lengths of the rows before it.
             skipped_state: name of the policy for frozen cells.
+        """
+        ...
+
+
+@runtime_checkable
+class WithdrawingKind(LayerKind, Protocol):
+    """A kind whose layers return to an earlier token of a draft together, faster than one by one.
+
+    Without it, each adapter's own ``withdraw`` is called.
+    """
+
+    def withdraw(self, layers: Any, states: Any, kept: Mapping[int, int]) -> None:
+        """``withdraw`` of each of ``layers``.
+
+        Args:
+            layers: adapters of this kind.
+            states: of each.
+            kept: by row of the state, how many tokens stay, at least 1.
         """
         ...
 

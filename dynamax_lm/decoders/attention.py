@@ -255,6 +255,8 @@ class AttentionLayer:
         implementation = self.kind.config._attn_implementation
         if implementation == "sdpa" and query.device.type == "cpu" and context.one_token:
             return self._attend_one(query, state, context)
+        if implementation == "sdpa" and query.device.type == "cpu" and context.few_tokens:
+            return self._attend_few(query, state, context)
         lay = context.queries(additive=query.dtype if implementation == "eager" else None)
         keys, values = state.keys, state.values
         if lay.rows is not None:
@@ -325,6 +327,27 @@ class AttentionLayer:
                     scale=self._attention.scaling,
                 )[0]
         return output.flatten(1)
+
+    def _attend_few(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
+        """(N, H * P) attention of a few tokens a row, row by row on views of the cache.
+
+        The query heads that share a key are passed as further queries of one head, so that keys and
+        values are not repeated.
+        """
+        groups = self.kind.kv_heads
+        shared = self.kind.heads // groups
+        parts = []
+        for row, cells, slots, mask in context.stretches(query.dtype, shared):
+            some = query[cells].unflatten(1, (groups, shared)).permute(1, 2, 0, 3)  # (G, R, T, P)
+            attended = F.scaled_dot_product_attention(
+                some.flatten(1, 2)[None],
+                state.keys[row : row + 1, :, slots],
+                state.values[row : row + 1, :, slots],
+                mask,
+                scale=self._attention.scaling,
+            )
+            parts.append(attended.view(some.shape).permute(2, 0, 1, 3).flatten(1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _position_scale(positions: Tensor, rope: Mapping[str, Any]) -> Tensor:

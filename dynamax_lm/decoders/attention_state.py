@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.recorded_steps import StepRows
 from dynamax_lm.decoders.rows import RowLengths
 
+FEW = 32
+"""Most tokens of a row whose queries are computed row by row on views of the cache."""
 _BLOCK = 64
 """Slots are allocated in steps of this many."""
 
@@ -115,6 +118,23 @@ class _Queries:
     mask: Tensor | None
 
 
+class Stretch(NamedTuple):
+    """Some tokens of a row and what they see.
+
+    Attributes:
+        row: the state's row.
+        cells: their places among the running cells.
+        slots: those that any of them sees.
+        mask: (R * T, S) added to their scores: 0, or -inf at slots that a token does not see; R
+            query heads share a key/value head.
+    """
+
+    row: int
+    cells: slice
+    slots: slice
+    mask: Tensor
+
+
 class AttentionContext:
     """Slots, rotary angles and the layout of the queries, for all layers of a pass.
 
@@ -157,7 +177,14 @@ class AttentionContext:
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
+        self._stretches: list[Stretch] | None = None
         self._single: bool | None = None
+
+    @property
+    def few_tokens(self) -> bool:
+        """Whether all tokens are known, as in the verification of drafts: a few of each row."""
+        chunk = self.run.chunk
+        return not chunk.prefill and chunk.known == chunk.lengths and chunk.width <= FEW
 
     @property
     def one_token(self) -> bool:
@@ -207,6 +234,35 @@ class AttentionContext:
                     start = max(start, end - self._window)
                 self._spans.append((row, start, end))
         return self._spans
+
+    def stretches(self, dtype: torch.dtype, heads: int) -> list[Stretch]:
+        """For adjacent tokens of a row: the running cells of each row, and the slots they see.
+
+        Args:
+            dtype: of the masks.
+            heads: R, query heads that share a key/value head.
+        """
+        if self._stretches is None:
+            self._stretches = []
+            width = self.run.chunk.width
+            owners, counts = torch.unique_consecutive(self.run.cells // width, return_counts=True)
+            slots, end = self.slots[self.run.cells], 0
+            for owner, count in zip(owners.tolist(), counts.tolist(), strict=True):
+                start, end = end, end + count
+                own = slots[start:end]
+                row, last = self.run.chunk.rows[owner], int(own[-1]) + 1
+                first = self._rows.pads[row]
+                if self._window is not None:
+                    first = max(first, int(own[0]) + 1 - self._window)
+                keys = torch.arange(first, last, device=slots.device)
+                hidden = keys > own[:, None]
+                if self._window is not None:
+                    hidden |= keys <= own[:, None] - self._window
+                mask = torch.zeros(hidden.shape, dtype=dtype, device=slots.device)
+                mask.masked_fill_(hidden, -torch.inf)
+                places = slice(start, end), slice(first, last)
+                self._stretches.append(Stretch(row, *places, mask.repeat(heads, 1)))
+        return self._stretches
 
     def queries(self, *, additive: torch.dtype | None) -> _Queries:
         """The layout of the running cells; ``additive``: float type of an additive mask, if any."""

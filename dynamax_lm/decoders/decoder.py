@@ -24,6 +24,7 @@ from dynamax_lm.decoders.adapter import (
     LayerState,
     PassContext,
     SkipPolicy,
+    WithdrawingKind,
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
@@ -140,6 +141,10 @@ class Decoder:
         self.kinds = list({id(layer.kind): layer.kind for layer in self.layers}.values())
         places = {id(kind): place for place, kind in enumerate(self.kinds)}
         self._kind_of = [places[id(layer.kind)] for layer in self.layers]
+        self._members = [
+            [index for index, place in enumerate(self._kind_of) if place == number]
+            for number in range(len(self.kinds))
+        ]
         self._below = _alike_below(self.layers)
         tables = [set(layer.skipped) for layer in self.layers if layer.kind.costs.parts]
         shared = set.intersection(*tables) if tables else set()
@@ -358,8 +363,14 @@ class Decoder:
             kept: by row, how many of these tokens stay, at least 1 and fewer than ``given``.
             given: by row, how many tokens it got.
         """
-        for adapter, layer in zip(self.layers, state.layers, strict=True):
-            adapter.withdraw(layer, kept)
+        for kind, members in zip(self.kinds, self._members, strict=True):
+            layers = [self.layers[index] for index in members]
+            states = [state.layers[index] for index in members]
+            if isinstance(kind, WithdrawingKind):
+                kind.withdraw(layers, states, kept)
+                continue
+            for adapter, own in zip(layers, states, strict=True):
+                adapter.withdraw(own, kept)
         for row, count in kept.items():
             state.rows.columns[row] -= given[row] - count
 

@@ -23,6 +23,7 @@ from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, Recurrent
 from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
 from dynamax_lm.decoders.ssd import StateSpace
 
+_FEW = 8
 _CHUNK = 16
 """Tokens whose decays are computed at once: (T, I, S) numbers that fit a processor's cache."""
 
@@ -35,7 +36,8 @@ class Mamba1Layer(RecurrentLayer):
         mixer = self._mixer
         taps = mixer.conv1d.weight.detach()[:, 0].t().contiguous()
         decay = -torch.exp(mixer.A_log.detach().float())  # (I, S)
-        self._space = StateSpace(mixer, decay, taps, (0.0, float("inf")))
+        self._few = _FEW
+        self.space = StateSpace(mixer, decay, taps, (0.0, float("inf")))
         self._selected = mixer.time_step_rank + mixer.ssm_state_size
         self._own_scan = sys.modules[type(mixer).__module__].mamba_selective_scan
 
@@ -94,7 +96,7 @@ class Mamba1Layer(RecurrentLayer):
         raw, b, c = self._select(convolved, output=output)
         steps, x = self._steps(raw, dt), convolved.float()
         some = ssm if rows is None else ssm[rows]
-        some.mul_(torch.exp(steps[..., None] * self._space.decay))
+        some.mul_(torch.exp(steps[..., None] * self.space.decay))
         some.addcmul_((steps * x)[..., None], b.float()[:, None])
         if rows is not None:
             ssm[rows] = some
@@ -113,12 +115,12 @@ class Mamba1Layer(RecurrentLayer):
             return self._scan_trusted(convolved, raw, b, c.unflatten(0, shape))
         steps, x = self._steps(raw, dt), convolved.float()
         added, b = steps * x, b.float()
-        size = (*shape[:1], *self._space.decay.shape)
+        size = (*shape[:1], *self.space.decay.shape)
         state = x.new_zeros(size) if initial is None else initial.float().clone()
         scanned = x * self._mixer.D.float()
         for start in range(0, shape[1], _CHUNK):
             part = slice(start, start + _CHUNK)
-            decay = torch.exp(steps[:, part, :, None] * self._space.decay)
+            decay = torch.exp(steps[:, part, :, None] * self.space.decay)
             states = added[:, part, :, None] * b[:, part, None]
             for token in range(states.shape[1]):
                 state = torch.addcmul(states[:, token], state, decay[:, token])
@@ -134,7 +136,7 @@ class Mamba1Layer(RecurrentLayer):
         scanned, state = self._own_scan(
             x.transpose(1, 2),
             raw.transpose(1, 2),
-            self._space.decay,
+            self.space.decay,
             b.transpose(1, 2),
             c.transpose(1, 2),
             D=mixer.D.float(),

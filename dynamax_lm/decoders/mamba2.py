@@ -10,7 +10,7 @@ width, G groups, S SSM state size, I = H * P. dt is the step size of a head (Mam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,12 @@ from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
-from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
+from dynamax_lm.decoders.recurrent_state import Recurrence, Replay, Rows
 from dynamax_lm.decoders.scaling import Scaling
-from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels
+from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels, replay
+
+_AT_ONCE = 1 << 26
+"""Most bytes of states that are replayed together."""
 
 
 class Mamba2Kind(RecurrentKind):
@@ -47,13 +50,28 @@ class Mamba2Kind(RecurrentKind):
         own = costs or Mamba2Costs.from_config(config)
         super().__init__(config, kernels, costs=own, key=Mamba2Costs.KEY, **names)
 
+    def withdraw(
+        self, layers: Sequence[Mamba2Layer], states: Sequence[Recurrence], kept: Mapping[int, int]
+    ) -> None:
+        """`Mamba2Layer.withdraw` of ``layers``, one replay for all that ran the same passes."""
+        alike: dict[Any, list[int]] = {}
+        for place, state in enumerate(states):
+            assert state.draft is not None, "begin_draft comes first"
+            alike.setdefault((state.ssm.device, *state.draft.pattern(kept)), []).append(place)
+        for places in alike.values():
+            size = max(1, _AT_ONCE // states[places[0]].ssm[list(kept)].nbytes)
+            for start in range(0, len(places), size):
+                some = places[start : start + size]
+                _withdraw([layers[one] for one in some], [states[one] for one in some], kept)
+
 
 class Mamba2Layer(RecurrentLayer):
     """A block with a Mamba-2 mixer, such as a ``Mamba2Block``."""
 
     def __init__(self, block: Any, kind: RecurrentKind, arithmetic: Arithmetic) -> None:
         super().__init__(block, kind, arithmetic)
-        self._space = StateSpace.of(self._mixer)
+        self.space = StateSpace.of(self._mixer)
+        self._few = kind.kernels.few
         self._norm = self._mixer.norm if getattr(self._mixer, "mamba_rms_norm", True) else None
         self._scale: float = getattr(self._mixer, "ssm_in_multiplier", 1.0)
 
@@ -115,19 +133,19 @@ class Mamba2Layer(RecurrentLayer):
     def _advance(
         self, convolved: Tensor, dt: Tensor, ssm: Tensor, rows: Rows | None, *, output: bool
     ) -> Tensor:
-        x, b, c = self._split(convolved)
+        x, b, c = self.split(convolved)
         kernels = self.kind.kernels
-        return kernels.step(self._space, ssm, rows, x, dt, b, c if output else None).flatten(1)
+        return kernels.step(self.space, ssm, rows, x, dt, b, c if output else None).flatten(1)
 
     def _scan_state(
         self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool
     ) -> tuple[Tensor, Tensor]:
-        x, b, c = self._split(convolved)
+        x, b, c = self.split(convolved)
         read_out = c if output else None
-        scanned, final = self.kind.kernels.scan(self._space, x, dt, b, read_out, initial)
+        scanned, final = self.kind.kernels.scan(self.space, x, dt, b, read_out, initial)
         return scanned.flatten(2), final
 
-    def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., C) into x (..., H, P), B and C (..., G, S)."""
         mixer = self._mixer
         groups = mixer.n_groups * mixer.ssm_state_size
@@ -137,6 +155,22 @@ class Mamba2Layer(RecurrentLayer):
             b.unflatten(-1, (mixer.n_groups, mixer.ssm_state_size)),
             c.unflatten(-1, (mixer.n_groups, mixer.ssm_state_size)),
         )
+
+
+def _withdraw(
+    layers: Sequence[Mamba2Layer], states: Sequence[Recurrence], kept: Mapping[int, int]
+) -> None:
+    rows = list(kept)
+    inputs = Replay.of(states, kept)
+    x, b, _ = layers[0].split(inputs.convolved)
+    drafts = [state.draft for state in states if state.draft is not None]
+    if rows == list(range(len(states[0].tokens))):
+        before = torch.cat([draft.ssm for draft in drafts])
+    else:
+        before = torch.cat([draft.ssm[rows] for draft in drafts])
+    after = replay([layer.space for layer in layers], x, inputs.dt, b, before)
+    for state, own in zip(states, after.chunk(len(states)), strict=True):
+        state.ssm = state.with_rows(state.ssm, rows, own)
 
 
 class Mamba2Stack(Decoder):

@@ -30,15 +30,14 @@ from dynamax_lm.decoders.recurrent_state import (
     Recurrence,
     RecurrentContext,
     RecurrentStepContext,
+    Replay,
     Rows,
+    StateInputs,
 )
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.ssd import Kernels, StateSpace
 
 FREEZE = "freeze"
-
-_FEW = 8
-"""Number of tokens up to which the recurrence is faster than the chunked form."""
 
 
 class Inputs(NamedTuple):
@@ -109,7 +108,9 @@ class RecurrentLayer:
         arithmetic: matrix products and norms.
     """
 
-    _space: StateSpace
+    space: StateSpace
+    _few: int
+    """Number of tokens up to which the recurrence is faster than ``_scan_state``."""
 
     def __init__(self, module: Any, kind: RecurrentKind, arithmetic: Arithmetic) -> None:
         self.kind = kind
@@ -180,8 +181,6 @@ class RecurrentLayer:
         gate, running = self._project(normed)
         if self._mixer.in_proj.bias is not None:  # it would reach the convolution from the padding
             running = running._replace(xbc=context.masked(running.xbc))
-        if state.draft is not None and not context.run.chunk.prefill:
-            state.draft.add(context.cell_rows(), running.xbc, running.dt)
         one_token = not context.run.chunk.prefill and context.places()[2] == 1
         scanned = (self._step if one_token else self._scan)(running, skipped, state, context)
         if not normed.shape[0]:
@@ -194,25 +193,14 @@ class RecurrentLayer:
         """The state before the draft, advanced over the recorded inputs of the tokens that stay."""
         draft, rows = state.draft, list(kept)
         assert draft is not None, "begin_draft comes first"
-        for row, count in kept.items():
-            state.tokens[row] -= len(draft.inputs[row]) - count
-        width = max(kept.values())
-        logs = [draft.inputs[row][:count] for row, count in kept.items()]
-        some_xbc, some_dt = logs[0][0]
-        xbc = some_xbc.new_zeros(len(rows), width, *some_xbc.shape)
-        dt = some_dt.new_full((len(rows), width, *some_dt.shape), -torch.inf)  # no token: no step
-        for place, log in enumerate(logs):
-            xbc[place, : len(log)] = torch.stack([one for one, _ in log])
-            dt[place, : len(log)] = torch.stack([one for _, one in log])
-        lengths = torch.tensor(list(kept.values()), device=xbc.device)
-        convolved, window = self._slide(draft.conv[rows], xbc, lengths)
-        state.conv[rows] = window.to(state.conv.dtype)
-        if width <= _FEW:
-            state.ssm[rows] = draft.ssm[rows]
-            self._recur(state.ssm, rows, convolved, dt, output=False)
-            return
-        _, final = self._scan_state(convolved, dt, draft.ssm[rows], output=False)
-        state.ssm[rows] = final.to(state.ssm.dtype)
+        replay = Replay.of([state], kept)
+        before = draft.ssm[rows]
+        if replay.dt.shape[1] <= self._few:
+            state.ssm[rows] = before
+            self._recur(state.ssm, rows, replay.convolved, replay.dt, output=False)
+        else:
+            _, final = self._scan_state(replay.convolved, replay.dt, before, output=False)
+            state.ssm = state.with_rows(state.ssm, rows, final)
 
     def propagate(
         self, state: Recurrence, below: Recurrence | None, context: RecurrentContext
@@ -248,12 +236,16 @@ class RecurrentLayer:
     def _take_in(
         self, inputs: Inputs, rows: Rows | None, state: Recurrence, *, output: bool
     ) -> Tensor:
-        """(N, I) one token for each of the state's ``rows``."""
+        """(N, I) one token for each of the state's ``rows``; ``None``: of all, in order."""
         window = state.conv
         some = window if rows is None else window[rows]
-        convolved = self.kind.kernels.convolve_step(self._space, some, inputs.xbc)
+        convolved = self.kind.kernels.convolve_step(self.space, some, inputs.xbc)
         if rows is not None:
             window[rows] = some
+        if state.draft is not None:
+            assert not isinstance(rows, Tensor), "recorded steps have no drafts"
+            owners = list(range(len(state.tokens))) if rows is None else rows
+            state.draft.add(owners, StateInputs(inputs.xbc, convolved, inputs.dt))
         return self._advance(convolved, inputs.dt, state.ssm, rows, output=output)
 
     def _scan(
@@ -279,12 +271,16 @@ class RecurrentLayer:
                 gone = run.frozen.to(device)
                 xbc[gone], dt[gone] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
         convolved = self._convolve(xbc.unflatten(0, (batch, width)), lengths, state, context)
+        if state.draft is not None and not run.chunk.prefill:
+            flat = convolved.flatten(0, 1)
+            some = StateInputs(running.xbc, flat if run.whole else flat[places], running.dt)
+            state.draft.add(context.cell_rows(), some)
         rows = None if context.all_rows else context.state_rows.to(device)
         dt = dt.unflatten(0, (batch, width))
         few = state.draft is not None or bool(run.chunk.known)
-        if few and width <= _FEW:
-            some = context.chunk_rows()
-            flat = self._recur(state.ssm, some, convolved, dt, output=True).flatten(0, 1)
+        if few and width <= self._few:
+            own = context.chunk_rows()
+            flat = self._recur(state.ssm, own, convolved, dt, output=True).flatten(0, 1)
             return flat if run.whole else flat[places]
         initial = None
         if not run.chunk.prefill:
@@ -319,10 +315,14 @@ class RecurrentLayer:
         """
         window = state.conv
         rows = context.state_rows.to(xbc.device)
+        if context.all_rows and context.run.whole and not context.run.chunk.prefill:
+            seen = torch.cat([window.to(xbc.dtype), xbc], dim=1)
+            window.copy_(seen[:, xbc.shape[1] :])
+            return self.kind.kernels.convolve(self.space, seen, xbc.shape[1])
         if context.run.chunk.prefill:
             width, kernel = xbc.shape[1], window.shape[1]
             last = F.pad(xbc, (0, 0, max(kernel - width, 0), 0))[:, -kernel:]
-            convolved = self.kind.kernels.convolve(self._space, xbc, width)
+            convolved = self.kind.kernels.convolve(self.space, xbc, width)
         else:
             convolved, last = self._slide(window[rows], xbc, lengths)
         window[rows] = last.to(window.dtype)
@@ -336,4 +336,4 @@ class RecurrentLayer:
         seen = torch.cat([window.to(xbc.dtype), xbc], dim=1)
         ends = lengths.to(xbc.device)[:, None] + torch.arange(kernel, device=xbc.device)
         last = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))
-        return self.kind.kernels.convolve(self._space, seen, width), last
+        return self.kind.kernels.convolve(self.space, seen, width), last

@@ -36,6 +36,9 @@ _STRIDES = 8
 _CHUNK = 64
 """Tokens in a chunk: their scores of all heads fit a processor's second-level cache."""
 
+_SHORT = 32
+"""Tokens of a continuation up to which a scan needs no chunks, and decays are summed in float32."""
+
 _WORTH_BLOCKS = 1 << 18
 """Bytes of a row's state from which a step runs group by group on a CPU: 2.2 times faster."""
 
@@ -69,9 +72,12 @@ class StateSpace:
         low, high = self.limits
         return low <= 0.0 and high == float("inf")
 
-    def steps(self, dt: Tensor) -> Tensor:
-        """Step sizes from raw ``dt`` (..., H); -inf gives 0, which does not change a state."""
-        raw = dt + self.mixer.dt_bias
+    def steps(self, dt: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Step sizes from raw ``dt`` (..., H); -inf gives 0, which does not change a state.
+
+        ``bias``, in place of the layer's, is that of layers with the same limits.
+        """
+        raw = dt + (self.mixer.dt_bias if bias is None else bias)
         steps = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)))
         if self.unlimited:
             return steps
@@ -80,7 +86,13 @@ class StateSpace:
 
 
 class Kernels(Protocol):
-    """The four operations on a layer's recurrent state."""
+    """The four operations on a layer's recurrent state.
+
+    Attributes:
+        few: number of tokens up to which steps are faster than a scan that continues a state.
+    """
+
+    few: int
 
     def scan(
         self,
@@ -147,6 +159,8 @@ class Kernels(Protocol):
 class Plain:
     """Plain torch, as batched matrix products."""
 
+    few = 1
+
     def scan(
         self,
         space: StateSpace,
@@ -159,6 +173,8 @@ class Plain:
         rows, tokens, heads, width = x.shape
         groups, size = b.shape[2:]
         wide = torch.promote_types(x.dtype, torch.float32)
+        if initial is not None and tokens <= _SHORT:
+            return _short_scan(space, x.to(wide), dt, b.to(wide), c, initial.to(wide))
         x = x.to(wide)
         b = b.to(wide).transpose(1, 2)  # (B, G, T, S)
         c = None if c is None else c.to(wide).transpose(1, 2)
@@ -271,6 +287,72 @@ class Plain:
         return _activate(space, summed).to(space.taps.dtype)
 
 
+def _short_scan(
+    space: StateSpace, x: Tensor, dt: Tensor, b: Tensor, c: Tensor | None, initial: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`Plain.scan` of a few tokens after ``initial``, in as few operations as there can be."""
+    rows, tokens, heads, width = x.shape
+    groups, size = b.shape[2:]
+    by_group = (rows, groups, heads // groups)
+    joined = heads // groups * width
+    steps = space.steps(dt).to(x.dtype)
+    since = (steps * space.decay).cumsum(1)  # (B, T, H) log decay from the start to each token
+    value = x * steps[..., None]
+    final = _after(value, since, b, initial)
+    if c is None:
+        return x, final
+    c = c.to(x.dtype).transpose(1, 2)  # (B, G, T, S)
+    by_head = since.transpose(1, 2)  # (B, H, T)
+    fade = (by_head[..., :, None] - by_head[..., None, :]).clamp_(max=0.0).exp_()
+    scores = (c @ b.permute(0, 2, 3, 1)).tril_()
+    fade = fade.view(*by_group, tokens, tokens).mul_(scores[:, :, None])
+    output = (fade.view(rows, heads, tokens, tokens) @ value.transpose(1, 2)).transpose(1, 2)
+    across = (c @ initial.view(rows, groups, joined, size).transpose(2, 3)).transpose(1, 2)
+    output = torch.addcmul(output, across.reshape(x.shape), since.exp()[..., None])
+    return output.addcmul_(x, space.mixer.D.to(x.dtype)[:, None]), final
+
+
+def replay(
+    spaces: Sequence[StateSpace], x: Tensor, dt: Tensor, b: Tensor, initial: Tensor
+) -> Tensor:
+    """(B, H, P, S) states of several layers of one shape, after a few tokens.
+
+    Args:
+        spaces: the layers, each with B / L of the B rows, one after the other.
+        x: (B, T, H, P).
+        dt: (B, T, H), raw.
+        b: (B, T, G, S).
+        initial: (B, H, P, S) states before, not modified.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    each = x.shape[0] // len(spaces)
+    bias, decay = (
+        torch.stack(some).repeat_interleave(each, 0)[:, None]
+        for some in zip(*((one.mixer.dt_bias, one.decay) for one in spaces), strict=True)
+    )
+    steps = spaces[0].steps(dt, bias).to(wide)
+    value = x.to(wide) * steps[..., None]
+    return _after(value, (steps * decay).cumsum(1), b.to(wide), initial.to(wide))
+
+
+def _after(value: Tensor, since: Tensor, b: Tensor, initial: Tensor) -> Tensor:
+    """(B, H, P, S) the state after a few tokens.
+
+    Args:
+        value: (B, T, H, P) x times its step size.
+        since: (B, T, H) sum of the logarithms of the decays up to each token.
+        b: (B, T, G, S).
+        initial: (B, H, P, S) the state before.
+    """
+    rows, tokens, heads, width = value.shape
+    groups = b.shape[2]
+    total = since[:, -1:]
+    kept = value * (total - since).exp_()[..., None]
+    kept = kept.view(rows, tokens, groups, heads // groups * width)
+    added = kept.permute(0, 2, 3, 1) @ b.transpose(1, 2)  # (B, G, R * P, S)
+    return torch.addcmul(added.view(initial.shape), initial, total.exp().view(rows, heads, 1, 1))
+
+
 def _weigh(space: StateSpace, inputs: Sequence[Tensor]) -> Tensor:
     """The convolution's sum, in the precision of ``inputs``: K tensors (..., C), oldest first."""
     taps = space.taps.to(inputs[0].dtype)
@@ -293,6 +375,8 @@ def _activate(space: StateSpace, summed: Tensor) -> Tensor:
 
 class Trusted:
     """Transformers' functions, with the kernels that they select."""
+
+    few = 8
 
     def scan(
         self,

@@ -22,14 +22,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.exit_view import View
+from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.core.trace import DraftRound
@@ -41,9 +43,47 @@ AUTO = 0
 """A draft length that adapts to the number of accepted tokens."""
 
 _FIRST, _MOST = 4, 32
-_READY = 0.5
+_READY = 0.75
 """Fraction of rows whose drafts must be complete before a verification pass, which reads the
 weights of the layers above once for all of them."""
+_TOKEN = 0.1
+"""Time that a further token adds to a verification pass, as a fraction of the pass."""
+_EVIDENCE = 4
+"""Rounds after which drafts are judged by their costs."""
+_PAUSE = 16
+"""Tokens of the first pause; each further one is twice as long."""
+
+
+class DraftCosts(NamedTuple):
+    """Costs of a round, as fractions of a full-depth step.
+
+    They are counted in FLOPs of one token, to which the weights that a pass reads are proportional;
+    a measured time would make drafts depend on the machine's load.
+
+    Attributes:
+        draft: of a token in the layers below the exit.
+        check: of a draft at the exit.
+        verify: of one token in the layers above, with the final projection.
+    """
+
+    draft: float
+    check: float
+    verify: float
+
+    @classmethod
+    def of(cls, costs: DecoderCosts, policy: ExitPolicy) -> DraftCosts:
+        """The costs of drafts by the one exit of ``policy``."""
+        (depth,) = policy.exit_layers
+        ledger = Ledger(costs, exit_layers=[depth], confidence=policy.confidence)
+        one = ledger.lossless(0, [DraftRound(0, 1, (0,), (depth,), 1)], 1)
+        below = costs.layers(0, 0, depth)
+        draft = one.checks + one.projection
+        return cls(*(part / one.full_depth for part in (below, draft, one.verification)))
+
+    def round(self, inputs: int, checks: int) -> float:
+        """The cost of a round with ``inputs`` tokens, at least 1."""
+        verification = self.verify * (1 + _TOKEN * (inputs - 1))
+        return inputs * self.draft + checks * self.check + verification
 
 
 @dataclass
@@ -51,26 +91,54 @@ class DraftLength:
     """How many tokens a row drafts before they are verified.
 
     ``AUTO`` grows by two where a whole draft was accepted and shrinks by one where it was not, as
-    transformers' assisted generation does.
+    transformers' assisted generation does. Where the rounds so far cost more than full depth would
+    have, it pauses: the row runs at full depth for some tokens, without drafts and checks.
 
     Args:
         fixed: at least 1, or ``AUTO``.
+        costs: of a round; without them ``AUTO`` never pauses.
     """
 
     fixed: int = AUTO
+    costs: DraftCosts | None = None
     now: int = field(init=False)
+    _rounds: int = field(default=0, init=False)
+    _balance: float = field(default=0.0, init=False)
+    _pauses: int = field(default=0, init=False)
+    _paused: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.now = self.fixed or _FIRST
 
-    def verified(self, drafted: int, accepted: int) -> None:
-        """Adapt to one verified draft."""
+    def verified(self, drafted: int, accepted: int, *, inputs: int = 0, checks: int = 0) -> None:
+        """Adapt to one round.
+
+        Args:
+            drafted: tokens of the draft.
+            accepted: those that are full depth's.
+            inputs: tokens that ran.
+            checks: exit checks made.
+        """
         if self.fixed:
+            return
+        if self._paused:
+            self._paused -= 1
+            self.now = 0 if self._paused else 1
             return
         if accepted < drafted:
             self.now = max(1, self.now - 1)
         elif drafted >= self.now:
             self.now = min(_MOST, self.now + 2)
+        if self.costs is not None:
+            self._judge(min(accepted + 1, inputs) - self.costs.round(inputs, checks))
+
+    def _judge(self, gain: float) -> None:
+        """Pause if the rounds since the last pause have cost more than the tokens they gave."""
+        self._rounds += 1
+        self._balance += gain
+        if self._rounds >= _EVIDENCE and self._balance < 0:
+            self._paused = _PAUSE << self._pauses
+            self._rounds, self._balance, self._pauses, self.now = 0, 0.0, self._pauses + 1, 0
 
 
 @dataclass
@@ -83,6 +151,9 @@ class _Row:
         drafted: tokens that the exit emitted after each of these, or each but the last.
         confidence: of the exit at each.
         checked: whether the exit was checked for the last token, if nothing was drafted after it.
+        complete: whether the draft has ended and can be verified.
+        ends: whether the answer ends with the last drafted token.
+        finished: whether the verified answer is complete.
         heads: the heads' state after each token, and the row's place in it; ``None`` where the exit
             was not checked, or the state does not depend on earlier tokens.
     """
@@ -96,6 +167,9 @@ class _Row:
     drafted: list[int] = field(default_factory=list)
     confidence: list[float | None] = field(default_factory=list)
     checked: bool = False
+    complete: bool = False
+    ends: bool = False
+    finished: bool = False
     heads: list[tuple[Any, int] | None] = field(default_factory=list)
 
     @property
@@ -106,26 +180,27 @@ class _Row:
     @property
     def last(self) -> int:
         """The token to run next."""
-        return (self.with_draft or self.request.prompt)[-1]
+        return (self.drafted or self.progress.tokens or self.request.prompt)[-1]
 
     @property
     def may_draft(self) -> bool:
         """Whether the exit may draft: the draft is not full, and the next token is not the last."""
-        return (
-            len(self.drafted) < self.length.now and len(self.with_draft) + 1 < self.request.max_new
-        )
+        drafted = len(self.drafted)
+        after = len(self.progress.tokens) + drafted + 1
+        return drafted < self.length.now and after < self.request.max_new
 
-    @property
-    def complete(self) -> bool:
-        """Whether the draft has ended and can be verified."""
-        if not self.hidden:
-            return False
-        return len(self.hidden) > len(self.drafted) or self.request.finished(self.with_draft)
+    def ran(self, hidden: Tensor) -> None:
+        """The next token has run the layers below the exit: (D,) ``hidden``."""
+        self.inputs.append(self.last)
+        self.hidden.append(hidden)
+        self.confidence.append(None)
+        self.heads.append(None)
+        self.checked, self.complete = False, True
 
-    @property
-    def finished(self) -> bool:
-        """Whether the verified answer is complete."""
-        return bool(self.progress.tokens) and self.request.finished(self.progress.tokens)
+    def draft(self, token: int) -> None:
+        """The exit emits ``token`` after the last one that ran."""
+        self.drafted.append(token)
+        self.complete = self.ends = self.request.finished(self.with_draft)
 
     def accept(self, full_depth: Sequence[int], depth: int, n_layers: int) -> int:
         """Append full depth's tokens up to and including the first that differs from the draft.
@@ -138,12 +213,13 @@ class _Row:
         accepted = next(differs, min(len(self.drafted), len(full_depth)))
         stays = min(accepted + 1, len(full_depth))
         progress, start = self.progress, len(self.progress.tokens)
-        for token, confidence in zip(full_depth[:stays], self.confidence, strict=False):
-            progress.tokens.append(token)
-            progress.layers_used.append(n_layers)
-            progress.confidence.append(confidence)
-            if self.request.finished(progress.tokens):
-                break
+        progress.tokens += full_depth[:stays]
+        progress.layers_used += [n_layers] * stays
+        progress.confidence += self.confidence[:stays]
+        if stays > accepted:  # the last of them is full depth's own; drafted ones were checked
+            self.finished = self.request.finished(progress.tokens)
+        else:
+            self.finished = self.ends
         drafted = tuple(self.drafted)
         progress.rounds.append(
             DraftRound(
@@ -155,9 +231,11 @@ class _Row:
                 checked=self.checked,
             )
         )
-        self.length.verified(len(drafted), accepted)
+        checks = len(drafted) + (self.checked and len(full_depth) > len(drafted))
+        self.length.verified(len(drafted), accepted, inputs=len(full_depth), checks=checks)
         self.inputs, self.hidden = [], []
         self.drafted, self.confidence, self.heads = [], [], []
+        self.complete = self.ends = False
         return stays
 
 
@@ -190,8 +268,9 @@ def decode_lossless(
         raise ValueError("a prompt exit changes the state that full depth would have")
     if len(policy.exit_layers) != 1:
         raise ValueError(f"one exit drafts, not {len(policy.exit_layers)}")
+    costs = DraftCosts.of(stack.costs, policy)
     active = [
-        _Row(number, request, progress, DraftLength(draft_length))
+        _Row(number, request, progress, DraftLength(draft_length, costs))
         for number, (request, progress) in enumerate(zip(requests, rows, strict=True))
     ]
     while active:
@@ -229,37 +308,35 @@ def _draft(
         session.begin(batch, run.cells)
     checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
-        row.inputs.append(row.last)
-        row.hidden.append(state_at_exit)
-        row.confidence.append(None)
-        row.heads.append(None)
-        row.checked = False
+        row.ran(state_at_exit)
     if not checked:
         return
     index = torch.tensor(checked, device=hidden.device)
     some = hidden if len(checked) == len(rows) else hidden[index]
-    choice = TokenChoice([row.request for row in rows], [row.with_draft for row in rows])
-    view = View(stack.unembed, 0, depth, index, some, session, choose=choice.choose, stack=stack)
+    choose = None  # the most likely token
+    if any(row.request.chooser is not None for row in rows):
+        choose = TokenChoice([row.request for row in rows], [row.with_draft for row in rows]).choose
+    view = View(stack.unembed, 0, depth, index, some, session, choose=choose, stack=stack)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
     if session is not None and session.along_tokens and policy.confidence == "head":
         taken = session.take([rows[place].number for place in checked])
         for number, place in enumerate(checked):
             rows[place].heads[-1] = taken, number
-    steps = [len(rows[place].with_draft) for place in checked]
+    steps = [len(rows[place].with_draft) for place in checked] if policy.rule else ()
     drafting = policy.exiting(confidence, _cutoffs(policy, steps))
-    tokens = iter(view.some_emission(drafting).tolist() if drafting.any() else ())
+    tokens = iter(view.some_drafts(drafting).tolist() if drafting.any() else ())
     for place, value, drafts in zip(checked, confidence.tolist(), drafting.tolist(), strict=True):
         row = rows[place]
         row.checked = True
         row.confidence[-1] = None if math.isnan(value) else value
         if drafts:
-            row.drafted.append(next(tokens))
+            row.draft(next(tokens))
 
 
-def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor:
+def _cutoffs(policy: ExitPolicy, steps: Sequence[int]) -> Tensor | None:
     """(n,) the least confidence at which each token is drafted; ``steps`` precede it."""
     cutoffs = policy.cutoffs_at(steps)
-    return policy.cutoffs([policy.threshold]) if cutoffs is None else cutoffs[:, 0]
+    return None if cutoffs is None else cutoffs[:, 0]
 
 
 def _verify(

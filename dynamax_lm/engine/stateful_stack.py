@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
 
@@ -18,6 +19,11 @@ class StatefulStack(LayerStack, Protocol):
 
     The state passed to its methods is one that ``new_state`` or ``take`` of the same decoder made.
     """
+
+    @property
+    def costs(self) -> DecoderCosts:
+        """FLOPs of its layers."""
+        ...
 
     def new_state(self, batch: int) -> DecoderState:
         """An empty state of ``batch`` rows."""

@@ -10,12 +10,15 @@ from pathlib import Path
 NAMES = ("tiny-mistral", "tiny-mamba", "tiny-hybrid")
 """The names under which heads may ship."""
 
+DRAFTS = ("tiny-mistral-drafts", "tiny-mamba-drafts")
+"""Translators of early layers for ``mode=lossless``, without classifier and certificate."""
+
 _PLACES = (Path(__file__).parents[1] / "shipped_heads", Path(__file__).parents[2] / "heads")
 
 
 def shipped_folder(name: str) -> Path | None:
     """The folder of the shipped heads ``name``, or ``None`` if there are none."""
-    if name not in NAMES:
+    if name not in NAMES + DRAFTS:
         return None
     found = (place / name for place in _PLACES)
     return next((folder for folder in found if (folder / "config.json").is_file()), None)

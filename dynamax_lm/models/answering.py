@@ -45,6 +45,8 @@ from dynamax_lm.settings import ExitSettings
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 _CPU_BATCH = 8
 """Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
+_DRAFT = 4
+"""Tokens of a row in a verification pass, as a rule."""
 _DOING = {"exit": "with early exits", "full": "at full depth", "lossless": "losslessly"}
 """What progress bars say of each mode."""
 _Item = TypeVar("_Item")
@@ -81,9 +83,10 @@ class Answering(Processes):
         return size
 
     def _rows_at_once(self) -> int:
-        """The batch size that products are chosen for; on a GPU there is no choice."""
+        """The rows that products are chosen for; on a GPU there is no choice."""
         size = self.batch_size
-        return min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
+        rows = min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
+        return rows * (_DRAFT if self._lossless else 1)
 
     def _size_of_batch(self) -> int:
         size = self.batch_size

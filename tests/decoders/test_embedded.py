@@ -23,7 +23,7 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.heads import check_shape, read_config
-from dynamax_lm.heads.shipped import NAMES, shipped_folder
+from dynamax_lm.heads.shipped import DRAFTS, NAMES, shipped_folder
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -77,3 +77,14 @@ def test_shipped_heads_are_of_the_model_that_they_are_named_after(name: str) -> 
     heads = read_config(folder)
     check_shape(heads, AutoConfig.from_pretrained(embedded_folder(model)))
     assert heads.certificate is not None
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+def test_shipped_drafting_translators_are_of_their_model(name: str) -> None:
+    folder = shipped_folder(name)
+    assert folder is not None
+    heads = read_config(folder)
+    model = name.removeprefix(f"{TINY}-").removesuffix("-drafts")
+    check_shape(heads, AutoConfig.from_pretrained(embedded_folder(model)))
+    assert not heads.has_classifier
+    assert min(heads.exit_layers) < heads.n_layers // 4

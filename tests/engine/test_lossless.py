@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
-from dynamax_lm.engine.lossless import AUTO, DraftLength, decode_lossless
+from dynamax_lm.engine.lossless import AUTO, DraftCosts, DraftLength, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
@@ -259,6 +260,25 @@ def test_an_adapting_draft_grows_and_shrinks() -> None:
     assert fixed.now == 3
 
 
+def test_drafts_that_do_not_pay_pause_and_are_tried_again() -> None:
+    """A pause has no drafts, ends, and is longer each time; a fixed length is the user's."""
+    costs = DraftCosts(0.25, 0.05, 0.75)
+    length, fixed, lengths = DraftLength(AUTO, costs), DraftLength(3, costs), []
+    for _ in range(200):
+        drafted = length.now
+        lengths.append(drafted)
+        length.verified(drafted, 0, inputs=drafted + 1, checks=drafted)
+        fixed.verified(3, 0, inputs=4, checks=3)
+        assert fixed.now == 3
+    pauses = [len(list(some)) for drafts, some in groupby(lengths, bool) if not drafts]
+    assert len(pauses) >= 3
+    assert pauses[1] == 2 * pauses[0]
+    paying = DraftLength(AUTO, costs)
+    for _ in range(50):
+        paying.verified(paying.now, paying.now, inputs=paying.now + 1, checks=paying.now)
+        assert paying.now > 0
+
+
 def test_several_exits_are_refused() -> None:
     stack = STACKS["mistral"](random_model("mistral"))
     with pytest.raises(ValueError, match="one exit drafts"):
@@ -297,6 +317,17 @@ def test_rejected_tokens_are_paid_for() -> None:
     assert rejected.full_depth == accepted.full_depth
     assert rejected.spent > accepted.spent
     assert accepted.flops_saved > rejected.flops_saved
+
+
+def test_a_cheap_look_drafts_without_the_exact_projection() -> None:
+    exact, cheap = (
+        Ledger(COSTS, exit_layers=(3,), confidence=name, skipped_state="recompute")
+        for name in ("top_prob", "top_prob|rank:2")
+    )
+    one = DraftRound(0, 3, (1, 2), (3, 3), 2)
+    ours, theirs = cheap.lossless(0, [one], 3), exact.lossless(0, [one], 3)
+    assert ours.projection == theirs.projection
+    assert ours.checks < theirs.checks
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamax_lm.decoders.cpu.pages import page_out
-from dynamax_lm.decoders.cpu.product_choice import AUTO, UNPACKED, Choice, choose
+from dynamax_lm.decoders.cpu.product_choice import AUTO, TRUSTED, TURNED, UNPACKED, Choice, choose
 from dynamax_lm.decoders.cpu.products import (
     Packed,
     can_call,
@@ -20,6 +20,7 @@ from dynamax_lm.decoders.cpu.products import (
     computes_alone,
     is_plain,
     project_trusted,
+    turned,
     unpacked,
 )
 
@@ -87,21 +88,22 @@ class ChosenProducts:
     ) -> None:
         self._asked, self._batch = asked, batch
         self._choices, self._layers = choices, layers
-        self._unpacked = {
+        self._plain = {
             (kind.outputs, kind.inputs): choice
             for kind, choice in choices.items()
-            if UNPACKED in {choice.one_row, choice.more_rows}
+            if {UNPACKED, TURNED} & {choice.one_row, choice.more_rows}
         }
 
     def project(self, linear: nn.Module, rows: Tensor) -> Tensor:
         """``linear(rows)`` for rows (N, D), up to rounding."""
-        if self._unpacked and is_plain(linear):
+        if self._plain and is_plain(linear):
             weight = linear.weight
-            choice = self._unpacked.get((weight.shape[0], weight.shape[1]))
+            choice = self._plain.get((weight.shape[0], weight.shape[1]))
             if choice is not None and can_call(weight) and computes_alone(rows, weight):
                 name = choice.one_row if rows.shape[0] == 1 else choice.more_rows
-                if name == UNPACKED:
-                    return unpacked(rows, weight, linear.bias)
+                if name != TRUSTED:
+                    product = unpacked if name == UNPACKED else turned
+                    return product(rows, weight, linear.bias)
         return project_trusted(linear, rows)
 
     def describe(self) -> dict[str, Any]:

@@ -26,12 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, unpacked
+from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, is_turned, turned, unpacked
 
 AUTO, PACKED, PLAIN = "auto", "packed", "plain"
 """Values of the setting: the measured choice, packed weights, or ``F.linear`` alone."""
 TRUSTED = "F.linear"
 UNPACKED = "oneDNN"
+TURNED = "turned F.linear"
+"""The weight on the left, where there are a few rows; for one row it is ``F.linear``."""
 LAW = 2.0
 """Largest admissible error, as a multiple of the trusted product's."""
 NOISE = 0.05
@@ -134,9 +136,10 @@ class AtRows(NamedTuple):
         """Time of ``name`` relative to the trusted product: the larger of two estimates.
 
         These are the median of the ratio over rounds, and the ratio of the fastest rounds: the load
-        of other programs rarely biases both in favour of the same product.
+        of other programs rarely biases both in favour of the same product. 1 where it was not timed
+        because it is the trusted product there.
         """
-        mine, trusted = self.seconds[name], self.seconds[TRUSTED]
+        mine, trusted = self.seconds.get(name, self.seconds[TRUSTED]), self.seconds[TRUSTED]
         paired = statistics.median(a / b for a, b in zip(mine, trusted, strict=True))
         return max(paired, min(mine) / min(trusted))
 
@@ -223,6 +226,9 @@ def choose(
         if can_call(some[0]) and asked == AUTO:
             products[UNPACKED] = lambda rows, which: unpacked(rows, some[which], None)
             errors.take(UNPACKED, products[UNPACKED])
+        if asked == AUTO:
+            products[TURNED] = lambda rows, which: turned(rows, some[which], None)
+            errors.take(TURNED, products[TURNED])
         width = 0
         if not stays and can_pack(some[0]):
             for width in _widths(some[0]):
@@ -239,8 +245,10 @@ def choose(
                 continue
             alike = [rows for rows in counts if (rows == 1) == (one.rows == 1)]
             rivals = dict(products)
-            if not errors.lawful(UNPACKED, alike):
-                rivals.pop(UNPACKED, None)
+            for name in (UNPACKED, TURNED):
+                same = name == TURNED and not is_turned(one.rows)  # as ``F.linear``
+                if same or not errors.lawful(name, alike):
+                    rivals.pop(name, None)
             if len(rivals) == 1:
                 continue
             taken = meter.seconds(rivals, some, one.rows)
@@ -263,19 +271,13 @@ def decide(measured: Sequence[AtRows], width: int) -> Choice:
     one_row = [one for one in measured if one.rows == 1]
     more_rows = [one for one in measured if one.rows > 1]
     plain = Choice(
-        one_row=UNPACKED if _gains(UNPACKED, one_row) else TRUSTED,
-        more_rows=UNPACKED if _gains(UNPACKED, more_rows) else TRUSTED,
-        measured=tuple(measured),
+        one_row=_best_plain(one_row), more_rows=_best_plain(more_rows), measured=tuple(measured)
     )
     timed = [one for one in measured if one.seconds]
     packed = packed_name(width)
     if width and _gains(packed, measured):
-        otherwise = [
-            one.slowness(UNPACKED)
-            if (plain.one_row if one.rows == 1 else plain.more_rows) == UNPACKED
-            else 1.0
-            for one in timed
-        ]
+        chosen = [plain.one_row if one.rows == 1 else plain.more_rows for one in timed]
+        otherwise = [one.slowness(name) for one, name in zip(timed, chosen, strict=True)]
         mine = statistics.geometric_mean(one.slowness(packed) for one in timed)
         if mine <= (1 - NOISE) * statistics.geometric_mean(otherwise):
             why = f"{mine:.2f} of the time of {TRUSTED}"
@@ -288,6 +290,18 @@ def decide(measured: Sequence[AtRows], width: int) -> Choice:
 def packed_name(width: int) -> str:
     """The name of the product of a packed weight."""
     return f"oneDNN packed, {width} columns at once"
+
+
+def _best_plain(measured: Sequence[AtRows]) -> str:
+    """The fastest product of a plain weight that satisfies both conditions of this module."""
+    found = {
+        name: statistics.geometric_mean(
+            one.slowness(name) for one in measured if name in one.seconds
+        )
+        for name in (UNPACKED, TURNED)
+        if _gains(name, measured)
+    }
+    return min(found, key=found.__getitem__, default=TRUSTED)
 
 
 def _gains(name: str, measured: Sequence[AtRows]) -> bool:

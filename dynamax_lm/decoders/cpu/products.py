@@ -1,8 +1,9 @@
 """The matrix products of a linear layer that torch has, and the memory layout of each.
 
-There are three for one weight: ``F.linear``, which is trusted; oneDNN's product of the plain
-weight; and oneDNN's product of a weight packed once (:class:`Packed`, which replaces the plain
-layer). Speed and error depend on the processor; ``product_choice`` measures them.
+There are four for one weight: ``F.linear``, which is trusted; the same with the weight on the left,
+for a few rows; oneDNN's product of the plain weight; and oneDNN's product of a weight packed once
+(:class:`Packed`, which replaces the plain layer). Speed and error depend on the processor;
+``product_choice`` measures them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.decoders.hooks import is_hooked
 
+_TURNED_UP_TO = 16
+"""Rows up to which a product with the weight on the left may be faster."""
 _PACKED_FOR = 64
 """Rows that the packing is optimised for; it was at or near the best for 1 to 512 rows."""
 
@@ -119,6 +122,23 @@ def computes_alone(rows: Tensor, weight: Tensor) -> bool:
 def unpacked(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(N, E) oneDNN's product of rows (N, D) and a plain weight (E, D)."""
     return _linear(rows, weight, bias)
+
+
+def turned(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(N, E) of rows (N, D) and a plain weight (E, D), for a few rows as ``weight @ rows^T``.
+
+    For 2 to 8 rows MKL computes this two to three times as fast as ``rows @ weight^T`` on some
+    processors; for other numbers of rows it is ``F.linear``.
+    """
+    if not is_turned(rows.shape[0]):
+        return F.linear(rows, weight, bias)
+    found = (weight @ rows.t()).t().contiguous()
+    return found if bias is None else found.add_(bias)
+
+
+def is_turned(rows: int) -> bool:
+    """Whether :func:`turned` differs from ``F.linear`` for that many rows."""
+    return 1 < rows <= _TURNED_UP_TO
 
 
 def project_parted(

@@ -20,6 +20,7 @@ from dynamax_lm.decoders.cpu.product_choice import (
     PACKED,
     PLAIN,
     TRUSTED,
+    TURNED,
     UNPACKED,
     AtRows,
     Choice,
@@ -116,7 +117,7 @@ def test_a_real_choice_is_one_of_those_measured_and_keeps_the_law(dtype: torch.d
 
 
 def test_three_times_the_error_is_never_chosen() -> None:
-    meter = Scripted({TRUSTED: 1.0, UNPACKED: 3.0}, FASTER)
+    meter = Scripted({TRUSTED: 1.0, UNPACKED: 3.0, TURNED: 3.0}, FASTER)
     choice = choose([torch.randn(OUTPUTS, 2048)], batch=8, meter=meter)
     assert (choice.name, choice.width) == (TRUSTED, 0)
     assert not meter.timed, "nothing to time"
@@ -125,7 +126,8 @@ def test_three_times_the_error_is_never_chosen() -> None:
 @pytest.mark.parametrize("stays", [False, True])
 def test_the_widest_pieces_that_keep_the_law_are_timed(stays: bool) -> None:
     """As on a processor where 1,024 and 512 columns at once err too much."""
-    errors = {packed_name(1024): 3.7, packed_name(512): 2.6, "oneDNN packed": 1.5, UNPACKED: 3.7}
+    errors = {packed_name(1024): 3.7, packed_name(512): 2.6, "oneDNN packed": 1.5}
+    errors |= {UNPACKED: 3.7, TURNED: 3.7}
     meter = Scripted(errors, FASTER)
     choice = choose([torch.randn(OUTPUTS, 2048)], batch=8, stays=stays, meter=meter)
     possible = can_pack(torch.zeros(1)) and not stays
