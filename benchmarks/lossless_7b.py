@@ -4,8 +4,8 @@
 
 One row, one token at a time, is bound by memory bandwidth on a GPU and on a CPU alike: a pass costs
 the bytes of the weights that it reads, and a verification pass over the few tokens of a draft costs
-as much as over one, until products become bound by arithmetic (some tens of tokens on a GPU, a few
-on a CPU without matrix units). A drafted token reads k layers and the vocabulary projection; a
+as much as over one, until its products are bound by arithmetic. That is so from
+``FLOP/s / (byte/s) * bytes of a weight / 2`` tokens on. A drafted token reads k layers and the vocabulary projection; a
 verification reads the other layers and the projection again; full depth reads all layers and the
 projection. Nothing here was timed.
 """
@@ -21,6 +21,11 @@ from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 
 DRAFTS = (2, 4, 8)
+MACHINES = {
+    "GPU": 989e12 / 3.35e12 * 2 / 2,  # H100 SXM, bfloat16, by its data sheet
+    "CPU": 72e9 / 18.8e9 * 4 / 2,  # one core of an AMD EPYC with AVX2, float32, measured
+}
+"""Tokens up to which a pass costs as much as over one."""
 
 
 def layer_weights(costs: AttentionCosts | Mamba2Costs) -> float:
@@ -30,13 +35,16 @@ def layer_weights(costs: AttentionCosts | Mamba2Costs) -> float:
     return (costs.state_projection + costs.gate_projection + costs.out_projection) / 2
 
 
-def break_even(costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int) -> float | None:
+def break_even(
+    costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int, at_once: float
+) -> float | None:
     """The acceptance of each drafted token, independent of the others, at which nothing is gained.
 
     Args:
         costs: of the checkpoint.
         exit_layer: k, 1..L-1.
         draft: tokens of a draft, at least 1.
+        at_once: tokens up to which a pass costs as much as over one.
 
     Returns:
         In [0, 1]; ``None`` where even a perfect draft is slower.
@@ -44,6 +52,7 @@ def break_even(costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int)
     layer, vocabulary = layer_weights(costs), unembed_flops(costs) / 2
     drafting = draft * (exit_layer * layer + vocabulary) + exit_layer * layer
     verifying = (costs.n_layers - exit_layer) * layer + vocabulary
+    verifying *= max(1.0, (draft + 1) / at_once)
     full = costs.n_layers * layer + vocabulary
     wanted = (drafting + verifying) / full  # tokens of a round
 
@@ -56,17 +65,18 @@ def break_even(costs: AttentionCosts | Mamba2Costs, exit_layer: int, draft: int)
 
 
 def main() -> None:
-    """Print a table, one row for a checkpoint and an exit."""
+    """Print a table, one row for a checkpoint, an exit and a machine."""
     rows = []
     models = {"Mistral 7B v0.3": MISTRAL, "Codestral Mamba 7B": CODESTRAL}
     for name, costs in models.items():
         for quarter in (1, 2):
             exit_layer = costs.n_layers * quarter // 4
-            found = [break_even(costs, exit_layer, draft) for draft in DRAFTS]
-            cells = ["never" if one is None else f"{one:.0%}" for one in found]
-            rows.append([name, f"{exit_layer} of {costs.n_layers}", *cells])
+            for machine, at_once in MACHINES.items():
+                found = [break_even(costs, exit_layer, draft, at_once) for draft in DRAFTS]
+                cells = ["never" if one is None else f"{one:.0%}" for one in found]
+                rows.append([name, f"{exit_layer} of {costs.n_layers}", machine, *cells])
     heads = [f"drafts of {draft}" for draft in DRAFTS]
-    print(markdown_table(["checkpoint", "exit", *heads], rows))
+    print(markdown_table(["checkpoint", "exit", "machine", *heads], rows))
 
 
 if __name__ == "__main__":

@@ -374,7 +374,8 @@ class DynamaxLM(Answering):
         if self._lossless:
             block["speed"] = self.speed.to_json()
             rate = (block.get("drafts") or {}).get("acceptance_rate")
-            self.speed.report(rate, self._stack.costs, self.batch_size)
+            (exit_layer,) = self.settings.exit_layers
+            self.speed.report(rate, exit_layer, self._stack.costs, self.batch_size)
         return info | {"early_exit": block}
 
 

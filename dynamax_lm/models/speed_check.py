@@ -78,11 +78,14 @@ class SpeedCheck:
             checked.append(replace(ours, reference=known))
         return checked
 
-    def report(self, acceptance: float | None, costs: DecoderCosts, batch_size: object) -> None:
+    def report(
+        self, acceptance: float | None, exit_layer: int, costs: DecoderCosts, batch_size: object
+    ) -> None:
         """Log in one line whether the run saved time; as a warning, with the causes, if not.
 
         Args:
             acceptance: accepted share of the drafted tokens; ``None`` if none was drafted.
+            exit_layer: layers run by a draft.
             costs: of the decoder.
             batch_size: of the run.
         """
@@ -93,9 +96,10 @@ class SpeedCheck:
         _log.log(
             logging.INFO if speedup >= 1 else logging.WARNING,
             "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
-            "drafted tokens were accepted, a vocabulary check costs as much as %.1f layers, batch "
-            "size %s",
-            *(self.documents, speedup, 100 * (acceptance or 0.0), check, batch_size),
+            "drafted tokens were accepted, a draft runs %d of %d layers, a vocabulary check costs as "
+            "much as %.1f layers, batch size %s",
+            *(self.documents, speedup, 100 * (acceptance or 0.0)),
+            *(exit_layer, costs.n_layers, check, batch_size),
         )
 
     def to_json(self) -> dict[str, Any]:
