@@ -5,9 +5,9 @@
 One row, one token at a time, is bound by memory bandwidth on a GPU and on a CPU alike: a pass costs
 the bytes of the weights that it reads, and a verification pass over the few tokens of a draft costs
 as much as over one, until its products are bound by arithmetic. That is so from
-``FLOP/s / (byte/s) * bytes of a weight / 2`` tokens on. A drafted token reads k layers and the vocabulary projection; a
-verification reads the other layers and the projection again; full depth reads all layers and the
-projection. Nothing here was timed.
+``FLOP/s / (byte/s) * bytes of a weight / 2`` tokens on. A drafted token reads k layers and the
+vocabulary projection; a verification reads the other layers and the projection again; full depth
+reads all layers and the projection. The break-even itself was not timed.
 """
 
 from __future__ import annotations

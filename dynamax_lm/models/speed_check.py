@@ -96,8 +96,8 @@ class SpeedCheck:
         _log.log(
             logging.INFO if speedup >= 1 else logging.WARNING,
             "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
-            "drafted tokens were accepted, a draft runs %d of %d layers, a vocabulary check costs as "
-            "much as %.1f layers, batch size %s",
+            "drafted tokens were accepted, a draft runs %d of %d layers, a vocabulary check costs "
+            "as much as %.1f layers, batch size %s",
             *(self.documents, speedup, 100 * (acceptance or 0.0)),
             *(exit_layer, costs.n_layers, check, batch_size),
         )
