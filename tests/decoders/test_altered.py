@@ -14,6 +14,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.altered import check_adapters, check_unaltered
 from tests.builders import STACKS, make_config, random_model
+from tests.decoders.tiny_families import tiny_model
 
 KINDS = sorted(STACKS)
 
@@ -122,6 +123,17 @@ def test_a_forward_of_an_objects_own_is_refused(place: str) -> None:
     module = {"model": model, "layer": model.model.layers[0]}[place]
     module.forward = lambda *given, **named: None
     with pytest.raises(SettingError, match="has a forward of its own"):
+        check_unaltered(model)
+
+
+@pytest.mark.parametrize(
+    "place", ["model", "model.language_model", "model.language_model.layers.2"]
+)
+def test_hooks_inside_a_wrapper_are_refused(place: str) -> None:
+    model = tiny_model("mistral3:mistral")
+    check_unaltered(model)
+    model.get_submodule(place).register_forward_hook(lambda *given: None)
+    with pytest.raises(SettingError, match=f"model's {place} has a forward hook"):
         check_unaltered(model)
 
 
