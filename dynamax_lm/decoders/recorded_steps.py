@@ -49,7 +49,6 @@ class StepShape(NamedTuple):
         last: the layer before which it stops.
         rows: N.
         tokens: T, rounded up.
-        exited: M, as many as N rows of T tokens can have.
         columns: columns of the state that attention reads.
         all_rows: whether the step has every row of the state, in order.
         runs: whether the last token of each row runs; if not, all have exited.
@@ -60,11 +59,15 @@ class StepShape(NamedTuple):
     last: int
     rows: int
     tokens: int
-    exited: int
     columns: int
     all_rows: bool
     runs: bool
     skipped_state: str
+
+    @property
+    def exited(self) -> int:
+        """M: as many as N rows of T tokens can have, so that there are fewer shapes to record."""
+        return (self.tokens - self.runs) * self.rows
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,6 @@ class RecordedSteps:
             layers.stop,
             len(chunk.rows),
             tokens,
-            (tokens - runs) * len(lengths),  # not how many there are: fewer shapes to record
             -(-columns // _LARGE) * _LARGE
             if columns > _LARGE
             else max(_SMALLEST, _power_of_two(columns)),
@@ -344,8 +346,8 @@ def _no_collection() -> Iterator[None]:
 
 
 def _power_of_two(count: int) -> int:
-    """The smallest power of two that is at least ``count``; 0 for 0."""
-    return 1 << (count - 1).bit_length() if count else 0
+    """The smallest power of two that is at least ``count``, which is at least 1."""
+    return 1 << (count - 1).bit_length()
 
 
 def recorded_steps(decoder: Any) -> RecordedSteps | None:
@@ -353,6 +355,3 @@ def recorded_steps(decoder: Any) -> RecordedSteps | None:
     if decoder.device.type != "cuda" or not decoder.recordable:
         return None
     return RecordedSteps(decoder)
-
-
-__all__ = ["MOST_RECORDED", "RecordedSteps", "StepRows", "StepShape", "recorded_steps"]
