@@ -37,6 +37,7 @@ from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
+from dynamax_lm.engine.segment import run_segment
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 AUTO = 0
@@ -299,13 +300,9 @@ def _draft(
     ids = torch.tensor([[row.last] for row in rows], device=stack.device)
     numbers = tuple(row.number for row in rows)
     batch = TokenBatch(ids, (1,) * len(rows), numbers)
-    run = stack.begin(state, batch, RECOMPUTE)
-    hidden = stack.embed(run)
-    for layer in range(depth):
-        hidden = stack.layer(layer, hidden, run)
-    stack.end(state, run)
+    hidden = run_segment(stack, state, batch, range(depth), None, RECOMPUTE)
     if session is not None and policy.confidence == "head":
-        session.begin(batch, run.cells)
+        session.begin(batch, batch.cells())
     checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.ran(state_at_exit)
@@ -350,11 +347,8 @@ def _verify(
     counts = tuple(len(row.hidden) for row in rows)
     numbers = tuple(row.number for row in rows)
     chunk = TokenBatch.of_pending([row.inputs for row in rows], numbers, stack.device)
-    run = stack.begin(state, chunk, RECOMPUTE)
     hidden = torch.stack([one for row in rows for one in row.hidden])
-    for layer in range(depth, stack.n_layers):
-        hidden = stack.layer(layer, hidden, run)
-    stack.end(state, run)
+    hidden = run_segment(stack, state, chunk, range(depth, stack.n_layers), hidden, RECOMPUTE)
     owners = [row.request for row in rows for _ in row.hidden]
     prefixes = [
         row.progress.tokens + row.drafted[:step] for row in rows for step in range(len(row.hidden))
