@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -307,25 +308,26 @@ class AttentionLayer:
 
         The query heads that share a key are passed as queries of one head, so that keys and values
         are not repeated. If not every row of the state runs, rows are computed one by one, each
-        over its visible slots, without gathering or masks.
+        over its visible slots, or together over a masked copy where that is small.
         """
         keys, values = state.keys, state.values
         grouped = query.unflatten(1, (self.kind.kv_heads, -1))  # (N, G, H / G, P)
+        attend = partial(F.scaled_dot_product_attention, scale=self._attention.scaling)
         everything = context.no_pads and self.kind.window is None
         if context.run.whole and context.block and everything:
             seen = slice(0, context.used)
-            output = F.scaled_dot_product_attention(
-                grouped, keys[:, :, seen], values[:, :, seen], scale=self._attention.scaling
-            )
-        else:
-            output = torch.empty_like(grouped)
-            for place, (row, start, end) in enumerate(context.spans()):
-                output[place] = F.scaled_dot_product_attention(
-                    grouped[place : place + 1],
-                    keys[row : row + 1, :, start:end],
-                    values[row : row + 1, :, start:end],
-                    scale=self._attention.scaling,
-                )[0]
+            return attend(grouped, keys[:, :, seen], values[:, :, seen]).flatten(1)
+        if (spans := context.rectangle(state)) is not None:
+            keys = keys[:, :, spans.slots].index_select(0, spans.rows)
+            values = values[:, :, spans.slots].index_select(0, spans.rows)
+            return attend(grouped, keys, values, attn_mask=spans.mask).flatten(1)
+        output = torch.empty_like(grouped)
+        for place, (row, start, end) in enumerate(context.spans()):
+            output[place] = attend(
+                grouped[place : place + 1],
+                keys[row : row + 1, :, start:end],
+                values[row : row + 1, :, start:end],
+            )[0]
         return output.flatten(1)
 
     def _attend_few(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:

@@ -23,6 +23,9 @@ FEW = 32
 """Most tokens of a row whose queries are computed row by row on views of the cache."""
 _BLOCK = 64
 """Slots are allocated in steps of this many."""
+_COPIED = 128 * 1024
+"""Most bytes of a row's keys and values that are copied to attend to several rows in one call: more
+take longer than a call for each row on views of the cache."""
 
 
 @dataclass
@@ -135,6 +138,20 @@ class Stretch(NamedTuple):
     mask: Tensor
 
 
+class Spans(NamedTuple):
+    """For one token a row: the slots that the rows see, as one rectangle.
+
+    Attributes:
+        rows: (N,) the state's rows.
+        slots: those that any row sees.
+        mask: (N, 1, 1, S) added to the scores: 0, or -inf at slots that a row does not see.
+    """
+
+    rows: Tensor
+    slots: slice
+    mask: Tensor
+
+
 class AttentionContext:
     """Slots, rotary angles and the layout of the queries, for all layers of a pass.
 
@@ -177,6 +194,7 @@ class AttentionContext:
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
+        self._rectangle: Spans | None = None
         self._stretches: list[Stretch] | None = None
         self._single: bool | None = None
 
@@ -234,6 +252,23 @@ class AttentionContext:
                     start = max(start, end - self._window)
                 self._spans.append((row, start, end))
         return self._spans
+
+    def rectangle(self, state: KeyValues) -> Spans | None:
+        """The spans of all rows together, or ``None`` where a call for each row is faster."""
+        spans = self.spans()
+        first, last = min(start for _, start, _ in spans), max(end for _, _, end in spans)
+        keys = state.keys
+        copied = 2 * keys.shape[1] * (last - first) * keys.shape[3] * keys.element_size()
+        if len(spans) == 1 or copied > _COPIED:
+            return None
+        if self._rectangle is None:
+            rows, starts, ends = torch.tensor(spans, device=keys.device).unbind(1)
+            slots = torch.arange(first, last, device=keys.device)
+            hidden = (slots < starts[:, None]) | (slots >= ends[:, None])
+            mask = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
+            mask.masked_fill_(hidden, -torch.inf)
+            self._rectangle = Spans(rows, slice(first, last), mask[:, None, None])
+        return self._rectangle
 
     def stretches(self, dtype: torch.dtype, heads: int) -> list[Stretch]:
         """For adjacent tokens of a row: the running cells of each row, and the slots they see.
