@@ -39,6 +39,11 @@ class Bin(NamedTuple):
     right: float
 
 
+def parts(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
+    """(n,) the part of [0, 1] that each of (n,) confidences is in, from 0."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
 def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
     """The tokens by confidence, in ``bins`` equal parts of [0, 1]; empty parts are omitted.
 
@@ -47,7 +52,7 @@ def reliability(confidence: Floats, right: Bools, bins: int = BINS) -> list[Bin]
         right: (n,).
         bins: how many parts.
     """
-    part = np.minimum((confidence * bins).astype(int), bins - 1)
+    part = parts(confidence, bins)
     rows = []
     for number in range(bins):
         inside = part == number

@@ -279,8 +279,8 @@ def reliability(name: str, title: str, curves: Sequence[Curve]) -> Picture | Non
     return drawn_picture(
         name,
         f"Reliability of confidence: {title}",
-        "Only tokens that exited early; 95 % Wilson intervals, as if tokens were independent, "
-        "which those of one document are not; on the dashed line a confidence equals agreement.",
+        "Only tokens that exited early; 95 % intervals for documents as independent units; on the "
+        "dashed line a confidence equals agreement.",
         figure,
     )
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from dynamax_lm.common.reliability import Bin, reliability
+from dynamax_lm.common.clustered_share import clustered_share
+from dynamax_lm.common.reliability import parts
 from dynamax_lm.common.tracefile import TraceLine
 
 
@@ -22,7 +22,7 @@ class Share(NamedTuple):
     Attributes:
         confidence: mean of its tokens', in [0, 1].
         agreement: share of them equal to full depth's.
-        low: lower end of the share's 95 % Wilson interval.
+        low: lower end of the share's 95 % interval over documents.
         high: upper end.
         tokens: how many.
     """
@@ -49,24 +49,24 @@ def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Cu
         lines: its tokens.
         layers: L; tokens that used as many are excluded.
     """
-    pairs = [
-        (line.confidence, line.emitted == line.full_depth)
+    early = [
+        line
         for line in lines
         if line.is_text and line.layers_used < layers and line.full_depth is not None
         if line.confidence is not None
     ]
-    confidence = np.array([one for one, _ in pairs], dtype=np.float64)
-    table = reliability(confidence, np.array([agrees for _, agrees in pairs], dtype=np.bool_))
-    return Curve(label, [_share(one) for one in table])
-
-
-def _share(one: Bin) -> Share:
-    agreeing = round(one.right * one.tokens)
-    interval = stats.binomtest(agreeing, one.tokens).proportion_ci(method="wilson")
-    return Share(
-        confidence=one.confidence,
-        agreement=one.right,
-        low=float(interval.low),
-        high=float(interval.high),
-        tokens=one.tokens,
+    confidence = np.array([line.confidence for line in early], dtype=np.float64)
+    agrees = np.array([line.emitted == line.full_depth for line in early], dtype=np.bool_)
+    numbers: dict[tuple[str, int], int] = {}
+    document = np.array(
+        [numbers.setdefault((line.task, line.doc_id), len(numbers)) for line in early],
+        dtype=np.int64,
     )
+    part = parts(confidence)
+    shares = []
+    for number in np.unique(part):
+        inside = part == number
+        interval = clustered_share(agrees[inside], document[inside])
+        mean, share = float(confidence[inside].mean()), float(agrees[inside].mean())
+        shares.append(Share(mean, share, interval.low, interval.high, int(inside.sum())))
+    return Curve(label, shares)
