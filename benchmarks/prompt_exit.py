@@ -65,10 +65,14 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> None:
     """Sweep over prompt exits and fixed depths."""
-    points = ["mode=full"]
-    points += [f"mode=full,prompt_exit={layer}" for layer in _split(options.prompt_exits)]
+    exits = _split(options.prompt_exits)
+    points = ["mode=full", *(f"mode=full,prompt_exit={layer}" for layer in exits)]
     points += [f"exit_rule=fixed_depth,exit_layers={layer}" for layer in _split(options.depths)]
     points += [f"prompt_exit={layer}" for layer in _split(options.with_exits)]
+    for maps in options.prompt_maps:
+        mapped = {layer: f"prompt_exit={layer},prompt_maps={maps.format(layer)}" for layer in exits}
+        points += [f"mode=full,{one}" for one in mapped.values()]
+        points += [mapped[layer] for layer in _split(options.with_exits) if layer in mapped]
     given = ["--model", options.model, "--model_args", options.model_args]
     given += ["--tasks", options.tasks, "--limit", options.limit]
     given += ["--batch_size", options.batch_size, "--output_path", options.output_path]
@@ -329,6 +333,12 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--batch_size", default="16")
         one.add_argument("--with_exits", default="", help="the same with answers under exits")
         one.add_argument("--depths", default="", help="fixed depths")
+        one.add_argument(
+            "--prompt_maps",
+            action="append",
+            default=[],
+            help="folders of prompt maps, with {} for the layer; all prompt exits with these too",
+        )
     commands.add_parser("ledger")
     last = commands.add_parser("report")
     last.add_argument("folders", nargs="+")

@@ -20,6 +20,7 @@ COMMANDS = {
     "dynamax_lm.generate": "dynamax_lm.play.command",
     "dynamax_lm.headroom": "dynamax_lm.headroom.__main__",
     "dynamax_lm.heads.train.prompts": "dynamax_lm.heads.train.prompts",
+    "dynamax_lm.heads.train.prompt_maps": "dynamax_lm.heads.train.prompt_maps",
     "dynamax_lm.heads.train": "dynamax_lm.heads.train.options",
     "dynamax_lm.certify": "dynamax_lm.certify.cli",
     "dynamax_lm.sweep": "dynamax_lm.sweep.__main__",

@@ -121,6 +121,8 @@ TABLE: dict[str, Row] = {
         "heads.train.labels",
         HEAVY,
     ),
+    "heads.train.prompt_maps": row("common harness.command_line heads", HEAVY),
+    "heads.train.prompt_map_fit": row("common heads", LM_EVAL),
     "heads.train.prompts": row("common harness.command_line harness.decontamination", HEAVY),
     "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
     "heads": row(
@@ -151,6 +153,7 @@ TABLE: dict[str, Row] = {
         "common.certificate common.errors heads core.ledger settings decoders.checkpoint "
         "decoders.description"
     ),
+    "models.prompt_maps": row("common.errors heads decoders.description settings"),
     "models.outside_layers": row(
         "common.errors common.extensions core.costs decoders.decoder", LM_EVAL
     ),

@@ -15,7 +15,7 @@ Read in this order to follow every number of the results table from a logit to i
    segment by segment, in ``engine.decode``); ``exit_check``: what happens at each exit.
    ``exited_tokens`` and ``catchup`` determine which layers an exited token still runs, now or
    later; ``skipped_states`` has the names of what fills the others, and policies from outside the
-   package.
+   package. ``prompt_maps``: what the layers above a prompt exit read.
 7. ``full_depth``: which tokens are the full-depth model's by definition; agreement compares with
    them.
 8. ``costs``: the FLOPs of a decoder's parts, and ``ledger``: of an answer; ``fixed_depth``: those

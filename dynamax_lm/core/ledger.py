@@ -10,7 +10,8 @@ element: three dot products). Looking up an embedding costs 0.
 
 The state of skipped layers is billed with the token that exits. It is computed with the next token
 of the answer that runs these layers, so that the last exits of an answer cost less than billed. The
-state that prompt tokens leave in the layers above ``prompt_exit`` is part of the prefill.
+state that prompt tokens leave in the layers above ``prompt_exit`` is part of the prefill, with the
+maps of their hidden states.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Ledger:
         skipped_state: the skipped-state policy: its name, or its facts.
         exit_extras: what is trained for each exit; as long as ``exit_layers``, or empty for none.
         prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
+        prompt_maps: FLOPs of the maps of one prompt token that exits; 0 for none.
         lossless: whether generated tokens are drafted and verified, and continuations scored at
             full depth.
 
@@ -92,6 +94,7 @@ class Ledger:
         skipped_state: str | SkippedFacts = "propagate",
         exit_extras: Sequence[HeadCosts] = (),
         prompt_exit: int | None = None,
+        prompt_maps: int = 0,
         lossless: bool = False,
     ) -> None:
         exits = tuple(exit_layers)
@@ -101,7 +104,10 @@ class Ledger:
             raise ValueError(f"{len(exits)} exits but {len(exit_extras)} exit_extras")
         if prompt_exit is not None and not 0 < prompt_exit <= costs.n_layers:
             raise ValueError(f"prompt tokens run 1..{costs.n_layers} layers, not {prompt_exit}")
-        self._costs, self._prompt_exit, self._lossless = costs, prompt_exit, lossless
+        if prompt_maps and prompt_exit is None:
+            raise ValueError("prompt tokens that run all layers have no maps")
+        self._costs, self._lossless = costs, lossless
+        self._prompt_exit, self._prompt_maps = prompt_exit, prompt_maps
         self._recompute = bool(exits) and skipped_state == RECOMPUTE
         self._depths = self._costs_by_depth(exits, facts_of(confidence), skipped_state, exit_extras)
 
@@ -141,7 +147,8 @@ class Ledger:
         if self._prompt_exit is None:
             return {"prompt": whole}
         spent = self._costs.prompt(tokens, self._prompt_exit)
-        spent += tokens * self._costs.states(PROMPT_STATE, self._prompt_exit)
+        state = self._costs.states(PROMPT_STATE, self._prompt_exit)
+        spent += tokens * (state + self._prompt_maps)
         seen = tokens * (tokens + 1) // 2
         spent += seen * self._costs.states_per_key(PROMPT_STATE, self._prompt_exit)
         return {"prompt": spent, "prompt_saved": whole - spent}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.measures import facts_of
+from dynamax_lm.core.prompt_maps import PromptMaps
 from dynamax_lm.core.thresholds import ThresholdRule, cutoff_of
 
 
@@ -24,6 +25,7 @@ class ExitPolicy:
             ``patience`` it may be written with two digits, see ``agreements_needed``.
         rule: the threshold at each exit and step; ``None`` for ``threshold`` everywhere.
         prompt_exit: layers that prompt tokens but the last run, 1..L; ``None`` for all.
+        prompt_maps: of the layers above ``prompt_exit``; ``None`` for none.
     """
 
     exit_layers: tuple[int, ...] = ()
@@ -31,6 +33,7 @@ class ExitPolicy:
     threshold: float = 1.0
     rule: ThresholdRule | None = None
     prompt_exit: int | None = None
+    prompt_maps: PromptMaps | None = None
 
     @property
     def any_exits(self) -> bool:
@@ -43,9 +46,10 @@ class ExitPolicy:
         return bool(self.exit_layers) and facts_of(self.confidence).needs_target
 
     @property
-    def except_threshold(self) -> tuple[tuple[int, ...], str, ThresholdRule | None, int | None]:
+    def except_threshold(self) -> tuple[object, ...]:
         """All of the policy but its threshold: equal for policies that check the same exits."""
-        return self.exit_layers, self.confidence, self.rule, self.prompt_exit
+        maps = None if self.prompt_maps is None else self.prompt_maps.identity
+        return self.exit_layers, self.confidence, self.rule, self.prompt_exit, maps
 
     def check_layers(self, n_layers: int) -> None:
         """Refuse exits that a decoder of ``n_layers`` does not have.

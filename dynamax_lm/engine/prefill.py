@@ -6,15 +6,17 @@ Long prompts run in pieces, so that the memory of their activations is bounded.
 
 With a prompt exit, prefilled tokens run the layers below it, and the layers above get the state
 that their hidden states at the exit propagate: SwiftKV's prefill (arXiv 2410.03960) without its
-training, and for recurrent layers the partial forward of ``propagate``.
+training, and for recurrent layers the partial forward of ``propagate``. Trained maps replace the
+hidden state by an estimate of each layer's own input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import Any
 
+from dynamax_lm.core.prompt_maps import PromptMaps
 from dynamax_lm.core.skipped_states import PROMPT_STATE
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.stateful_stack import StatefulStack
@@ -30,7 +32,10 @@ _LONG = 0.8
 
 
 def prefill(
-    stack: StatefulStack, prompts: Sequence[Sequence[int]], prompt_exit: int | None = None
+    stack: StatefulStack,
+    prompts: Sequence[Sequence[int]],
+    prompt_exit: int | None = None,
+    prompt_maps: PromptMaps | None = None,
 ) -> Any:
     """A state of each prompt without its last token.
 
@@ -38,13 +43,14 @@ def prefill(
         stack: the decoder.
         prompts: token ids, at least one each.
         prompt_exit: layers that these tokens run, 1..L; ``None`` for all.
+        prompt_maps: of the layers above; ``None`` for none.
 
     Raises:
         ValueError: a prompt is empty.
     """
     bodies = _bodies(prompts)
     state = stack.new_state(len(bodies))
-    run_prompts(stack, state, bodies, prompt_exit, new=True)
+    run_prompts(stack, state, bodies, prompt_exit, prompt_maps, new=True)
     return state
 
 
@@ -53,6 +59,7 @@ def run_prompts(
     state: Any,
     tokens: Sequence[Sequence[int]],
     prompt_exit: int | None = None,
+    prompt_maps: PromptMaps | None = None,
     *,
     new: bool = False,
 ) -> None:
@@ -63,12 +70,13 @@ def run_prompts(
         state: its state; afterwards it includes the tokens.
         tokens: of each row of the state.
         prompt_exit: layers that they run, 1..L; ``None`` for all.
+        prompt_maps: of the layers above; ``None`` for none.
         new: whether the state is empty.
     """
     for number, (rows, pieces) in enumerate(_pieces(tokens, TOKENS_AT_ONCE)):
         first = new and not number
         token_batch = TokenBatch.of(pieces, rows, stack.device, prefill=first)
-        _run(stack, state, token_batch, prompt_exit)
+        _run(stack, state, token_batch, prompt_exit, prompt_maps)
 
 
 def _pieces(
@@ -82,7 +90,11 @@ def _pieces(
 
 
 def _run(
-    stack: StatefulStack, state: Any, token_batch: TokenBatch, prompt_exit: int | None
+    stack: StatefulStack,
+    state: Any,
+    token_batch: TokenBatch,
+    prompt_exit: int | None,
+    prompt_maps: PromptMaps | None,
 ) -> None:
     """One pass."""
     depth = stack.n_layers if prompt_exit is None else prompt_exit
@@ -94,9 +106,12 @@ def _run(
         real = token_batch.real(run.cells)
         run.freeze(real, hidden)
         run.set_cells(run.cells[:0])  # no padding either
-        hidden = hidden[:0]
-    for layer in range(depth, stack.n_layers):
-        hidden = stack.layer(layer, hidden, run)
+        hidden, frozen = hidden[:0], run.frozen_hidden
+        assert frozen is not None
+        inputs = repeat(frozen) if prompt_maps is None else prompt_maps.inputs(frozen)
+        for layer, own in zip(range(depth, stack.n_layers), inputs, strict=False):
+            run.frozen_hidden = own
+            hidden = stack.layer(layer, hidden, run)
     stack.end(state, run)
 
 
@@ -107,6 +122,7 @@ class SharedPrefixes:
         stack: the decoder.
         shortest: tokens from which on a shared prefix is run on its own, at least 1.
         prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
+        prompt_maps: of the layers above; ``None`` for none.
     """
 
     def __init__(
@@ -114,8 +130,10 @@ class SharedPrefixes:
         stack: StatefulStack,
         shortest: int = SHORTEST_PREFIX,
         prompt_exit: int | None = None,
+        prompt_maps: PromptMaps | None = None,
     ) -> None:
-        self._stack, self._shortest, self._exit = stack, shortest, prompt_exit
+        self._stack, self._shortest = stack, shortest
+        self._exit, self._maps = prompt_exit, prompt_maps
         self._prefix: tuple[int, ...] = ()
         self._state: Any = None
         self._last: tuple[int, ...] = ()
@@ -126,11 +144,11 @@ class SharedPrefixes:
         shared = self._shared(bodies)
         self._last = bodies[-1]
         if len(shared) < self._shortest:
-            return prefill(self._stack, prompts, self._exit)
+            return prefill(self._stack, prompts, self._exit, self._maps)
         self._keep(shared)
         state = self._stack.take(self._state, [0] * len(bodies))
         rest = [body[len(shared) :] for body in bodies]
-        run_prompts(self._stack, state, rest, self._exit)
+        run_prompts(self._stack, state, rest, self._exit, self._maps)
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -151,9 +169,10 @@ class SharedPrefixes:
             return
         known = len(self._prefix)
         if known and shared[:known] == self._prefix:
-            run_prompts(self._stack, self._state, [shared[known:]], self._exit)
+            rest = [shared[known:]]
+            run_prompts(self._stack, self._state, rest, self._exit, self._maps)
         else:
-            self._state = prefill(self._stack, [(*shared, 0)], self._exit)
+            self._state = prefill(self._stack, [(*shared, 0)], self._exit, self._maps)
         self._prefix = shared
 
 

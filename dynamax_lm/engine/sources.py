@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prompt_maps import PromptMaps
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
@@ -63,6 +64,7 @@ class Sources(Protocol):
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
         prompt_exit: int | None = None,
+        prompt_maps: PromptMaps | None = None,
     ) -> Any:
         """An independent state whose row i has ``prompts[rows[i]]`` without its last token.
 
@@ -71,6 +73,7 @@ class Sources(Protocol):
             prompts: token ids, at least one each.
             rows: of each row of the state, which prompt it has; each prompt at least once.
             prompt_exit: layers that these tokens run; ``None`` for all.
+            prompt_maps: of the layers above; ``None`` for none.
         """
         ...
 
@@ -109,7 +112,7 @@ class Computed:
 
     def __init__(self) -> None:
         self.full_depth = FullDepthAnswers()
-        self._prefixes: dict[int | None, SharedPrefixes] = {}
+        self._prefixes: dict[tuple[int | None, PromptMaps | None], SharedPrefixes] = {}
 
     def prompt_state(
         self,
@@ -117,11 +120,15 @@ class Computed:
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
         prompt_exit: int | None = None,
+        prompt_maps: PromptMaps | None = None,
     ) -> Any:
         """See `Sources`."""
-        if prompt_exit not in self._prefixes:
-            self._prefixes[prompt_exit] = SharedPrefixes(stack, prompt_exit=prompt_exit)
-        state = self._prefixes[prompt_exit].prefill(prompts)
+        key = prompt_exit, prompt_maps
+        if key not in self._prefixes:
+            self._prefixes[key] = SharedPrefixes(
+                stack, prompt_exit=prompt_exit, prompt_maps=prompt_maps
+            )
+        state = self._prefixes[key].prefill(prompts)
         return state if list(rows) == list(range(len(prompts))) else stack.take(state, rows)
 
     def full_depth_scores(self, run: Callable[[], Reading]) -> Reading:
@@ -168,14 +175,15 @@ class Prompts:
     Args:
         stack: the decoder.
         sources: of the states.
-        policy: with the prompt exit, if any.
+        policy: with the prompt exit and its maps, if any.
         reference: whether answers are compared with full depth.
     """
 
     def __init__(
         self, stack: StatefulStack, sources: Sources, policy: ExitPolicy, *, reference: bool
     ) -> None:
-        self._stack, self._sources, self._exit = stack, sources, policy.prompt_exit
+        self._stack, self._sources = stack, sources
+        self._exit, self._maps = policy.prompt_exit, policy.prompt_maps
         self._compared = reference or policy.needs_target
 
     def prefill(self, requests: Sequence[GenerateRequest], timer: PhaseTimer) -> PromptStates:
@@ -183,7 +191,7 @@ class Prompts:
         prompts = [request.prompt for request in requests]
         each = range(len(prompts))
         with timer.measure("prompt"):
-            state = self._sources.prompt_state(self._stack, prompts, each, self._exit)
+            state = self._sources.prompt_state(self._stack, prompts, each, self._exit, self._maps)
         if self._exit is None:
             return PromptStates(state, state)
         if not self._compared:

@@ -21,7 +21,7 @@ from dynamax_lm.harness.rendering import task_digest
 _READ = (".json", ".safetensors", ".model", ".jinja", ".txt", ".py", ".gguf")
 """Suffixes of the files that checkpoints, tokenizers, adapters and heads are loaded from."""
 
-_REPOSITORIES = ("pretrained", "tokenizer", "peft", "delta", "heads")
+_REPOSITORIES = ("pretrained", "tokenizer", "peft", "delta", "heads", "prompt_maps")
 """Arguments that may name a repository of the hub."""
 
 

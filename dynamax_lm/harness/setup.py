@@ -147,6 +147,7 @@ def setting_from(settings: Mapping[str, Any]) -> Setting:
 
 
 def _prompt_exit(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The prompt exit as an argument that can change an answer, if there is one."""
-    layer = settings.get("prompt_exit")
-    return {} if layer is None else {"prompt_exit": str(layer)}
+    """The prompt exit and its maps as arguments that can change an answer, if there are any."""
+    layer, maps = settings.get("prompt_exit"), settings.get("prompt_maps_fingerprint")
+    found = {} if layer is None else {"prompt_exit": str(layer)}
+    return found if maps is None else {**found, "prompt_maps": str(maps)}

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynamax_lm.heads.bank import ExitHeads, HeadsState, check_shape
+    from dynamax_lm.heads.backbone_check import check_shape
+    from dynamax_lm.heads.bank import ExitHeads, HeadsState
     from dynamax_lm.heads.config import HeadsConfig
     from dynamax_lm.heads.store import find_folder, read_config, write_config
 
@@ -27,7 +28,7 @@ _PLACES = {
     "ExitHeads": "bank",
     "HeadsConfig": "config",
     "HeadsState": "bank",
-    "check_shape": "bank",
+    "check_shape": "backbone_check",
     "find_folder": "store",
     "read_config": "store",
     "write_config": "store",

@@ -9,7 +9,6 @@ An exit is identified by its *layer*: the layers run before it, 1..L-1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,12 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from dynamax_lm.common.errors import SettingError, error_line
-from dynamax_lm.heads import store
+from dynamax_lm.heads import backbone_check, store
 from dynamax_lm.heads.classifiers import BY_TOKEN, Classifier
-from dynamax_lm.heads.config import HeadsConfig, architecture_of
-from dynamax_lm.heads.fingerprint import fingerprint
+from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.mamba2_block import Memory
 from dynamax_lm.heads.mamba_depth import MambaDepth
-from dynamax_lm.heads.translators import make_translator
+from dynamax_lm.heads.translators import make_translator, without_autocast
 
 
 @dataclass
@@ -121,7 +118,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         Returns:
             (n,) float32 in [0, 1].
         """
-        with torch.no_grad(), _float32(hidden.device):
+        with torch.no_grad(), without_autocast(hidden.device):
             logits = self._ask(layer, hidden, rows, tokens, state)
             scale, bias = self.config.calibrated(layer)
             return torch.sigmoid(scale * logits + bias)
@@ -157,7 +154,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
             return hidden
         translator = self.translators[str(layer)]
         wide = hidden.to(next(translator.parameters()).device, torch.float32)
-        with _float32(wide.device):
+        with without_autocast(wide.device):
             translated: Tensor = translator(wide)
         return translated.to(hidden.device, hidden.dtype)
 
@@ -212,13 +209,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         Raises:
             SettingError: with the difference.
         """
-        check_shape(self.config, config)
-        if fingerprint(unembedding) != self.config.fingerprint:
-            raise SettingError(
-                f"heads were trained on {self.config.backbone}, whose unembedding has fingerprint "
-                f"{self.config.fingerprint[:12]}, and this checkpoint's has "
-                f"{fingerprint(unembedding)[:12]}: train heads for it, or use heads=none"
-            )
+        backbone_check.check_backbone(self.config, config, unembedding)
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -267,65 +258,4 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         """
         folder = store.find_folder(str(name), **hub)
         config = store.read_config(folder)
-        tensors = store.read_tensors(folder, config)
-        try:
-            with torch.device("meta"):  # sizes that the file does not have are never allocated
-                plan = cls(config)
-        except (RuntimeError, TypeError, OverflowError) as error:  # of torch, on absurd sizes
-            raise SettingError(
-                f"heads {folder / store.CONFIG}: heads of such sizes cannot be made "
-                f"({error_line(error, 120)})"
-            ) from error
-        plan._compare(tensors, folder)
-        heads = cls(config, store.read_card(folder))
-        heads.load_state_dict(dict(tensors))
-        return heads.eval()
-
-    def _compare(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
-        """Refuse tensors that are not those of the configuration."""
-        own = self.state_dict()
-        for what, names in (
-            ("lacks", own.keys() - tensors.keys()),
-            ("has unknown", tensors.keys() - own.keys()),
-        ):
-            if names:
-                some = ", ".join(sorted(names)[:3])
-                raise SettingError(f"heads {folder / store.WEIGHTS} {what} {some}")
-        for name, tensor in tensors.items():
-            if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
-                raise SettingError(
-                    f"heads {folder / store.WEIGHTS}: {name} is {list(tensor.shape)} "
-                    f"{tensor.dtype}, and the configuration says {list(own[name].shape)} "
-                    f"{own[name].dtype}"
-                )
-            if not bool(tensor.isfinite().all()):
-                raise SettingError(f"heads {folder / store.WEIGHTS}: {name} is not finite")
-
-
-def _float32(device: torch.device) -> AbstractContextManager[object]:
-    """No mixed precision: heads are small, and their confidences are compared with a threshold."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
-
-
-def check_shape(heads: HeadsConfig, config: Any) -> None:
-    """Refuse a backbone by its configuration alone, before weights load.
-
-    Args:
-        heads: of the heads.
-        config: the backbone's transformers configuration.
-
-    Raises:
-        SettingError: with the difference.
-    """
-    kind = architecture_of(config.model_type)
-    theirs = (kind, config.num_hidden_layers, config.hidden_size, config.vocab_size)
-    ours = (heads.architecture, heads.n_layers, heads.width, heads.vocabulary)
-    names = ("architecture", "number of layers", "width", "vocabulary")
-    for name, our, their in zip(names, ours, theirs, strict=True):
-        if our != their:
-            raise SettingError(
-                f"heads were trained on {heads.backbone}, whose {name} is {our}, and this "
-                f"checkpoint's is {their}: train heads for it, or use heads=none"
-            )
+        return store.filled(lambda: cls(config, store.read_card(folder)), folder, config)

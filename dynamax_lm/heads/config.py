@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.validation import (
@@ -44,6 +44,9 @@ class HeadsConfig:
     """Everything about trained heads that is not a tensor.
 
     Attributes:
+        SUBJECT: what a folder has, in error lines.
+        ARGUMENT: the model argument that names one.
+        REMEDY: what to do with another backbone.
         backbone: name of the checkpoint they were trained on.
         architecture: of the backbone, by :func:`architecture_of`.
         n_layers: the backbone's L.
@@ -78,6 +81,10 @@ class HeadsConfig:
     Raises:
         SettingError: an invalid value.
     """
+
+    SUBJECT: ClassVar[str] = "heads"
+    ARGUMENT: ClassVar[str] = "heads"
+    REMEDY: ClassVar[str] = "train heads for it, or use heads=none"
 
     backbone: str
     architecture: str

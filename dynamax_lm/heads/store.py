@@ -1,4 +1,4 @@
-"""A heads folder on disk or on the hub: ``config.json``, ``model.safetensors``, ``README.md``.
+"""A folder of heads or prompt maps: ``config.json``, ``model.safetensors``, ``README.md``.
 
 Files are written whole or not at all; tensors are read from safetensors only, and compared with the
 digest in the configuration.
@@ -7,87 +7,147 @@ digest in the configuration.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from dynamax_lm.common.errors import SettingError, first_line
+from dynamax_lm.common.errors import SettingError, error_line, first_line
 from dynamax_lm.common.outputs import write_files
 from dynamax_lm.heads.config import HeadsConfig
+from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
+_Config = TypeVar("_Config", HeadsConfig, PromptMapsConfig)
+_Module = TypeVar("_Module", bound=nn.Module)
 
-def find_folder(name: str, **hub: Any) -> Path:
+
+def find_folder(name: str, kind: type[_Config] = HeadsConfig, **hub: Any) -> Path:  # type: ignore[assignment]
     """The local folder of a folder or hub id; files of the hub are downloaded.
 
     Args:
         name: a folder, or a hub id.
+        kind: of its configuration.
         **hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ... for the hub.
 
     Raises:
         SettingError: neither.
     """
-    path = Path(name).expanduser()
+    path, given = Path(name).expanduser(), f"{kind.ARGUMENT}={name}"
     if path.is_dir():
         if not (path / CONFIG).is_file():
-            raise SettingError(f"heads={name}: the folder has no {CONFIG}; is it a heads folder?")
+            raise SettingError(
+                f"{given}: the folder has no {CONFIG}; is it a {kind.SUBJECT} folder?"
+            )
         return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise SettingError(f"heads={name}: no such folder; give a folder, a hub id, or none")
+        raise SettingError(f"{given}: no such folder; give a folder, a hub id, or none")
     try:
         return Path(str(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **hub)))
     except (OSError, ValueError) as error:
         raise SettingError(
-            f"heads={name}: neither a folder here nor to be had from the hub "
+            f"{given}: neither a folder here nor to be had from the hub "
             f"(offline, misspelt, or gated?): {first_line(error)}"
         ) from error
 
 
 def read_config(folder: Path) -> HeadsConfig:
+    """The configuration of heads in ``folder``; see :func:`read_config_as`."""
+    return read_config_as(HeadsConfig, folder)
+
+
+def read_config_as(kind: type[_Config], folder: Path) -> _Config:
     """The configuration in ``folder``; needs no tensors.
 
     Raises:
-        SettingError: it is missing, unreadable or not a configuration of heads.
+        SettingError: it is missing, unreadable or no configuration of this kind.
     """
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"heads {folder / CONFIG} cannot be read: {error}") from error
+        raise SettingError(f"{kind.SUBJECT} {folder / CONFIG} cannot be read: {error}") from error
     try:
-        return HeadsConfig.from_json(text)
+        return kind.from_json(text)
     except SettingError as error:
         raise SettingError(f"{folder}: {error}") from error
 
 
-def read_tensors(folder: Path, config: HeadsConfig) -> dict[str, Tensor]:
+def read_tensors(folder: Path, config: HeadsConfig | PromptMapsConfig) -> dict[str, Tensor]:
     """The tensors in ``folder``.
 
     Raises:
         SettingError: the file is missing, truncated, not safetensors, or changed.
     """
     path = folder / WEIGHTS
+    what = f"{config.SUBJECT} {path}"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingError(f"heads {path} cannot be read: {error}") from error
+        raise SettingError(f"{what} cannot be read: {error}") from error
     try:
         tensors: dict[str, Tensor] = load(content)
     except (SafetensorError, ValueError) as error:
-        raise SettingError(f"heads {path} is cut or no safetensors file: {error}") from error
+        raise SettingError(f"{what} is cut or no safetensors file: {error}") from error
     if hashlib.sha256(content).hexdigest() != config.weights_sha256:
         raise SettingError(
-            f"heads {path} is not the file that {CONFIG} was saved with (its sha256 differs): "
+            f"{what} is not the file that {CONFIG} was saved with (its sha256 differs): "
             f"fetch or save both again"
         )
     return tensors
+
+
+def filled(
+    make: Callable[[], _Module], folder: Path, config: HeadsConfig | PromptMapsConfig
+) -> _Module:
+    """A module with the tensors in ``folder``, for evaluation.
+
+    Args:
+        make: makes it from ``config``.
+        folder: of the files.
+        config: in the folder.
+
+    Raises:
+        SettingError: files that are truncated, changed or of another shape.
+    """
+    tensors = read_tensors(folder, config)
+    try:
+        with torch.device("meta"):  # sizes that the file does not have are never allocated
+            plan = make()
+    except (RuntimeError, TypeError, OverflowError) as error:  # of torch, on absurd sizes
+        raise SettingError(
+            f"{config.SUBJECT} {folder / CONFIG}: {config.SUBJECT} of such sizes cannot be made "
+            f"({error_line(error, 120)})"
+        ) from error
+    _compare(plan.state_dict(), tensors, f"{config.SUBJECT} {folder / WEIGHTS}")
+    module = make()
+    module.load_state_dict(dict(tensors))
+    return module.eval()
+
+
+def _compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors that are not those of the configuration."""
+    for what, names in (
+        ("lacks", own.keys() - tensors.keys()),
+        ("has unknown", tensors.keys() - own.keys()),
+    ):
+        if names:
+            raise SettingError(f"{where} {what} {', '.join(sorted(names)[:3])}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+            raise SettingError(
+                f"{where}: {name} is {list(tensor.shape)} {tensor.dtype}, and the configuration "
+                f"says {list(own[name].shape)} {own[name].dtype}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise SettingError(f"{where}: {name} is not finite")
 
 
 def read_card(folder: Path) -> str:
@@ -97,8 +157,8 @@ def read_card(folder: Path) -> str:
 
 
 def write_folder(
-    folder: Path, config: HeadsConfig, tensors: Mapping[str, Tensor], card: str
-) -> HeadsConfig:
+    folder: Path, config: _Config, tensors: Mapping[str, Tensor], card: str
+) -> _Config:
     """Write all three files, whole or not at all; existing ones are replaced.
 
     Returns:
@@ -109,14 +169,8 @@ def write_folder(
     """
     content = save({name: one.detach().cpu().contiguous() for name, one in tensors.items()})
     config = replace(config, weights_sha256=hashlib.sha256(content).hexdigest())
-    _replace_files(
-        folder,
-        {
-            WEIGHTS: content,
-            CARD: card.encode(),
-            CONFIG: config.to_json().encode(),
-        },
-    )
+    contents = {WEIGHTS: content, CARD: card.encode(), CONFIG: config.to_json().encode()}
+    _replace_files(folder, contents, config.SUBJECT)
     return config
 
 
@@ -126,10 +180,10 @@ def write_config(folder: Path, config: HeadsConfig) -> None:
     Raises:
         SettingError: the file cannot be written.
     """
-    _replace_files(folder, {CONFIG: config.to_json().encode()})
+    _replace_files(folder, {CONFIG: config.to_json().encode()}, config.SUBJECT)
 
 
-def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+def _replace_files(folder: Path, contents: Mapping[str, bytes], what: str) -> None:
     """Write temporary files, and rename them only when all are complete.
 
     After a full disk or an interrupt the previous files are still there. Other files of the folder,
@@ -140,7 +194,7 @@ def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_files({folder / name: content for name, content in contents.items()})
     except OSError as error:
-        raise SettingError(f"heads cannot be saved in {folder}: {error}") from error
+        raise SettingError(f"{what} cannot be saved in {folder}: {error}") from error
     finally:
         if fresh:
             with suppress(OSError):

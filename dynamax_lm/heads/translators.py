@@ -7,10 +7,30 @@ ones cost 4 D r FLOPs a token instead of 2 D^2.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
-from dynamax_lm.heads.config import HeadsConfig
+
+class TranslatorConfig(Protocol):
+    """The configuration of translators; that of heads is one."""
+
+    @property
+    def width(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def translator(self) -> str:
+        """``identity``, ``low_rank`` or ``affine``."""
+        ...
+
+    @property
+    def translator_rank(self) -> int:
+        """Of ``low_rank``."""
+        ...
 
 
 class Translator(nn.Module):
@@ -30,7 +50,7 @@ class Translator(nn.Module):
 class LowRank(Translator):
     """hidden + up(down(hidden)), through r numbers."""
 
-    def __init__(self, config: HeadsConfig) -> None:
+    def __init__(self, config: TranslatorConfig) -> None:
         super().__init__()
         width, rank = config.width, config.translator_rank
         self.down = nn.Linear(width, rank, bias=False)
@@ -48,7 +68,7 @@ class LowRank(Translator):
 class Affine(Translator):
     """hidden + a full map of it and a bias."""
 
-    def __init__(self, config: HeadsConfig) -> None:
+    def __init__(self, config: TranslatorConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(config.width, config.width))
         self.bias = nn.Parameter(torch.zeros(config.width))
@@ -59,10 +79,17 @@ class Affine(Translator):
         return hidden + nn.functional.linear(hidden, self.weight, self.bias)
 
 
-def make_translator(config: HeadsConfig) -> Translator:
+def make_translator(config: TranslatorConfig) -> Translator:
     """One exit's translator."""
     if config.translator == "low_rank":
         return LowRank(config)
     if config.translator == "affine":
         return Affine(config)
     return Translator()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """No mixed precision: heads are small, and their confidences are compared with a threshold."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -45,6 +45,7 @@ from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.results_config import early_exit_block
 from dynamax_lm.harness.run_registry import LiveModel
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.models.answering import Answering
 from dynamax_lm.models.arguments import (
     arguments_that_count,
@@ -54,6 +55,7 @@ from dynamax_lm.models.arguments import (
 from dynamax_lm.models.look_factors import LookFactors
 from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.models.outside_layers import announced_costs, planned_decoder
+from dynamax_lm.models.prompt_maps import ChosenMaps, choose_maps, load_maps
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.models.speed_check import SpeedCheck
@@ -77,6 +79,14 @@ _CPU_BATCH = 8
 
 _UNNAMED_DEVICE = "cuda:0"
 """What lm-eval's command line passes if no ``--device`` is given, on machines without one too."""
+
+
+class _Resolved(NamedTuple):
+    """Settings that fit the checkpoint, and the trained modules that they name, not loaded."""
+
+    settings: ExitSettings
+    heads: ChosenHeads | None
+    maps: ChosenMaps | None
 
 
 class DynamaxLM(Answering):
@@ -124,6 +134,8 @@ class DynamaxLM(Answering):
         self._given = passed_on
         self._chosen_heads: ChosenHeads | None = None
         self._heads: ExitHeads | None = None
+        self._chosen_maps: ChosenMaps | None = None
+        self._maps: PromptMapBank | None = None
         written = self._raw_settings.layers
         self._plan = None if written is None else find_layers(written)
         try:
@@ -156,7 +168,7 @@ class DynamaxLM(Answering):
             self._stack.record_steps()
         self._runner: Runner = EngineRunner()
         self._looks = LookFactors(self._stack)
-        self._apply(self.settings, self._chosen_heads)
+        self._apply(_Resolved(self.settings, self._chosen_heads, self._chosen_maps))
 
     @classmethod
     def _costs(cls, config: Any) -> DecoderCosts:
@@ -211,15 +223,15 @@ class DynamaxLM(Answering):
         Raises:
             SettingError: any wrong name or value; the settings then do not change.
         """
-        merged, settings, chosen = self._read(own)
-        self._apply(settings, chosen)
+        merged, resolved = self._read(own)
+        self._apply(resolved)
         self._own = merged
 
     def check(self, **own: Any) -> ExitSettings:
         """The settings that :meth:`change` would set, with its refusals, without loading heads."""
-        return self._read(own)[1]
+        return self._read(own)[1].settings
 
-    def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], ExitSettings, ChosenHeads | None]:
+    def _read(self, own: dict[str, Any]) -> tuple[dict[str, Any], _Resolved]:
         refuse_unknown(own, OUR_NAMES)
         for fixed in sorted(FIXED_AT_LOADING & set(own)):
             if own[fixed] != self._own.get(fixed):
@@ -227,10 +239,16 @@ class DynamaxLM(Answering):
                     f"{fixed}={own[fixed]}: it is fixed once the weights have loaded"
                 )
         merged = {**self._own, **own}
-        return merged, *self._resolve(parse_settings(merged), self.config)
+        return merged, self._resolve(parse_settings(merged), self.config)
 
-    def _apply(self, settings: ExitSettings, chosen: ChosenHeads | None) -> None:
+    def _apply(self, resolved: _Resolved) -> None:
         """Set up everything that depends on the settings; first what may be refused."""
+        settings, chosen, chosen_maps = resolved
+        maps: PromptMapBank | None = None
+        if chosen_maps is not None:
+            maps = self._maps
+            if maps is None or maps.config != chosen_maps.config:
+                maps = load_maps(chosen_maps, self._unwrapped)
         heads: ExitHeads | None = None
         if chosen is not None and settings.exit_layers:
             heads = self._heads
@@ -241,6 +259,7 @@ class DynamaxLM(Answering):
                 settings, heads, lambda: calibration_rows(self.tok_encode, self.max_length)
             )
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
+        self._chosen_maps, self._maps = chosen_maps, maps
         costs = self._costs_of(self.config)
         extras = exit_extras(heads, settings.exit_layers)
         self._ledger = Ledger(
@@ -250,15 +269,14 @@ class DynamaxLM(Answering):
             skipped_state=settings.skipped_state,
             exit_extras=extras,
             prompt_exit=settings.prompt_exit,
+            prompt_maps=0 if maps is None else maps.flops,
             lossless=settings.draft_length is not None,
         )
-        self._policy = replace(FULL_DEPTH, prompt_exit=settings.prompt_exit)
+        policy = FULL_DEPTH
         if settings.exit_layers:
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
-            self._policy = ExitPolicy(
-                *(settings.exit_layers, settings.measure, own, settings.rule),
-                prompt_exit=settings.prompt_exit,
-            )
+            policy = ExitPolicy(settings.exit_layers, settings.measure, own, settings.rule)
+        self._policy = replace(policy, prompt_exit=settings.prompt_exit, prompt_maps=maps)
         self.timer = PhaseTimer()
         self.speed = SpeedCheck()
         self.rows_in_flight = 0
@@ -277,7 +295,9 @@ class DynamaxLM(Answering):
     def _get_backend(self, config: Any, **kwargs: Any) -> None:
         """The last call before tokenizer and weights: the settings meet the configuration."""
         checkpoint.check_config(config, self.ARCHITECTURE)
-        self.settings, self._chosen_heads = self._resolve(self._raw_settings, config)
+        self.settings, self._chosen_heads, self._chosen_maps = self._resolve(
+            self._raw_settings, config
+        )
         if text_config(config) is not config:
             kwargs["backend"] = "causal"  # of most wrappers lm-eval does not know it
         super()._get_backend(config, **kwargs)
@@ -305,21 +325,23 @@ class DynamaxLM(Answering):
         finally:
             self.AUTO_MODEL_CLASS = auto_class
 
-    def _resolve(self, raw: RawSettings, config: Any) -> tuple[ExitSettings, ChosenHeads | None]:
+    def _resolve(self, raw: RawSettings, config: Any) -> _Resolved:
         costs, embedded = self._costs_of(config), None
         if self._plan is None:
             embedded = checkpoint.embedded_model(self._shown_name, self.ARCHITECTURE)
         chosen = choose_heads(
             raw, embedded=embedded, config=text_config(config), known=self._chosen_heads
         )
+        maps = choose_maps(raw.prompt_maps, text_config(config), self._chosen_maps)
         settings = raw.resolve(
             n_layers=costs.n_layers,
             architecture=costs,
             heads=None if chosen is None else chosen.facts,
+            prompt_maps=None if maps is None else maps.facts,
         )
         if settings.trace_dir is not None:
             check_folder(Path(settings.trace_dir))
-        return settings, chosen
+        return _Resolved(settings, chosen, maps)
 
     @property
     def _unwrapped(self) -> Any:
@@ -349,7 +371,7 @@ class DynamaxLM(Answering):
                 layers=costs.n_layers,
                 trace_dir=None if settings.trace_dir is None else Path(settings.trace_dir),
                 certificate=None if chosen is None or self._lossless else chosen.config.certificate,
-                costs=cost_record(costs, extras, settings),
+                costs=cost_record(costs, extras, settings, self._maps),
             ),
         )
 
@@ -368,6 +390,8 @@ class DynamaxLM(Answering):
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
+        if self._chosen_maps is not None:
+            block["prompt_maps"] = self._chosen_maps.describe()
         block["cuda_graphs"] = self._stack.records_steps
         if self.rows_in_flight:
             block["rows_in_flight"] = self.rows_in_flight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from dynamax_lm import __version__
 from dynamax_lm.core.costs import DecoderCosts
@@ -55,6 +55,9 @@ class LoadedModel(NamedTuple):
             for name, value in sorted(self.arguments.items())
             if name not in SAID_ELSEWHERE
         }
+        maps = {}
+        if settings.prompt_maps is not None:
+            maps = {"prompt_maps_fingerprint": settings.prompt_maps_fingerprint}
         return {
             "model": self.model,
             "pretrained": self.pretrained,
@@ -64,17 +67,32 @@ class LoadedModel(NamedTuple):
             "arguments": arguments,
             **settings.describe(),
             "heads_fingerprint": settings.heads_fingerprint,
+            **maps,
         }
 
 
+class _Maps(Protocol):
+    """Prompt maps, as far as they cost."""
+
+    @property
+    def flops(self) -> int:
+        """Of all maps for one prompt token."""
+        ...
+
+
 def cost_record(
-    costs: DecoderCosts, extras: Sequence[HeadCosts], settings: ExitSettings
+    costs: DecoderCosts,
+    extras: Sequence[HeadCosts],
+    settings: ExitSettings,
+    maps: _Maps | None = None,
 ) -> dict[str, Any]:
     """All that a report needs to bill an answer without the checkpoint, as JSON values.
 
     Classes from outside the package are recorded by what they cost: a report does not run them.
     """
     written = {**to_record(costs), "exit_extras": [extra._asdict() for extra in extras]}
+    if maps is not None:
+        written["prompt_maps"] = maps.flops
     facts, policy = facts_of(settings.confidence), registered(settings.skipped_state)
     if facts.outside:
         exits = len(settings.exit_layers)

@@ -35,7 +35,7 @@ _POLICIES = {name for kind in _KINDS for name in skipped_states(kind)}
 def costs_of(run: Run) -> DecoderCosts | None:
     """The costs of the run's model, or ``None`` if unknown."""
     written = _written(run)
-    for beside in ("exit_extras", "measure", "skipped_state"):
+    for beside in ("exit_extras", "measure", "skipped_state", "prompt_maps"):
         written.pop(beside, None)
     if "architecture" not in written:
         return _from_checkpoint(run)
@@ -89,6 +89,14 @@ def exit_extras_of(run: Run) -> list[HeadCosts] | None:
     except TypeError:
         return None
     return found if all(type(count) is int for extra in found for count in extra) else None
+
+
+def prompt_maps_of(run: Run) -> int | None:
+    """FLOPs of the maps of a prompt token that exits, 0 without maps; ``None`` if unknown."""
+    written = _written(run).get("prompt_maps")
+    if written is None:
+        return None if run.settings.get("prompt_maps") else 0
+    return written if type(written) is int and written >= 0 else None
 
 
 def _written(run: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -206,7 +206,7 @@ def setting_of(run: Run) -> str:
         return ", ".join(["full depth", *further])
     prompts: list[str] = []
     if settings.get("prompt_exit") is not None:
-        prompts = [f"prompts exit at {settings['prompt_exit']}"]
+        prompts = [f"prompts exit at {settings['prompt_exit']}{_maps(settings)}"]
     if settings.get("mode") == "full":
         return ", ".join(["full-depth answers", *prompts, *further])
     exits = "+".join(map(str, settings.get("exit_layers") or ()))
@@ -226,6 +226,14 @@ def setting_of(run: Run) -> str:
         name = Path(str(settings["heads"])).name
         parts.append(f"heads {name} ({which})" if which else f"heads {name}")
     return ", ".join([*parts, *prompts, *further])
+
+
+def _maps(settings: Mapping[str, Any]) -> str:
+    """The maps of prompts that exit, in words; empty for none."""
+    if not settings.get("prompt_maps"):
+        return ""
+    which = str(settings.get("prompt_maps_fingerprint") or "")[:4]
+    return f" with maps {Path(str(settings['prompt_maps'])).name} ({which})"
 
 
 def _named_apart(rows: Iterable[Row]) -> Iterator[Row]:

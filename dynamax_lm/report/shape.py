@@ -13,6 +13,10 @@ from dynamax_lm.core.totals import RunTotals
 
 _TABLES_OF_TABLES = ("configs", "higher_is_better", "n-samples")
 _TABLES = ("versions", "n-shot", "task_hashes", "group_subtasks", "groups")
+_NAMES_OR_NONE = (
+    *("heads", "trace_dir", "heads_fingerprint", "look"),
+    *("prompt_maps", "prompt_maps_fingerprint"),
+)
 _NAMES = ("confidence", "skipped_state", "mode", "model", "pretrained")
 
 
@@ -68,7 +72,7 @@ def _check_block(block: Mapping[str, Any]) -> None:
     prompt_exit = settings.get("prompt_exit")
     if prompt_exit is not None and type(prompt_exit) is not int:
         raise ValueError(f"{where}.settings.prompt_exit is no layer")
-    for name in ("heads", "trace_dir", "heads_fingerprint", "look"):
+    for name in _NAMES_OR_NONE:
         if settings.get(name) is not None and not isinstance(settings[name], str):
             raise ValueError(f"{where}.settings.{name} is no text")
     _optional("arguments", settings, f"{where}.settings")
@@ -79,7 +83,7 @@ def _check_block(block: Mapping[str, Any]) -> None:
     costs = _optional("costs", block, where)
     for extra in _list(f"{where}.costs.exit_extras", costs.get("exit_extras") or []):
         _table(f"{where}.costs.exit_extras", extra)
-    for name in ("identity", "heads", "seconds", "skipped", "products"):
+    for name in ("identity", "heads", "seconds", "skipped", "products", "prompt_maps"):
         _optional(name, block, where)
     certificate = _optional("certificate", block, where)
     for task, label in _optional("applies", certificate, f"{where}.certificate").items():

@@ -18,6 +18,7 @@ from dynamax_lm.settings.names import (
     refuse_unknown,
 )
 from dynamax_lm.settings.products import read_products
+from dynamax_lm.settings.prompts import PromptMapsFacts
 from dynamax_lm.settings.record import (
     ExitSettings,
     RawSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "Architecture",
     "ExitSettings",
     "HeadsFacts",
+    "PromptMapsFacts",
     "RawSettings",
     "find_measure",
     "find_skipped_state",

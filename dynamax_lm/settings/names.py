@@ -20,6 +20,7 @@ OUR_NAMES = frozenset(
         "layers",
         "skipped_state",
         "prompt_exit",
+        "prompt_maps",
         "mode",
         "draft_length",
         "reference",

@@ -34,7 +34,14 @@ from dynamax_lm.settings.lossless import (
 )
 from dynamax_lm.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.settings.products import read_products
-from dynamax_lm.settings.prompts import place_prompt_exit, read_prompt_exit
+from dynamax_lm.settings.prompts import MAPS as PROMPT_MAPS
+from dynamax_lm.settings.prompts import (
+    PromptMapsFacts,
+    check_prompt_maps,
+    place_prompt_exit,
+    read_prompt_exit,
+    read_prompt_maps,
+)
 from dynamax_lm.settings.rules import (
     Threshold,
     check_rule,
@@ -87,6 +94,8 @@ class ExitSettings:
             rounding only.
         prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
         look: how a confidence that reads logits looks at the vocabulary.
+        prompt_maps: folder or hub id of maps for the layers above ``prompt_exit``, or ``None``.
+        prompt_maps_fingerprint: identifies everything of them that can change a number.
     """
 
     exit_layers: tuple[int, ...]
@@ -104,6 +113,8 @@ class ExitSettings:
     rows_in_flight: int | None = None
     prompt_exit: int | None = None
     look: Look = FULL
+    prompt_maps: str | None = None
+    prompt_maps_fingerprint: str | None = None
 
     @property
     def measure(self) -> str:
@@ -118,7 +129,8 @@ class ExitSettings:
     def describe(self) -> dict[str, Plain]:
         """Every setting as plain JSON, for the results file.
 
-        A plain rule or look is omitted, and so is the prompt exit where prompts run all layers.
+        A plain rule or look is omitted, and so are the prompt exit where prompts run all layers,
+        and maps where there are none.
         """
         threshold = self.threshold
         rule: dict[str, Plain] = {}
@@ -144,17 +156,25 @@ class ExitSettings:
         }
 
     def _prompts(self) -> dict[str, Plain]:
-        """The prompt exit, if there is one."""
-        return {} if self.prompt_exit is None else {"prompt_exit": self.prompt_exit}
+        """The prompt exit and its maps, if there are any."""
+        found: dict[str, Plain] = {}
+        if self.prompt_exit is not None:
+            found["prompt_exit"] = self.prompt_exit
+        if self.prompt_maps is not None:
+            found["prompt_maps"] = self.prompt_maps
+        return found
 
     def fingerprint_fields(self) -> dict[str, Plain]:
         """The settings that can change a number; at full depth the exits' cannot."""
         fields = self.describe()
         del fields["trace_dir"]
+        prompts = self._prompts()
+        if self.prompt_maps is not None:
+            prompts["prompt_maps"] = self.prompt_maps_fingerprint
         if self.mode == "full":
-            return {"mode": self.mode, "reference": self.reference, **self._prompts()}
+            return {"mode": self.mode, "reference": self.reference, **prompts}
         fields["heads"] = self.heads_fingerprint  # their contents, not their path
-        return fields
+        return fields | prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +203,7 @@ class RawSettings:
         prompt_exit: layers that prompt tokens but the last run; ``None`` for all.
         look: how a confidence that reads logits looks at the vocabulary.
         layers: the layers in place of the checkpoint's own, as written, or ``None`` for these.
+        prompt_maps: folder or hub id of maps for the layers above ``prompt_exit``, or ``None``.
     """
 
     exit_layers: ExitPlacement
@@ -203,6 +224,7 @@ class RawSettings:
     prompt_exit: int | None = None
     look: Look = FULL
     layers: str | None = None
+    prompt_maps: str | None = None
 
     def resolve(
         self,
@@ -210,6 +232,7 @@ class RawSettings:
         n_layers: int,
         architecture: Architecture | DecoderCosts,
         heads: HeadsFacts | None = None,
+        prompt_maps: PromptMapsFacts | None = None,
     ) -> ExitSettings:
         """Fill in defaults, and check the settings against the checkpoint's configuration.
 
@@ -220,11 +243,12 @@ class RawSettings:
             n_layers: L, at least 1.
             architecture: the kind of all layers, or the costs of the decoder.
             heads: the trained heads in use, if any.
+            prompt_maps: those of the prompt exit, if any.
 
         Raises:
             SettingError: exits outside 1..L-1, too few layers for any, a ``skipped_state`` that
-                these layers do not have, a measure that needs more exits, heads without them, or a
-            look that does not fit.
+                these layers do not have, a measure that needs more exits, heads without them, a
+                look that does not fit, or maps of another prompt exit.
         """
         skipped_state = self.skipped_state or DEFAULT
         if self.mode == LOSSLESS:
@@ -244,6 +268,8 @@ class RawSettings:
             check_lossless(confidence)
         check_rule(rule, threshold, self.exit_rule_args, exits)
         check_source(skipped_state, architecture, exits)
+        prompt_exit = place_prompt_exit(self.prompt_exit, n_layers)
+        check_prompt_maps(prompt_maps, prompt_exit)
         return ExitSettings(
             exit_layers=exits,
             confidence=confidence,
@@ -258,8 +284,10 @@ class RawSettings:
             exit_rule_args=self.exit_rule_args,
             draft_length=self.draft_length,
             rows_in_flight=self.rows_in_flight,
-            prompt_exit=place_prompt_exit(self.prompt_exit, n_layers),
+            prompt_exit=prompt_exit,
             look=self.look,
+            prompt_maps=None if prompt_maps is None else prompt_maps.name,
+            prompt_maps_fingerprint=None if prompt_maps is None else prompt_maps.fingerprint,
         )
 
     def _confidence(self, rule: str, heads: HeadsFacts | None) -> str:
@@ -308,9 +336,11 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
     mode = read_name("mode", raw.get("mode"), _MODES) or "exit"
     draft_length = read_draft_length(raw.get("draft_length"), mode)
     layers = read_layers(raw.get("layers"))
-    if layers is not None and not is_missing(raw.get("heads")):
-        why = "heads are trained for the checkpoint's own layers; leave it out with layers"
-        raise refusal("heads", raw.get("heads"), why)
+    for trained in ("heads", PROMPT_MAPS):
+        if layers is not None and not is_missing(raw.get(trained)):
+            why = "these are trained for the checkpoint's own layers; leave it out with layers"
+            raise refusal(trained, raw.get(trained), why)
+    prompt_exit = read_prompt_exit(raw.get("prompt_exit"), mode)
     return RawSettings(
         exit_layers=read_exit_layers(raw.get("exit_layers")),
         confidence=read_confidence(raw.get("confidence")),
@@ -320,7 +350,8 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         mode=mode,
         draft_length=draft_length,
         rows_in_flight=read_count("rows_in_flight", raw.get("rows_in_flight")),
-        prompt_exit=read_prompt_exit(raw.get("prompt_exit"), mode),
+        prompt_exit=prompt_exit,
+        prompt_maps=read_prompt_maps(raw.get(PROMPT_MAPS), prompt_exit),
         reference=read_switch("reference", raw.get("reference"), default=True),
         trace_dir=read_folder("trace_dir", raw.get("trace_dir")),
         heads=read_folder("heads", raw.get("heads"), "./my-heads"),

@@ -37,8 +37,9 @@ from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.heads.prompt_map_config import KINDS as MAPS
 from dynamax_lm.models.trained import exit_extras
-from tests.heads.builders import heads_of, kinds
+from tests.heads.builders import heads_of, kinds, random_maps
 
 models = settings(max_examples=25, deadline=None)
 MEASURES = ("top_prob", "margin", "entropy", "patience", "saturation", "oracle")
@@ -319,7 +320,12 @@ def run_with_exits(
     prompt = tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4)))
     request = GenerateRequest(prompt, max_new=4, stops=lambda _: False)
     prompt_exit = data.draw(st.none() | st.integers(1, costs.n_layers))
-    policy = ExitPolicy(exits, confidence, threshold, prompt_exit=prompt_exit)
+    maps = None
+    if prompt_exit is not None and prompt_exit < costs.n_layers - 1 and data.draw(st.booleans()):
+        kind, group = data.draw(st.sampled_from(MAPS)), data.draw(st.integers(1, 3))
+        own = {"translator": kind, "translator_rank": min(2, costs.width), "group": group}
+        maps = random_maps(costs.width, costs.n_layers, prompt_exit, **own)
+    policy = ExitPolicy(exits, confidence, threshold, prompt_exit=prompt_exit, prompt_maps=maps)
     answers: list[Any] = []
 
     def both() -> None:
@@ -334,6 +340,7 @@ def run_with_exits(
         confidence=confidence,
         skipped_state=skipped_state,
         prompt_exit=prompt_exit,
+        prompt_maps=0 if maps is None else maps.flops,
     )
     unneeded = state_not_needed(costs, skipped_state, used)
     ran = costs.n_layers if prompt_exit is None else prompt_exit

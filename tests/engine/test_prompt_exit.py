@@ -23,6 +23,7 @@ from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.decoders.hybrid import build_hybrid
 from tests.engine.test_laws import Tally, ask, draw_policy, draw_skipped
 from tests.engine.test_prefill import step
+from tests.heads.builders import random_maps
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -108,11 +109,15 @@ def test_generating_then_scoring_goes_the_same_way_alone_and_in_a_batch(
     """Laws 4 and 6; the reference is the full-depth model, whose prompts run all layers."""
     stack = STACKS[shape.kind](shape.model())
     drawn, skipped = draw_policy(data, shape.layers), draw_skipped(data, stack)
+    prompt_exit, maps = data.draw(st.integers(1, shape.layers)), None
+    if prompt_exit < shape.layers - 1 and data.draw(st.booleans()):
+        maps = random_maps(stack.costs.width, shape.layers, prompt_exit)
     policy = ExitPolicy(
         drawn.exit_layers if data.draw(st.booleans()) else (),
         drawn.confidence,
         drawn.threshold,
-        prompt_exit=data.draw(st.integers(1, shape.layers)),
+        prompt_exit=prompt_exit,
+        prompt_maps=maps,
     )
     options: dict[str, Any] = {"policy": policy, "skipped_state": skipped, "reference": True}
     together = generate(stack, ask(rows), **options)
@@ -186,6 +191,8 @@ def test_the_saving_of_a_prompt_counts_in_the_total_alone() -> None:
         assert bill.flops_saved_total == pytest.approx(skipped / total)
     with pytest.raises(ValueError, match="not 5"):
         Ledger(costs, prompt_exit=5)
+    with pytest.raises(ValueError, match="no maps"):
+        Ledger(costs, prompt_maps=8)
 
 
 def test_lossless_decoding_has_full_depth_prompts() -> None:

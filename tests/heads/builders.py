@@ -8,7 +8,10 @@ import torch
 from hypothesis import strategies as st
 
 from dynamax_lm.heads import ExitHeads, HeadsConfig
+from dynamax_lm.heads.config import architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
+from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
+from dynamax_lm.heads.prompt_maps import PromptMapBank
 
 CLASSIFIERS = ["linear", "ffn", "mamba", "mamba_depth"]
 TRANSLATORS = ["identity", "low_rank", "affine"]
@@ -60,6 +63,43 @@ def heads_of(model: Any, exits: tuple[int, ...], seed: int = 0, **options: Any) 
         "exit_layers": exits,
     }
     return random_heads(heads_config(**given | options), seed)
+
+
+def random_maps(
+    width: int, n_layers: int, prompt_exit: int, seed: int | None = 0, **own: Any
+) -> PromptMapBank:
+    """Prompt maps whose every weight is drawn; without a seed they are the identity."""
+    given = {
+        "backbone": "a random backbone",
+        "architecture": "attention",
+        "n_layers": n_layers,
+        "width": width,
+        "vocabulary": 61,
+        "fingerprint": "0" * 64,
+        "prompt_exit": prompt_exit,
+        "group": 1,
+        "translator": "affine",
+        "translator_rank": 2,
+    }
+    maps = PromptMapBank(PromptMapsConfig(**given | own)).eval().requires_grad_(False)
+    if seed is not None:
+        torch.manual_seed(seed)
+        for parameter in maps.parameters():
+            parameter.normal_(std=0.3)
+    return maps
+
+
+def maps_of(model: Any, prompt_exit: int, seed: int | None = 0, **own: Any) -> PromptMapBank:
+    """Random maps that are this model's own."""
+    config = model.config
+    given = {
+        "architecture": architecture_of(config.model_type),
+        "vocabulary": config.vocab_size,
+        "fingerprint": fingerprint(model.get_output_embeddings().weight),
+    }
+    return random_maps(
+        config.hidden_size, config.num_hidden_layers, prompt_exit, seed, **given | own
+    )
 
 
 @st.composite

@@ -66,6 +66,7 @@ class Plan:
         silent: how many generated answers begin with their stop.
         scale: the metric's width before the gain, so that both together can stay within [0, 1].
         right: how often a token is full depth's.
+        maps: FLOPs of the prompt maps of a token, where the settings name some.
     """
 
     seed: int = 0
@@ -81,6 +82,7 @@ class Plan:
     silent: int = 0
     scale: float = 1.0
     right: float = 0.8
+    maps: int = 0
     stamp: str = "2026-01-01T00-00-00.000000"
     date: float = 1.8e9
     text: str = "an answer"
@@ -113,6 +115,7 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         confidence=settings["confidence"],
         skipped_state=settings["skipped_state"],
         prompt_exit=settings.get("prompt_exit"),
+        prompt_maps=plan.maps,
     )
     rng = random.Random(plan.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,9 +141,12 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     same = ("model", "pretrained", "dtype", "weights", "checkpoint", "arguments")
     shared = ("exit_layers", "confidence", "threshold", "skipped_state", "mode", "reference")
     shared += ("prompt_exit",) if "prompt_exit" in settings else ()
+    maps = settings.get("prompt_maps")
+    fingerprint = settings.get("prompt_maps_fingerprint")
     identity = {
         **{name: settings[name] for name in same},
-        "settings": {name: settings[name] for name in shared},
+        "settings": {name: settings[name] for name in shared}
+        | ({"prompt_maps": fingerprint} if maps else {}),
         "version": __version__,
     }
     block = {
@@ -154,6 +160,10 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
         "certificate": None,
         **totals.to_json(),
     }
+    if maps:
+        block["costs"]["prompt_maps"] = plan.maps
+        same_exit = {"prompt_exit": settings["prompt_exit"]}
+        block["prompt_maps"] = {"name": maps, "fingerprint": fingerprint, **same_exit}
     data = _results(plan, results, {"early_exit": block}) | {"task_hashes": hashes}
     data["config"]["model_args"] |= {"trace_dir": settings["trace_dir"]}
     path.write_text(json.dumps(data))

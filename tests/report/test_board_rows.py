@@ -53,11 +53,14 @@ def test_kinds(tmp_path: Path, settings: dict[str, object], kind: str, depth: in
 def test_runs_of_other_prompt_exits_have_rows_apart(tmp_path: Path) -> None:
     full = {"mode": "full", "exit_layers": []}
     plans = [{}, {"prompt_exit": 2}, {"prompt_exit": 4}, full, full | {"prompt_exit": 2}]
+    maps = {"prompt_maps": "some/maps", "prompt_maps_fingerprint": "0123456789"}
+    plans.append(full | {"prompt_exit": 2} | maps)
     for number, settings in enumerate(plans):
         write_run(tmp_path / str(number), Plan(tasks=ONE, settings=settings))
     names = {row.setting for row in rows_of(load([tmp_path]).runs)}
     exits = "top_prob ≥ 0.5, exits 3+5, propagate"
     early = {f"{exits}, prompts exit at {layer}" for layer in (2, 4)}
+    early.add("full-depth answers, prompts exit at 2 with maps maps (0123)")
     assert names == {exits, *early, "full depth", "full-depth answers, prompts exit at 2"}
 
 

@@ -103,6 +103,7 @@ def test_the_baselines_depth_costs_what_the_row_does(
     prompt=st.integers(0, 40),
     used=st.lists(st.sampled_from([2, 5, 8]), min_size=1, max_size=9),
     prompt_exit=st.none() | st.integers(1, 8),
+    maps=st.sampled_from([0, 1, 10**6]),
 )
 def test_no_documents_cost_is_beyond_its_bounds(
     tmp_path_factory: pytest.TempPathFactory,
@@ -110,8 +111,12 @@ def test_no_documents_cost_is_beyond_its_bounds(
     prompt: int,
     used: list[int],
     prompt_exit: int | None,
+    maps: int,
 ) -> None:
-    """Also where a policy from outside bills more for a skipped layer than the layer costs."""
+    """Also where a policy from outside bills more for a skipped layer than the layer costs, or maps
+    of a prompt token more than the layers that it skips.
+    """
+    maps = 0 if prompt_exit is None else maps * COSTS.width
     state = {"name": "my_states.py:Dear@0123456789ab", "flops": int(dear * COSTS.layer(0))}
     folder = tmp_path_factory.mktemp("run")
     made = write_run(folder, Plan(documents=2, tasks=ONE, exits=(2, 5)))
@@ -120,11 +125,19 @@ def test_no_documents_cost_is_beyond_its_bounds(
     block["settings"]["skipped_state"], block["costs"]["skipped_state"] = state["name"], state
     if prompt_exit is not None:
         block["settings"]["prompt_exit"] = prompt_exit
+    if maps:
+        block["settings"]["prompt_maps"], block["costs"]["prompt_maps"] = "some-maps", maps
     made.change(data)
     bounds = cost_bounds(_group(folder)[0])
     assert bounds is not None
     facts = SkippedFacts.from_record(state)
-    ledger = Ledger(COSTS, exit_layers=[2, 5], skipped_state=facts, prompt_exit=prompt_exit)
+    ledger = Ledger(
+        COSTS,
+        exit_layers=[2, 5],
+        skipped_state=facts,
+        prompt_exit=prompt_exit,
+        prompt_maps=maps,
+    )
     bill = ledger.answer(prompt, used)
     for saved in (bill.flops_saved, bill.flops_saved_total):
         assert bounds.low <= 1 - saved <= bounds.high

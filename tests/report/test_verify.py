@@ -314,6 +314,28 @@ def test_a_run_whose_prompts_exit_follows_from_its_files(
         assert "flops prompt" in wrong
 
 
+def test_a_run_with_prompt_maps_follows_from_its_files(tmp_path: Path) -> None:
+    """Their cost is in the bill, and the maps described are those of the settings."""
+    own = {"prompt_exit": 2, "prompt_maps": "some/maps", "prompt_maps_fingerprint": "0123"}
+    made = write_run(tmp_path, Plan(settings=own, maps=64))
+    data = made.data()
+    data["config"]["model_args"] |= {"prompt_exit": 2, "prompt_maps": "some/maps"}
+    made.change(data)
+    assert not verified(made).mismatches
+    assert any("maps are not here" in line for line in verified(made).unchecked)
+    for part, name, value, words in (
+        ("costs", "prompt_maps", 65, "flops prompt"),
+        ("settings", "prompt_maps", "others", "settings prompt_maps"),
+        ("settings", "prompt_maps_fingerprint", "4567", "prompt_maps fingerprint"),
+        ("prompt_maps", "prompt_exit", 3, "prompt_maps prompt_exit"),
+    ):
+        tampered = made.data()
+        tampered["config"]["early_exit"][part][name] = value
+        made.change(tampered)
+        assert words in "\n".join(verified(made).mismatches)
+        made.change(data)
+
+
 def no_confidence(made: Made) -> None:
     """Rows as of a run without exits."""
     for path in made.traces.iterdir():

@@ -14,10 +14,12 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
+from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.reuse.origins import Origins
 from dynamax_lm.reuse.reuse_cache import tensor_bytes
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
+from tests.heads.builders import maps_of
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -42,9 +44,14 @@ class Counting:
 
 
 def policy(
-    threshold: float, confidence: str = "top_prob", prompt_exit: int | None = None
+    threshold: float,
+    confidence: str = "top_prob",
+    prompt_exit: int | None = None,
+    prompt_maps: PromptMapBank | None = None,
 ) -> ExitPolicy:
-    return ExitPolicy((1, 2, 3), confidence, threshold, prompt_exit=prompt_exit)
+    return ExitPolicy(
+        (1, 2, 3), confidence, threshold, prompt_exit=prompt_exit, prompt_maps=prompt_maps
+    )
 
 
 def keyed(rows: list[tuple[int, ...]]) -> list[GenerateRequest]:
@@ -82,6 +89,17 @@ def test_a_shared_runner_changes_no_answer(
         assert runner.score(stack, scored, **options) == score(stack, scored, **options)
     assert runner.cache.bytes <= most_bytes
     assert runner.origins == Origins(run=len(THRESHOLDS) * (len(asked) + len(scored)))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_runs_of_other_prompt_maps_share_no_prompts(kind: str) -> None:
+    model = random_model(kind)
+    stack, runner = STACKS[kind](model), ReuseRunner()
+    asked = keyed([(1, 2, 3, 4), (5, 6, 7)])
+    for maps in (None, maps_of(model, 1, 1), maps_of(model, 1, 2, group=2), None):
+        own = policy(0.5, prompt_exit=1, prompt_maps=maps)
+        found = runner.generate(stack, asked, policy=own, reference=True)
+        assert found == generate(stack, asked, policy=own, reference=True)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])

@@ -15,7 +15,7 @@ from dynamax_lm.heads.train.labels import read_label
 LOSSES = ("balanced", "plain")
 """Names in :data:`dynamax_lm.heads.train.losses.CLASSIFIER_LOSSES`."""
 
-_MODELS = sorted(one.model for one in ARCHITECTURES)
+MODELS = sorted(one.model for one in ARCHITECTURES)
 _AT_LEAST_ONE = (
     "max_steps",
     "prompts",
@@ -101,7 +101,7 @@ def parser() -> CommandParser:
         "--output_path heads/my-heads",
     )
     add = made.add_argument_group("model").add_argument
-    add("--model", choices=_MODELS, required=True, help="as in lm_eval")
+    add("--model", choices=MODELS, required=True, help="as in lm_eval")
     add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
     add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
     add("--output_path", required=True, help="folder of the heads and of the run")
@@ -119,18 +119,9 @@ def parser() -> CommandParser:
     add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
     add("--label", default="top1", help="top1, or topK as DYNAMAX relaxes it")
 
-    add = made.add_argument_group("data").add_argument
-    add("--data", default=DEFAULT_DATA, help="a .txt, .jsonl or folder of them, or a hub dataset")
-    add("--data_name", help="configuration of a hub dataset")
-    add("--data_split", default="train", help="split of a hub dataset")
-    add("--text_field", default="text", help="field of plain text")
-    add("--doc_to_text", help="jinja2 template of a record's prompt, as in lm-eval's tasks")
-    add("--doc_to_target", help="jinja2 template of its answer")
-    add(
-        "--group_by",
-        help="field that names a record's group, such as a story's; a group lies on one side of "
-        "the held-out split",
-    )
+    data = made.add_argument_group("data")
+    add_data_options(data)
+    add = data.add_argument
     add(
         "--answers",
         choices=("data", "model"),
@@ -181,3 +172,19 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
     add("--save_every", type=int, default=200, help="steps between checkpoints")
     add("--log_every", type=int, default=20, help="steps between rows of log.jsonl")
     return made
+
+
+def add_data_options(group: argparse._ArgumentGroup) -> None:
+    """Options of a source of documents (``heads.train.data``)."""
+    add = group.add_argument
+    add("--data", default=DEFAULT_DATA, help="a .txt, .jsonl or folder of them, or a hub dataset")
+    add("--data_name", help="configuration of a hub dataset")
+    add("--data_split", default="train", help="split of a hub dataset")
+    add("--text_field", default="text", help="field of plain text")
+    add("--doc_to_text", help="jinja2 template of a record's prompt, as in lm-eval's tasks")
+    add("--doc_to_target", help="jinja2 template of its answer")
+    add(
+        "--group_by",
+        help="field that names a record's group, such as a story's; a group lies on one side of "
+        "the held-out split",
+    )

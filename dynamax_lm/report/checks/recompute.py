@@ -16,7 +16,13 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import NOISE, TaskTotals, TokenTotals
 from dynamax_lm.core.trace import FlopsBreakdown, Noise
-from dynamax_lm.report.costs import costs_of, exit_extras_of, measure_of, skipped_state_of
+from dynamax_lm.report.costs import (
+    costs_of,
+    exit_extras_of,
+    measure_of,
+    prompt_maps_of,
+    skipped_state_of,
+)
 from dynamax_lm.report.runs import Run
 
 
@@ -94,13 +100,16 @@ class DocumentAgain:
 def ledger_of(run: Run) -> Ledger | None:
     """The run's ledger; ``None`` where a trace does not determine a bill.
 
-    It does not for trained heads whose costs the run did not record. Recomputation of pending
-    tokens follows from depths (``core.catchup``).
+    It does not for trained heads or maps whose costs the run did not record. Recomputation of
+    pending tokens follows from depths (``core.catchup``).
     """
     settings, costs = run.settings, costs_of(run)
     plain = settings.get("mode") in {"exit", "full", "lossless"}
     extras, measure, state = exit_extras_of(run), measure_of(run), skipped_state_of(run)
+    maps = prompt_maps_of(run)
     if costs is None or extras is None or measure is None or state is None or not plain:
+        return None
+    if maps is None:
         return None
     try:
         return Ledger(
@@ -110,6 +119,7 @@ def ledger_of(run: Run) -> Ledger | None:
             skipped_state=state,
             exit_extras=extras,
             prompt_exit=settings.get("prompt_exit"),
+            prompt_maps=maps,
             lossless=settings.get("mode") == "lossless",
         )
     except (KeyError, TypeError, ValueError):

@@ -37,7 +37,10 @@ _ALWAYS = frozenset(
     }
 )
 """Settings that every run writes."""
-_SETTINGS = _ALWAYS | {"exit_rule", "exit_rule_args", "draft_length", "prompt_exit", "look"}
+_SETTINGS = _ALWAYS | {
+    *("exit_rule", "exit_rule_args", "draft_length", "look"),
+    *("prompt_exit", "prompt_maps", "prompt_maps_fingerprint"),
+}
 """Those that some runs write, too."""
 _NOT_RUN = "what it computes: code from outside the package is not run to verify"
 _OTHER_VERSION = "its convention is that of another version of dynamax_lm"
@@ -54,6 +57,7 @@ def check_settings(run: Run, found: Verification) -> None:
     _check_config(run, settings, found)
     _check_arguments(where, run, settings, found)
     _check_heads(where, block, settings, found)
+    _check_prompt_maps(where, block, settings, found)
     _check_certificate(where, run, settings, found)
     version = (block.get("identity") or {}).get("version")
     if version == __version__:
@@ -95,7 +99,7 @@ def _check_identity(
     for name, value in arguments.items():
         found.compare(f"{where} settings arguments {name}", value, known.get(name))
     for name, value in (identity.get("settings") or {}).items():
-        own = "heads_fingerprint" if name == "heads" else name
+        own = f"{name}_fingerprint" if name in {"heads", "prompt_maps"} else name
         found.compare(f"{where} settings {own}", settings.get(own), value)
 
 
@@ -166,6 +170,7 @@ def _check_arguments(
         found.compare(f"{where} settings draft_length", settings.get("draft_length"), drafts)
     asked_exit = raw.prompt_exit if raw.prompt_exit != run.layers else None
     found.compare(f"{where} settings prompt_exit", settings.get("prompt_exit"), asked_exit)
+    found.compare(f"{where} settings prompt_maps", settings.get("prompt_maps"), raw.prompt_maps)
     if raw.heads_chosen:
         found.compare(f"{where} settings heads", settings.get("heads"), raw.heads)
     if "exit_layers" in given and settings.get("mode") != "full":
@@ -236,6 +241,21 @@ def _check_heads(
         certificate = block.get("certificate")
         own = of_the_heads(certificate) if isinstance(certificate, Mapping) else certificate
         found.compare_exactly(f"{where} certificate", own, ours.get("certificate"))
+
+
+def _check_prompt_maps(
+    where: str, block: Mapping[str, Any], settings: Mapping[str, Any], found: Verification
+) -> None:
+    """The maps that are described are those of the settings; their files may be elsewhere."""
+    maps = block.get("prompt_maps") or {}
+    name = settings.get("prompt_maps")
+    found.compare(f"{where} prompt_maps name", maps.get("name"), name)
+    own = settings.get("prompt_maps_fingerprint")
+    found.compare(f"{where} prompt_maps fingerprint", maps.get("fingerprint"), own)
+    if name is not None:
+        own = settings.get("prompt_exit")
+        found.compare(f"{where} prompt_maps prompt_exit", maps.get("prompt_exit"), own)
+        found.leave(f"{where} prompt_maps", "the maps are not here to be compared")
 
 
 def _check_certificate(

@@ -1,0 +1,29 @@
+"""The protocol of trained maps for prompt tokens that exit.
+
+They give each skipped layer an estimate of its input from the hidden state at the exit, where the
+layers otherwise read that hidden state itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+
+class PromptMaps(Protocol):
+    """Maps of one prompt exit."""
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that can change a number."""
+        ...
+
+    def inputs(self, hidden: Tensor) -> Iterator[Tensor]:
+        """(M, D) the input of each skipped layer, bottom to top.
+
+        Args:
+            hidden: (M, D) at the exit.
+        """
+        ...
