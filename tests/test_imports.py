@@ -185,7 +185,9 @@ TABLE: dict[str, Row] = {
     "certify": row("common core decoders.checkpoint harness heads reuse settings"),
     # its table has the report's columns
     "sweep": row("common core harness report.columns reuse settings"),
-    "headroom": row("common core engine harness reuse settings"),
+    "headroom": row(
+        "common core engine harness heads.prompt_map_config heads.store reuse settings"
+    ),
     "bench": row("common core decoders engine harness.plugin models.lm settings"),
     # with transformers, for the texts of tokens
     "report.tokentext": row("common.errors common.token_pieces report", frozenset({"torch"})),

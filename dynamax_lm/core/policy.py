@@ -55,7 +55,7 @@ class ExitPolicy:
         """Refuse exits that a decoder of ``n_layers`` does not have.
 
         Raises:
-            ValueError: an exit layer outside 1..L-1, or a prompt exit outside 1..L.
+            ValueError: an exit layer outside 1..L-1, a prompt exit outside 1..L, or others' maps.
         """
         for layer in self.exit_layers:
             if not 1 <= layer < n_layers:
@@ -64,6 +64,9 @@ class ExitPolicy:
                 )
         if self.prompt_exit is not None and not 1 <= self.prompt_exit <= n_layers:
             raise ValueError(f"prompt_exit={self.prompt_exit}: give a layer in 1..{n_layers}")
+        if self.prompt_maps is not None and self.prompt_maps.prompt_exit != self.prompt_exit:
+            own = self.prompt_maps.prompt_exit
+            raise ValueError(f"prompt_exit={self.prompt_exit}: the prompt maps are of {own}")
 
     def exiting(self, confidence: Tensor, cutoffs: Tensor | None = None) -> Tensor:
         """(n,) bool: which tokens exit. Threshold 1 is infinite: float32 confidences can reach 1.0.

@@ -20,6 +20,16 @@ class PromptMaps(Protocol):
         """A digest of all that can change a number."""
         ...
 
+    @property
+    def prompt_exit(self) -> int:
+        """Layers that the mapped tokens ran."""
+        ...
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of all maps for one prompt token."""
+        ...
+
     def inputs(self, hidden: Tensor) -> Iterator[Tensor]:
         """(M, D) the input of each skipped layer, bottom to top.
 

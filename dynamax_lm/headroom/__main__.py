@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     if options.output_path:  # refused before the run, not after it
         require_matplotlib()
         folder = writable_folder(Path(options.output_path) / command.checkpoint)
-    report = run(command, worthwhile, options.prompt_exits)
+    report = run(command, worthwhile, options.prompt_exits, options.prompt_maps)
     text = render(report.found, report.verdicts, report.title, report.textless)
     print(text)
     if folder is not None:
@@ -68,12 +68,20 @@ def parser() -> CommandParser:
         metavar="<share>",
         help="net share of FLOPs that a saving must reach (default: 0.05)",
     )
-    made.add_argument_group("prompts").add_argument(
+    prompts = made.add_argument_group("prompts")
+    prompts.add_argument(
         "--prompt_exits",
         type=_layers,
         default=(),
         metavar="<layer>,...",
         help="layers at which prompts are tried to exit, answers run all (default: none)",
+    )
+    prompts.add_argument(
+        "--prompt_maps",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        metavar="<folder>,...",
+        help="maps of prompts that exit, each tried at its own layer (default: none)",
     )
     add_lm_eval_options(made)
     return made

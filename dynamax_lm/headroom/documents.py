@@ -20,7 +20,7 @@ from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.harness.responses import record_of
-from dynamax_lm.headroom.probe import Ranks, rank_exits
+from dynamax_lm.headroom.probe import PromptTry, Ranks, rank_exits
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 
 _Answer = TypeVar("_Answer", ScoredAnswer, GeneratedAnswer)
@@ -36,7 +36,7 @@ class Document:
         ranks: (T, E) of every exit's token among full depth's.
         positions: (T,) of each token in its own sequence, prompt included, from 0.
         prompts: (T, K) bool, whether full depth's token stays the most likely after a prompt that
-            exits at each of K layers.
+            exits in each of K ways.
         requests: of each answer, tokens of its prompt without the last, and of its text.
     """
 
@@ -55,12 +55,12 @@ class RankingRunner:
 
     Args:
         exits: candidate exit layers.
-        prompt_exits: layers at which prompts are tried to exit.
+        prompt_exits: ways in which prompts are tried to exit.
     """
 
     continuous: ClassVar[bool] = False
 
-    def __init__(self, exits: Sequence[int], prompt_exits: Sequence[int] = ()) -> None:
+    def __init__(self, exits: Sequence[int], prompt_exits: Sequence[PromptTry] = ()) -> None:
         self._exits, self._prompt_exits = tuple(exits), tuple(prompt_exits)
 
     def score(

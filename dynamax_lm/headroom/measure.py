@@ -18,6 +18,7 @@ from dynamax_lm.core.texts import Texts
 from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.estimate import Estimate, estimate
+from dynamax_lm.headroom.probe import PromptTry
 from dynamax_lm.headroom.prompts import PromptExit, prompt_numbers
 
 KS = (1, 2, 3, 5, 10)
@@ -73,7 +74,7 @@ class Headroom:
             checked, with the exits that save most.
         default: the same with the default exits of a run.
         texts: numbers of generated, empty and distinct answers.
-        prompts: prompts that exit, by layer; empty unless asked for.
+        prompts: prompts that exit, one for each way; empty unless asked for.
     """
 
     name: str
@@ -96,7 +97,7 @@ def measure(
     skipped_state: str,
     look: Look = FULL,
     texts: Mapping[str, Texts] | None = None,
-    prompt_exits: Sequence[int] = (),
+    prompt_exits: Sequence[PromptTry] = (),
 ) -> list[Headroom]:
     """Each task, and all tasks pooled where there are several, last.
 
@@ -108,7 +109,7 @@ def measure(
         skipped_state: the skipped-state policy, which is billed.
         look: of the vocabulary checks, which is billed; the oracle policy errs by none.
         texts: of each task's generated answers; of ``POOL``, of all of them; none for scored ones.
-        prompt_exits: layers at which the documents' prompts were tried to exit.
+        prompt_exits: ways in which the documents' prompts were tried to exit.
     """
     everything = _tokens(documents, candidates)
     check = looking(VOCABULARY_CHECK, look.name)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.exit_view import ExitView
+from dynamax_lm.core.prompt_maps import PromptMaps
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.engine.stateful_stack import StatefulStack
@@ -28,13 +29,27 @@ Ranks = npt.NDArray[np.int8]
 """(T, E): place of each exit's token among full depth's most likely ones, 1 the most likely."""
 
 
+class PromptTry(NamedTuple):
+    """Prompts that exit, as they are tried.
+
+    Attributes:
+        layer: layers that prompt tokens run, in 1..L-1.
+        maps: of the layers above; ``None`` for none.
+        name: of the maps.
+    """
+
+    layer: int
+    maps: PromptMaps | None = None
+    name: str | None = None
+
+
 class AnswerRanks(NamedTuple):
     """What exits predict at the tokens of one answer.
 
     Attributes:
         ranks: (T, E) of every exit's token.
         prompts: (T, K) bool, whether full depth's token stays the most likely after a prompt that
-            exits at each of K layers.
+            exits in each of K ways.
     """
 
     ranks: Ranks
@@ -104,7 +119,7 @@ def rank_exits(
     exits: Sequence[int],
     cache: ReuseCache,
     *,
-    prompt_exits: Sequence[int] = (),
+    prompt_exits: Sequence[PromptTry] = (),
 ) -> list[AnswerRanks]:
     """Ranks of every exit's token at every answer token, answer by answer.
 
@@ -114,7 +129,7 @@ def rank_exits(
         answers: token ids, at least one each.
         exits: candidate exit layers, ascending, each in 1..L-1.
         cache: of prompt states.
-        prompt_exits: layers at which prompts are tried to exit, each in 1..L-1.
+        prompt_exits: ways in which prompts are tried to exit.
     """
     distinct = list(dict.fromkeys(prompts))
     place = {prompt: row for row, prompt in enumerate(distinct)}
@@ -127,11 +142,10 @@ def rank_exits(
     grid = RankGrid(sum(lengths), len(exits))
     probe_exits(stack, cache.prompt_state(stack, distinct, rows), token_batch, exits, [grid])
     stays = torch.zeros(sum(lengths), len(prompt_exits), dtype=torch.bool)
-    for column, layer in enumerate(prompt_exits):
+    for column, one in enumerate(prompt_exits):
         after = Emitted(sum(lengths))
-        probe_exits(
-            stack, cache.prompt_state(stack, distinct, rows, layer), token_batch, (), [after]
-        )
+        state = cache.prompt_state(stack, distinct, rows, one.layer, one.maps)
+        probe_exits(stack, state, token_batch, (), [after])
         stays[:, column] = after.emitted == grid.emitted
     parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)
     return [AnswerRanks(ranks.numpy(), same.numpy()) for ranks, same in parts]

@@ -17,6 +17,7 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.trace import FlopsBreakdown
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.estimate import Estimate, estimate
+from dynamax_lm.headroom.probe import PromptTry
 
 _WIDEST = Bounds(-1.0, 1.0)
 """A prompt that exits never costs twice what it costs at full depth."""
@@ -24,29 +25,33 @@ _WIDEST = Bounds(-1.0, 1.0)
 
 @dataclass(frozen=True)
 class PromptExit:
-    """One layer at which prompts exit.
+    """One way in which prompts exit.
 
     Attributes:
         layer: layers that prompt tokens run.
         agreement: share of a document's tokens at which full depth's token stays the most likely.
-        saved: net share of all FLOPs, prompts included, with answers at full depth.
+        saved: net share of all FLOPs, prompts and maps included, with answers at full depth.
+        maps: name of the maps of the layers above; ``None`` for none.
     """
 
     layer: int
     agreement: Estimate
     saved: Estimate
+    maps: str | None = None
 
 
 def prompt_numbers(
-    documents: Sequence[Document], costs: DecoderCosts, layers: Sequence[int]
+    documents: Sequence[Document], costs: DecoderCosts, tries: Sequence[PromptTry]
 ) -> tuple[PromptExit, ...]:
-    """One for each of ``layers``, in the order of the documents' ``prompts``."""
+    """One for each of ``tries``, in the order of the documents' ``prompts``."""
     found = []
-    for column, layer in enumerate(layers):
-        agreement = np.array([one.prompts[:, column].mean() for one in documents])
-        ledger = Ledger(costs, prompt_exit=layer)
-        saved = np.array([_saved(ledger, one, costs.n_layers) for one in documents])
-        found.append(PromptExit(layer, estimate(agreement, SHARE), estimate(saved, _WIDEST)))
+    for column, one in enumerate(tries):
+        agreement = np.array([document.prompts[:, column].mean() for document in documents])
+        maps = 0 if one.maps is None else one.maps.flops
+        ledger = Ledger(costs, prompt_exit=one.layer, prompt_maps=maps)
+        saved = np.array([_saved(ledger, document, costs.n_layers) for document in documents])
+        estimates = estimate(agreement, SHARE), estimate(saved, _WIDEST)
+        found.append(PromptExit(one.layer, *estimates, one.name))
     return tuple(found)
 
 

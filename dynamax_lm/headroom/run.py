@@ -13,7 +13,10 @@ from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.harness.command_line import Command
 from dynamax_lm.headroom.documents import RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
+from dynamax_lm.headroom.probe import PromptTry
 from dynamax_lm.headroom.verdict import Verdict, judge
+from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
+from dynamax_lm.heads.store import find_folder, read_config_as
 from dynamax_lm.settings import parse_settings
 from dynamax_lm.settings.exits import Every, read_exit_layers
 from dynamax_lm.settings.layers import NAME as LAYERS
@@ -61,13 +64,19 @@ class Report:
         }
 
 
-def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -> Report:
+def run(
+    command: Command,
+    worthwhile: float,
+    prompt_exits: Sequence[int] = (),
+    prompt_maps: Sequence[str] = (),
+) -> Report:
     """Evaluate the exits, compute the savings, and give the verdicts.
 
     Args:
         command: model and tasks; ``exit_layers`` among its arguments names the candidates.
         worthwhile: the least net saving, as a share of full depth's FLOPs.
         prompt_exits: layers at which prompts are tried to exit.
+        prompt_maps: folders or hub ids of maps, each tried at its own prompt exit.
 
     Raises:
         SettingError: any wrong name or value, or a run without answers.
@@ -77,12 +86,17 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
     parse_settings({"exit_layers": given_layers})
     _refuse(given)
     look = parse_settings({"look": given.get("look")}).look
+    for name in prompt_maps:
+        read_config_as(PromptMapsConfig, find_folder(name, PromptMapsConfig))
     full = {**given, "heads": "none", "mode": "full", "reference": False}
     lm = command.load(full)
     layers = _layers_of(lm, prompt_exits)
     rule = Every(1) if given_layers is None else read_exit_layers(given_layers)
     candidates = rule.place(layers)
-    runner = RankingRunner(candidates, prompt_exits)
+    maps = {name: lm.load_prompt_maps(name) for name in prompt_maps}
+    tries = [PromptTry(layer) for layer in prompt_exits]
+    tries += [PromptTry(one.prompt_exit, one, name) for name, one in maps.items()]
+    runner = RankingRunner(candidates, tries)
     with lm.answered_by(runner, "at full depth and ranking every exit"):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = documents_of(results["samples"])
@@ -109,7 +123,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
         skipped_state=lm.settings.skipped_state,
         look=look,
         texts={**texts, POOL: totals.texts},
-        prompt_exits=prompt_exits,
+        prompt_exits=tries,
     )
     config, own = command.config, lm.get_model_info()["early_exit"]["settings"]
     outside = {name: value for name, value in own["arguments"].items() if name == LAYERS}
@@ -131,6 +145,7 @@ def run(command: Command, worthwhile: float, prompt_exits: Sequence[int] = ()) -
             "look": look.name,
             "worthwhile": worthwhile,
             "prompt_exits": list(prompt_exits),
+            "prompt_maps": {name: one.identity for name, one in maps.items()},
         },
         textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
     )
@@ -147,11 +162,13 @@ def _refuse(given: Mapping[str, Any]) -> None:
             f"heads={given['heads']}: headroom evaluates untrained exits; for the bound of "
             f"trained heads, run lm_eval with them and confidence=oracle"
         )
-    if not is_missing(given.get("prompt_exit")):
-        raise SettingError(
-            f"prompt_exit={given['prompt_exit']}: exits are evaluated after full-depth prompts; "
-            f"leave it out, and give --prompt_exits for what prompts that exit would save"
-        )
+    for name in ("prompt_exit", "prompt_maps"):
+        if not is_missing(given.get(name)):
+            raise SettingError(
+                f"{name}={given[name]}: exits are evaluated after full-depth prompts; leave it "
+                f"out, and give --{name.replace('exit', 'exits')} for what prompts that exit would "
+                f"save"
+            )
     for name in ("confidence", "threshold", "exit_rule", "exit_rule_args", "trace_dir"):
         if name in given:
             raise SettingError(f"{name}={given[name]}: the oracle policy has none; leave it out")

@@ -94,13 +94,19 @@ def _layers(one: Headroom) -> str:
 def _prompts(found: Sequence[Headroom]) -> list[str]:
     """Prompts that exit, by task and layer; nothing unless asked for."""
     rows = [
-        [one.name, str(at.layer), at.saved.as_percent(), at.agreement.as_percent()]
+        [
+            one.name,
+            str(at.layer),
+            at.maps or "none",
+            at.saved.as_percent(),
+            at.agreement.as_percent(),
+        ]
         for one in found
         for at in one.prompts
     ]
     if not rows:
         return []
-    headers = ["Task", "Prompts exit at layer", "All FLOPs saved", "Agreement"]
+    headers = ["Task", "Prompts exit at layer", "Maps", "All FLOPs saved", "Agreement"]
     return [
         "## Prompts that exit",
         markdown_table(headers, rows),

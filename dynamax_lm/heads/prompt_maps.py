@@ -40,6 +40,11 @@ class PromptMapBank(nn.Module):
         return self.config.identity
 
     @property
+    def prompt_exit(self) -> int:
+        """Layers that the mapped tokens ran."""
+        return self.config.prompt_exit
+
+    @property
     def flops(self) -> int:
         """FLOPs of all maps for one prompt token."""
         return sum(self.map_of(layers).flops for layers in self.config.groups)

@@ -194,6 +194,19 @@ class DynamaxLM(Answering):
         """The trained heads in use, if any."""
         return self._heads
 
+    def load_prompt_maps(self, name: str) -> PromptMapBank:
+        """Prompt maps of this checkpoint, for another use than the settings in force.
+
+        Args:
+            name: a folder, or a hub id.
+
+        Raises:
+            SettingError: maps that cannot be read, or of another checkpoint.
+        """
+        chosen = choose_maps(name, text_config(self.config))
+        assert chosen is not None, "a name was given"
+        return load_maps(chosen, self._unwrapped)
+
     @property
     def ledger(self) -> Ledger:
         """Counts the FLOPs of an answer under the settings in force."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from dynamax_lm import __version__
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.core.measures import facts_of
+from dynamax_lm.core.prompt_maps import PromptMaps
 from dynamax_lm.core.skipped_states import registered
 from dynamax_lm.core.trace import RECORDS
 from dynamax_lm.decoders.checkpoint_identity import CheckpointIdentity
@@ -71,20 +72,11 @@ class LoadedModel(NamedTuple):
         }
 
 
-class _Maps(Protocol):
-    """Prompt maps, as far as they cost."""
-
-    @property
-    def flops(self) -> int:
-        """Of all maps for one prompt token."""
-        ...
-
-
 def cost_record(
     costs: DecoderCosts,
     extras: Sequence[HeadCosts],
     settings: ExitSettings,
-    maps: _Maps | None = None,
+    maps: PromptMaps | None = None,
 ) -> dict[str, Any]:
     """All that a report needs to bill an answer without the checkpoint, as JSON values.
 

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.train.least_squares import Moments
 from tests.builders import STACKS, random_model
+from tests.engine.test_laws import ask
 from tests.engine.test_prefill import step
 from tests.engine.test_prompt_exit import KINDS, LAYERS, ROWS, build
 from tests.heads.builders import maps_of, random_maps
@@ -95,6 +98,12 @@ def test_exact_maps_leave_full_depths_state() -> None:
     plain = step(stack, prefill(stack, rows, 1), len(rows))
     torch.testing.assert_close(mapped, exact, rtol=1e-3, atol=1e-3)
     assert (plain - exact).abs().max() > 1e-1
+
+
+def test_maps_of_another_exit_are_refused() -> None:
+    policy = ExitPolicy(prompt_exit=2, prompt_maps=random_maps(WIDTH, LAYERS, 1))
+    with pytest.raises(ValueError, match="prompt_exit=2: the prompt maps are of 1"):
+        generate(build("mistral"), ask(ROWS[:1]), policy=policy)
 
 
 def test_maps_are_billed_with_the_prompt() -> None:

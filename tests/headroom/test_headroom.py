@@ -16,6 +16,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.headroom.__main__ import main
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoints
+from tests.heads.builders import maps_of
 
 pytestmark = pytest.mark.usefixtures("toys_alone")
 
@@ -85,22 +86,26 @@ def test_prompts_that_exit_are_what_lm_eval_reports_for_such_runs(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     """Answers of one token: no error is behind the token that is compared."""
-    found = headroom(checkpoints["mistral"], tmp_path, "--prompt_exits", "1,3")
     lm = DynamaxMistral(pretrained=str(checkpoints["mistral"]), dtype="float32", device="cpu")
+    maps = str(tmp_path / "maps")
+    maps_of(lm.model, 1).save(Path(maps), "")
+    options = ("--prompt_exits", "1,3", "--prompt_maps", maps)
+    found = headroom(checkpoints["mistral"], tmp_path / "out", *options)
     manager = TaskManager(include_path=TOYS, include_defaults=False)
-    for column, layer in enumerate((1, 3)):
-        lm.change(mode="full", prompt_exit=layer)
+    for column, (layer, name) in enumerate([(1, None), (3, None), (1, maps)]):
+        lm.change(mode="full", prompt_exit=layer, prompt_maps=name)
         results = simple_evaluate(
             model=lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0
         )
         for group in found["groups"][:-1]:
             ours = group["prompts"][column]
-            assert ours["layer"] == layer
+            assert (ours["layer"], ours["maps"]) == (layer, name)
             theirs = _agreement(results, group["name"])
             assert ours["agreement"]["value"] == pytest.approx(theirs, abs=1e-9)
             saved = results["results"][group["name"]]["flops_saved_total,none"]
             assert ours["saved"]["value"] == pytest.approx(saved, abs=0.02)
-    (page,) = tmp_path.glob("*/headroom.md")
+    assert list(found["settings"]["prompt_maps"]) == [maps]
+    (page,) = tmp_path.glob("out/*/headroom.md")
     assert "## Prompts that exit" in page.read_text("utf-8")
     with pytest.raises(SettingError, match=r"--prompt_exits 4: give layers in 1\.\.3"):
         headroom(checkpoints["mistral"], tmp_path, "--prompt_exits", "4")
@@ -158,6 +163,8 @@ def test_a_report_is_a_table_a_picture_and_json(
         ((), ",heads=somewhere", "headroom evaluates untrained exits"),
         ((), ",threshold=0.5", "the oracle policy has none"),
         ((), ",prompt_exit=2", "prompt_exit=2: exits are evaluated after full-depth prompts"),
+        ((), ",prompt_maps=x", "prompt_maps=x: .* give --prompt_maps"),
+        (("--prompt_maps", "./nowhere"), "", "prompt_maps=./nowhere: no such folder"),
         (("--tasks", "no_such_task"), "", "no_such_task"),
     ],
 )
