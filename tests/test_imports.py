@@ -44,6 +44,7 @@ MODELS = frozenset({"transformers", "lm_eval", "tokenizers", "safetensors", "dat
 TABLE: dict[str, Row] = {
     # what everything else is made of
     "common.errors": row("", HEAVY),
+    "common.durations": row("", HEAVY),
     "common.identity": row("", HEAVY),
     "common.contents": row("", HEAVY),
     "common.intervals": row("", HEAVY),
@@ -114,7 +115,7 @@ TABLE: dict[str, Row] = {
     ),
     # heads need no lm-eval; the commands that train them load a checkpoint, and prompts of tasks
     "heads.train.__main__": row("harness.plugin heads.train.options heads.train"),
-    "heads.train.command": row("common heads", LM_EVAL),
+    "heads.train.command": row("common decoders.cpu.threads heads", LM_EVAL),
     "heads.train.plan": row("common.errors heads settings", LM_EVAL),
     "heads.train.options": row(
         "common.errors common.options decoders.checkpoint heads.config heads.train.data "
@@ -125,6 +126,7 @@ TABLE: dict[str, Row] = {
     "heads.train.prompt_map_fit": row("common heads", LM_EVAL),
     "heads.train.prompts": row("common harness.command_line harness.decontamination", HEAVY),
     "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
+    "heads.train.trainer": row("common.durations common.errors common.outputs heads", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
     ),
@@ -145,6 +147,7 @@ TABLE: dict[str, Row] = {
     ),
     # what lm-eval registers
     "models.runner": row("core engine"),
+    "models.expected_time": row("engine"),
     "models.speed_check": row("core engine"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
@@ -166,8 +169,8 @@ TABLE: dict[str, Row] = {
     ),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
     "models.answering": row(
-        "core decoders.decoder engine harness.responses heads models.memory models.processes "
-        "models.requests models.runner models.speed_check settings"
+        "core decoders.decoder engine harness.responses heads models.expected_time models.memory "
+        "models.processes models.requests models.runner models.speed_check settings"
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("harness.plugin"),

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,12 @@ def _certify(options: argparse.Namespace) -> Certificate:
         was = "was" if len(progress) == 1 else "were"
         print(f"{len(progress)} of the thresholds {was} tested before an interruption.")
     with described_once():
-        certificate = certify(lm, tasks, question, evaluate, each=keep, known=known)
+        certificate = certify(
+            *(lm, tasks, question, evaluate),
+            each=keep,
+            known=known,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     if heads is not None:
         print(f"written into {store.write_into_heads(heads, certificate)}")
     if output is not None:

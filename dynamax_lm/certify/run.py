@@ -26,6 +26,7 @@ from dynamax_lm.common.certificate import (
     pack,
     unit_means,
 )
+from dynamax_lm.common.durations import announcer
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.risk_tests import Losses
 from dynamax_lm.harness.setup import setting_of, setup_of
@@ -149,6 +150,7 @@ def certify(
     *,
     each: Callable[[Measured], None] = lambda point: None,
     known: Callable[[float], Measured | None] = lambda threshold: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Certificate:
     """Tests the grid on a loaded model.
 
@@ -163,6 +165,7 @@ def certify(
         each: called with every new outcome.
         known: the outcome of a threshold that was tested before, on the same documents under the
             same settings.
+        say: called with a line before long work.
 
     Raises:
         SettingError: too few documents, an unknown metric, or a document without its value.
@@ -170,11 +173,18 @@ def certify(
     losses = losses_for(question, tasks)
     runner = ReuseRunner(derives=False)  # prompts and the reference once; every threshold is run
 
+    tested: list[float] = []
+
     def test(threshold: float) -> Measured:
         if (before := known(threshold)) is not None:
             return before
         lm.change(threshold=threshold)
-        with lm.answered_by(runner, f"to certify threshold {threshold:g}"):
+        on_expected = None
+        if not tested:
+            left = question.thresholds[question.thresholds.index(threshold) :]
+            on_expected = announcer(say, len(left))
+        tested.append(threshold)
+        with lm.answered_by(runner, f"to certify threshold {threshold:g}", on_expected):
             samples = evaluate(lm, tasks)
         outcomes = [
             _outcome(chosen, loss, samples[chosen.name], question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError
@@ -31,7 +32,13 @@ def main(arguments: list[str]) -> None:
     if options.output_path:  # refused before the run, not after it
         require_matplotlib()
         folder = writable_folder(Path(options.output_path) / command.checkpoint)
-    report = run(command, worthwhile, options.prompt_exits, options.prompt_maps)
+    report = run(
+        command,
+        worthwhile,
+        options.prompt_exits,
+        options.prompt_maps,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
     text = render(report.found, report.verdicts, report.title, report.textless)
     print(text)
     if folder is not None:

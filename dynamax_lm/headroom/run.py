@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dynamax_lm import __version__
+from dynamax_lm.common.durations import announcer
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.totals import TaskTotals
@@ -69,6 +70,7 @@ def run(
     worthwhile: float,
     prompt_exits: Sequence[int] = (),
     prompt_maps: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Evaluate the exits, compute the savings, and give the verdicts.
 
@@ -77,6 +79,7 @@ def run(
         worthwhile: the least net saving, as a share of full depth's FLOPs.
         prompt_exits: layers at which prompts are tried to exit.
         prompt_maps: folders or hub ids of maps, each tried at its own prompt exit.
+        say: called with a line before long work.
 
     Raises:
         SettingError: any wrong name or value, or a run without answers.
@@ -97,7 +100,12 @@ def run(
     tries = [PromptTry(layer) for layer in prompt_exits]
     tries += [PromptTry(one.prompt_exit, one, name) for name, one in maps.items()]
     runner = RankingRunner(candidates, tries)
-    with lm.answered_by(runner, "at full depth and ranking every exit"):
+    announce = announcer(say)
+
+    def on_expected(what: str, seconds: float) -> None:
+        announce(what, seconds * (2 + len(tries)))  # each ranking is a further pass
+
+    with lm.answered_by(runner, "at full depth and ranking every exit", on_expected):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
     documents = documents_of(results["samples"])
     totals = TaskTotals.from_json(results["config"]["early_exit"])

@@ -7,7 +7,7 @@ This module has batching, billing and the progress bars. Settings, weights and h
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.expected_time import generation_seconds, scoring_seconds
 from dynamax_lm.models.memory import state_bytes
 from dynamax_lm.models.processes import Processes
 from dynamax_lm.models.requests import (
@@ -50,6 +51,8 @@ _DRAFT = 4
 _DOING = {"exit": "with early exits", "full": "at full depth", "lossless": "losslessly"}
 """What progress bars say of each mode."""
 _Item = TypeVar("_Item")
+OnExpected = Callable[[str, float], None]
+"""Called before requests are answered: what begins, and the seconds that it takes at most."""
 
 
 class Answering(Processes):
@@ -74,6 +77,7 @@ class Answering(Processes):
     _ledger: Ledger
     _runner: Runner
     _doing: str = ""
+    _on_expected: OnExpected | None = None
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """A fixed size on a CPU, where probing with full contexts takes minutes."""
@@ -157,6 +161,7 @@ class Answering(Processes):
             key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt),
         )
         texts: dict[int, TracedText] = {}
+        self._expect("Generating", [ready[n].request for n in order], generation_seconds)
         with self._progress(len(requests), "Generating", disable_tqdm) as bar, self._context():
 
             def finish(answers: Mapping[int, GeneratedAnswer]) -> None:
@@ -238,6 +243,7 @@ class Answering(Processes):
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
+        self._expect("Scoring", [requests[number] for number in order], scoring_seconds)
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar, self._context():
             for numbers in self._batches(order):
                 scored = self._runner.score(
@@ -263,6 +269,22 @@ class Answering(Processes):
             reference,
             attached=tuple(answer.attached for answer in answers),
         )
+
+    def _expect(self, what: str, requests: list[_Item], seconds: Callable[..., float]) -> None:
+        """Tell a tool that wants to know how long ``requests`` will take at most."""
+        if self._on_expected is None or not requests or self.rank != 0:
+            return
+        with self._context():
+            expected = seconds(
+                self._stack,
+                requests,
+                self._size_of_batch(),
+                policy=FULL_DEPTH if self._lossless else self._policy,
+                skipped_state=self.settings.skipped_state,
+                reference=self.settings.reference,
+                heads=self._heads,
+            )
+        self._on_expected(f"{what} for {len(requests)} requests", expected)
 
     def _progress(self, total: int, what: str, disable: bool) -> Any:
         words = self._doing or _DOING[self.settings.mode]

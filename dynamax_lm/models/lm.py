@@ -30,6 +30,7 @@ from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
+from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.families import text_decoder
@@ -46,7 +47,7 @@ from dynamax_lm.harness.results_config import early_exit_block
 from dynamax_lm.harness.run_registry import LiveModel
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.heads.prompt_maps import PromptMapBank
-from dynamax_lm.models.answering import Answering
+from dynamax_lm.models.answering import Answering, OnExpected
 from dynamax_lm.models.arguments import (
     arguments_that_count,
     check_packing,
@@ -73,10 +74,6 @@ from dynamax_lm.settings.layers import NAME as LAYERS
 from dynamax_lm.settings.layers import find_layers
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
-_CPU_BATCH = 8
-"""Rows of a batch under ``batch_size=auto`` on a CPU, where more rows gain little."""
-
-
 _UNNAMED_DEVICE = "cuda:0"
 """What lm-eval's command line passes if no ``--device`` is given, on machines without one too."""
 
@@ -157,6 +154,8 @@ class DynamaxLM(Answering):
         if self._plan is not None:
             costs = self._costs_of(self.config)
             self._stack = planned_decoder(self._plan, self._stack, self._unwrapped, costs)
+        if self.device.type == "cpu" and (slower := busy_cores(self._stack.costs.width)):
+            _log.warning("%s", slower)
         if self.mixed_precision_dtype is None:
             self._stack.choose_products(
                 batch=self._rows_at_once(),
@@ -213,19 +212,23 @@ class DynamaxLM(Answering):
         return self._ledger
 
     @contextmanager
-    def answered_by(self, runner: Runner, doing: str = "") -> Iterator[None]:
+    def answered_by(
+        self, runner: Runner, doing: str = "", on_expected: OnExpected | None = None
+    ) -> Iterator[None]:
         """Inside the block, ``runner`` answers every batch in place of the engine's functions.
 
         Args:
             runner: of the batches.
             doing: what for, in words that follow "Generating" in progress bars.
+            on_expected: called with the expected seconds before requests are answered; they are
+                from a short trial, which is made only if this is given.
         """
-        before = self._runner, self._doing
-        self._runner, self._doing = runner, doing
+        before = self._runner, self._doing, self._on_expected
+        self._runner, self._doing, self._on_expected = runner, doing, on_expected
         try:
             yield
         finally:
-            self._runner, self._doing = before
+            self._runner, self._doing, self._on_expected = before
 
     def change(self, **own: Any) -> None:
         """Change settings without loading anything again.

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dynamax_lm.common.durations import announcer
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
@@ -112,7 +113,7 @@ class Sweep:
         """
         outcomes: list[Outcome] = []
         for _, some in groupby(self.points, key=_loading):
-            for outcome in self._with_one_model(list(some)):
+            for outcome in self._with_one_model(list(some), say):
                 outcomes.append(outcome)
                 took = f"{outcome.how}, {outcome.seconds:.1f} s"
                 if outcome.how == "kept":
@@ -121,7 +122,9 @@ class Sweep:
                 self._note(outcomes)
         return outcomes
 
-    def _with_one_model(self, points: Sequence[Point]) -> Iterator[Outcome]:
+    def _with_one_model(
+        self, points: Sequence[Point], say: Callable[[str], None]
+    ) -> Iterator[Outcome]:
         """Points that differ only in this package's arguments, which share one loaded model."""
         lm: DynamaxLM | None = None
         runner = ReuseRunner(self.memory_bytes, self.tokens_at_once)
@@ -134,7 +137,9 @@ class Sweep:
                 continue
             start = time.perf_counter()
             own = self._own(point)
+            on_expected = None
             if lm is None:
+                on_expected = announcer(say, sum(results is None for results in finished))
                 lm = self.command.load(self._model_args(point))
                 # An invalid point is refused before the first one runs.
                 wanted = [lm.check(**self._own(other)) for other in points]
@@ -143,7 +148,7 @@ class Sweep:
             later = range(number + 1, len(points))
             to_come = [wanted[other] for other in later if finished[other] is None]
             runner.expect(_thresholds_alone(lm.settings, to_come))
-            with lm.answered_by(runner, f"({point.name})"):
+            with lm.answered_by(runner, f"({point.name})", on_expected):
                 results, how = self._evaluate(lm, runner, point, folder)
             yield Outcome(point, folder.path, how, time.perf_counter() - start, results)
 

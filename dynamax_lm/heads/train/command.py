@@ -7,6 +7,7 @@ what is trained and why.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.plots import require_matplotlib
+from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
@@ -47,6 +49,8 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     folder = _output_folder(options.output_path)
     source = _source(options)
     backbone = load_backbone(options.model, options.model_args, options.device)
+    if backbone.stack.device.type == "cpu" and (slower := busy_cores(backbone.width)):
+        sys.stderr.write(f"dynamax_lm: warning: {slower}\n")
     accelerator = _accelerator(options, backbone)
     if options.answers == "model":
         with accelerator.main_process_first():

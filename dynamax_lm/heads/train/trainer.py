@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +30,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from dynamax_lm.common.durations import in_words
 from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
@@ -36,6 +39,8 @@ from dynamax_lm.heads.train.windows import Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 _CLIP = 1.0
+_TIMED = 3
+"""Steps after which the time of a run is estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +157,17 @@ class Trainer:
             disable=not main,
         )
         with bar, _signals() as received:
+            begun, first = time.perf_counter(), self.step
             while self.step < self._schedule.max_steps:
                 losses = self._one_step()
                 bar.update()
+                if self.step - first == _TIMED and main:
+                    left = self._schedule.max_steps - self.step
+                    expected = left * (time.perf_counter() - begun) / _TIMED
+                    bar.write(
+                        f"Training heads for {left} more steps: {in_words(expected)}",
+                        file=sys.stderr,
+                    )
                 if self.step % self._schedule.log_every == 0:
                     bar.set_postfix(loss=f"{self._write_log():.4f}")
                 if self.step % self._schedule.save_every == 0 or received:

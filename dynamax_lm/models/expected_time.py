@@ -1,0 +1,96 @@
+"""About how long requests will take, from a short trial of a few of them.
+
+An upper estimate: generation counts every answer at its largest length, and nothing that settings
+share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.phase_timer import finish_queued_work
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.engine.score import ScoreRequest, score
+from dynamax_lm.engine.stateful_stack import StatefulStack
+
+_PROMPT, _CONTINUATION, _STEPS = 64, 16, 4
+"""Tokens of a trial's prompts and continuations, and its decoding steps."""
+_Request = TypeVar("_Request", GenerateRequest, ScoreRequest)
+
+
+def generation_seconds(
+    stack: StatefulStack, requests: Sequence[GenerateRequest], rows: int, **options: Any
+) -> float:
+    """Seconds until every request has its longest answer.
+
+    Args:
+        stack: the decoder.
+        requests: at least one, sorted by the length of their prompts.
+        rows: of a batch.
+        **options: of ``engine.generate.generate``.
+    """
+
+    def trial(steps: int) -> float:
+        some = [
+            replace(one, prompt=one.prompt[-_PROMPT:], max_new=steps, stops=_never, key=None)
+            for one in _middle(requests, rows)
+        ]
+        return _seconds(lambda: generate(stack, some, **options))
+
+    trial(1)  # the first pass is slower
+    first, all_steps = trial(1), trial(1 + _STEPS)
+    used = _middle(requests, rows)
+    prompt = first / sum(min(_PROMPT, len(one.prompt)) for one in used)
+    step = max(0.0, all_steps - first) / _STEPS / len(used)  # of one row
+    return sum(len(one.prompt) * prompt + one.max_new * step for one in requests)
+
+
+def scoring_seconds(
+    stack: StatefulStack, requests: Sequence[ScoreRequest], rows: int, **options: Any
+) -> float:
+    """Seconds until every request is scored; a prompt is run once for all its continuations.
+
+    Args:
+        stack: the decoder.
+        requests: at least one, those with one prompt next to each other.
+        rows: of a batch.
+        **options: of ``engine.score.score``.
+    """
+    some = [
+        replace(one, prompt=one.prompt[-_PROMPT:], continuation=one.continuation[:_CONTINUATION])
+        for one in _middle(requests, rows)
+    ]
+
+    def trial() -> float:
+        return _seconds(lambda: score(stack, some, **options))
+
+    trial()
+    return trial() * _tokens(requests) / _tokens(some)
+
+
+def _tokens(requests: Sequence[ScoreRequest]) -> int:
+    """Of distinct prompts and of continuations."""
+    prompts = {one.prompt for one in requests}
+    return sum(map(len, prompts)) + sum(len(one.continuation) for one in requests)
+
+
+def _middle(requests: Sequence[_Request], rows: int) -> Sequence[_Request]:
+    start = max(0, (len(requests) - rows) // 2)
+    return requests[start : start + rows]
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    finish_queued_work()
+    start = time.perf_counter()
+    run()
+    finish_queued_work()
+    return time.perf_counter() - start
+
+
+def _never(answer: Sequence[int]) -> bool:
+    del answer
+    return False
