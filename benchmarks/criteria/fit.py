@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from benchmarks.criteria.asking import Exits, Unembed
+from benchmarks.criteria.kinds import Kind
 from benchmarks.criteria.states import States
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 from dynamax_lm.heads.fingerprint import fingerprint
@@ -31,41 +32,6 @@ from dynamax_lm.heads.train.objective import reached
 
 _PIECE = 4096
 _HELD_OUT = 0.15
-
-
-class Kind(NamedTuple):
-    """A classifier to compare.
-
-    Attributes:
-        classifier: ``linear``, ``ffn``, ``mamba`` or ``mamba_depth``.
-        width: ``narrow`` or ``full``.
-    """
-
-    classifier: str
-    width: str
-
-    @property
-    def name(self) -> str:
-        """As tables print it."""
-        return (
-            self.classifier if self.classifier == "linear" else f"{self.classifier}, {self.width}"
-        )
-
-    @property
-    def folder(self) -> str:
-        """As folders are called."""
-        return f"{self.classifier}-{self.width}"
-
-
-KINDS = (
-    Kind("linear", "full"),
-    Kind("ffn", "narrow"),
-    Kind("ffn", "full"),
-    Kind("mamba", "narrow"),
-    Kind("mamba", "full"),
-    Kind("mamba_depth", "narrow"),
-    Kind("mamba_depth", "full"),
-)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from benchmarks.criteria.choice import (
     interval,
     judge,
 )
+from benchmarks.criteria.kinds import STEP
 from benchmarks.criteria.states import States
 from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.ledger import HeadCosts
@@ -38,7 +39,6 @@ from dynamax_lm.heads import ExitHeads
 
 TARGETS = (0.90, 0.95, 0.99)
 MIDDLE = 0.95
-STEP = 0.2
 
 Verdict = Literal["beats", "loses", "not distinguishable"]
 

@@ -20,8 +20,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.paper.plan import (
     BACKBONES,
     CLASSIFIERS,
@@ -47,11 +45,11 @@ _MAY_CHANGE = frozenset(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a signal during training ends it with 128 + its number."""
+    options = _parser().parse_args(argv)
     from dynamax_lm.harness.plugin.errors import install_one_line_errors
     from dynamax_lm.heads.train.trainer import Stopped
 
     install_one_line_errors()
-    options = _parser().parse_args(argv)
     try:
         run(options)
     except Stopped as stopped:
@@ -190,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_steps", type=int, default=2000, help="of each set of heads")
     add("--limit", type=int, help="documents of each task")
     add("--batch_size", type=int, default=8)
-    add("--device", default=None if torch.cuda.is_available() else "cpu")
+    add("--device", help="a GPU if there is one, else cpu")
     add("--seed", type=int, default=0)
     add("--output_path", required=True)
     return parser

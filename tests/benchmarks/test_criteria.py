@@ -25,7 +25,8 @@ from benchmarks.criteria.asking import Fixed, Trained, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import KINDS, Recipe, fit_classifier, fit_translators
+from benchmarks.criteria.fit import Recipe, fit_classifier, fit_translators
+from benchmarks.criteria.kinds import KINDS
 from benchmarks.criteria.states import States
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.decoders.costs.attention import AttentionCosts

@@ -1,0 +1,46 @@
+"""The classifiers that are compared, and the step of the thresholds that are tried.
+
+Nothing heavy is imported here: the command line names both in its help.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+STEP = 0.2
+"""Of the log-odds of a threshold."""
+
+
+class Kind(NamedTuple):
+    """A classifier to compare.
+
+    Attributes:
+        classifier: ``linear``, ``ffn``, ``mamba`` or ``mamba_depth``.
+        width: ``narrow`` or ``full``.
+    """
+
+    classifier: str
+    width: str
+
+    @property
+    def name(self) -> str:
+        """As tables print it."""
+        return (
+            self.classifier if self.classifier == "linear" else f"{self.classifier}, {self.width}"
+        )
+
+    @property
+    def folder(self) -> str:
+        """As folders are called."""
+        return f"{self.classifier}-{self.width}"
+
+
+KINDS = (
+    Kind("linear", "full"),
+    Kind("ffn", "narrow"),
+    Kind("ffn", "full"),
+    Kind("mamba", "narrow"),
+    Kind("mamba", "full"),
+    Kind("mamba_depth", "narrow"),
+    Kind("mamba_depth", "full"),
+)
