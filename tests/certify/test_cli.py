@@ -108,8 +108,9 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     run: Run, folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     certificate = run()
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert certificate == _written(tmp_path)
+    assert told.count(" settings: at most ") == 1, "before the first threshold"
     assert certificate.documents == DOCUMENTS
     assert "1 left out: in evaluation samples" in printed
     assert "2 left out: repeats" in printed

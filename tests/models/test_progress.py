@@ -1,14 +1,16 @@
-"""Every progress bar says what is being done."""
+"""Every progress bar says what is being done, and tools say first how long it takes at most."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dynamax_lm
-from dynamax_lm.models import answering
+from dynamax_lm.engine.requests import GenerateRequest
+from dynamax_lm.models import answering, expected_time
 from dynamax_lm.models.runner import EngineRunner
 from tests.checkpoints import save_checkpoint
 
@@ -55,3 +57,45 @@ def test_bars_name_the_mode_and_the_purpose(
         *("Generating losslessly", "Scoring at full depth"),
         *("Generating to certify threshold 0.5", "Generating losslessly"),
     ]
+
+
+def test_what_is_expected_is_said_before_requests_are_answered(checkpoint: Path) -> None:
+    """The trial changes no answer, and is made only for those who want to know."""
+    model = dynamax_lm.load(str(checkpoint), dtype="float32", exit_layers=[2], threshold=0.5)
+    plain = model.generate("ab", max_gen_toks=3), model.score("ab", "cd")
+    said: list[tuple[str, float]] = []
+
+    def note(what: str, seconds: float) -> None:
+        said.append((what, seconds))
+
+    with model.lm.answered_by(EngineRunner(), "", note):
+        told = model.generate("ab", max_gen_toks=3), model.score("ab", "cd")
+    assert [what for what, _ in said] == ["Generating for 1 requests", "Scoring for 1 requests"]
+    assert all(seconds > 0 for _, seconds in said)
+    for one, other in zip(plain, told, strict=True):
+        assert repr(one) == repr(other)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_expected_seconds_follow_from_the_tokens(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """With a clock that counts tokens, the trial's rate holds for all requests."""
+    stack = dynamax_lm.load(str(checkpoint), dtype="float32", exit_layers=[2]).lm.stack
+    requests = [
+        GenerateRequest(tuple(range(3, 3 + n % 9 + 1)), 1 + n % 4, lambda answer: False)
+        for n in range(count)
+    ]
+
+    def generated(stack: Any, some: Any, **options: Any) -> None:
+        clock.now += sum(2.0 * len(one.prompt) + 5.0 * (one.max_new - 1) for one in some)
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(expected_time, "generate", generated)
+    monkeypatch.setattr(expected_time.time, "perf_counter", lambda: clock.now)
+    seconds = expected_time.generation_seconds(stack, requests, 8)
+    prompts, new = (
+        sum(len(one.prompt) for one in requests),
+        sum(one.max_new for one in requests),
+    )
+    assert seconds == pytest.approx(2.0 * prompts + 5.0 * new)

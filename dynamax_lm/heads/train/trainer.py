@@ -161,8 +161,8 @@ class Trainer:
             while self.step < self._schedule.max_steps:
                 losses = self._one_step()
                 bar.update()
-                if self.step - first == _TIMED and main:
-                    left = self._schedule.max_steps - self.step
+                left = self._schedule.max_steps - self.step
+                if self.step - first == _TIMED and left and main:
                     expected = left * (time.perf_counter() - begun) / _TIMED
                     bar.write(
                         f"Training heads for {left} more steps: {in_words(expected)}",
