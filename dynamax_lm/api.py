@@ -31,6 +31,7 @@ from dynamax_lm.decoders.checkpoint import (
     resolve_name,
     unreachable,
 )
+from dynamax_lm.decoders.pretrained import HUB_OPTIONS
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
@@ -386,10 +387,11 @@ def _model_of(pretrained: str, model_args: dict[str, Any]) -> str:
         return ATTENTION.model
     from transformers import AutoConfig
 
-    known = {name: model_args[name] for name in ("revision", "subfolder") if name in model_args}
+    known = {name: model_args[name] for name in HUB_OPTIONS if name in model_args}
+    name = resolve_name(pretrained, ATTENTION)
     try:
-        config = AutoConfig.from_pretrained(resolve_name(pretrained, ATTENTION), **known)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(name, **known)
+    except Exception as error:  # damaged files raise dozens of kinds
         raise unreachable(pretrained, error) from error
     kind = config.model_type
     own = next((one for one in (ATTENTION, MAMBA2) if kind in one.types), FAMILY)

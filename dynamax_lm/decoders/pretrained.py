@@ -25,7 +25,8 @@ from dynamax_lm.decoders.checkpoint import (
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
 
-_HUB = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
+HUB_OPTIONS = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
+"""Options of ``from_pretrained`` that say where a checkpoint's files are and how they are read."""
 
 
 class Pretrained(NamedTuple):
@@ -74,7 +75,7 @@ def load_pretrained(
     dtype = number_format(options.pop("dtype", "auto"))
     if options.pop("parallelize", False):
         options["device_map"] = "auto"
-    hub = {option: options[option] for option in _HUB if option in options}
+    hub = {option: options[option] for option in HUB_OPTIONS if option in options}
     try:
         config = AutoConfig.from_pretrained(name, **hub)
         check_config(config, architecture)

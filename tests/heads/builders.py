@@ -55,7 +55,7 @@ def heads_of(model: Any, exits: tuple[int, ...], seed: int = 0, **options: Any) 
     """Random heads that are this model's own."""
     config = model.config
     given = {
-        "architecture": "mamba2" if config.model_type == "mamba2" else "attention",
+        "architecture": architecture_of(config.model_type),
         "n_layers": config.num_hidden_layers,
         "width": config.hidden_size,
         "vocabulary": config.vocab_size,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dynamax_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.checkpoint import unreachable
 from dynamax_lm.decoders.pretrained import load_pretrained
@@ -21,6 +22,7 @@ def refused(folder: Path | str, *words: str, model: Any = DynamaxMistral) -> Non
     for load in (
         lambda: model(pretrained=str(folder)),
         lambda: load_pretrained(model.ARCHITECTURE.model, {"pretrained": str(folder)}, "cpu"),
+        lambda: dynamax_lm.load(str(folder)),
     ):
         with pytest.raises(SettingError) as caught:
             load()
@@ -55,11 +57,13 @@ def test_a_checkpoint_of_state_spaces_is_told_where_converted_ones_are(tmp_path:
         lambda folder: edit(folder, num_attention_heads=0),
         lambda folder: edit(folder, num_hidden_layers=None),
         lambda folder: edit(folder, rope_parameters=[1]),
+        lambda folder: edit(folder, vocab_size=2.5),
         lambda folder: (folder / "tokenizer.json").write_text("{}"),
         lambda folder: (folder / "tokenizer.json").write_text("["),
     ],
     ids=[
         *("cut weights", "empty weights", "cut config", "width", "heads", "layers", "rope"),
+        "vocabulary",
         *("tokenizer", "cut tokenizer"),
     ],
 )

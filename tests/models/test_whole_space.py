@@ -7,6 +7,7 @@ run tries some cases, ``pytest -m slow tests/models/test_whole_space.py`` 2,000.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dynamax_lm.common.errors import SettingError
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.decoders.tiny_families import tiny_model
 from tests.engine.test_laws import Tally
+from tests.heads.builders import heads_of
 
 LAYERS = 4
 KINDS = ("mistral", "mamba2", "bamba", "qwen3")
@@ -33,12 +35,33 @@ SKIPPED = {
 }
 """Some are refused."""
 LOOKS = ["full", "full", "full", "rank:4", "rank:4+refine:9", "shortlist:7"]
+HEADS = {
+    "linear": {"classifier": "linear"},
+    "ffn": {"classifier": "ffn", "translator": "low_rank"},
+    "mamba": {"classifier": "mamba", "translator": "affine"},
+    "mamba_depth": {"classifier": "mamba_depth", "translator": "low_rank"},
+    "translators": {"classifier": "none", "translator": "affine"},
+}
+"""Of every exit; random."""
 MEASURES = ("top_prob", "margin", "entropy", "saturation", "patience", "oracle", "head")
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Models in two number formats, and folders of trained heads of each kind of model.
+
+    Attributes:
+        models: by kind and number format.
+        heads: by kind of model and name in ``HEADS``.
+    """
+
+    models: dict[tuple[str, str], ExitModel]
+    heads: dict[tuple[str, str], str]
+
+
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], ExitModel]:
-    models = {}
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    models, heads = {}, {}
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
         if kind in {"mistral", "mamba2"}:
@@ -51,7 +74,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ex
             models[kind, dtype] = dynamax_lm.load(
                 str(folder), dtype=dtype, products="plain", exit_layers="1+2"
             )
-    return models
+        backbone = models[kind, FLOAT].lm.model
+        for name, options in HEADS.items():
+            own = folder / name
+            heads_of(backbone, tuple(range(1, LAYERS)), **options).save_pretrained(own)
+            heads[kind, name] = str(own)
+    return Loaded(models, heads)
 
 
 @st.composite
@@ -61,13 +89,16 @@ def cases(draw: Any) -> dict[str, Any]:
     mode = draw(st.sampled_from(["exit", "exit", "exit", "full", "lossless"]))
     exits = draw(st.sampled_from(["2"] if mode == "lossless" else ["1", "1+3", "1+2+3", "2+3"]))
     rule = draw(st.sampled_from([None] * 9 + ["fixed_depth"]))
-    measure = draw(st.sampled_from(MEASURES)) if rule is None else None
+    heads = draw(st.sampled_from([None, *HEADS]))
+    often = ["head"] * 6 if heads else []
+    measure = draw(st.sampled_from([*MEASURES, *often])) if rule is None else None
     looks = LOOKS if measure in {"top_prob", "margin", "entropy", "patience"} else ["full"]
     own: dict[str, Any] = {
         "mode": mode,
         "exit_layers": exits,
         "confidence": measure,
-        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0])) if rule is None else None,
+        "heads": heads,
+        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.5, 0.9, 1.0])) if rule is None else None,
         "look": draw(st.sampled_from(looks)),
         "skipped_state": draw(st.sampled_from(SKIPPED[kind] if mode == "exit" else [None])),
         "prompt_exit": draw(st.sampled_from([None, None, 2, 4])) if mode != "lossless" else None,
@@ -107,9 +138,10 @@ def generated(model: ExitModel, case: dict[str, Any], prompts: list[str]) -> lis
     return model.generate(prompts, **case["asked"])
 
 
-def holds(models: dict[tuple[str, str], ExitModel], case: dict[str, Any]) -> bool:
+def holds(loaded: Loaded, case: dict[str, Any]) -> bool:
     """Whether the case was run; if it was refused, one line says why."""
-    model, own, prompts = models[case["model"]], case["own"], case["prompts"]
+    model, own, prompts = loaded.models[case["model"]], dict(case["own"]), case["prompts"]
+    own["heads"] = loaded.heads.get((case["model"][0], own["heads"]))
     model.lm.batch_size_per_gpu = case["batch_size"]
     try:
         model.change(**own)
@@ -166,14 +198,12 @@ def scores(model: ExitModel, prompt: str) -> None:
 
 @settings(max_examples=60)
 @given(case=cases())
-def test_every_case_is_refused_or_right(
-    loaded: dict[tuple[str, str], ExitModel], case: dict[str, Any]
-) -> None:
+def test_every_case_is_refused_or_right(loaded: Loaded, case: dict[str, Any]) -> None:
     holds(loaded, case)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @given(case=cases())
-def test_two_thousand_cases(loaded: dict[tuple[str, str], ExitModel], case: dict[str, Any]) -> None:
+def test_two_thousand_cases(loaded: Loaded, case: dict[str, Any]) -> None:
     holds(loaded, case)
