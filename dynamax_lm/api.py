@@ -26,12 +26,12 @@ from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
 from dynamax_lm.decoders.checkpoint import (
     ATTENTION,
     FAMILY,
+    HUB_OPTIONS,
     MAMBA2,
     TINY,
     resolve_name,
     unreachable,
 )
-from dynamax_lm.decoders.pretrained import HUB_OPTIONS
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral

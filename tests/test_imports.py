@@ -145,6 +145,7 @@ TABLE: dict[str, Row] = {
         "core.looks core.drafts core.summary core.texts core.totals",
         frozenset({"transformers"}),
     ),
+    "tasks.coqa.conversation": row("harness.plugin.squad_metrics", HEAVY),
     # what lm-eval registers
     "models.runner": row("core engine"),
     "models.expected_time": row("engine"),

@@ -66,11 +66,12 @@ def _own_tasks_alone() -> str:
     return str(TASKS)
 
 
-def _asked(place: Place, *tasks: str, model_args: str = "") -> list[str]:
+def _asked(place: Place, *tasks: str, model_args: str = "", batch: int = 2) -> list[str]:
     arguments = f"pretrained={place.checkpoint},max_length=400{model_args}"
     return [
         *("--model", "dynamax-mistral", "--model_args", arguments, "--tasks", ",".join(tasks)),
-        *("--include_path", _own_tasks_alone(), "--batch_size", "2", "--device", "cpu"),
+        *("--include_path", _own_tasks_alone(), "--batch_size", str(batch)),
+        *("--device", "cpu"),
     ]
 
 
@@ -154,8 +155,8 @@ def certify(place: Place) -> None:
     """A threshold whose loss of agreement is under a loose risk."""
     from dynamax_lm.certify.__main__ import _main
 
-    asked = [*_asked(place, CHOICES), "--metric", "agreement", "--risk", "0.5"]
-    asked += ["--data", str(place.choices)]
+    asked = [*_asked(place, CHOICES, batch=32), "--metric", "agreement", "--risk", "0.5"]
+    asked += ["--data", str(place.choices), "--thresholds", "0.9,0.5,0.2"]
     _main([*asked, "--delta", "0.2", "--output_path", str(place.out)])
 
 

@@ -23,6 +23,10 @@ EMBEDDED = ("mistral", "mamba", "hybrid")
 """The embedded models; ``tiny-mistral``, ... name each of them."""
 
 
+HUB_OPTIONS = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
+"""Options of ``from_pretrained`` that say where a checkpoint's files are and how they are read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A family of checkpoints.

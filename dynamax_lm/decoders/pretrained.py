@@ -15,6 +15,7 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.decoders.checkpoint import (
     BY_MODEL,
     FAMILY,
+    HUB_OPTIONS,
     Architecture,
     check_attention,
     check_config,
@@ -24,9 +25,6 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
-
-HUB_OPTIONS = ("revision", "subfolder", "trust_remote_code", "cache_dir", "token")
-"""Options of ``from_pretrained`` that say where a checkpoint's files are and how they are read."""
 
 
 class Pretrained(NamedTuple):

@@ -98,7 +98,9 @@ def cases(draw: Any) -> dict[str, Any]:
         "exit_layers": exits,
         "confidence": measure,
         "heads": heads,
-        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.5, 0.9, 1.0])) if rule is None else None,
+        "threshold": draw(st.sampled_from([0.0, 0.02, 0.3, 0.5, 0.9, 1.0]))
+        if rule is None
+        else None,
         "look": draw(st.sampled_from(looks)),
         "skipped_state": draw(st.sampled_from(SKIPPED[kind] if mode == "exit" else [None])),
         "prompt_exit": draw(st.sampled_from([None, None, 2, 4])) if mode != "lossless" else None,
