@@ -69,7 +69,8 @@ def test_a_change_is_shown_or_its_field_is_listed(
 def test_no_field_of_the_block_goes_unnoticed(results: Path, folder: Path, how: study.How) -> None:
     tally = study.Tally()
     every = list(study.block_mutations(folder, [how]))
-    for mutation in random.Random(0).sample(every, 25):
+    direct = [one for one in every if len(one.steps) == 3]  # where a release adds a value
+    for mutation in direct + random.Random(0).sample(every, 10):
         study.try_one(mutation, results, folder, tally)
     assert tally.missed == []
     assert tally.crashed == []

@@ -43,6 +43,7 @@ LIST: tuple[OnlyARerun, ...] = (
             *("config.use_cache", "config.bootstrap_iters", "config.*_seed", "config.gen_kwargs"),
             *("fewshot_as_multiturn", "config.early_exit.skipped*"),
             *("config.early_exit.products.*", "config.early_exit.rows_in_flight*"),
+            "config.early_exit.cuda_graphs",
         )
     ),
     OnlyARerun("results", "config.early_exit.seconds.*", _SECONDS),
