@@ -35,7 +35,7 @@ from dynamax_lm.engine.lossless import AUTO, DraftCosts, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options
-from dynamax_lm.models.requests import text_request
+from dynamax_lm.models.requests import TextRequests
 
 
 class Point(NamedTuple):
@@ -150,10 +150,8 @@ def _batches(
 
     (found,) = get_task_dict([task], TaskManager()).values()
     docs = list(found.eval_docs)[:documents]
-    requests = []
-    for doc in docs:
-        request = text_request(lm, found.doc_to_text(doc), {"max_gen_toks": new}, seed=0).request
-        requests.append(request)
+    resolver, options = TextRequests(lm), {"max_gen_toks": new}
+    requests = [resolver.resolve(found.doc_to_text(doc), options, 0).request for doc in docs]
     return [requests[at : at + batch_size] for at in range(0, len(requests), batch_size)]
 
 

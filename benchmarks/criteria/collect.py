@@ -22,7 +22,7 @@ from dynamax_lm.engine.exit_probe import ExitObserver, HiddenStates, probe_exits
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import SHORTEST_PREFIX, SharedPrefixes
 from dynamax_lm.engine.requests import GenerateRequest
-from dynamax_lm.models.requests import answer_text, answer_text_tokens, text_request
+from dynamax_lm.models.requests import TextRequests, answer_text, answer_text_tokens
 
 _PIECE = 32
 
@@ -37,9 +37,9 @@ def requests_of(lm: Any, prompts: Sequence[Prompt]) -> list[GenerateRequest]:
         lm: a loaded ``dynamax-…`` model.
         prompts: the documents.
     """
-    found = []
+    found, resolver = [], TextRequests(lm)
     for one in prompts:
-        request = text_request(lm, one.text, dict(one.gen_kwargs), seed=0).request
+        request = resolver.resolve(one.text, dict(one.gen_kwargs), seed=0).request
         found.append(GenerateRequest(request.prompt, request.max_new, request.stops))
     return found
 

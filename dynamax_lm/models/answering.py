@@ -32,12 +32,12 @@ from dynamax_lm.models.memory import state_bytes
 from dynamax_lm.models.processes import Processes
 from dynamax_lm.models.requests import (
     TextRequest,
+    TextRequests,
     answer_text,
     answer_text_tokens,
     fit_score,
     rolling_windows,
     row_seeds,
-    text_request,
 )
 from dynamax_lm.models.runner import Runner
 from dynamax_lm.models.speed_check import SpeedCheck
@@ -152,8 +152,9 @@ class Answering(Processes):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate every request's text, each as a response with its record."""
         seeds = row_seeds(requests, torch.initial_seed())
+        resolver = TextRequests(self)
         ready = [
-            text_request(self, request.args[0], request.args[1], seed)
+            resolver.resolve(request.args[0], request.args[1], seed)
             for request, seed in zip(requests, seeds, strict=True)
         ]
         order = sorted(

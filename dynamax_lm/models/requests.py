@@ -70,53 +70,103 @@ class TextRequest(NamedTuple):
     until: list[str]
 
 
-def text_request(lm: HFLM, context: str, gen_kwargs: dict[str, Any], seed: int) -> TextRequest:
-    """Resolve one generation request as the ``hf`` model does.
+class _Options(NamedTuple):
+    """What the options of a request resolve to, whatever its prompt.
+
+    Attributes:
+        kwargs: options of transformers' ``generate``.
+        until: stop sequences.
+        stops: the rule that ends an answer.
+        max_new: largest number of generated tokens.
+        max_length: of prompt and answer together, in place of ``max_new``; ``None`` if not given.
+        room: largest number of tokens of a prompt.
+        config: transformers' generation configuration.
+    """
+
+    kwargs: dict[str, Any]
+    until: list[str]
+    stops: StopRule
+    max_new: int
+    max_length: Any
+    room: int
+    config: Any
+
+
+class TextRequests:
+    """Resolves generation requests as the ``hf`` model does; equal options are resolved once.
 
     Args:
         lm: tokenizer, limits and model.
-        context: the prompt's text.
-        gen_kwargs: the task's, overridden by the user's.
-        seed: for this document and repeat.
-
-    Raises:
-        SettingError: an option that is not supported, or no room for the prompt.
     """
-    with refusing(gen_kwargs):
-        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
-    end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
-    until = handle_stop_sequences(_texts(kwargs.pop("until", None)), eos=end)
-    max_new = int(kwargs.pop("max_gen_toks"))
-    room = lm.max_length - max_new
-    if room < 1:
-        raise SettingError(
-            f"max_gen_toks={max_new} leaves no room for a prompt within max_length="
-            f"{lm.max_length}; lower max_gen_toks"
+
+    def __init__(self, lm: HFLM) -> None:
+        self._lm = lm
+        self._known: dict[str, _Options] = {}
+
+    def resolve(self, context: str, gen_kwargs: dict[str, Any], seed: int) -> TextRequest:
+        """Resolve one request.
+
+        Args:
+            context: the prompt's text.
+            gen_kwargs: the task's, overridden by the user's.
+            seed: for this document and repeat.
+
+        Raises:
+            SettingError: an option that is not supported, or no room for the prompt.
+        """
+        lm, options = self._lm, self._options(gen_kwargs)
+        ids, mask = lm.tok_batch_encode(
+            [context], left_truncate_len=options.room, truncation=lm.truncation
         )
-    if max_new < 1:
-        raise SettingError(f"max_gen_toks={max_new}: at least one token must be generated")
-    ids, mask = lm.tok_batch_encode([context], left_truncate_len=room, truncation=lm.truncation)
-    prompt = tuple(ids[0][mask[0].bool()].tolist()) or (lm.prefix_token_id,)
-    if (max_length := kwargs.pop("max_length", None)) is not None:
-        with refusing({"max_length": max_length}):
-            max_new = int(max_length) - len(prompt)  # max_gen_toks then cuts long prompts only
-        if max_new < 1:
+        prompt = tuple(ids[0][mask[0].bool()].tolist()) or (lm.prefix_token_id,)
+        max_new = options.max_new
+        if options.max_length is not None:
+            with refusing({"max_length": options.max_length}):
+                max_new = int(options.max_length) - len(prompt)  # max_gen_toks cuts prompts only
+            if max_new < 1:
+                raise SettingError(
+                    f"max_length={options.max_length} in gen_kwargs counts the prompt too, and one "
+                    f"has {len(prompt)} tokens; give max_gen_toks instead"
+                )
+        with refusing(options.kwargs):
+            options.config.max_length = len(prompt) + max_new  # where generate forces a last token
+            chooser = RowChooser(lm.model, options.config, prompt, seed)
+        own = None if chooser.plain else seed
+        request = GenerateRequest(
+            prompt=prompt,
+            max_new=max_new,
+            stops=options.stops,
+            chooser=None if chooser.plain else chooser,
+            key=digest(prompt, max_new, options.until, options.kwargs, own),
+        )
+        return TextRequest(request, options.until)
+
+    def _options(self, gen_kwargs: dict[str, Any]) -> _Options:
+        key = repr(gen_kwargs)
+        if key not in self._known:
+            self._known[key] = self._resolved(gen_kwargs)
+        return self._known[key]
+
+    def _resolved(self, gen_kwargs: dict[str, Any]) -> _Options:
+        lm = self._lm
+        with refusing(gen_kwargs):
+            kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, lm.max_gen_toks))
+        end = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(_texts(kwargs.pop("until", None)), eos=end)
+        max_new = int(kwargs.pop("max_gen_toks"))
+        room = lm.max_length - max_new
+        if room < 1:
             raise SettingError(
-                f"max_length={max_length} in gen_kwargs counts the prompt too, and one has "
-                f"{len(prompt)} tokens; give max_gen_toks instead"
+                f"max_gen_toks={max_new} leaves no room for a prompt within max_length="
+                f"{lm.max_length}; lower max_gen_toks"
             )
-    with refusing(kwargs):
-        config = generation_config(lm.model, kwargs, lm.device)
-        config.max_length = len(prompt) + max_new  # where generate forces a last token
-        chooser = RowChooser(lm.model, config, prompt, seed)
-    request = GenerateRequest(
-        prompt=prompt,
-        max_new=max_new,
-        stops=StopRule(lm.tokenizer, until, stop_ids(config)),
-        chooser=None if chooser.plain else chooser,
-        key=digest(prompt, max_new, until, kwargs, None if chooser.plain else seed),
-    )
-    return TextRequest(request, until)
+        if max_new < 1:
+            raise SettingError(f"max_gen_toks={max_new}: at least one token must be generated")
+        max_length = kwargs.pop("max_length", None)
+        with refusing(kwargs):
+            config = generation_config(lm.model, kwargs, lm.device)
+            stops = StopRule(lm.tokenizer, until, stop_ids(config))
+        return _Options(kwargs, until, stops, max_new, max_length, room, config)
 
 
 def _texts(until: list[Any] | None) -> list[str]:
