@@ -1,8 +1,9 @@
-"""Pictures of the report's pages for the documentation, taken in Chromium.
+"""Pictures of the report for the documentation: its own, and of its pages, taken in Chromium.
 
 ``make demo``, then ``.venv/bin/python scripts/screenshots.py demo`` (extra ``browser``) makes
-``leaderboard.png``, ``tokens.png`` and ``side-by-side.png`` in ``docs/pictures`` anew, from the
-results of the embedded models.
+``saved.png``, ``depths.png``, ``ledger.png``, ``reliability.png``, ``leaderboard.png``,
+``tokens.png`` and ``side-by-side.png`` in ``docs/pictures`` anew, from the results of the embedded
+models.
 """
 
 from __future__ import annotations
@@ -28,18 +29,26 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 WIDTH = 1280
+DRAWN = ("saved", "depths", "ledger", "reliability")
+"""The report's own pictures that the documentation shows."""
+TASK = "tiny_mistral_dynamax_coqa_sample"
+"""Their checkpoint and task, as files are named."""
 SETTING = "head ≥ 0.8"
 """Of the embedded models' own threshold, whose answers are shown."""
 
 
 def main() -> None:
-    """Write the report of some results, and photograph three of its pages."""
+    """Write the report of some results, take its pictures, and photograph three of its pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="results of `make demo`")
     parser.add_argument("--pictures", type=Path, default=Path("docs/pictures"))
     given = parser.parse_args()
     with TemporaryDirectory() as folder, _browser_page() as page:
         write_report(load([given.results]), Path(folder))
+        for name in DRAWN:
+            drawn = (Path(folder) / "pictures" / f"{TASK}_{name}.png").read_bytes()
+            write_bytes(given.pictures / f"{name}.png", drawn)
+            print(f"{given.pictures / name}.png")
         for name, take in TAKEN.items():
             page.goto((Path(folder) / "index.html").as_uri())
             high = take(page)

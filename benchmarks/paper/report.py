@@ -104,7 +104,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
             labels |= _panel(panel, some)
             panel.set_title(f"{backbone}\n{task}", fontsize=8)
             panel.set_xlabel("net FLOPs saved over answer tokens (%)", fontsize=8)
-        panels[down][0].set_ylabel("agreement (%)", fontsize=8)
+        panels[down][0].set_ylabel("agreement with full depth (%)", fontsize=8)
     figure.tight_layout(rect=(0, 0.3 / height, 1, 1))
     figure.legend(
         list(labels.values()),

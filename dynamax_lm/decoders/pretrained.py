@@ -23,6 +23,7 @@ from dynamax_lm.decoders.checkpoint import (
     resolve_name,
     unreachable,
 )
+from dynamax_lm.decoders.cpu.kernel_advice import no_kernel_advice
 from dynamax_lm.decoders.loading import WholeModel
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
 
@@ -62,6 +63,7 @@ def load_pretrained(
     from dynamax_lm.decoders.check import check_layers
     from dynamax_lm.decoders.family_stack import FamilyStack
 
+    no_kernel_advice()
     check_device(device)
     architecture = BY_MODEL[model]
     options = dict(given)

@@ -81,7 +81,9 @@ def _warn(run: Run, certificate: dict[str, Any] | None) -> None:
     if run.warned:
         return
     run.warned = True
-    warn_of_uncertified(certificate)
+    settings = run.live.settings
+    if settings.get("mode") == "exit" and settings.get("exit_rule") != "fixed_depth":
+        warn_of_uncertified(certificate)  # full depth and baselines need no certificate
     _tell_noise(run.totals.total.noise)
     _warn_of_texts(run)
     agreement = run.totals.total.text.agreement

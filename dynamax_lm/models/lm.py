@@ -29,6 +29,7 @@ from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.checkpoint_identity import identity_of
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
+from dynamax_lm.decoders.cpu.kernel_advice import no_kernel_advice
 from dynamax_lm.decoders.cpu.product_choice import AUTO, PACKED
 from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.decoders.decoder import Decoder
@@ -105,6 +106,7 @@ class DynamaxLM(Answering):
 
     def __init__(self, pretrained: Any = None, **given: Any) -> None:
         install_one_line_errors()
+        no_kernel_advice()
         given = mend_split_lists(given)
         if given.get("device") == _UNNAMED_DEVICE and not torch.cuda.is_available():
             given["device"] = None

@@ -10,9 +10,6 @@ from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.rules import threshold_text
 
-_LABEL = 0.1
-"""Width of a label, as a share of the axes."""
-
 
 def plain(text: str, width: int, lines: int = 3) -> str:
     """Text for a picture: in lines of ``width`` letters, cut after ``lines``, and never a formula.
@@ -34,7 +31,6 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
     """Label points by thresholds and depths; adjacent points of a line share a label.
 
     Thresholds are below their points and depths above, so that those of close lines do not overlap.
-    A label is to the right of its point, or to the left where the axes end.
     """
     static = any(static_depth(row.run) is not None for row in rows)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -56,15 +52,13 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
         group.append((x, y, value))
     for group in groups:
         across, up, values = zip(*group, strict=True)
-        at_end = max(across) > max(left, right) - _LABEL * wide
         axes.annotate(
             ("{} layers" if static else "≥ {}").format(
                 "–".join(f"{value:g}" for value in sorted({min(values), max(values)}))
             ),
-            (min(across) if at_end else max(across), max(up) if static else min(up)),
-            xytext=(-5 if at_end else 5, 7 if static else -13),
+            (max(across), max(up) if static else min(up)),
+            xytext=(5, 7 if static else -13),
             textcoords="offset points",
-            ha="right" if at_end else "left",
             fontsize=8,
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
             annotation_clip=False,

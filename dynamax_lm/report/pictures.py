@@ -93,7 +93,7 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
             axes.axhline(level, color=DARK_GREY, linestyle=DASHED, linewidth=1, zorder=0)
         axes.axvline(0, color=LIGHT_GREY, linewidth=1, zorder=0)
         axes.grid(color=PALE_GREY)
-        axes.margins(0.08, 0.12)  # space for the labels of the outermost points
+        axes.margins(0.13, 0.12)  # space for the labels of the outermost points
     series = series_of(drawn)
     for label, rows, colour, marker in series:
         line = "" if rows[0].kind in {"oracle", "full"} else "-"
@@ -124,7 +124,7 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
                 elinewidth=0.8,
                 capsize=2,
             )
-    for _, rows, _, _ in series:  # the axes have their ends
+    for _, rows, _, _ in series:  # once the axes have their ends
         label_points(lower, rows)
     metric = drawn[0].key.metric
     upper.set_ylabel(

@@ -12,6 +12,7 @@ from benchmarks.paper import __main__ as paper
 from benchmarks.paper.plan import Point, points, read_backbone
 from benchmarks.paper.report import markdown, rows
 from dynamax_lm.common.errors import SettingError
+from scripts.study_pictures import rows_of_page
 
 MISTRAL, MAMBA = read_backbone("dynamax-mistral=tiny"), read_backbone("dynamax-mamba=org/name")
 
@@ -117,3 +118,22 @@ def test_the_table_says_what_the_points_say() -> None:
     table = markdown(found)
     assert "f1 at full depth: 0.320" in table
     assert "| mamba | `propagate` | 0.5 | 9.25 ± 0.50 | 25.0 % | 75.0 % | 75.0 % | 0.310 |" in table
+
+
+def test_the_picture_can_be_drawn_from_the_table() -> None:
+    """The rows of a page are those that its tables were made of, as far as they are printed."""
+    made = [
+        row
+        for backbone in (MISTRAL, MAMBA)
+        for kind in ("linear", "mamba")
+        for threshold in (0.5, 0.95)
+        for row in rows(result(Point(backbone, kind, "propagate", threshold)))
+    ]
+    read = list(rows_of_page(f"Text, `code`.\n\n{markdown(made)}\nMore text.\n"))
+    assert len(read) == len(made)
+    for ours, theirs in zip(read, made, strict=True):
+        for name, value in ours.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(theirs[name], abs=5e-4), name
+            else:
+                assert value == theirs[name], name

@@ -75,6 +75,19 @@ def test_the_certified_task_is_and_another_is_not(
     assert lines[0].startswith("toy_mc: ")
 
 
+@pytest.mark.parametrize("changes", [{"mode": "full"}, {"exit_rule": "fixed_depth"}])
+def test_full_depth_and_fixed_depths_are_not_warned_of(
+    evaluate: Evaluate, caplog: pytest.LogCaptureFixture, changes: dict[str, str]
+) -> None:
+    """They have no threshold that a certificate could be for; the results say so all the same."""
+    certificate = certificate_for(evaluate, "toy_gen")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        results = evaluate("toy_gen", model=certified_model(certificate, **changes))
+    assert not labels(results)["toy_gen"]["certified"]
+    assert not any("not certified here" in record.getMessage() for record in caplog.records)
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "named"),
     [
