@@ -53,7 +53,7 @@ TABLE: dict[str, Row] = {
     "common.risk_tests": row("", HEAVY),
     "common.manifest": row("common.outputs", HEAVY),
     "common.markdown": row("", HEAVY),
-    "common.options": row("", HEAVY),
+    "common.options": row("common.errors", HEAVY),
     "common.plots": row("common.errors common.outputs", HEAVY - {"matplotlib"}),
     "common.processor": row("", HEAVY),
     "common.outputs": row("common.errors", HEAVY),
@@ -139,9 +139,11 @@ TABLE: dict[str, Row] = {
     "harness.command_contents": row(
         "common core.totals decoders.checkpoint harness", frozenset({"torch", "transformers"})
     ),
+    "harness.run_arguments": row("common.options common.outputs harness.plugin", HEAVY),
     "harness.decontamination": row("common harness.plugin", HEAVY),
     "harness": row(
-        "common.certificate common.errors common.manifest common.tracefile core.trace core.ledger "
+        "common.certificate common.errors common.manifest common.outputs common.tracefile "
+        "core.trace core.ledger "
         "core.looks core.drafts core.summary core.texts core.totals",
         frozenset({"transformers"}),
     ),

@@ -16,6 +16,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
+from dynamax_lm.common.outputs import writable_folder
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.settings import read_products
 
@@ -100,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "pretrained" not in extra:
             raise SettingError("--model dynamax has no random model; give pretrained=...")
         parts = [part for part in parts if part in _OF_A_CHECKPOINT]
+    if given.output_path is not None:
+        writable_folder(given.output_path)
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
     [clock] = _names("clock", given.clock, ("wall", "processor"))

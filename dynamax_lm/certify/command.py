@@ -25,6 +25,7 @@ from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
+from dynamax_lm.common.outputs import claimed, writable_folder
 from dynamax_lm.decoders.checkpoint import BY_MODEL, TINY, embedded_model
 from dynamax_lm.harness.command_contents import of_command
 from dynamax_lm.harness.command_line import Command
@@ -69,12 +70,24 @@ def _certify(options: argparse.Namespace) -> Certificate:
     used = heads or _default_heads(command.config.model, arguments)
     tasks = _choose_tasks(options, command, question, used)
     _announce(question, tasks)
-
-    given = arguments
-    arguments = given | {"threshold": question.thresholds[0], "reference": True}
-    lm = command.load(arguments)
     folder = output or heads
     assert folder is not None, "one of them was asked for"
+    with claimed(folder):
+        return _certify_into(folder, command, question, tasks, arguments, (heads, output))
+
+
+def _certify_into(
+    folder: Path,
+    command: Command,
+    question: Question,
+    tasks: Sequence[ChosenTask],
+    given: dict[str, Any],
+    places: tuple[Path | None, Path | None],
+) -> Certificate:
+    """Test the thresholds with progress kept in ``folder``, and write the certificate."""
+    heads, output = places
+    arguments = given | {"threshold": question.thresholds[0], "reference": True}
+    lm = command.load(arguments)
     progress = Progress(folder, _key(command, given, question, tasks))
     if lm.world_size > 1:
         raise SettingError("certify runs in one process; start it without a launcher")
@@ -216,7 +229,7 @@ def _places(command: Command, arguments: dict[str, Any]) -> tuple[Path | None, P
                 "give --output_path FOLDER"
             )
         return folder, None
-    output = Path(command.config.output_path) / command.checkpoint
+    output = writable_folder(command.config.output_path) / command.checkpoint
     store.check_output(output)
     return folder, output
 

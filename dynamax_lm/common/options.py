@@ -7,12 +7,33 @@ is unknown.
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
+from dynamax_lm.common.errors import SettingError
+
 _UNKNOWN = "unrecognized arguments: "
 _WIDTH = 79
+
+
+def refuse_undecodable(arguments: Iterable[str]) -> None:
+    """Refuse paths and other arguments that are not UTF-8, which results cannot contain.
+
+    Raises:
+        SettingError: names the first.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode("utf-8", "backslashreplace").decode()
+            raise SettingError(
+                f"{shown}: this argument is not UTF-8, and results, which contain it, are: rename "
+                f"the file or folder, or name it by a link"
+            ) from None
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -35,6 +56,17 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=_Formatter,
             allow_abbrev=abbreviate,
         )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's.
+
+        Raises:
+            SettingError: an argument is not UTF-8.
+        """
+        refuse_undecodable(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2; an unknown option is told with the nearest one.

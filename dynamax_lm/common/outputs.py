@@ -19,6 +19,11 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -109,19 +114,80 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def writable_folder(path: Path | str) -> Path:
-    """The folder of ``--output_path``, which exists or can be made.
+def writable_folder(path: Path | str, option: str = "--output_path") -> Path:
+    """The folder that an option names, which exists or can be made.
+
+    Args:
+        path: as given.
+        option: its name, for the refusal.
 
     Raises:
-        SettingError: a file of that name exists, or the folder is not writable.
+        SettingError: no name, a file or a link to nothing of that name, or the folder is not
+            writable.
     """
+    if not str(path).strip():
+        raise SettingError(f"{option}: names no folder")
     folder = Path(path)
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if there.is_symlink() and not there.exists():
+        raise SettingError(f"{option} {folder}: {there} is a link to nothing; give a folder")
     if not there.is_dir():
-        raise SettingError(f"--output_path {folder}: {there} is a file; give a folder")
+        raise SettingError(f"{option} {folder}: {there} is a file; give a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise SettingError(f"--output_path {folder}: {there} cannot be written to")
+        raise SettingError(f"{option} {folder}: {there} cannot be written to")
     return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other commands that claim it from writing there inside the block.
+
+    The claim ends with the process, however it ends. It holds on POSIX systems, and among the
+    machines of a network file system as far as that has locks.
+
+    Raises:
+        SettingError: another process has claimed the folder, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"--output_path {folder}: cannot be made: {error}") from error
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingError(
+                f"{folder}: another command is writing there; let it end, or give another "
+                f"--output_path"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_whole_json(path: Path) -> bool:
+    """Whether a file is there, and JSON to its end."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def has_whole_lines(path: Path, count: int) -> bool:
+    """Whether a file has that many lines, each a JSON object to its end."""
+    try:
+        with path.open("rb") as file:
+            lines = file.readlines()
+    except OSError:
+        return False
+    return len(lines) == count and all(line.endswith(b"}\n") for line in lines)
 
 
 def _partial(path: Path) -> Path:

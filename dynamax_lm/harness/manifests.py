@@ -1,19 +1,23 @@
 """Writes a manifest of the files of each run of this package's models, next to its results.
 
 lm-eval writes the results first and then the samples, one task at a time, so the manifest is
-written after the last task. If lm-eval could not write a file, the run has no manifest.
+written after the last task. lm-eval continues after a file that it could not write; here such a run
+ends with an error, after its table was printed.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynamax_lm import __version__
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.manifest import Manifest, manifest_beside
+from dynamax_lm.common.outputs import has_whole_lines, is_whole_json
 from dynamax_lm.common.tracefile import trace_files
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
@@ -29,14 +33,17 @@ class _Pending:
         trace_dir: its trace folder, or ``None``.
         tasks: all of its tasks.
         sampled: whether samples are logged.
+        samples: number of logged samples of each task; empty if none are logged.
         unwritten: tasks whose samples are not written yet.
+        results: of the run, for its table.
     """
 
     fingerprint: str
     trace_dir: str | None
     tasks: list[str]
-    sampled: bool
+    samples: dict[str, int]
     unwritten: set[str]
+    results: dict[str, Any]
 
 
 def save_run(tracker: Any, results: dict[str, Any], samples: Mapping[str, Any] | None) -> None:
@@ -83,28 +90,41 @@ def _pending(results: Any, samples: Mapping[str, Any] | None) -> _Pending | None
         return None
     tasks = list(results.get("configs") or {})
     trace_dir = block["settings"].get("trace_dir")
-    sampled = samples is not None
-    unwritten = set(tasks) if sampled else set()
-    return _Pending(block["fingerprint"], trace_dir, tasks, sampled, unwritten)
+    counts = {} if samples is None else {task: len(samples[task]) for task in tasks}
+    return _Pending(block["fingerprint"], trace_dir, tasks, counts, set(counts), results)
 
 
 def _write(tracker: Any, pending: _Pending) -> None:
-    """Writes the manifest, unless a file is missing or there is no folder of results."""
-    stamp = getattr(tracker, "date_id", None)
-    if not tracker.output_path or stamp is None:
+    """Writes the manifest, unless there is no folder of results.
+
+    Raises:
+        SettingError: lm-eval could not write a file whole.
+    """
+    if not tracker.output_path:
         return
+    stamp = getattr(tracker, "date_id", None)
     path = Path(tracker.output_path)
     if path.suffix == ".json":  # lm-eval's way to name the file itself
         results = path.with_name(f"{path.stem}_{stamp}.json")
     else:
         name = str(tracker.general_config_tracker.model_name_sanitized)
         results = path / name / f"results_{stamp}.json"
+    samples = {
+        results.with_name(f"samples_{task}_{stamp}.jsonl"): count
+        for task, count in pending.samples.items()
+    }
+    damaged = [] if is_whole_json(results) else [results]
+    damaged += [file for file, count in samples.items() if not has_whole_lines(file, count)]
+    if damaged:
+        _tell(pending.results)
+        raise SettingError(
+            f"--output_path {tracker.output_path}: lm-eval could not write "
+            f"{', '.join(file.name for file in damaged)} (is the disk full?); the table above has "
+            f"the run's numbers"
+        )
     target = manifest_beside(results)
-    if target is None:
+    if target is None:  # the file has another name
         return
-    samples = []
-    if pending.sampled:
-        samples = [results.with_name(f"samples_{task}_{stamp}.jsonl") for task in pending.tasks]
     traces = []
     if pending.trace_dir:
         folder = Path(pending.trace_dir)
@@ -121,3 +141,13 @@ def _write(tracker: Any, pending: _Pending) -> None:
         OSError
     ) as error:  # lm-eval continues after a file that it could not write, and so does this
         _log.warning("%s is not written: %s", target, error)
+
+
+def _tell(results: dict[str, Any]) -> None:
+    """Print the run's table, as lm-eval would afterwards."""
+    from lm_eval.utils import make_table
+
+    sys.stdout.write(f"{make_table(results)}\n")
+    if "groups" in results:
+        sys.stdout.write(f"{make_table(results, 'groups')}\n")
+    sys.stdout.flush()

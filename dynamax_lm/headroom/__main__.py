@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
@@ -29,9 +28,10 @@ def main(arguments: list[str]) -> None:
         raise SettingError(f"--worthwhile {worthwhile}: give a share between 0 and 1, such as 0.05")
     command = Command(options)
     folder = None
-    if options.output_path:  # refused before the run, not after it
+    if options.output_path is not None:  # refused before the run, not after it
         require_matplotlib()
-        folder = writable_folder(Path(options.output_path) / command.checkpoint)
+        folder = writable_folder(options.output_path) / command.checkpoint
+        writable_folder(folder)
     report = run(
         command,
         worthwhile,

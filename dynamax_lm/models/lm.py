@@ -45,6 +45,7 @@ from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.results_config import early_exit_block
+from dynamax_lm.harness.run_arguments import check_run_arguments
 from dynamax_lm.harness.run_registry import LiveModel
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.heads.prompt_maps import PromptMapBank
@@ -107,6 +108,7 @@ class DynamaxLM(Answering):
     def __init__(self, pretrained: Any = None, **given: Any) -> None:
         install_one_line_errors()
         no_kernel_advice()
+        check_run_arguments()
         given = mend_split_lists(given)
         if given.get("device") == _UNNAMED_DEVICE and not torch.cuda.is_available():
             given["device"] = None

@@ -172,7 +172,7 @@ def _writable(path: Path | None) -> Path | None:
 
     if path.is_dir():
         raise SettingError(f"--html {path}: this is a folder; give a file")
-    writable_folder(path.parent)
+    writable_folder(path.parent, "--html")
     return path
 
 

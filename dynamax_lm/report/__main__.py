@@ -27,29 +27,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     install_one_line_errors()
     given = parser().parse_args(arguments)
-    from dynamax_lm.common.outputs import writable_folder
+    from dynamax_lm.common.outputs import claimed, writable_folder
     from dynamax_lm.common.plots import require_matplotlib
     from dynamax_lm.report.columns import with_outside
     from dynamax_lm.report.load import load
 
+    folder = None
     if not given.verify or given.output_path is not None:
         require_matplotlib()
+        folder = writable_folder("report" if given.output_path is None else given.output_path)
     columns = with_outside(given.columns)
     library = load(given.results)
     if given.verify:
         status = _verify(library, given)
-        if given.output_path is None:
+        if folder is None:
             return status
     else:
         status = 0
     from dynamax_lm.report.write import write_report
 
     baseline = load([given.baseline]) if given.baseline else None
-    folder = writable_folder(given.output_path or Path("report"))
+    assert folder is not None
     try:
-        written = write_report(
-            library, folder, baseline=baseline, tokenizer=given.tokenizer, columns=columns
-        )
+        with claimed(folder):
+            written = write_report(
+                library, folder, baseline=baseline, tokenizer=given.tokenizer, columns=columns
+            )
     except OSError as error:
         raise SettingError(f"--output_path {folder}: cannot be written to ({error})") from error
     _complain(library.problems)
@@ -101,7 +104,6 @@ def parser() -> CommandParser:
     page = made.add_argument_group("page")
     page.add_argument(
         "--output_path",
-        type=Path,
         metavar="<folder>",
         help="folder to write (default: report, unless --verify)",
     )

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     from dynamax_lm.sweep.grid import read_grid
 
     points = read_grid(options.thresholds, options.vary, options.point)
-    if not options.output_path:
+    if not (options.output_path or "").strip():
         raise SettingError("--output_path is missing: the folder for the results of every point")
     if not 0 <= options.memory_gib < float("inf"):
         raise SettingError(f"--memory_gib {options.memory_gib}: give a number of at least 0")
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     log_samples = options.log_samples
     options.log_samples = False
     command = Command(options)
-    from dynamax_lm.common.outputs import writable_folder
+    from dynamax_lm.common.outputs import claimed, writable_folder
     from dynamax_lm.sweep.run import Sweep
     from dynamax_lm.sweep.table import sweep_table
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         tokens_at_once=options.tokens_at_once,
     )
     sweep.check()
-    with described_once():
+    with claimed(sweep.output), described_once():
         outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
     print(sweep_table(outcomes))
     print(f"\n{len(outcomes)} points in {sweep.output}")

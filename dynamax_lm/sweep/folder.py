@@ -14,7 +14,7 @@ from typing import Any
 
 from dynamax_lm.common.contents import file_digest
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import sync, write_json
+from dynamax_lm.common.outputs import has_whole_lines, sync, write_json
 from dynamax_lm.harness.manifests import save_run
 
 NOTE = "point.json"
@@ -117,13 +117,7 @@ def _check_samples(path: Path, count: int) -> None:
     Raises:
         SettingError: it is missing, or lacks a part.
     """
-    try:
-        with path.open("rb") as file:
-            lines = file.readlines()
-        whole = len(lines) == count and all(line.endswith(b"}\n") for line in lines)
-    except OSError:
-        whole = False
-    if not whole:
+    if not has_whole_lines(path, count):
         raise SettingError(
             f"--output_path: lm-eval could not write {path.name} whole (is the disk full?); the "
             f"point counts as unfinished"

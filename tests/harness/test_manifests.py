@@ -8,18 +8,23 @@ from typing import Any
 
 import pytest
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.manifest import Manifest
 from dynamax_lm.harness.manifests import around_save_results, around_save_samples
 
 STAMP = "2026-01-01T00-00-00.000000"
 TASKS = ("one", "two")
-SAMPLES: dict[str, Any] = {task: [] for task in TASKS}
+SAMPLES: dict[str, Any] = {task: [{}] for task in TASKS}
 
 
 def _results(folder: Path) -> dict[str, Any]:
     settings = {"trace_dir": str(folder / "traces")}
     return {
         "configs": {task: {} for task in TASKS},
+        "results": {task: {"alias": task, "acc,none": 0.25} for task in TASKS},
+        "versions": dict.fromkeys(TASKS, 1),
+        "n-shot": dict.fromkeys(TASKS, 0),
+        "higher_is_better": {task: {"acc": True} for task in TASKS},
         "config": {"early_exit": {"fingerprint": "f", "settings": settings}},
     }
 
@@ -27,8 +32,8 @@ def _results(folder: Path) -> dict[str, Any]:
 class Host:
     """lm-eval's tracker: names files as it does, and writes them."""
 
-    def __init__(self, folder: Path, *, fails: str = "") -> None:
-        self.folder, self.fails = folder / "model", fails
+    def __init__(self, folder: Path, *, fails: str = "", cuts: str = "") -> None:
+        self.folder, self.fails, self.cuts = folder / "model", fails, cuts
         self.tracker = SimpleNamespace(
             output_path=str(folder),
             date_id=STAMP,
@@ -40,11 +45,14 @@ class Host:
             (folder / "traces" / f"trace_{task}.jsonl").write_text(task)
 
     def save_results(self, tracker: Any, results: Any, samples: Any = None) -> None:
-        (self.folder / f"results_{STAMP}.json").write_text("{}")
+        if self.fails != "results":
+            text = '{"config": ' if self.cuts == "results" else "{}"
+            (self.folder / f"results_{STAMP}.json").write_text(text)
 
     def save_samples(self, tracker: Any, task_name: str, samples: Any) -> None:
         if task_name != self.fails:  # lm-eval warns, and goes on
-            (self.folder / f"samples_{task_name}_{STAMP}.jsonl").write_text("{}\n")
+            text = '{"doc_id": ' if task_name == self.cuts else "{}\n"
+            (self.folder / f"samples_{task_name}_{STAMP}.jsonl").write_text(text)
 
     def run(self, results: Any, samples: Any) -> list[bool]:
         """Whether there is a manifest after each step."""
@@ -77,8 +85,24 @@ def test_without_samples_it_follows_the_results(tmp_path: Path) -> None:
     assert set(Manifest.read(host.manifest).files) == {f"results_{STAMP}.json"}
 
 
-def test_a_file_that_could_not_be_written_leaves_none(tmp_path: Path) -> None:
-    host = Host(tmp_path, fails="two")
+@pytest.mark.parametrize("how", ["fails", "cuts"])
+@pytest.mark.parametrize("what", ["results", "two"])
+def test_a_file_that_could_not_be_written_whole_ends_the_run_after_its_table(
+    tmp_path: Path, what: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where lm-eval goes on with status 0."""
+    host = Host(tmp_path, **{how: what})
+    name = f"results_{STAMP}.json" if what == "results" else f"samples_{what}_{STAMP}.jsonl"
+    with pytest.raises(SettingError, match=f"could not write {name} "):
+        host.run(_results(tmp_path), SAMPLES)
+    assert "0.25" in capsys.readouterr().out
+    assert not host.manifest.exists()
+
+
+def test_a_results_file_of_another_name_has_no_manifest(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.tracker.output_path = str(host.folder / "mine.json")
+    (host.folder / f"mine_{STAMP}.json").write_text("{}")
     assert host.run(_results(tmp_path), SAMPLES) == [False, False, False]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from contextlib import redirect_stderr
 from pathlib import PurePath
@@ -18,10 +19,14 @@ from dynamax_lm.common.errors import SettingError, one_line
 
 _COMMANDS = frozenset({"lm_eval", "lm-eval"})
 _PACKAGES = frozenset({"lm_eval", "dynamax_lm"})
-
+_LM_EVAL = frozenset({"lm_eval", "lm_eval.__main__", "dynamax_lm", "dynamax_lm.__main__"})
 
 _DISK = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EIO, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        errno.EPIPE,
+    }
 )
 """Errors of the operating system about files, which no change of the program mends."""
 
@@ -35,6 +40,7 @@ def install_one_line_errors() -> None:
     """
     if not _is_command_line() or getattr(sys.excepthook, "_one_line", False):
         return
+    _open_closed_streams()
     before = sys.excepthook
 
     def hook(
@@ -55,6 +61,22 @@ def install_one_line_errors() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _open_closed_streams() -> None:
+    """Let what is printed where nobody reads, as after ``>&-``, go nowhere.
+
+    Otherwise the first file that the command opens takes the stream's place.
+    """
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        mode = "r" if number == 0 else "w"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def _line(error: BaseException) -> str | None:
     """What to print of an error; ``None`` for a fault, which keeps its traceback."""
     if isinstance(error, SettingError):
@@ -63,13 +85,26 @@ def _line(error: BaseException) -> str | None:
         return "interrupted"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"error: {one_line(error)}"
+    if type(error).__module__ == "sqlite3":  # of a response cache
+        return f"error: use_cache: {one_line(error)}"
     return None
+
+
+def is_lm_eval() -> bool:
+    """Whether the main program is lm-eval's command line, under its name or ours."""
+    return _module() in _LM_EVAL or _is_script()
 
 
 def _is_command_line() -> bool:
     """Whether the main program is lm-eval's script, or a module of lm-eval's or ours."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name.partition(".")[0] in _PACKAGES:
-        return True
+    return _module().partition(".")[0] in _PACKAGES or _is_script()
+
+
+def _module() -> str:
+    """The name of the main program as a module, empty for a script."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return "" if spec is None else str(spec.name)
+
+
+def _is_script() -> bool:
     return PurePath(sys.argv[0] if sys.argv else "").stem in _COMMANDS

@@ -7,8 +7,10 @@ what is trained and why.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.outputs import claimed
 from dynamax_lm.common.plots import require_matplotlib
 from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.heads.bank import ExitHeads
@@ -46,7 +49,15 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     """
     options = read_options(argv)
     require_matplotlib()
-    folder = _output_folder(options.output_path)
+    folder = Path(options.output_path).expanduser()
+    first = os.environ.get("RANK", "0") == "0"  # of a launcher's processes, which share the folder
+    with claimed(folder) if first else nullcontext():
+        return _train(options, folder)
+
+
+def _train(options: argparse.Namespace, folder: Path) -> ExitHeads:
+    """Train into a folder in which no other command writes."""
+    _prepare(folder)
     source = _source(options)
     backbone = load_backbone(options.model, options.model_args, options.device)
     if backbone.stack.device.type == "cpu" and (slower := busy_cores(backbone.width)):
@@ -84,19 +95,22 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
     return heads
 
 
-def _output_folder(path: str) -> Path:
-    folder = Path(path).expanduser()
+def _prepare(folder: Path) -> None:
+    """Check the output folder, and begin the log of a new run.
+
+    Raises:
+        SettingError: it holds finished heads, or cannot be written.
+    """
     if (folder / CONFIG).exists() and not (folder / CHECKPOINT).exists():
         raise SettingError(
-            f"--output_path={path}: holds finished heads; give another folder, or remove it"
+            f"--output_path={folder}: holds finished heads; give another folder, or remove it"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / CHECKPOINT).exists():
             (folder / LOG).write_text("", encoding="utf-8")
     except OSError as error:
-        raise SettingError(f"--output_path={path}: cannot be written: {error}") from error
-    return folder
+        raise SettingError(f"--output_path={folder}: cannot be written: {error}") from error
 
 
 def _source(options: argparse.Namespace) -> Source:
