@@ -1,18 +1,21 @@
 """What prompts that exit early cost in quality, and what they save, against fixed depths.
 
+    python -m dynamax_lm.heads.train.prompt_maps ... --prompt_exit 4 --output_path maps/mistral-4
     python -m benchmarks.prompt_exit measure --model dynamax-mistral --model_args pretrained=tiny \
-        --tasks dynamax_triviaqa_sample,dynamax_coqa_sample --limit 16 --batch_size 16 \
-        --prompt_exits 2,4,8,12 --with_exits none,4,8 --depths 4,8,12 --output_path runs
+        --tasks dynamax_triviaqa_sample,dynamax_coqa_sample --limit 64 --batch_size 16 \
+        --prompt_exits 4,8,12 --prompt_maps maps/mistral-{} --with_exits none,8 \
+        --depths 4,8,12 --output_path runs
     python -m benchmarks.prompt_exit seconds --model dynamax-mistral --model_args pretrained=tiny \
-        --prompt_exits 2,4,8,12 --output_path runs
+        --prompt_exits 4,8,12 --prompt_maps maps/mistral-{} --output_path runs
     python -m benchmarks.prompt_exit report runs --data benchmarks/prompt_exit.json \
         --picture docs/pictures/prompt-exit
     python -m benchmarks.prompt_exit ledger
 
 ``measure`` is a sweep: full depth, prompts that exit with answers at full depth and with answers
-under the default exits, and fixed depths. ``seconds`` times the prefill of one prompt of random
-tokens, in seconds of the processor and in rounds over all exits, so that other processes matter
-little. ``report`` writes both as data and a picture, and prints the tables of docs/prompt-exit.md.
+under the default exits, each with prompt maps too, and fixed depths. ``seconds`` times the prefill
+of one prompt of random tokens, in seconds of the processor and in rounds over all exits, so that
+other processes matter little. ``report`` writes both as data and a picture, and prints the tables
+of docs/prompt-exit.md; checkpoints of the data that are in none of the folders stay there.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +34,44 @@ import torch
 from benchmarks.published import CONTEXT, published
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_json
-from dynamax_lm.common.plots import BLUE, DARK_GREY, DASHED, PALE_GREY, RED, SKY, new_figure
+from dynamax_lm.common.plots import (
+    BLUE,
+    DARK_GREY,
+    DASHED,
+    GREEN,
+    ORANGE,
+    PALE_GREY,
+    RED,
+    SKY,
+    new_figure,
+)
 from dynamax_lm.common.plots import save_figure as save
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.harness.command_line import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
-from dynamax_lm.report.load import load
-from dynamax_lm.report.rows import static_depth
-from dynamax_lm.report.runs import Value
+from dynamax_lm.report.load import Library, load
+from dynamax_lm.report.paired import AGREEMENT, Comparison, Difference, MismatchError, compare
+from dynamax_lm.report.rows import Row, static_depth
+from dynamax_lm.report.runs import MetricKey, Value
 from dynamax_lm.report.static_baseline import saving_of
 from dynamax_lm.sweep.__main__ import main as sweep
 
 _SECONDS = "prefill.json"
 _METRICS = ("f1", "exact_match", "acc")
-_LOOKS = {"fixed depth": (RED, "v"), "full-depth answers": (BLUE, "o"), "exits": (SKY, "s")}
+_LOOKS = {
+    "fixed depth": (RED, "v"),
+    "full-depth answers": (BLUE, "o"),
+    "full-depth answers, maps": (GREEN, "D"),
+    "exits": (SKY, "s"),
+    "exits, maps": (ORANGE, "^"),
+}
 _IN_WORDS = {
     "fixed depth": "fixed depth, prompts and answers",
     "full-depth answers": "prompts exit, answers at full depth",
+    "full-depth answers, maps": "prompts exit with maps, answers at full depth",
     "exits": "prompts exit, answers under exits",
+    "exits, maps": "prompts exit with maps, answers under exits",
 }
 
 
@@ -84,18 +106,25 @@ def seconds(options: argparse.Namespace) -> None:
     lm = load_lm(options.model, options.model_args, batch_size=1)
     torch.manual_seed(0)
     prompt = torch.randint(5, lm.stack.vocab_size, (options.tokens + 1,)).tolist()
-    exits = [None, *map(int, _split(options.prompt_exits))]
-    took: dict[int | None, list[float]] = {layer: [] for layer in exits}
+    exits = _split(options.prompt_exits)
+    folders = [(layer, maps.format(layer)) for maps in options.prompt_maps for layer in exits]
+    ways: list[tuple[int | None, Any]] = [(None, None), *((int(layer), None) for layer in exits)]
+    ways += [(int(layer), lm.load_prompt_maps(folder)) for layer, folder in folders]
+    took: list[list[float]] = [[] for _ in ways]
     with torch.inference_mode():
         prefill(lm.stack, [prompt])
         for _ in range(options.rounds):
-            for layer in exits:
+            for (layer, maps), own in zip(ways, took, strict=True):
                 start = time.process_time()
-                prefill(lm.stack, [prompt], layer)
-                took[layer].append(time.process_time() - start)
+                prefill(lm.stack, [prompt], layer, maps)
+                own.append(time.process_time() - start)
     found = [
-        {"prompt_exit": layer, "seconds": statistics.median(all_of)}
-        for layer, all_of in took.items()
+        {
+            "prompt_exit": layer,
+            "maps": None if maps is None else _kind(maps.config.translator, maps.config.group),
+            "seconds": statistics.median(own),
+        }
+        for (layer, maps), own in zip(ways, took, strict=True)
     ]
     folder = folder_name(options.model, lm.early_exit_run.live.settings["pretrained"])
     path = Path(options.output_path) / folder / _SECONDS
@@ -105,7 +134,12 @@ def seconds(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Write the data and the picture, print the tables."""
     data = {"settings": _settings(options.folders), "prefill": _prefills(options.folders)}
-    write_json(Path(options.data), data)
+    path = Path(options.data)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for part, found in data.items():
+        measured = {one["checkpoint"] for one in found}
+        found += [one for one in before.get(part, ()) if one["checkpoint"] not in measured]
+    write_json(path, data)
     figure = picture(data["settings"])
     save(figure, Path(options.picture), dpi=110)
     for group in groups_of(data["settings"]):
@@ -129,7 +163,10 @@ def shares() -> tuple[list[str], list[list[str]]]:
 
 def _settings(folders: Sequence[str]) -> list[dict[str, Any]]:
     """Every setting and task, by one metric, F1 rather than exact matches."""
-    board = build(load([Path(folder) for folder in folders]))
+    library = load([Path(folder) for folder in folders])
+    board = build(library)
+    gaps = {(*_place(one.row), one.against): one for one in board.comparisons if _tested(one)}
+    plain = {_apart(entry): entry for entry in board.entries if _maps(entry) is None}
     metrics: dict[str, set[str]] = {}
     for entry in board.entries:
         metrics.setdefault(entry.row.task, set()).add(entry.row.key.metric)
@@ -138,10 +175,59 @@ def _settings(folders: Sequence[str]) -> list[dict[str, Any]]:
         for task, names in metrics.items()
     }
     found = (entry for entry in board.entries if entry.row.key.metric == chosen[entry.row.task])
-    return [_setting(entry) for entry in found if not entry.row.run.is_group(entry.row.task)]
+    settings = []
+    for entry in found:
+        if entry.row.run.is_group(entry.row.task):
+            continue
+        one = _setting(entry, gaps)
+        if _maps(entry) is not None and (other := plain.get(_apart(entry))) is not None:
+            one["more_agreement_than_without_maps"] = _gain(library, entry, other)
+        settings.append(one)
+    return settings
 
 
-def _setting(entry: Entry) -> dict[str, Any]:
+def _place(row: Row) -> tuple[object, ...]:
+    """Of all metrics' rows of one run and task."""
+    return row.run.path, row.task
+
+
+def _tested(one: Comparison) -> bool:
+    return one.metric == AGREEMENT and one.difference is not None and one.difference.tested
+
+
+def _maps(entry: Entry) -> str | None:
+    """The kind of a run's prompt maps, in words."""
+    maps = (entry.row.run.early_exit or {}).get("prompt_maps")
+    return None if maps is None else _kind(maps["translator"], maps["group"])
+
+
+def _kind(translator: str, group: int) -> str:
+    return translator if group == 1 else f"{translator}, {group} layers each"
+
+
+def _apart(entry: Entry) -> tuple[object, ...]:
+    """All of an entry but its prompt maps."""
+    row, settings = entry.row, entry.row.run.settings
+    names = ("mode", "prompt_exit", "threshold", "exit_rule", "heads_fingerprint")
+    return row.checkpoint, row.task, row.key, *(str(settings.get(name)) for name in names)
+
+
+def _gain(library: Library, entry: Entry, other: Entry) -> list[float] | None:
+    """The paired difference in agreement, with its 95 % interval; ``None`` without one."""
+    key = MetricKey(AGREEMENT, entry.row.key.filter)
+    try:
+        gap = compare(library, entry.row.run, other.row.run, entry.row.task, key)
+    except MismatchError:
+        return None
+    return _interval(gap)
+
+
+def _interval(gap: Difference | None) -> list[float] | None:
+    """A mean difference and the ends of its interval."""
+    return [gap.mean, gap.low, gap.high] if gap is not None and gap.tested else None
+
+
+def _setting(entry: Entry, gaps: Mapping[tuple[object, ...], Comparison]) -> dict[str, Any]:
     row, settings = entry.row, entry.row.run.settings
     total = next((one for one in entry.baselines if one.account == "total"), None)
     line, depth = "exits", static_depth(row.run)
@@ -149,12 +235,15 @@ def _setting(entry: Entry) -> dict[str, Any]:
         line = "full-depth answers"
     elif depth is not None:
         line = "fixed depth"
+    maps = _maps(entry)
+    line = line if maps is None else f"{line}, maps"
     found = {
         "checkpoint": Path(row.checkpoint).name if row.checkpoint[:1] == "/" else row.checkpoint,
         "task": row.task,
         "documents": row.run.documents(row.task),
         "line": line,
         "prompt_exit": settings.get("prompt_exit"),
+        "maps": maps,
         "fixed_depth": depth,
         "layers": row.run.layers,
         "metric": row.key.metric,
@@ -166,11 +255,13 @@ def _setting(entry: Entry) -> dict[str, Any]:
         "flops_saved_total": saving_of(row, "total"),
     }
     if total is not None:
+        gap = gaps.get((*_place(row), total.name))
         found["fixed_depth_of_equal_total"] = {
             "depth": total.depth,
             "quality": total.quality,
             "agreement": total.agreement,
             "verdict": total.verdict,
+            "difference": None if gap is None else _interval(gap.difference),
         }
     return found
 
@@ -209,26 +300,29 @@ def groups_of(settings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def table(group: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of one checkpoint and task."""
     metric = group[0]["metric"]
-    head = ["prompts", "answers", "total FLOPs saved", "agreement", "same answer", metric]
-    head += ["fixed depth of equal total FLOPs", "agreement there", "verdict"]
+    head = ["prompts", "maps", "answers", "total FLOPs saved", "agreement", "with maps, points"]
+    head += ["same answer", metric, "fixed depth of equal total FLOPs"]
+    head += ["agreement above it, points", "verdict"]
     rows = []
     for one in group:
         layer, depth = one["prompt_exit"], one["fixed_depth"]
         prompts = f"{layer} layers" if layer else "full depth"
-        answers = "under exits" if one["line"] == "exits" else "full depth"
+        answers = "under exits" if one["line"].startswith("exits") else "full depth"
         if depth is not None:
             prompts = answers = f"{depth} layers"
         other = one.get("fixed_depth_of_equal_total") or {}
         rows.append(
             [
                 prompts,
+                one.get("maps") or "",
                 answers,
                 _percent(one["flops_saved_total"]),
                 _percent(_mean(one["agreement"])),
+                _points(one.get("more_agreement_than_without_maps")),
                 _percent(_mean(one["consistency"])),
                 _number(_mean(one["quality"])),
                 f"{other['depth']:.1f} layers" if other else "",
-                _percent(other.get("agreement")) if other else "",
+                _points(other.get("difference")),
                 str(other.get("verdict", "")),
             ]
         )
@@ -246,41 +340,60 @@ def prefill_table(prefills: Sequence[dict[str, Any]]) -> str:
                 [
                     one["checkpoint"],
                     "full depth" if layer is None else f"{layer} layers",
+                    part.get("maps") or "",
                     f"{1000 * part['seconds']:.0f}",
                     _percent(part["seconds"] / full),
                 ]
             )
-    return markdown_table(["checkpoint", "prompts", "ms", "of full depth's"], rows)
+    return markdown_table(["checkpoint", "prompts", "maps", "ms", "of full depth's"], rows)
 
 
 def picture(settings: Sequence[dict[str, Any]]) -> Any:
-    """Agreement and consistency over total FLOPs saved, a column for each group."""
-    groups = groups_of(settings)
-    figure = new_figure(3.3 * len(groups), 6.0)
-    axes = figure.subplots(2, len(groups), squeeze=False)
-    for column, group in enumerate(groups):
-        first = group[0]
-        axes[0][column].set_title(f"{first['checkpoint']}\n{first['task']}", fontsize=9)
-        for row, key in enumerate(("agreement", "consistency")):
-            panel = axes[row][column]
-            panel.grid(color=PALE_GREY)
-            panel.margins(0.12)
-            panel.axhline(1.0, color=DARK_GREY, linestyle=DASHED, linewidth=1)
-            for line, (colour, marker) in _LOOKS.items():
-                _draw(panel, [one for one in group if one["line"] == line], key, colour, marker)
-        axes[1][column].set_xlabel("share of all FLOPs saved")
-    axes[1][0].set_ylabel("answers equal to full depth's")
-    axes[0][0].set_ylabel("agreement with full depth")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    known = dict(zip(labels, handles, strict=True))
+    """Agreement and consistency over total FLOPs saved: two rows a checkpoint, a column a task."""
+    by_checkpoint: dict[str, list[list[dict[str, Any]]]] = {}
+    for group in groups_of(settings):
+        by_checkpoint.setdefault(group[0]["checkpoint"], []).append(group)
+    columns = max(map(len, by_checkpoint.values()))
+    figure = new_figure(3.3 * columns, 4.6 * len(by_checkpoint) + 0.6)
+    axes = figure.subplots(2 * len(by_checkpoint), columns, squeeze=False)
+    for number, groups in enumerate(by_checkpoint.values()):
+        for column in range(columns):
+            group = groups[column] if column < len(groups) else None
+            for row, key in enumerate(("agreement", "consistency")):
+                panel = axes[2 * number + row][column]
+                if group is None:
+                    panel.remove()
+                    continue
+                _panel(panel, group, key)
+            if group is not None:
+                first = group[0]
+                title = f"{first['checkpoint']}\n{first['task']}, {first['documents']} documents"
+                axes[2 * number][column].set_title(title, fontsize=9)
+        axes[2 * number][0].set_ylabel("agreement with full depth")
+        axes[2 * number + 1][0].set_ylabel("answers equal to full depth's")
+    known: dict[str, Any] = {}
+    for panel in figure.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    lines = [line for line in _LOOKS if line in known]
     figure.legend(
-        list(known.values()),
-        [_IN_WORDS[label] for label in known],
+        [known[line] for line in lines],
+        [_IN_WORDS[line] for line in lines],
         loc="outside lower center",
-        ncols=3,
+        ncols=2,
         frameon=False,
     )
     return figure
+
+
+def _panel(panel: Any, group: Sequence[dict[str, Any]], key: str) -> None:
+    """One measure of one checkpoint and task, line by line."""
+    panel.grid(color=PALE_GREY)
+    panel.margins(0.12)
+    panel.axhline(1.0, color=DARK_GREY, linestyle=DASHED, linewidth=1)
+    for line, (colour, marker) in _LOOKS.items():
+        _draw(panel, [one for one in group if one["line"] == line], key, colour, marker)
+    panel.set_xlabel("share of all FLOPs saved")
 
 
 def _draw(panel: Any, members: Sequence[dict[str, Any]], key: str, colour: str, mark: str) -> None:
@@ -307,6 +420,14 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
+def _points(interval: Sequence[float] | None) -> str:
+    """A difference of shares in points, with its interval."""
+    if interval is None:
+        return ""
+    mean, low, high = (100 * end for end in interval)
+    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
@@ -324,6 +445,12 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--model_args", default="pretrained=tiny")
         one.add_argument("--prompt_exits", default="", help="layers at which prompts exit")
         one.add_argument("--output_path", required=True)
+        one.add_argument(
+            "--prompt_maps",
+            action="append",
+            default=[],
+            help="folders of prompt maps, with {} for the layer; all prompt exits with these too",
+        )
         if name == "seconds":
             one.add_argument("--tokens", type=int, default=256, help="of the prompt")
             one.add_argument("--rounds", type=int, default=9)
@@ -333,12 +460,6 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--batch_size", default="16")
         one.add_argument("--with_exits", default="", help="the same with answers under exits")
         one.add_argument("--depths", default="", help="fixed depths")
-        one.add_argument(
-            "--prompt_maps",
-            action="append",
-            default=[],
-            help="folders of prompt maps, with {} for the layer; all prompt exits with these too",
-        )
     commands.add_parser("ledger")
     last = commands.add_parser("report")
     last.add_argument("folders", nargs="+")

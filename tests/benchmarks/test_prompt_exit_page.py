@@ -47,6 +47,21 @@ def test_fixed_depths_and_prompts_save_what_the_ledger_says(data: dict[str, Any]
             assert one["flops_saved"] == 0 < saved < 1 - one["prompt_exit"] / layers
 
 
+def test_maps_cost_part_of_the_saving(data: dict[str, Any]) -> None:
+    """Of the same checkpoint, task, prompt exit and answers; and some were measured."""
+
+    def key(one: dict[str, Any]) -> tuple[object, ...]:
+        line = one["line"].removesuffix(", maps")
+        return one["checkpoint"], one["task"], line, one["prompt_exit"]
+
+    plain = {key(one): one for one in data["settings"] if not one.get("maps")}
+    mapped = [one for one in data["settings"] if one.get("maps")]
+    assert mapped
+    for one in mapped:
+        assert one["line"].endswith(", maps")
+        assert 0 < one["flops_saved_total"] < plain[key(one)]["flops_saved_total"]
+
+
 def test_the_picture_has_a_column_for_each_table(data: dict[str, Any]) -> None:
     assert len(picture(data["settings"]).axes) == 2 * len(groups_of(data["settings"]))
 
