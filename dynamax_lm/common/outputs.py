@@ -151,7 +151,9 @@ def claimed(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingError(f"--output_path {folder}: cannot be made: {error}") from error
+        raise SettingError(
+            f"--output_path {folder}: it cannot be written: {error.strerror}"
+        ) from error
     if fcntl is None:
         yield
         return
