@@ -17,24 +17,34 @@ if TYPE_CHECKING:
     from dynamax_lm.sweep.run import Outcome
 
 _KEYS = {column.key: column.sweep for column in COLUMNS if column.sweep}
+_SPEED = "Speed"
+"""Heading of the decoding speed of lossless points, as a multiple of full depth's."""
 
 
 def sweep_table(outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table with the task's first metric, and the same at full depth."""
+    """A Markdown table with the task's first metric, and the same at full depth.
+
+    Where a point is lossless, the tokens per second of each such point over full depth's are a
+    column too; they are those of the whole run, as measured on some of its documents.
+    """
     names = list(dict.fromkeys(name for one in outcomes for name, _ in one.point.settings))
     own = [{name: show(value) for name, value in one.point.settings} for one in outcomes]
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.results["configs"]))
+    speeds = [_number(_speed(one.results)) for one in outcomes]
+    timed = any(speeds)
     rows = [
         [
             task,
             *(settings.get(name, "") for name in names),
             *_row(one.results, task),
+            *([speed] if timed else []),
             one.how,
         ]
         for task in tasks
-        for one, settings in zip(outcomes, own, strict=True)
+        for one, settings, speed in zip(outcomes, own, speeds, strict=True)
     ]
-    headers = ["Task", *names, "Metric", "Value", "Full depth", *_KEYS.values(), "Point"]
+    shown = [*_KEYS.values(), *([_SPEED] if timed else [])]
+    headers = ["Task", *names, "Metric", "Value", "Full depth", *shown, "Point"]
     return markdown_table(headers, rows)
 
 
@@ -43,6 +53,13 @@ def _row(results: Mapping[str, Any], task: str) -> list[str]:
     metric = _main_metric(results["configs"][task], values)
     cells = [metric, _number(values.get(metric)), _number(values.get(f"full_depth_{metric}"))]
     return [*cells, *(_number(values.get(key)) for key in _KEYS)]
+
+
+def _speed(results: Mapping[str, Any]) -> float | None:
+    """Of lossless decoding over full depth; ``None`` where the run did not measure it."""
+    block = results.get("config", {}).get("early_exit") or {}
+    speed: float | None = (block.get("speed") or {}).get("speedup")
+    return speed
 
 
 def _plain(reported: Mapping[str, Any]) -> dict[str, Any]:

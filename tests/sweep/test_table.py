@@ -68,3 +68,14 @@ def test_points_of_different_arguments_share_the_columns() -> None:
     assert [cells(row)[place] for row in rows[:2]] == ["", "full"]
     assert [cells(row)[place - 1] for row in rows[:2]] == ["0.5", ""]
     assert {len(cells(row)) for row in rows} == {len(cells(head))}
+
+
+def test_lossless_points_have_their_speed_beside_those_without() -> None:
+    first, second = outcome(0.5, "run", 0.5), outcome(0.9, "run", 0.25)
+    assert "Speed" not in sweep_table([first, second])
+    block = {"speed": {"documents": 4, "speedup": 1.375}}
+    timed = replace(second, results={**second.results, "config": {"early_exit": block}})
+    head, _, *rows = sweep_table([first, timed]).splitlines()
+    place = cells(head).index("Speed")
+    assert [cells(row)[place] for row in rows] == ["", "1.3750"] * 2
+    assert {len(cells(row)) for row in rows} == {len(cells(head))}
