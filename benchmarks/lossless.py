@@ -53,7 +53,8 @@ def main() -> None:
     command = Command(options)
     lm = command.load(command.model_args)
     confidence = looking(options.confidence, lm.settings.look.name)
-    batches = _batches(lm, options.sample, options.documents, int(options.batch_size), options.new)
+    size = int(options.batch_size)
+    batches = sample_batches(lm, options.sample, options.documents, size, options.new)
     exits = options.exits or _candidates(lm)
     points = [Point(*one) for one in product(exits, options.thresholds, options.draft_lengths)]
     rows = []
@@ -143,9 +144,10 @@ def _candidates(lm: Any) -> list[int]:
     return sorted({max(1, layers // 4), max(1, layers // 3), max(1, layers // 2)})
 
 
-def _batches(
+def sample_batches(
     lm: Any, task: str, documents: int, batch_size: int, new: int
 ) -> list[list[GenerateRequest]]:
+    """Requests of the first ``documents`` of ``task``, each of at most ``new`` tokens."""
     from lm_eval.tasks import TaskManager, get_task_dict
 
     (found,) = get_task_dict([task], TaskManager()).values()

@@ -126,6 +126,27 @@ LONG_AND_SHORT = [
 ]
 
 
+@pytest.mark.parametrize("kind", STACKS)
+def test_recorded_drafts_give_full_depths_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts are recorded where no layer logs its inputs for a withdrawal, as Mamba-2's do."""
+    monkeypatch.setattr(recorded_steps, "_SMALLEST", 1)
+    monkeypatch.setattr(attention_state, "_BLOCK", 1)
+    stack = STACKS[kind](random_model(kind))
+    wanted = [one.trace.tokens for one in generate(stack, LONG_AND_SHORT)]
+    steps = Counted(stack)
+    stack.record_steps(steps)
+    rounds = []
+    for threshold in (0.0, 0.2):
+        policy = ExitPolicy((3,), "top_prob", threshold)
+        found = generate(stack, LONG_AND_SHORT, policy=policy, draft_length=3)
+        assert [one.trace.tokens for one in found] == wanted
+        rounds += [one for answer in found for one in answer.trace.rounds or ()]
+    assert sum(one.accepted for one in rounds) > 2
+    assert sum(len(one.drafted) - one.accepted for one in rounds) > 2
+    assert not steps.failed
+    assert bool(steps.graphs) == (kind != "mamba2")
+
+
 @pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
 def test_rows_of_different_lengths(

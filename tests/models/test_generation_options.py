@@ -34,11 +34,19 @@ OPTIONS: dict[str, Any] = {
 }
 """Those that act on greedy choices."""
 
-_OTHERWISE = {
-    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),  # draw
-    *("epsilon_cutoff", "eta_cutoff"),  # draw
-    *("eos_token_id", "pad_token_id", "use_cache"),  # choose no token
+DRAWS: dict[str, Any] = {
+    "do_sample": True,
+    "temperature": 1.3,
+    "top_k": 40,
+    "top_p": 0.95,
+    "min_p": 0.001,
+    "typical_p": 0.97,
+    "epsilon_cutoff": 0.0005,
+    "eta_cutoff": 0.0005,
 }
+"""Those that act on drawn choices."""
+
+_OTHERWISE = {"eos_token_id", "pad_token_id", "use_cache"}  # choose no token
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,7 @@ def asked(options: dict[str, Any], prompts: tuple[str, ...] = PROMPTS) -> list[I
 
 
 def test_the_options_are_all() -> None:
-    assert set(OPTIONS) | _OTHERWISE == HONOURED
+    assert set(OPTIONS) | set(DRAWS) | _OTHERWISE == HONOURED
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -72,6 +80,44 @@ def test_an_option_acts_as_in_generate(
     options = {name: OPTIONS[name]}
     wanted = theirs.generate_until(asked(options), disable_tqdm=True)
     assert list(map(str, ours.generate_until(asked(options), disable_tqdm=True))) == wanted
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_lossless_texts_are_full_depths_under_every_option(
+    models: dict[str, tuple[Any, Any]], kind: str
+) -> None:
+    """Each option alone, then all that act on greedy and on drawn choices together."""
+    _, full = models[kind]
+    lossless = OURS[kind](
+        pretrained=full.pretrained,
+        **{"dtype": "float32", "mode": "lossless", "exit_layers": 2, "threshold": 0.0},
+        **{"draft_length": 3, "batch_size": 2},
+    )
+    cases = [{name: value} for name, value in (OPTIONS | {"eos_token_id": [70, 90]}).items()]
+    cases += [{"do_sample": True, name: value} for name, value in DRAWS.items()]
+    together = {name: OPTIONS[name] for name in ("repetition_penalty", "bad_words_ids")}
+    together |= {"no_repeat_ngram_size": 2, "min_new_tokens": 9}
+    cases += [together, DRAWS | together]
+    drafted = 0
+    for options in cases:
+        wanted, found = (
+            lm.generate_until(asked(options), disable_tqdm=True) for lm in (full, lossless)
+        )
+        assert list(map(str, found)) == list(map(str, wanted)), options
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert ours.record.traces[0].tokens == theirs.record.traces[0].tokens, options
+            drafted += sum(len(one.drafted) for one in ours.record.traces[0].rounds or ())
+    assert drafted > 10 * len(cases)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_beams", 2), ("penalty_alpha", 0.6)])
+def test_lossless_refuses_options_by_name(
+    models: dict[str, tuple[Any, Any]], name: str, value: float
+) -> None:
+    _, full = models["mistral"]
+    lossless = DynamaxMistral(pretrained=full.pretrained, dtype="float32", mode="lossless")
+    with pytest.raises(SettingError, match=name):
+        lossless.generate_until(asked({name: value}), disable_tqdm=True)
 
 
 @pytest.mark.parametrize("length", [None, 64])
