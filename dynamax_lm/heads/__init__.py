@@ -1,5 +1,7 @@
 """Trained exit heads: classifiers, which decide exits, and translators before the unembedding.
 
+Maps for prompts that exit are beside them: translators whose target is a layer's input.
+
 Names are imported when they are first used: the options of the training command need no torch.
 """
 

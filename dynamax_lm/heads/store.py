@@ -30,7 +30,9 @@ _Config = TypeVar("_Config", HeadsConfig, PromptMapsConfig)
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def find_folder(name: str, kind: type[_Config] = HeadsConfig, **hub: Any) -> Path:  # type: ignore[assignment]
+def find_folder(
+    name: str, kind: type[HeadsConfig] | type[PromptMapsConfig] = HeadsConfig, **hub: Any
+) -> Path:
     """The local folder of a folder or hub id; files of the hub are downloaded.
 
     Args:
