@@ -156,7 +156,7 @@ def certify(place: Place) -> None:
     from dynamax_lm.certify.__main__ import _main
 
     asked = [*_asked(place, CHOICES, batch=32), "--metric", "agreement", "--risk", "0.5"]
-    asked += ["--data", str(place.choices), "--thresholds", "0.9,0.5,0.2"]
+    asked += ["--data", str(place.choices), "--thresholds", "0.9,0.2"]
     _main([*asked, "--delta", "0.2", "--output_path", str(place.out)])
 
 

@@ -77,7 +77,7 @@ def places(folder: Path) -> Iterator[Place]:
     asked = [{"prompt": " ".join(draw.choices(WORDS, k=12)), "answer": "no"} for _ in range(40)]
     data.write_text("".join(json.dumps(one) + "\n" for one in asked), "utf-8")
     choices = folder / "choices.jsonl"
-    choices.write_text("".join(_question(number, draw) for number in range(96)), "utf-8")
+    choices.write_text("".join(_question(number, draw) for number in range(320)), "utf-8")
     place = Place(checkpoint, data, choices, folder / "run", folder / "run")
     if _attempt(Killed(evaluate, len), place, folder / "log.txt", None) != 0:
         raise RuntimeError((folder / "log.txt").read_text("utf-8"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,9 @@ def _write(tracker: Any, pending: _Pending) -> None:
     damaged = [] if is_whole_json(results) else [results]
     damaged += [file for file, count in samples.items() if not has_whole_lines(file, count)]
     if damaged:
+        for file in damaged:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         _tell(pending.results)
         raise SettingError(
             f"--output_path {tracker.output_path}: lm-eval could not write "

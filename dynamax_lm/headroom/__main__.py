@@ -40,11 +40,12 @@ def main(arguments: list[str]) -> None:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     text = render(report.found, report.verdicts, report.title, report.textless)
-    print(text)
-    if folder is not None:
+    if folder is not None:  # before it is printed to what may be closed by now
         write_text(folder / "headroom.md", text)
         write_json(folder / "headroom.json", report.to_json())
         draw(report.found, report.title, report.layers, folder / "headroom")
+    print(text)
+    if folder is not None:
         print(f"headroom.md, .json, .png and .svg are in {folder}")
     print(_next(report.verdicts[-1].level, str(command.config.model)))
 

@@ -97,6 +97,7 @@ def test_a_file_that_could_not_be_written_whole_ends_the_run_after_its_table(
         host.run(_results(tmp_path), SAMPLES)
     assert "0.25" in capsys.readouterr().out
     assert not host.manifest.exists()
+    assert not (host.folder / name).exists()
 
 
 def test_a_results_file_of_another_name_has_no_manifest(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ class Trainer:
                 with replacing(self._folder / CHECKPOINT) as partial:
                     torch.save(state, partial)
             except RuntimeError as error:  # torch's writer hides the operating system's error
-                raise OSError(first_line(error)) from error
+                raise OSError(f"{first_line(error)} (is the disk full?)") from error
         self._saved = self.step
 
     def _resume(self) -> None:
