@@ -1,7 +1,8 @@
-"""How often do lossless texts differ from full depth's by rounding, and by how much?
+r"""How often do lossless texts differ from full depth's by rounding, and by how much?
 
     python -m benchmarks.near_ties --dtype bfloat16
-    python -m benchmarks.near_ties --model dynamax-mistral --model_args pretrained=tiny,dtype=bfloat16
+    python -m benchmarks.near_ties --model dynamax-mistral \
+        --model_args pretrained=tiny,dtype=bfloat16
 
 Without ``--model``, random 4- and 6-layer models of both architectures answer random prompts; else
 a checkpoint answers those of a sample task. A verification pass sums in another order than a step

@@ -12,7 +12,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.harness.command_line import Command
-from dynamax_lm.headroom.documents import RankingRunner, documents_of
+from dynamax_lm.headroom.documents import Document, RankingRunner, documents_of
 from dynamax_lm.headroom.measure import POOL, Headroom, measure
 from dynamax_lm.headroom.probe import PromptTry
 from dynamax_lm.headroom.verdict import Verdict, judge
@@ -107,17 +107,8 @@ def run(
 
     with lm.answered_by(runner, "at full depth and ranking every exit", on_expected):
         results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
-    documents = documents_of(results["samples"])
     totals = TaskTotals.from_json(results["config"]["early_exit"])
-    if not documents and totals.texts.answers:
-        raise SettingError(
-            f"--tasks: all {totals.texts.answers} answers are empty; give examples "
-            f"(--num_fewshot) or --apply_chat_template"
-        )
-    if not documents:
-        raise SettingError(
-            "--tasks: these tasks have no requests that generate or score; name others"
-        )
+    documents = _documents(results["samples"], totals)
     texts = {
         name: TaskTotals.from_json(task).texts
         for name, task in results["config"]["early_exit"]["tasks"].items()
@@ -133,23 +124,15 @@ def run(
         texts={**texts, POOL: totals.texts},
         prompt_exits=tries,
     )
-    config, own = command.config, lm.get_model_info()["early_exit"]["settings"]
-    outside = {name: value for name, value in own["arguments"].items() if name == LAYERS}
+    pretrained = lm.get_model_info()["early_exit"]["settings"]["pretrained"]
     return Report(
-        title=f"{config.model}, {own['pretrained']}",
+        title=f"{command.config.model}, {pretrained}",
         layers=layers,
         found=tuple(found),
         verdicts=tuple(judge(one, worthwhile) for one in found),
         settings={
-            "model": config.model,
-            "model_args": {name: str(value) for name, value in command.model_args.items()},
-            "tasks": [str(task) for task in config.tasks],
-            "limit": config.limit,
-            "num_fewshot": config.num_fewshot,
-            "seed": config.seed,
+            **_settings_of(command, lm),
             "candidates": list(candidates),
-            "skipped_state": lm.settings.skipped_state,
-            **outside,
             "look": look.name,
             "worthwhile": worthwhile,
             "prompt_exits": list(prompt_exits),
@@ -157,6 +140,41 @@ def run(
         },
         textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
     )
+
+
+def _documents(samples: Any, totals: TaskTotals) -> list[Document]:
+    """The documents of a run.
+
+    Raises:
+        SettingError: there are none with tokens.
+    """
+    documents = documents_of(samples)
+    if not documents and totals.texts.answers:
+        raise SettingError(
+            f"--tasks: all {totals.texts.answers} answers are empty; give examples "
+            f"(--num_fewshot) or --apply_chat_template"
+        )
+    if not documents:
+        raise SettingError(
+            "--tasks: these tasks have no requests that generate or score; name others"
+        )
+    return documents
+
+
+def _settings_of(command: Command, lm: Any) -> dict[str, Any]:
+    """What the command says of model, tasks and documents, as JSON."""
+    config, own = command.config, lm.get_model_info()["early_exit"]["settings"]
+    outside = {name: value for name, value in own["arguments"].items() if name == LAYERS}
+    return {
+        "model": config.model,
+        "model_args": {name: str(value) for name, value in command.model_args.items()},
+        "tasks": [str(task) for task in config.tasks],
+        "limit": config.limit,
+        "num_fewshot": config.num_fewshot,
+        "seed": config.seed,
+        "skipped_state": lm.settings.skipped_state,
+        **outside,
+    }
 
 
 def _refuse(given: Mapping[str, Any]) -> None:
