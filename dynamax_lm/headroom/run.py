@@ -114,6 +114,7 @@ def run(
         for name, task in results["config"]["early_exit"]["tasks"].items()
     }
     usual = candidates if given_layers is not None else read_exit_layers(None).place(layers)
+    say(f"Computing savings and intervals of {len(documents)} documents")
     found = measure(
         documents,
         lm.stack.costs,
