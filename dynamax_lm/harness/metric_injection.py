@@ -11,7 +11,7 @@ from typing import Any
 
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
 from dynamax_lm.harness.bootstrap import aggregation_for
-from dynamax_lm.harness.reference import PREFIX
+from dynamax_lm.harness.reference import PREFIX, scoring_bar
 
 _ATTRIBUTE = "_early_exit_tap"
 _METHODS = ("doc_iterator", "process_results", "aggregation", "higher_is_better")
@@ -33,6 +33,7 @@ class Tap:
             values: for each filter, in the task's order, and each document id, the values to add.
         """
         self._values = values
+        self._name = str(getattr(task, "task_name", "the task"))
         self._keys = sorted(
             {key for one in values for document in one.values() for key in document}
         )
@@ -54,7 +55,9 @@ class Tap:
     def doc_iterator(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
         """The task's own, tracking the current document."""
         self._passes += 1
-        for doc_id, doc in self._original["doc_iterator"](*args, **kwargs):
+        documents = self._original["doc_iterator"](*args, **kwargs)
+        total = len(self._values[0]) if self._values else None
+        for doc_id, doc in scoring_bar(documents, f"Metrics of {self._name}", total):
             self._doc_id = doc_id
             yield doc_id, doc
 

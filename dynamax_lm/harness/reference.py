@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from tqdm import tqdm
 
 from dynamax_lm.common.errors import error_line
 from dynamax_lm.core.summary import Request
@@ -19,6 +21,9 @@ from dynamax_lm.harness.task_parts import filters_of, metric_names
 PREFIX = "full_depth_"
 
 Metrics = dict[str, Any]
+_Item = TypeVar("_Item")
+_UNSEEN = 3.0
+"""Seconds before a bar is shown."""
 
 
 class ReferenceScores(NamedTuple):
@@ -72,7 +77,8 @@ def _scored(
         one.apply([instance for group in instances.values() for instance in group])
     except Exception as error:  # a task's code may raise anything
         raise _Failed(f"the filter {one.name!r} fails on it: {error_line(error)}") from error
-    for doc_id, group in instances.items():
+    name = f"Metrics of {getattr(task, 'task_name', 'the task')} at full depth"
+    for doc_id, group in scoring_bar(instances.items(), name, len(instances)):
         try:
             doc = copy.deepcopy(documents[doc_id][0][0].doc)
             own = task.process_results(doc, [i.filtered_resps[one.name] for i in group])
@@ -80,6 +86,19 @@ def _scored(
         except Exception as error:  # a task's code may raise anything
             raise _Failed(f"scoring fails on document {doc_id}: {error_line(error)}") from error
     return scores
+
+
+def scoring_bar(documents: Iterable[_Item], doing: str, total: int | None) -> Iterator[_Item]:
+    """A task's documents while they are scored, with a bar where that takes long.
+
+    Metrics that compare texts, such as ROUGE, can take longer than the answers did.
+
+    Args:
+        documents: to be scored.
+        doing: what the bar says.
+        total: how many there are, if known.
+    """
+    yield from tqdm(documents, desc=doing, total=total, unit="document", delay=_UNSEEN)
 
 
 def _reason_to_skip(
