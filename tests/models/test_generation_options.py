@@ -86,28 +86,27 @@ def test_an_option_acts_as_in_generate(
 def test_lossless_texts_are_full_depths_under_every_option(
     models: dict[str, tuple[Any, Any]], kind: str
 ) -> None:
-    """Each option alone, then all that act on greedy and on drawn choices together."""
+    """Each option alone, and several together; requests of different options share batches."""
     _, full = models[kind]
     lossless = OURS[kind](
         pretrained=full.pretrained,
         **{"dtype": "float32", "mode": "lossless", "exit_layers": 2, "threshold": 0.0},
-        **{"draft_length": 3, "batch_size": 2},
+        **{"draft_length": 3, "batch_size": 8, "reference": False},
     )
     cases = [{name: value} for name, value in (OPTIONS | {"eos_token_id": [70, 90]}).items()]
     cases += [{"do_sample": True, name: value} for name, value in DRAWS.items()]
     together = {name: OPTIONS[name] for name in ("repetition_penalty", "bad_words_ids")}
     together |= {"no_repeat_ngram_size": 2, "min_new_tokens": 9}
     cases += [together, DRAWS | together]
+    requests = [one for options in cases for one in asked(options)]
+    wanted, found = (lm.generate_until(requests, disable_tqdm=True) for lm in (full, lossless))
     drafted = 0
-    for options in cases:
-        wanted, found = (
-            lm.generate_until(asked(options), disable_tqdm=True) for lm in (full, lossless)
-        )
-        assert list(map(str, found)) == list(map(str, wanted)), options
-        for ours, theirs in zip(found, wanted, strict=True):
-            assert ours.record.traces[0].tokens == theirs.record.traces[0].tokens, options
-            drafted += sum(len(one.drafted) for one in ours.record.traces[0].rounds or ())
+    for request, ours, theirs in zip(requests, found, wanted, strict=True):
+        assert ours.record.traces[0].tokens == theirs.record.traces[0].tokens, request.args
+        assert str(ours) == str(theirs)
+        drafted += sum(len(one.drafted) for one in ours.record.traces[0].rounds or ())
     assert drafted > 10 * len(cases)
+    assert len(set(map(str, found))) > 2 * len(PROMPTS), "options change the texts"
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_beams", 2), ("penalty_alpha", 0.6)])
