@@ -315,7 +315,8 @@ class RawSettings:
     def _exits(self, n_layers: int, confidence: str, heads: HeadsFacts | None) -> tuple[int, ...]:
         if n_layers < 2:
             why = "there is no earlier layer at which to exit; use mode=full"
-            raise SettingError(f"mode=exit: this model has {n_layers} layer, and {why}")
+            layers = f"{n_layers} layer (num_hidden_layers of its config.json)"
+            raise SettingError(f"mode=exit: this model has {layers}, and {why}")
         exits = place_exits(self.exit_layers, n_layers, heads)
         if self.mode == LOSSLESS:
             exits = lossless_exit(exits, chosen=not isinstance(self.exit_layers, Spread))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
 
 import pytest
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from scripts.docs_site import COMMANDS, parser_of
 
@@ -94,3 +96,13 @@ def test_defaults_are_told_once_and_only_where_there_is_one() -> None:
     assert "nothing (default: 0)" in text
     assert "a number (default: 3)" in text
     assert isinstance(parser, argparse.ArgumentParser)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"--output_path=\xff"])
+def test_an_argument_that_is_not_utf8_is_refused(name: bytes) -> None:
+    """Results contain it, and are UTF-8."""
+    parser = CommandParser("prog", "does", "prog x")
+    parser.add_argument("words", nargs="*")
+    with pytest.raises(SettingError, match="not UTF-8") as caught:
+        parser.parse_args(["good", os.fsdecode(name)])
+    str(caught.value).encode()

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import replacing, writable_folder, write_files, write_json
+from dynamax_lm.common.outputs import (
+    claimed,
+    has_whole_lines,
+    is_whole_json,
+    replacing,
+    writable_folder,
+    write_files,
+    write_json,
+)
 
 
 @pytest.mark.parametrize("below", ["", "new", "new/further"])
@@ -39,6 +49,52 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(SettingError, match="cannot be written to"):
         writable_folder(tmp_path / "new")
+
+
+def test_a_link_to_nothing_and_an_empty_name_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(SettingError, match="link is a link to nothing"):
+            writable_folder(path)
+    for name in ("", " "):
+        with pytest.raises(SettingError, match="--html: names no folder"):
+            writable_folder(name, "--html")
+
+
+def test_a_folder_has_one_writer_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    child = os.fork()
+    if child == 0:
+        with claimed(folder):
+            signal.pause()
+    while not folder.exists() or not refused(folder):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not refused(folder)
+    assert list(folder.iterdir()) == []
+
+
+def refused(folder: Path) -> bool:
+    """Whether another process has claimed the folder."""
+    try:
+        with claimed(folder):
+            return False
+    except SettingError as error:
+        return "another command is writing there" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [(b'{"a": 1}\n{}\n', True), (b'{"a": 1}\n{"b"', False), (b"{}\n", False), (None, False)],
+)
+def test_cut_lines_and_missing_files_are_seen(
+    tmp_path: Path, content: bytes | None, whole: bool
+) -> None:
+    if content is not None:
+        (tmp_path / "a.jsonl").write_bytes(content)
+    assert has_whole_lines(tmp_path / "a.jsonl", 2) == whole
+    assert not is_whole_json(tmp_path / "a.jsonl") or content == b"{}\n"
 
 
 def test_json_is_written_whole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
+from dynamax_lm.harness.run_arguments import check_run_arguments
 
 PROGRAM = """
 from dynamax_lm.common.errors import SettingError
@@ -81,6 +82,50 @@ def test_a_terminal_of_plain_ascii_ends_no_command(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert (ran.returncode, ran.stdout) == (0, b"a \\u2026 \\u2265 b\n")
+
+
+def test_a_closed_stream_is_no_place_for_the_next_file(tmp_path: Path) -> None:
+    """After ``>&-`` a file that the command opens would get what libraries print."""
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import os, sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
+        "install_one_line_errors()\n"
+        f"kept = open({str(tmp_path / 'kept')!r}, 'w')\n"
+        "sys.stdout.write('text'); sys.stdout.flush(); os.write(1, b'of a library')\n"
+    )
+    command = f"{sys.executable} {file} >&-"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "kept").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output_path", "{folder}/link"], "link to nothing"),
+        (["-o", "{folder}/file"], "is a file"),
+        (["--output_path={folder}/file/x.json"], "is a file"),
+        (["--limit", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["--limit", "2"], None),
+        (["--output_path", "{folder}/mine.json", "--limit", "2"], None),
+        (["--output_path"], None),
+    ],
+)
+def test_lm_evals_own_line_is_looked_at_before_weights_load(
+    arguments: list[str], words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    given = [word.replace("{folder}", str(tmp_path)) for word in arguments]
+    monkeypatch.setattr(sys, "argv", ["pytest", *given])
+    check_run_arguments()
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/lm_eval", "run", *given])
+    if words is None:
+        check_run_arguments()
+        return
+    with pytest.raises(SettingError, match=words):
+        check_run_arguments()
 
 
 def test_a_hook_that_was_there_before_learns_of_the_failure(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""What tests of lm-eval's ``hf`` model ask, of ours at full depth: the same answer everywhere.
+
+Tokens of texts, prompts that bring their own <s>, prefix tokens, context lengths, batches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.checkpoints import save_checkpoint
+from tests.models.test_lm import ours, pairs, texts, theirs
+
+TEXTS = ["", "Hello", "<s>Hello", " a b\n", "é漢 \U0001f600", "<s>", "</s>x"]
+ENCODING: list[dict[str, Any]] = [
+    {},
+    {"add_special_tokens": True},
+    {"add_special_tokens": False},
+    {"left_truncate_len": 3},
+]
+SCORED = [
+    *(("Q: 1+1?\nA:", " 2"), ("", "from nothing"), ("", "<s>Hello"), ("<s>Q:", " a")),
+    *(("x", " "), ("a ", "b"), ("é", "漢"), ("a", "a" * 39), ("x" * 120, "long prompt")),
+]
+ROLLING = [("Once upon a time " * 6,), ("a",), ("é漢",), *((("x" * n),) for n in (39, 40, 41))]
+PROMPTS = ["Q: where?\nA:", "a", "<s>Hello", "a\n", "é漢", "The quick brown fox. " * 6]
+GENERATED: list[dict[str, Any]] = [{}, {"max_gen_toks": 1}, {"until": "e"}, {"until": ["</s>"]}]
+ATTRIBUTES = ("max_length", "max_gen_toks", "eot_token_id", "prefix_token_id", "add_bos_token")
+
+
+@pytest.fixture(scope="module", params=["mistral", "mamba2"])
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    return request.param, save_checkpoint(tmp_path_factory.mktemp("hf"), request.param)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"add_bos_token": True, "batch_size": 64},
+        {"prefix_token_id": 5, "max_length": 40, "batch_size": "auto"},
+    ],
+)
+def test_full_depth_is_hf(checkpoint: tuple[str, Path], options: dict[str, Any]) -> None:
+    kind, folder = checkpoint
+    shared = {name: value for name, value in options.items() if name != "batch_size"}
+    hf, lm = theirs(folder, **shared), ours(kind, folder, mode="full", **options)
+    for name in ATTRIBUTES:
+        assert getattr(lm, name) == getattr(hf, name), name
+    for text in TEXTS:
+        for how in ENCODING:
+            assert lm.tok_encode(text, **how) == hf.tok_encode(text, **how)
+    assert lm.tok_decode([70, 200, 5]) == hf.tok_decode([70, 200, 5])
+    for how in ({}, {"left_truncate_len": 7}, {"padding_side": "right"}):
+        batches = (one.tok_batch_encode(["Hello", "<s>Hello there"], **how) for one in (lm, hf))
+        for mine, other in zip(*batches, strict=True):
+            assert torch.equal(mine, other)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(lm._model_call(ids), hf._model_call(ids), atol=1e-4, rtol=1e-4)
+
+    asked = pairs(items=SCORED)
+    scores = zip(lm.loglikelihood(asked), hf.loglikelihood(asked), strict=True)
+    for (mine, greedy), (other, also) in scores:
+        assert mine == pytest.approx(other, abs=1e-4)
+        assert greedy == also
+    asked = pairs("loglikelihood_rolling", ROLLING)
+    expected = hf.loglikelihood_rolling(asked, disable_tqdm=True)
+    assert lm.loglikelihood_rolling(asked, disable_tqdm=True) == pytest.approx(expected, abs=1e-3)
+    for given in GENERATED:
+        prompts = texts(PROMPTS, **given)
+        answers = lm.generate_until(prompts, disable_tqdm=True)
+        assert answers == hf.generate_until(prompts, disable_tqdm=True)
