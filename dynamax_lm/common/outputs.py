@@ -143,11 +143,13 @@ def claimed(folder: Path) -> Iterator[None]:
     """Make a folder, and keep other commands that claim it from writing there inside the block.
 
     The claim ends with the process, however it ends. It holds on POSIX systems, and among the
-    machines of a network file system as far as that has locks.
+    machines of a network file system as far as that has locks. Folders that were made and got no
+    file are removed.
 
     Raises:
         SettingError: another process has claimed the folder, or it cannot be made.
     """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,13 +157,17 @@ def claimed(folder: Path) -> Iterator[None]:
             f"--output_path {folder}: it cannot be written: {error.strerror}"
         ) from error
     if fcntl is None:
-        yield
+        try:
+            yield
+        finally:
+            _remove_empty(made)
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            made = []
             raise SettingError(
                 f"{folder}: another command is writing there; let it end, or give another "
                 f"--output_path"
@@ -170,7 +176,17 @@ def claimed(folder: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        _remove_empty(made)
         os.close(descriptor)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove these folders, each inside the next, up to the first that is not empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def is_whole_json(path: Path) -> bool:

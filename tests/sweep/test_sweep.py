@@ -368,7 +368,7 @@ def test_samples_that_were_not_written_whole_end_the_point(
             file.write_bytes(file.read_bytes()[:-7])
 
     monkeypatch.setattr(EvaluationTracker, "save_results_samples", cut)
-    with pytest.raises(SettingError, match=r"samples_toy_mc_.* whole"):
+    with pytest.raises(SettingError, match="could not write samples_toy_mc_"):
         sweep(checkpoints["mistral"], tmp_path, "--thresholds", "0.2", "--limit", "2")
     assert not points(tmp_path)
     assert not list(tmp_path.rglob("*.partial"))
