@@ -48,7 +48,7 @@ TABLE: dict[str, Row] = {
     "common.identity": row("", HEAVY),
     "common.contents": row("", HEAVY),
     "common.intervals": row("", HEAVY),
-    "common.clustered_share": row("", HEAVY),
+    "common.clustered_share": row("common.intervals", HEAVY),
     "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
     "common.manifest": row("common.outputs", HEAVY),

@@ -230,8 +230,7 @@ def _places(command: Command, arguments: dict[str, Any]) -> tuple[Path | None, P
             )
         return folder, None
     output = writable_folder(command.config.output_path) / command.checkpoint
-    store.check_output(output)
-    return folder, output
+    return folder, writable_folder(output)
 
 
 def _heads_folder(name: str) -> Path | None:

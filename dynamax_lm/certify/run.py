@@ -173,17 +173,18 @@ def certify(
     losses = losses_for(question, tasks)
     runner = ReuseRunner(derives=False)  # prompts and the reference once; every threshold is run
 
-    tested: list[float] = []
+    announced = False
 
     def test(threshold: float) -> Measured:
+        nonlocal announced
         if (before := known(threshold)) is not None:
             return before
         lm.change(threshold=threshold)
         on_expected = None
-        if not tested:
+        if not announced:
+            announced = True
             left = question.thresholds[question.thresholds.index(threshold) :]
             on_expected = announcer(say, len(left))
-        tested.append(threshold)
         with lm.answered_by(runner, f"to certify threshold {threshold:g}", on_expected):
             samples = evaluate(lm, tasks)
         outcomes = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import writable_folder, write_text
+from dynamax_lm.common.outputs import write_text
 from dynamax_lm.heads import read_config, write_config
 from dynamax_lm.heads.store import CONFIG
 
@@ -27,19 +27,6 @@ def check_heads(folder: Path) -> None:
     read_config(folder)
     if not os.access(folder, os.W_OK):
         raise SettingError(f"heads={folder}: the folder cannot be written; give --output_path")
-
-
-def check_output(folder: Path) -> None:
-    """Makes the folder, and checks that it can be written.
-
-    Raises:
-        SettingError: it cannot.
-    """
-    writable_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"--output_path {folder}: cannot be made: {error}") from error
 
 
 def write_into_heads(folder: Path, certificate: Certificate) -> Path:

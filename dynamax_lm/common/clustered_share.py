@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-LEVEL = 0.95
+from dynamax_lm.common.intervals import LEVEL
 
 
 class ShareInterval(NamedTuple):

@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.config import architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
-
-
-class OfBackbone(Protocol):
-    """The configuration of what was trained on one backbone.
-
-    Attributes:
-        SUBJECT: what was trained, in the plural.
-        REMEDY: what to do with another backbone.
-    """
-
-    SUBJECT: ClassVar[str]
-    REMEDY: ClassVar[str]
-
-    @property
-    def backbone(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def architecture(self) -> str:
-        """By ``config.architecture_of``."""
-        ...
-
-    @property
-    def n_layers(self) -> int:
-        """L."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """D."""
-        ...
-
-    @property
-    def vocabulary(self) -> int:
-        """V."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of its unembedding."""
-        ...
+from dynamax_lm.heads.of_backbone import OfBackbone
 
 
 def check_shape(trained: OfBackbone, config: Any) -> None:
@@ -94,3 +53,24 @@ def check_backbone(trained: OfBackbone, config: Any, unembedding: Tensor) -> Non
             f"fingerprint {trained.fingerprint[:12]}, and this checkpoint's has {theirs[:12]}: "
             f"{trained.REMEDY}"
         )
+
+
+def check_named(trained: OfBackbone, name: str, config: Any, unembedding: Tensor) -> None:
+    """The same for modules that a setting names; a quantised unembedding cannot be compared.
+
+    Args:
+        trained: the configuration of heads or maps.
+        name: as the setting gives it.
+        config: the backbone's transformers configuration.
+        unembedding: (V, D) its vocabulary projection's weight.
+
+    Raises:
+        SettingError: they are of another backbone, or that cannot be told.
+    """
+    if not unembedding.dtype.is_floating_point:
+        setting = trained.ARGUMENT
+        raise SettingError(
+            f"{setting}={name}: the checkpoint's unembedding is quantised, so that its "
+            f"fingerprint cannot be checked; use {setting}=none"
+        )
+    check_backbone(trained, config, unembedding)

@@ -6,21 +6,12 @@ so that a configuration is never misread.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.validation import (
-    NOT_EMPTY,
-    Count,
-    check_fields,
-    one_of,
-    read_fields,
-    wrong_field,
-)
+from dynamax_lm.common.validation import NOT_EMPTY, Count, one_of
+from dynamax_lm.heads.of_backbone import OfBackbone
 
 SCHEMA = 1
 """Version of the fields below."""
@@ -31,8 +22,6 @@ _ARCHITECTURES = {"mistral": "attention", "llama": "attention"}
 """By ``model_type``, where the name in a configuration is another."""
 LABELS = ("top1", "top_k")
 
-_SUBJECT = "heads config"
-
 
 def architecture_of(model_type: str) -> str:
     """``attention`` for Mistral and Llama, else transformers' ``model_type``."""
@@ -40,19 +29,10 @@ def architecture_of(model_type: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadsConfig:
+class HeadsConfig(OfBackbone):
     """Everything about trained heads that is not a tensor.
 
     Attributes:
-        SUBJECT: what a folder has, in error lines.
-        ARGUMENT: the model argument that names one.
-        REMEDY: what to do with another backbone.
-        backbone: name of the checkpoint they were trained on.
-        architecture: of the backbone, by :func:`architecture_of`.
-        n_layers: the backbone's L.
-        width: the backbone's D.
-        vocabulary: the backbone's V.
-        fingerprint: of the backbone's unembedding, as :mod:`dynamax_lm.heads.fingerprint` has it.
         exit_layers: layers run before each exit, ascending, each in 1..L-1.
         classifier: ``linear``, ``ffn``, ``mamba``, ``mamba_depth``, or ``none`` for translators
             alone.
@@ -85,13 +65,15 @@ class HeadsConfig:
     SUBJECT: ClassVar[str] = "heads"
     ARGUMENT: ClassVar[str] = "heads"
     REMEDY: ClassVar[str] = "train heads for it, or use heads=none"
+    DESCRIPTIVE: ClassVar[tuple[str, ...]] = (
+        "certificate",
+        "reliability",
+        "data",
+        "training",
+        "loss",
+        "backbone",
+    )
 
-    backbone: str
-    architecture: str
-    n_layers: Count
-    width: Count
-    vocabulary: Count
-    fingerprint: str
     exit_layers: Annotated[tuple[int, ...], NOT_EMPTY]
     classifier: Annotated[str, one_of(*CLASSIFIERS)]
     classifier_width: Count
@@ -114,9 +96,7 @@ class HeadsConfig:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise _bad("schema", self.schema, f"this version reads schema {SCHEMA}")
-        check_fields(self, _SUBJECT)
+        self._check_kinds(self.schema, SCHEMA)
         self._check_exits()
         self._check_sizes()
         self._check_calibration()
@@ -124,75 +104,47 @@ class HeadsConfig:
     def _check_exits(self) -> None:
         exits = self.exit_layers
         if list(exits) != sorted(set(exits)):
-            raise _bad("exit_layers", list(exits), "ascending layers, each once")
+            raise self._bad("exit_layers", list(exits), "ascending layers, each once")
         if exits[0] < 1 or exits[-1] >= self.n_layers:
-            raise _bad("exit_layers", list(exits), f"exits lie in 1..{self.n_layers - 1}")
+            raise self._bad("exit_layers", list(exits), f"exits lie in 1..{self.n_layers - 1}")
 
     def _check_sizes(self) -> None:
         narrow = self.classifier_width
         if narrow > self.width:
-            raise _bad("classifier_width", narrow, f"at most the backbone's width, {self.width}")
+            raise self._bad(
+                "classifier_width", narrow, f"at most the backbone's width, {self.width}"
+            )
         if self.classifier == "linear" and narrow != self.width:
             why = f"linear is one layer over the whole hidden state; its width is {self.width}"
-            raise _bad("classifier_width", narrow, why)
+            raise self._bad("classifier_width", narrow, why)
         if self.classifier == "ffn" and self.ffn_width < 1:
-            raise _bad("ffn_width", self.ffn_width, "at least 1 for classifier ffn")
+            raise self._bad("ffn_width", self.ffn_width, "at least 1 for classifier ffn")
         if self.classifier in {"mamba", "mamba_depth"}:
             for name in ("state_size", "head_dim", "expand", "conv_kernel"):
                 if getattr(self, name) < 1:
-                    raise _bad(name, getattr(self, name), f"at least 1 for {self.classifier}")
+                    raise self._bad(name, getattr(self, name), f"at least 1 for {self.classifier}")
             if self.expand * narrow % self.head_dim:
                 why = f"must divide expand * classifier_width = {self.expand * narrow}"
-                raise _bad("head_dim", self.head_dim, why)
-        if self.translator == "low_rank" and not 1 <= self.translator_rank <= self.width:
-            raise _bad("translator_rank", self.translator_rank, f"lies in 1..{self.width}")
+                raise self._bad("head_dim", self.head_dim, why)
+        self._check_rank(self.translator, self.translator_rank)
 
     def _check_calibration(self) -> None:
         known = {str(layer) for layer in self.exit_layers}
         for layer, pair in self.calibration.items():
             if layer not in known:
-                raise _bad("calibration", layer, f"no exit of these heads: {list(known)}")
+                raise self._bad("calibration", layer, f"no exit of these heads: {list(known)}")
             if set(pair) != {"scale", "bias"}:
-                raise _bad("calibration", pair, 'each exit has {"scale": a, "bias": b}')
+                raise self._bad("calibration", pair, 'each exit has {"scale": a, "bias": b}')
             if pair["scale"] <= 0:
                 why = "above 0, so that confidence rises with the classifier's logit"
-                raise _bad(f"calibration {layer} scale", pair["scale"], why)
+                raise self._bad(f"calibration {layer} scale", pair["scale"], why)
 
     @property
     def has_classifier(self) -> bool:
         """Whether these heads support ``confidence=head``."""
         return self.classifier != "none"
 
-    @property
-    def identity(self) -> str:
-        """A digest of all that can change a number: not of certificates, tables or descriptions."""
-        known = asdict(self)
-        for name in ("certificate", "reliability", "data", "training", "loss", "backbone"):
-            del known[name]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-
     def calibrated(self, layer: int) -> tuple[float, float]:
         """(a, b) of the exit after ``layer`` layers: confidence = sigmoid(a * logit + b)."""
         pair = self.calibration.get(str(layer), {"scale": 1.0, "bias": 0.0})
         return float(pair["scale"]), float(pair["bias"])
-
-    def to_json(self) -> str:
-        """The text of ``config.json``."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> HeadsConfig:
-        """Read the text of ``config.json``.
-
-        Raises:
-            SettingError: not a JSON object, a missing or extra field, or an invalid value.
-        """
-        try:
-            given = json.loads(text)
-        except ValueError as error:
-            raise SettingError(f"heads config.json is not JSON: {error}") from error
-        return cls(**read_fields(cls, given, f"{_SUBJECT}.json"))
-
-
-def _bad(name: str, value: object, why: str) -> SettingError:
-    return wrong_field(_SUBJECT, name, value, why)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dynamax_lm.heads import backbone_check, store
+from dynamax_lm.heads import store
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.translators import Translator, make_translator, without_autocast
 
@@ -71,10 +70,6 @@ class PromptMapBank(nn.Module):
             own = mapped.to(hidden.device, hidden.dtype)
             for _ in layers:
                 yield own
-
-    def check_backbone(self, config: Any, unembedding: Tensor) -> None:
-        """Refuse a backbone that these maps are not of; see ``backbone_check``."""
-        backbone_check.check_backbone(self.config, config, unembedding)
 
     def save(self, folder: Path, card: str) -> None:
         """Save as a folder of safetensors, configuration and card, whole or not at all.

@@ -33,19 +33,16 @@ def generation_seconds(
         rows: of a batch.
         **options: of ``engine.generate.generate``.
     """
+    tried = [replace(one, prompt=one.prompt[-_PROMPT:]) for one in _middle(requests, rows)]
 
     def trial(steps: int) -> float:
-        some = [
-            replace(one, prompt=one.prompt[-_PROMPT:], max_new=steps, stops=_never, key=None)
-            for one in _middle(requests, rows)
-        ]
+        some = [replace(one, max_new=steps, stops=_never, key=None) for one in tried]
         return _seconds(lambda: generate(stack, some, **options))
 
     trial(1)  # the first pass is slower
     first, all_steps = trial(1), trial(1 + _STEPS)
-    used = _middle(requests, rows)
-    prompt = first / sum(min(_PROMPT, len(one.prompt)) for one in used)
-    step = max(0.0, all_steps - first) / _STEPS / len(used)  # of one row
+    prompt = first / sum(len(one.prompt) for one in tried)
+    step = max(0.0, all_steps - first) / _STEPS / len(tried)  # of one row
     return sum(len(one.prompt) * prompt + one.max_new * step for one in requests)
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.description import text_config
-from dynamax_lm.heads.backbone_check import check_shape
+from dynamax_lm.heads.backbone_check import check_named, check_shape
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.store import find_folder, read_config_as
@@ -82,12 +81,7 @@ def load_maps(chosen: ChosenMaps, model: Any) -> PromptMapBank:
     Raises:
         SettingError: files that are truncated or changed, or maps of another backbone.
     """
-    unembedding = model.get_output_embeddings().weight
-    if not unembedding.dtype.is_floating_point:
-        raise SettingError(
-            f"prompt_maps={chosen.facts.name}: the checkpoint's unembedding is quantised, so that "
-            f"its fingerprint cannot be checked; use prompt_maps=none"
-        )
     maps = PromptMapBank.load(chosen.folder)
-    maps.check_backbone(text_config(model.config), unembedding)
+    unembedding = model.get_output_embeddings().weight
+    check_named(maps.config, chosen.facts.name, text_config(model.config), unembedding)
     return maps.to(unembedding.device)

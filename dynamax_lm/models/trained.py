@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.certificate import Certificate, CertificateError
-from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.decoders.description import text_config
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
+from dynamax_lm.heads.backbone_check import check_named
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.settings import HeadsFacts, RawSettings
 from dynamax_lm.settings.exits import Spread
@@ -134,12 +134,7 @@ def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
     """
     heads = ExitHeads.from_pretrained(chosen.folder)
     unembedding = model.get_output_embeddings().weight
-    if not unembedding.dtype.is_floating_point:
-        raise SettingError(
-            f"heads={chosen.facts.name}: the checkpoint's unembedding is quantised, so that its "
-            f"fingerprint cannot be checked; use heads=none"
-        )
-    heads.check_backbone(text_config(model.config), unembedding)
+    check_named(heads.config, chosen.facts.name, text_config(model.config), unembedding)
     return heads.to(unembedding.device)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynamax_lm.common.clustered_share import clustered_share
-from dynamax_lm.common.reliability import parts
+from dynamax_lm.common.reliability import parts, reliability
 from dynamax_lm.common.tracefile import TraceLine
 
 
@@ -64,9 +64,7 @@ def reliability_curve(label: str, lines: Iterable[TraceLine], layers: int) -> Cu
     )
     part = parts(confidence)
     shares = []
-    for number in np.unique(part):
-        inside = part == number
-        interval = clustered_share(agrees[inside], document[inside])
-        mean, share = float(confidence[inside].mean()), float(agrees[inside].mean())
-        shares.append(Share(mean, share, interval.low, interval.high, int(inside.sum())))
+    for number, one in zip(np.unique(part), reliability(confidence, agrees), strict=True):
+        interval = clustered_share(agrees[part == number], document[part == number])
+        shares.append(Share(one.confidence, one.right, *interval, one.tokens))
     return Curve(label, shares)

@@ -23,6 +23,8 @@ from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import load_pretrained
 from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
+from dynamax_lm.heads.config import architecture_of
+from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.train.windows import Batch
 from dynamax_lm.settings.model_args import read_model_args
 
@@ -91,6 +93,17 @@ class Backbone:
     def width(self) -> int:
         """D."""
         return int(self.config.hidden_size)
+
+    def described(self) -> dict[str, Any]:
+        """The fields of ``heads.of_backbone.OfBackbone``."""
+        return {
+            "backbone": self.name,
+            "architecture": architecture_of(self.config.model_type),
+            "n_layers": self.n_layers,
+            "width": self.width,
+            "vocabulary": int(self.config.vocab_size),
+            "fingerprint": fingerprint(self.model.lm_head.weight),
+        }
 
     def encode(self, text: str) -> list[int]:
         """Token ids as lm-eval's ``hf`` model encodes a prompt."""

@@ -24,11 +24,11 @@ from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Layout, Source, open_source
+from dynamax_lm.heads.train.data import Source
 from dynamax_lm.heads.train.finish import Trained, finish
 from dynamax_lm.heads.train.hidden_state_cache import FOLDER, Observer
 from dynamax_lm.heads.train.objective import Objective
-from dynamax_lm.heads.train.options import read_options
+from dynamax_lm.heads.train.options import read_options, source_of
 from dynamax_lm.heads.train.plan import HeldStreams, heads_config, schedule_of, stream_of
 from dynamax_lm.heads.train.self_generated import answered
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Trainer
@@ -58,7 +58,7 @@ def train(argv: Sequence[str] | None = None) -> ExitHeads:
 def _train(options: argparse.Namespace, folder: Path) -> ExitHeads:
     """Train into a folder in which no other command writes."""
     _prepare(folder)
-    source = _source(options)
+    source = source_of(options)
     backbone = load_backbone(options.model, options.model_args, options.device)
     if backbone.stack.device.type == "cpu" and (slower := busy_cores(backbone.width)):
         sys.stderr.write(f"dynamax_lm: warning: {slower}\n")
@@ -111,20 +111,6 @@ def _prepare(folder: Path) -> None:
             (folder / LOG).write_text("", encoding="utf-8")
     except OSError as error:
         raise SettingError(f"--output_path={folder}: cannot be written: {error}") from error
-
-
-def _source(options: argparse.Namespace) -> Source:
-    """The training text."""
-    layout = Layout(
-        options.text_field, options.doc_to_text, options.doc_to_target, options.group_by
-    )
-    return open_source(
-        options.data,
-        layout=layout,
-        seed=options.seed,
-        config=options.data_name,
-        split=options.data_split,
-    )
 
 
 def _answered(

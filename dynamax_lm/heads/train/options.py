@@ -9,13 +9,13 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
-from dynamax_lm.heads.train.data import DEFAULT_DATA
+from dynamax_lm.heads.train.data import DEFAULT_DATA, Layout, Source, open_source
 from dynamax_lm.heads.train.labels import read_label
 
 LOSSES = ("balanced", "plain")
 """Names in :data:`dynamax_lm.heads.train.losses.CLASSIFIER_LOSSES`."""
 
-MODELS = sorted(one.model for one in ARCHITECTURES)
+_MODELS = sorted(one.model for one in ARCHITECTURES)
 _AT_LEAST_ONE = (
     "max_steps",
     "prompts",
@@ -100,11 +100,7 @@ def parser() -> CommandParser:
         "    --head mamba --data prompts.jsonl --group_by group --answers model "
         "--output_path heads/my-heads",
     )
-    add = made.add_argument_group("model").add_argument
-    add("--model", choices=MODELS, required=True, help="as in lm_eval")
-    add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
-    add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
-    add("--output_path", required=True, help="folder of the heads and of the run")
+    add_model_options(made, "folder of the heads and of the run")
 
     add = made.add_argument_group("heads").add_argument
     add("--head", choices=CLASSIFIERS, default="mamba", help="kind of classifier")
@@ -174,6 +170,15 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
     return made
 
 
+def add_model_options(made: CommandParser, output: str) -> None:
+    """Options of the frozen model, and of the folder that gets ``output``."""
+    add = made.add_argument_group("model").add_argument
+    add("--model", choices=_MODELS, required=True, help="as in lm_eval")
+    add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
+    add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
+    add("--output_path", required=True, help=output)
+
+
 def add_data_options(group: argparse._ArgumentGroup) -> None:
     """Options of a source of documents (``heads.train.data``)."""
     add = group.add_argument
@@ -187,4 +192,18 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         "--group_by",
         help="field that names a record's group, such as a story's; a group lies on one side of "
         "the held-out split",
+    )
+
+
+def source_of(options: argparse.Namespace) -> Source:
+    """The documents that the options of :func:`add_data_options` and ``--seed`` name."""
+    layout = Layout(
+        options.text_field, options.doc_to_text, options.doc_to_target, options.group_by
+    )
+    return open_source(
+        options.data,
+        layout=layout,
+        seed=options.seed,
+        config=options.data_name,
+        split=options.data_split,
     )

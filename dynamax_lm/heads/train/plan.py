@@ -6,8 +6,7 @@ import argparse
 from typing import NamedTuple
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads.config import HeadsConfig, architecture_of
-from dynamax_lm.heads.fingerprint import fingerprint
+from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.data import Document, Part, Source, part_of
 from dynamax_lm.heads.train.labels import read_label
@@ -72,12 +71,7 @@ def heads_config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig
     width = _width(options, backbone.width)
     top_k = read_label(options.label)
     return HeadsConfig(
-        backbone=backbone.name,
-        architecture=architecture_of(backbone.config.model_type),
-        n_layers=backbone.n_layers,
-        width=backbone.width,
-        vocabulary=int(backbone.config.vocab_size),
-        fingerprint=fingerprint(backbone.model.lm_head.weight),
+        **backbone.described(),
         exit_layers=read_exit_layers(options.exit_layers).place(backbone.n_layers),
         classifier=options.head,
         classifier_width=width,
@@ -87,7 +81,7 @@ def heads_config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig
         expand=options.expand,
         conv_kernel=options.conv_kernel,
         translator=options.translator,
-        translator_rank=_rank(options, backbone.width),
+        translator_rank=rank_of(options.translator, options.rank, backbone.width),
         label="top1" if top_k == 1 else "top_k",
         label_k=top_k,
         loss={"name": options.loss, "decay": options.decay, "thin": options.thin},
@@ -125,7 +119,8 @@ def _width(options: argparse.Namespace, full: int) -> int:
     return int(options.width)
 
 
-def _rank(options: argparse.Namespace, full: int) -> int:
-    if options.translator != "low_rank":
+def rank_of(translator: str, rank: int | None, width: int) -> int:
+    """The rank of a ``low_rank`` translator, by default an eighth of the width; 0 for others."""
+    if translator != "low_rank":
         return 0
-    return options.rank or max(1, full // 8)
+    return rank or max(1, width // 8)

@@ -14,13 +14,12 @@ from torch import Tensor
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.markdown import markdown_table
-from dynamax_lm.heads.config import architecture_of
-from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
 from dynamax_lm.heads.train.data import Document, Source, part_of
 from dynamax_lm.heads.train.least_squares import Moments
+from dynamax_lm.heads.train.plan import rank_of
 from dynamax_lm.heads.train.windows import Batch, Window
 
 _HELD_TOKENS = 0.2
@@ -194,9 +193,7 @@ def maps_config(options: argparse.Namespace, backbone: Backbone) -> PromptMapsCo
     Raises:
         SettingError: an option that does not fit the backbone.
     """
-    rank = 0
-    if options.map == "low_rank":
-        rank = options.rank or max(1, backbone.width // 8)
+    rank = rank_of(options.map, options.rank, backbone.width)
     if not 1 <= options.prompt_exit <= backbone.n_layers - 2:
         raise SettingError(
             f"--prompt_exit={options.prompt_exit}: give a layer in 1..{backbone.n_layers - 2}; the "
@@ -205,12 +202,7 @@ def maps_config(options: argparse.Namespace, backbone: Backbone) -> PromptMapsCo
     if rank > backbone.width:
         raise SettingError(f"--rank={rank}: lies in 1..{backbone.width}")
     return PromptMapsConfig(
-        backbone=backbone.name,
-        architecture=architecture_of(backbone.config.model_type),
-        n_layers=backbone.n_layers,
-        width=backbone.width,
-        vocabulary=int(backbone.config.vocab_size),
-        fingerprint=fingerprint(backbone.model.lm_head.weight),
+        **backbone.described(),
         prompt_exit=options.prompt_exit,
         group=options.layers_per_map,
         translator=options.map,

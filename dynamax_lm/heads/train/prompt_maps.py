@@ -24,8 +24,7 @@ from dynamax_lm.common.options import CommandParser
 from dynamax_lm.common.outputs import writable_folder
 from dynamax_lm.harness.command_line import run_command
 from dynamax_lm.heads.prompt_map_config import KINDS
-from dynamax_lm.heads.train.data import Layout, open_source
-from dynamax_lm.heads.train.options import MODELS, add_data_options
+from dynamax_lm.heads.train.options import add_data_options, add_model_options, source_of
 
 _CONFIG = "config.json"
 
@@ -38,16 +37,7 @@ def main(arguments: list[str]) -> None:
     """
     options = _read(arguments)
     folder = _output_folder(options.output_path)
-    layout = Layout(
-        options.text_field, options.doc_to_text, options.doc_to_target, options.group_by
-    )
-    source = open_source(
-        options.data,
-        layout=layout,
-        seed=options.seed,
-        config=options.data_name,
-        split=options.data_split,
-    )
+    source = source_of(options)
     from dynamax_lm.heads.train.prompt_map_fit import fit_and_save
 
     table = fit_and_save(options, source, folder, _command(options))
@@ -100,11 +90,7 @@ def parser() -> CommandParser:
         "--model_args pretrained=tiny,dtype=float32 \\\n"
         "    --prompt_exit 8 --data prompts.jsonl --group_by group --output_path maps-8",
     )
-    add = made.add_argument_group("model").add_argument
-    add("--model", choices=MODELS, required=True, help="as in lm_eval")
-    add("--model_args", default="", help="pretrained=…,dtype=…, as for lm-eval")
-    add("--device", help="cpu, cuda, cuda:1, …; a GPU if there is one")
-    add("--output_path", required=True, help="folder of the maps")
+    add_model_options(made, "folder of the maps")
     add = made.add_argument_group("maps").add_argument
     add("--prompt_exit", type=int, required=True, help="layers that prompt tokens run")
     add("--layers_per_map", type=int, default=1, help="consecutive skipped layers that share one")

@@ -1,0 +1,88 @@
+"""What the configurations of everything trained on one backbone have in common.
+
+They are ``config.json`` of a folder. A missing, extra or invalid field is refused in one line, so
+that a configuration is never misread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.common.validation import Count, check_fields, read_fields, wrong_field
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfBackbone:
+    """The backbone, by its shape and its unembedding, and the file's form.
+
+    Attributes:
+        SUBJECT: what a folder has, in error lines, in the plural.
+        ARGUMENT: the model argument that names one.
+        REMEDY: what to do with another backbone.
+        DESCRIPTIVE: fields that can change no number.
+        backbone: name of the checkpoint.
+        architecture: of the backbone, by ``config.architecture_of``.
+        n_layers: the backbone's L.
+        width: the backbone's D.
+        vocabulary: the backbone's V.
+        fingerprint: of the backbone's unembedding, as :mod:`dynamax_lm.heads.fingerprint` has it.
+    """
+
+    SUBJECT: ClassVar[str]
+    ARGUMENT: ClassVar[str]
+    REMEDY: ClassVar[str]
+    DESCRIPTIVE: ClassVar[tuple[str, ...]]
+
+    backbone: str
+    architecture: str
+    n_layers: Count
+    width: Count
+    vocabulary: Count
+    fingerprint: str
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that can change a number."""
+        known = asdict(self)
+        for name in self.DESCRIPTIVE:
+            del known[name]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the text of ``config.json``.
+
+        Raises:
+            SettingError: not a JSON object, a missing or extra field, or an invalid value.
+        """
+        where = f"{cls.SUBJECT} config.json"
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise SettingError(f"{where} is not JSON: {error}") from error
+        return cls(**read_fields(cls, given, where))
+
+    def _check_kinds(self, schema: int, known: int) -> None:
+        """Refuse another schema than the ``known`` one, and values of a wrong kind."""
+        if schema != known:
+            raise self._bad("schema", schema, f"this version reads schema {known}")
+        check_fields(self, f"{self.SUBJECT} config")
+
+    def _check_rank(self, translator: str, rank: int) -> None:
+        """Refuse a rank that a low-rank translator of this width cannot have."""
+        if translator == "low_rank" and not 1 <= rank <= self.width:
+            raise self._bad("translator_rank", rank, f"lies in 1..{self.width}")
+
+    def _bad(self, name: str, value: object, why: str) -> SettingError:
+        return wrong_field(f"{self.SUBJECT} config", name, value, why)
