@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -255,6 +256,20 @@ def verdict(gap: Floats, rules: int) -> Verdict:
     return "beats" if low > 0 else "loses" if high < 0 else "not distinguishable"
 
 
+class Extended(NamedTuple):
+    """A classifier that reads more than the hidden state.
+
+    Attributes:
+        rule: its decisions.
+        heads: the classifier; its translators are the column's.
+        flops: of what else it reads, at each exit, for one token.
+    """
+
+    rule: Rule
+    heads: ExitHeads
+    flops: tuple[int, ...]
+
+
 def compare(
     translators: str,
     states: States,
@@ -264,6 +279,7 @@ def compare(
     costs: LayerCosts,
     skipped_state: str,
     grid: Sequence[float],
+    extended: Mapping[str, Extended] = MappingProxyType({}),
 ) -> Column:
     """Run every rule over the test documents.
 
@@ -276,26 +292,38 @@ def compare(
         costs: of the architecture.
         skipped_state: what is billed for skipped layers.
         grid: thresholds, the same for every rule.
+        extended: further classifiers by name.
     """
     extra = [0 if bank is None else bank.translator_flops(layer) for layer in states.exits]
     of_text = states.of_text
     everything = np.ones(len(of_text), dtype=bool)
+    nothing = [0] * len(states.exits)
 
-    def tariff(confidence: str, heads: ExitHeads | None, counted: Any) -> Tariff:
+    def tariff(
+        confidence: str, heads: ExitHeads | None, counted: Any, beside: Sequence[int] = nothing
+    ) -> Tariff:
         extras = [
-            HeadCosts(0 if heads is None else heads.classifier_flops(layer), flops)
-            for layer, flops in zip(states.exits, extra, strict=True)
+            HeadCosts(other + (0 if heads is None else heads.classifier_flops(layer)), flops)
+            for layer, flops, other in zip(states.exits, extra, beside, strict=True)
         ]
         return Tariff.of(states, costs, confidence, skipped_state, extras, counted)
 
-    def contender(name: str, rule: Rule, confidence: str, heads: ExitHeads | None) -> Contender:
+    def contender(
+        name: str,
+        rule: Rule,
+        confidence: str,
+        heads: ExitHeads | None,
+        beside: Sequence[int] = nothing,
+    ) -> Contender:
         leaves = [rule.leave(at) for at in grid]
         text, stop = (
             Grid(
                 np.array(grid),
                 PerDocument.stack([bill.account(leave, exits.right) for leave in leaves]),
             )
-            for bill in (tariff(confidence, heads, of_text), tariff(confidence, heads, everything))
+            for bill in (
+                tariff(confidence, heads, counted, beside) for counted in (of_text, everything)
+            )
         )
         return Contender(name, confidence, heads, text, stop)
 
@@ -305,6 +333,8 @@ def compare(
     ]
     for name, heads in classifiers.items():
         found.append(contender(name, Trained(heads, states).rule(), "head", heads))
+    for name, one in extended.items():
+        found.append(contender(name, one.rule, "head", one.heads, one.flops))
     first_right = np.where(exits.right.any(0), exits.right.argmax(0), len(states.exits))
     fixed = Tariff.of_fixed_depths(states, costs, extra, of_text)
     return Column(

@@ -4,9 +4,9 @@
     python -m benchmarks.paper --backbones dynamax-mistral=tiny dynamax-mamba=tiny \
         --tasks dynamax_sample --train_data prompts.jsonl --output_path runs/paper-tiny
 
-Heads are trained by ``dynamax_lm.heads.train``, points evaluated by lm-eval with one loaded model a
-backbone, and each result written before the next begins. Started again, it goes on: finished heads
-and points are not made again.
+Heads are trained by ``dynamax_lm.heads.train``, or given (``--heads ffn=FOLDER``). Each backbone's
+points are a sweep: the grid, full depth, and a fixed depth at every exit. Started again, it goes
+on: finished heads and points are not made again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,20 @@ from benchmarks.paper.plan import (
     TASKS,
     THRESHOLDS,
     Backbone,
-    Point,
-    points,
+    Rule,
+    check_states,
     read_backbone,
+    read_heads,
+    rules,
 )
-from benchmarks.paper.report import draw, markdown, rows
+from benchmarks.paper.report import best, draw, markdown, rows
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
-from dynamax_lm.harness.command_line import load_lm
 
 _MAY_CHANGE = frozenset(
     {
         *("backbones", "classifiers", "skipped_states", "thresholds"),
-        *("device", "batch_size", "output_path"),
+        *("device", "batch_size", "memory_gib", "output_path"),
     }
 )
 
@@ -58,36 +58,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train and evaluate what is left, then write the table and the plot."""
+    """Train and evaluate what is left, then write the tables and the plot."""
     folder = Path(options.output_path)
-    plan = list(
-        points(
-            [read_backbone(text) for text in options.backbones],
-            options.classifiers,
-            options.skipped_states,
-            options.thresholds,
-        )
-    )
-    _same_experiment(folder, options)
-    for backbone, some in groupby(plan, key=lambda point: point.backbone):
-        left = [point for point in some if not point.file(folder).is_file()]
-        for classifier in dict.fromkeys(point.classifier for point in left):
-            _train(backbone, next(p for p in left if p.classifier == classifier), folder, options)
-        if left:
-            _evaluate(backbone, left, folder, options)
-    found = [
-        row
-        for point in plan
-        for row in rows(json.loads(point.file(folder).read_text(encoding="utf-8")))
+    backbones = [read_backbone(text) for text in options.backbones]
+    check_states(options.skipped_states, backbones)
+    grids = [
+        rules(backbone, options.classifiers, options.skipped_states, options.thresholds)
+        for backbone in backbones
     ]
-    write_text(folder / "rows.json", json.dumps(found, indent=1) + "\n")
-    write_text(folder / "table.md", markdown(found))
-    draw(found, folder / "paper.png")
-    print(markdown(found))
+    given = read_heads(options.heads)
+    _same_experiment(folder, options)
+    found: list[dict[str, Any]] = []
+    for backbone, grid in zip(backbones, grids, strict=True):
+        heads = {name: given.get(name) or backbone.heads(folder, name) for name in CLASSIFIERS}
+        for classifier in dict.fromkeys(rule.classifier for rule in grid):
+            if classifier not in given:
+                _train(backbone, classifier, heads[classifier], options)
+        for rule, results in _evaluate(backbone, grid, heads, folder, options):
+            told = {"backbone": f"{backbone.model}, {backbone.pretrained}", **rule._asdict()}
+            found += rows(told, results)
+        write_text(folder / "rows.json", json.dumps(found, indent=1) + "\n")
+        write_text(folder / "table.md", f"{best(found)}\n{markdown(found)}")
+        draw(found, folder / "paper.png")
+    print(best(found))
+    print(f"next: python -m dynamax_lm.report {folder / 'points'} --output_path report")
 
 
 def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
-    """Refuse to mix points of two experiments in one folder; its grid alone may grow."""
+    """Refuse to mix heads of two experiments in one folder; its grid alone may grow."""
     path = folder / "experiment.json"
     wanted = {name: value for name, value in vars(options).items() if name not in _MAY_CHANGE}
     if path.is_file():
@@ -101,14 +99,13 @@ def _same_experiment(folder: Path, options: argparse.Namespace) -> None:
     write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
-def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Namespace) -> None:
+def _train(backbone: Backbone, classifier: str, target: Path, options: argparse.Namespace) -> None:
     from dynamax_lm.heads.train.command import train
 
-    target = point.heads(folder)
     if (target / "config.json").is_file() and not (target / "checkpoint.pt").exists():
         return
     argv = ["--model", backbone.model, "--model_args", _model_args(backbone, options)]
-    argv += ["--head", point.classifier, "--width", options.width, "--output_path", str(target)]
+    argv += ["--head", classifier, "--width", options.width, "--output_path", str(target)]
     argv += ["--max_steps", str(options.max_steps), "--seed", str(options.seed)]
     if options.device:
         argv += ["--device", options.device]
@@ -118,50 +115,48 @@ def _train(backbone: Backbone, point: Point, folder: Path, options: argparse.Nam
 
 
 def _evaluate(
-    backbone: Backbone, left: Sequence[Point], folder: Path, options: argparse.Namespace
-) -> None:
-    """Every point of one backbone, with one loaded model."""
-    import lm_eval
+    backbone: Backbone,
+    grid: Sequence[Rule],
+    heads: Mapping[str, Path],
+    folder: Path,
+    options: argparse.Namespace,
+) -> Iterator[tuple[Rule, dict[str, Any]]]:
+    """The results of every point: full depth, fixed depths with the first heads, and the grid."""
+    from dynamax_lm.common.outputs import claimed, writable_folder
+    from dynamax_lm.harness.command_line import Command
+    from dynamax_lm.harness.machine import described_once
+    from dynamax_lm.sweep.__main__ import parser
+    from dynamax_lm.sweep.grid import Point
+    from dynamax_lm.sweep.run import Sweep
 
-    lm = load_lm(
-        backbone.model,
-        f"{_model_args(backbone, options)},heads={left[0].heads(folder)}",
-        batch_size=options.batch_size,
-        device=options.device,
+    first = str(heads[grid[0].classifier])
+    argv = ["--model", backbone.model, "--tasks", ",".join(options.tasks)]
+    argv += ["--model_args", f"{_model_args(backbone, options)},heads={first}"]
+    argv += ["--batch_size", str(options.batch_size), "--seed", str(options.seed)]
+    argv += ["--limit", str(options.limit)] if options.limit else []
+    argv += ["--device", options.device] if options.device else []
+    static = [Rule("full depth", "", 1.0)]
+    settings: list[dict[str, Any]] = [{"mode": "full"}]
+    for layer in json.loads((Path(first) / "config.json").read_text("utf-8"))["exit_layers"]:
+        static.append(Rule(f"fixed depth {layer}", "propagate", 0.0))
+        settings.append({"exit_rule": "fixed_depth", "exit_layers": layer})
+    for rule in grid:
+        own = {"heads": str(heads[rule.classifier]), "skipped_state": rule.skipped_state}
+        settings.append(own | {"threshold": rule.threshold})
+    asked = parser().parse_args(argv)
+    sweep = Sweep(
+        command=Command(asked),
+        points=[Point(tuple(one.items())) for one in settings],
+        output=writable_folder(folder / "points" / backbone.name),
+        log_samples=True,
+        memory_bytes=int(options.memory_gib * (1 << 30)),
+        tokens_at_once=asked.tokens_at_once,
     )
-    for number, point in enumerate(left, 1):
-        lm.change(
-            heads=str(point.heads(folder)),
-            threshold=point.threshold,
-            skipped_state=point.skipped_state,
-        )
-        results = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=list(options.tasks),
-            limit=options.limit,
-            log_samples=False,
-            random_seed=options.seed,
-            numpy_random_seed=options.seed,
-            torch_random_seed=options.seed,
-            fewshot_random_seed=options.seed,
-        )
-        kept = {
-            "backbone": f"{backbone.model}, {backbone.pretrained}",
-            "classifier": point.classifier,
-            "state": point.skipped_state,
-            "threshold": point.threshold,
-            "limit": options.limit,
-            "results": _tasks_only(results),
-            "early_exit": results["config"]["early_exit"],
-        }
-        write_text(point.file(folder), json.dumps(kept, indent=1, default=str) + "\n")
-        print(f"[{number}/{len(left)}] {point.file(folder)}")
-
-
-def _tasks_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Results of tasks; those of groups are averages of these."""
-    groups = results.get("groups", {})
-    return {name: found for name, found in results["results"].items() if name not in groups}
+    sweep.check()
+    with claimed(sweep.output), described_once():
+        outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
+    for rule, outcome in zip([*static, *grid], outcomes, strict=True):
+        yield rule, outcome.results
 
 
 def _model_args(backbone: Backbone, options: argparse.Namespace) -> str:
@@ -181,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", default=list(TASKS))
     add("--thresholds", nargs="+", type=float, default=list(THRESHOLDS))
     add("--skipped_states", nargs="+", default=["propagate"], help="run where a model has them")
+    add("--heads", nargs="*", default=[], metavar="CLASSIFIER=FOLDER", help="trained before")
     add("--width", default="full", help="of the classifiers, as in heads.train")
     add("--model_args", default="", help="of every backbone, such as dtype=bfloat16")
     add("--train_data", help="for heads.train --data; its default if left out")
@@ -188,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_steps", type=int, default=2000, help="of each set of heads")
     add("--limit", type=int, help="documents of each task")
     add("--batch_size", type=int, default=8)
+    add("--memory_gib", type=float, default=1.0, help="of prompt states that points share")
     add("--device", help="a GPU if there is one, else cpu")
     add("--seed", type=int, default=0)
     add("--output_path", required=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ BACKBONES = (
     "dynamax-mamba=mistralai/Mamba-Codestral-7B-v0.1",
 )
 TASKS = ("dynamax_truthfulqa_gen", "dynamax_coqa", "dynamax_triviaqa")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99)
 STATES = {
     "dynamax-mistral": ("propagate", "copy_kv", "recompute"),
     "dynamax-mamba": ("propagate", "freeze", "recompute"),
@@ -36,31 +36,23 @@ class Backbone(NamedTuple):
         checkpoint = re.sub(r"[^\w.-]+", "_", self.pretrained).strip("_")
         return f"{self.model}-{checkpoint}"
 
+    def heads(self, folder: Path, classifier: str) -> Path:
+        """The folder of heads that are trained here."""
+        return folder / "heads" / self.name / classifier
 
-@dataclass(frozen=True)
-class Point:
-    """One evaluation.
+
+class Rule(NamedTuple):
+    """One evaluation with exits.
 
     Attributes:
-        backbone: model and checkpoint.
-        classifier: its heads' kind.
+        classifier: the heads' kind.
         skipped_state: the skipped-state policy.
         threshold: of the heads' confidence.
     """
 
-    backbone: Backbone
     classifier: str
     skipped_state: str
     threshold: float
-
-    def file(self, folder: Path) -> Path:
-        """The folder of its results."""
-        name = f"{self.classifier}_{self.skipped_state}_{self.threshold:g}.json"
-        return folder / "points" / self.backbone.name / name
-
-    def heads(self, folder: Path) -> Path:
-        """The folder of its heads."""
-        return folder / "heads" / self.backbone.name / self.classifier
 
 
 def read_backbone(text: str) -> Backbone:
@@ -78,34 +70,54 @@ def read_backbone(text: str) -> Backbone:
     return Backbone(model, pretrained)
 
 
-def points(
-    backbones: Sequence[Backbone],
+def read_heads(given: Sequence[str]) -> dict[str, Path]:
+    """Folders of trained heads by classifier, from ``ffn=FOLDER`` and the like.
+
+    Raises:
+        SettingError: no such classifier, or no heads in the folder.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        classifier, equals, folder = text.partition("=")
+        if classifier not in CLASSIFIERS or not equals:
+            kinds = ", ".join(CLASSIFIERS)
+            raise SettingError(f"--heads {text}: give CLASSIFIER=FOLDER, a classifier of {kinds}")
+        if not (Path(folder) / "config.json").is_file():
+            raise SettingError(f"--heads {text}: no heads in {folder}; name a trained folder")
+        found[classifier] = Path(folder)
+    return found
+
+
+def rules(
+    backbone: Backbone,
     classifiers: Sequence[str],
     skipped_states: Sequence[str],
     thresholds: Sequence[float],
-) -> Iterator[Point]:
-    """All points, one backbone and one set of heads after the other.
+) -> list[Rule]:
+    """The grid of one backbone, one set of heads after the other.
 
     Args:
-        backbones: models.
+        backbone: its model decides which states are evaluated.
         classifiers: kinds of heads.
-        skipped_states: each is run where the model has it.
+        skipped_states: each is evaluated where the model has it.
         thresholds: each in [0, 1].
 
     Raises:
-        SettingError: a value out of range, or a state that no chosen model has.
+        SettingError: a threshold out of range.
     """
     for threshold in thresholds:
         if not 0.0 <= threshold <= 1.0:
             raise SettingError(f"--thresholds {threshold}: give numbers in [0, 1]")
+    known = [state for state in skipped_states if state in STATES[backbone.model]]
+    return [Rule(*one) for one in product(classifiers, known, thresholds)]
+
+
+def check_states(skipped_states: Sequence[str], backbones: Sequence[Backbone]) -> None:
+    """Refuse a policy that no chosen model has.
+
+    Raises:
+        SettingError: with its name.
+    """
     for state in skipped_states:
         if not any(state in STATES[backbone.model] for backbone in backbones):
             raise SettingError(f"--skipped_states {state}: no chosen model has it")
-    return (
-        Point(backbone, classifier, state, threshold)
-        for backbone in backbones
-        for classifier in classifiers
-        for state in skipped_states
-        if state in STATES[backbone.model]
-        for threshold in thresholds
-    )

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--kinds", nargs="*", choices=names, default=["linear-full", "ffn-narrow", "mamba-narrow"])
     add("--seeds", type=int, default=3)
     add("--loss", choices=("balanced", "plain"), default="balanced")
+    add("--label_k", type=int, default=1, help="labels: among full depth's so many most likely")
     add("--max_steps", type=int, default=150, help="of each classifier")
     add("--train_documents", type=int, default=128, help="of a step")
     add("--measures", nargs="*", default=["top_prob", "margin"])

@@ -34,6 +34,7 @@ from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Column, compare, thresholds
 from benchmarks.criteria.told import distinct_answers, told_of
+from benchmarks.real.labels import labels
 from benchmarks.real.quality import qualities, some_tokens
 from benchmarks.real.report import curve_table, draw_curve
 from benchmarks.real.vocabulary import ShortList
@@ -85,9 +86,9 @@ class Data(NamedTuple):
 def run(options: argparse.Namespace) -> None:
     """Everything that is left to do, then the table and its pictures."""
     folder = Path(options.output_path)
-    backbone = _load(options)
+    backbone = load(options)
     exits = read_exit_layers(options.exit_layers).place(int(backbone.lm.config.num_hidden_layers))
-    data = _data(Path(options.states), exits)
+    data = read_data(Path(options.states), exits)
     results = study(backbone, data, folder, options)
     write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     page = f"{curve_table(results['curve'])}\n{markdown(results)}"
@@ -120,13 +121,16 @@ def study(
     columns = [
         _column("none", backbone, test, None, {}, folder, options),
     ]
-    theirs = _labels(folder / "labels.npz", short, train, bank)
+    theirs = labels(folder / "labels.npz", short, train, bank, options.label_k)
+    _say(f"labels: right {theirs.right.mean(1).round(3).tolist()}")
     classifiers = {}
     for kind in (_BY_KIND[one] for one in options.kinds):
         for seed in range(options.seeds):
             place = folder / "heads" / f"{kind.folder}-{seed}"
             own = replace(recipe, seed=seed)
             config = heads_config(backbone.lm, backbone.name, test.exits, kind, rank)
+            if options.label_k > 1:
+                config = replace(config, label="top_k", label_k=options.label_k)
             classifiers[_named(kind, seed)] = load_or_fit(
                 place,
                 lambda config=config, own=own: fit_classifier(config, bank, train, theirs, own),
@@ -198,18 +202,6 @@ def _bank(
     )
 
 
-def _labels(path: Path, short: ShortList, train: States, bank: ExitHeads) -> Exits:
-    """Which exits are right at the training tokens, among the short list."""
-    if path.is_file():
-        with np.load(path) as kept:
-            return Exits(kept["tokens"], kept["right"], {})
-    found = read_exits(short.numbered(train), short.unembed, bank, ())
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, tokens=found.tokens, right=found.right)
-    _say(f"{path}: right {found.right.mean(1).round(3).tolist()}")
-    return found
-
-
 def _column(
     name: str,
     backbone: Backbone,
@@ -266,6 +258,7 @@ def _results(
             "train_tokens": len(train.token),
             "train_texts": dict(texts),
             "rank": options.rank,
+            "label_k": options.label_k,
             "seeds": options.seeds,
             "recipe": asdict(recipe),
         },
@@ -279,7 +272,8 @@ def _named(kind: Kind, seed: int) -> str:
     return f"{kind.name}, seed {seed}"
 
 
-def _load(options: argparse.Namespace) -> Backbone:
+def load(options: argparse.Namespace) -> Backbone:
+    """The checkpoint, at full depth and without heads."""
     lm = load_lm("dynamax-mistral", f"{options.model_args},mode=full,heads=none", batch_size=1)
     lm.model.requires_grad_(False)
     stack: Any = type(lm).STACK(lm.model)
@@ -288,7 +282,12 @@ def _load(options: argparse.Namespace) -> Backbone:
     return Backbone(lm, options.pretrained_name, lambda hidden: stack.unembed(hidden), metric)
 
 
-def _data(folder: Path, exits: tuple[int, ...]) -> Data:
+def read_data(folder: Path, exits: tuple[int, ...]) -> Data:
+    """What ``benchmarks.real.gather`` left in a folder.
+
+    Raises:
+        SettingError: no finished training part, or no test states.
+    """
     places = sorted(one for one in folder.glob("train-*") if stored.complete(one))
     tests = sorted(one for one in folder.glob("test*") if stored.complete(one))
     if not places or not tests:

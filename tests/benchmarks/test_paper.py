@@ -1,54 +1,58 @@
-"""The experiment goes on where it was killed, and its table says what the points say."""
+"""The experiment trains what was not given, refuses mixtures, and its table says what was found."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.paper import __main__ as paper
-from benchmarks.paper.plan import Point, points, read_backbone
-from benchmarks.paper.report import markdown, rows
+from benchmarks.paper.plan import Rule, check_states, read_backbone, read_heads, rules
+from benchmarks.paper.report import best, markdown, rows
 from dynamax_lm.common.errors import SettingError
-from scripts.study_pictures import rows_of_page
 
 MISTRAL, MAMBA = read_backbone("dynamax-mistral=tiny"), read_backbone("dynamax-mamba=org/name")
 
 
-def result(point: Point) -> dict[str, Any]:
-    saved = 0.4 - 0.3 * point.threshold
+def results(rule: Rule) -> dict[str, Any]:
+    saved = 0.4 - 0.3 * rule.threshold
     return {
-        "backbone": point.backbone.name,
-        "classifier": point.classifier,
-        "state": point.skipped_state,
-        "threshold": point.threshold,
+        "groups": {"group": {}},
         "results": {
+            "group": {"agreement,none": 0.0},
             "task": {
                 "alias": "task",
                 "layers_used,none": 9.25,
                 "layers_used_stderr,none": 0.5,
                 "flops_saved,none": saved,
-                "agreement,none": 0.5 + point.threshold / 2,
+                "flops_saved_total,none": saved / 10,
+                "flops_saved_total_stderr,none": 0.001,
+                "agreement,none": 0.5 + rule.threshold / 2,
                 "consistency,none": 0.75,
-                "f1,none": 0.31,
-                "full_depth_f1,none": 0.32,
-                "full_depth_f1_stderr,none": 0.01,
-            }
+                "f1,own": 0.31,
+                "f1_stderr,own": 0.02,
+                "full_depth_f1,own": 0.32,
+                "full_depth_f1_stderr,own": 0.01,
+            },
         },
     }
 
 
-def test_a_state_is_run_where_a_model_has_it() -> None:
-    plan = list(points([MISTRAL, MAMBA], ["linear"], ["propagate", "freeze"], [0.5, 0.9]))
-    states = {(point.backbone.model, point.skipped_state) for point in plan}
-    assert states == {
-        ("dynamax-mistral", "propagate"),
-        ("dynamax-mamba", "propagate"),
-        ("dynamax-mamba", "freeze"),
-    }
-    assert len({point.file(Path("x")) for point in plan}) == len(plan) == 6
+def found(backbone: Any, *some: Rule) -> list[dict[str, Any]]:
+    told = {"backbone": f"{backbone.model}, {backbone.pretrained}"}
+    return [row for rule in some for row in rows({**told, **rule._asdict()}, results(rule))]
+
+
+def test_a_state_is_evaluated_where_a_model_has_it() -> None:
+    states = ["propagate", "freeze"]
+    check_states(states, [MISTRAL, MAMBA])
+    plans = {one: rules(one, ["linear"], states, [0.5, 0.9]) for one in (MISTRAL, MAMBA)}
+    assert {rule.skipped_state for rule in plans[MISTRAL]} == {"propagate"}
+    assert {rule.skipped_state for rule in plans[MAMBA]} == {"propagate", "freeze"}
+    assert [len(set(plan)) for plan in plans.values()] == [2, 4]
 
 
 @pytest.mark.parametrize("text", ["tiny", "dynamax-mistral=", "llama=tiny"])
@@ -57,83 +61,62 @@ def test_a_backbone_is_a_model_and_a_checkpoint(text: str) -> None:
         read_backbone(text)
 
 
-def test_what_no_model_can_do_is_refused_before_anything_runs() -> None:
+def test_what_cannot_be_evaluated_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no chosen model has it"):
-        points([MISTRAL], ["linear"], ["freeze"], [0.5])
+        check_states(["freeze"], [MISTRAL])
     with pytest.raises(SettingError, match=r"1\.5"):
-        points([MISTRAL], ["linear"], ["propagate"], [1.5])
+        rules(MISTRAL, ["linear"], ["propagate"], [1.5])
+    for text, what in (("tree=x", "CLASSIFIER=FOLDER"), (f"ffn={tmp_path}", "no heads in")):
+        with pytest.raises(SettingError, match=what):
+            read_heads([text])
 
 
-def test_a_killed_run_goes_on_and_makes_nothing_twice(
+def test_given_heads_are_not_trained_and_experiments_do_not_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[str] = []
-    evaluated: list[Point] = []
-    budget = [4]
+    used: list[Path] = []
 
-    def train(backbone: Any, point: Point, folder: Path, options: Any) -> None:
-        trained.append(f"{backbone.model} {point.classifier}")
+    def train(backbone: Any, classifier: str, target: Path, options: Any) -> None:
+        trained.append(f"{backbone.model} {classifier}")
 
-    def evaluate(backbone: Any, left: list[Point], folder: Path, options: Any) -> None:
-        for point in left:
-            if not budget[0]:
-                raise KeyboardInterrupt
-            budget[0] -= 1
-            evaluated.append(point)
-            file = point.file(folder)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(result(point)))
+    def evaluate(
+        backbone: Any, grid: list[Rule], heads: dict[str, Path], folder: Path, options: Any
+    ) -> Iterator[tuple[Rule, dict[str, Any]]]:
+        used.append(heads["linear"])
+        for rule in [Rule("full depth", "", 1.0), Rule("fixed depth 8", "propagate", 0.0), *grid]:
+            yield rule, results(rule)
 
     monkeypatch.setattr(paper, "_train", train)
     monkeypatch.setattr(paper, "_evaluate", evaluate)
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "config.json").write_text("{}")
     argv = ["--backbones", "dynamax-mistral=tiny", "dynamax-mamba=tiny", "--thresholds", "0.5", "1"]
-    argv += ["--classifiers", "linear", "mamba", "--output_path", str(tmp_path)]
-    with pytest.raises(KeyboardInterrupt):
-        paper.main(argv)
-    assert trained == [
-        "dynamax-mistral linear",
-        "dynamax-mistral mamba",
-        "dynamax-mamba linear",
-        "dynamax-mamba mamba",
-    ]
-    assert not (tmp_path / "table.md").exists()
-    budget[0] = 100
-    paper.main(argv)
-    assert len(evaluated) == len(set(evaluated)) == 8
-    assert trained[4:] == ["dynamax-mamba linear", "dynamax-mamba mamba"]
-    assert len(json.loads((tmp_path / "rows.json").read_text())) == 8
-    assert (tmp_path / "paper.png").stat().st_size > 1000
+    argv += ["--classifiers", "linear", "mamba", "--output_path", str(tmp_path / "own")]
+    paper.main([*argv, "--heads", f"linear={given}"])
+    assert trained == ["dynamax-mistral mamba", "dynamax-mamba mamba"]
+    assert used == [given, given]
+    assert len(json.loads((tmp_path / "own" / "rows.json").read_text())) == 2 * (2 + 2 * 2)
+    assert (tmp_path / "own" / "paper.png").stat().st_size > 1000
     assert "dynamax-mamba" in capsys.readouterr().out
-    paper.main(argv)
-    assert len(evaluated) == 8
     for other in (["--limit", "5"], ["--seed", "1"], ["--width", "narrow"]):
         with pytest.raises(SettingError, match=f"{other[0]}={other[1]}"):
-            paper.main(argv + other)
-    paper.main([*argv, "--batch_size", "2"])
-    assert len(evaluated) == 8
+            paper.main([*argv, "--heads", f"linear={given}", *other])
+    paper.main([*argv, "--heads", f"linear={given}", "--batch_size", "2"])
 
 
-def test_the_table_says_what_the_points_say() -> None:
-    found = list(rows(result(Point(MISTRAL, "mamba", "propagate", 0.5))))
-    table = markdown(found)
-    assert "f1 at full depth: 0.320" in table
-    assert "| mamba | `propagate` | 0.5 | 9.25 ± 0.50 | 25.0 % | 75.0 % | 75.0 % | 0.310 |" in table
+def test_the_table_says_what_was_found() -> None:
+    table = markdown(found(MISTRAL, Rule("mamba", "propagate", 0.5)))
+    for cell in ("9.25 ± 0.50", "25.0 %", "2.5 ± 0.1 %", "75.0 %", "0.310 ± 0.020 f1", "0.320"):
+        assert f"| {cell} " in table
 
 
-def test_the_picture_can_be_drawn_from_the_table() -> None:
-    """The rows of a page are those that its tables were made of, as far as they are printed."""
-    made = [
-        row
-        for backbone in (MISTRAL, MAMBA)
-        for kind in ("linear", "mamba")
-        for threshold in (0.5, 0.95)
-        for row in rows(result(Point(backbone, kind, "propagate", threshold)))
-    ]
-    read = list(rows_of_page(f"Text, `code`.\n\n{markdown(made)}\nMore text.\n"))
-    assert len(read) == len(made)
-    for ours, theirs in zip(read, made, strict=True):
-        for name, value in ours.items():
-            if isinstance(value, float):
-                assert value == pytest.approx(theirs[name], abs=5e-4), name
-            else:
-                assert value == theirs[name], name
+def test_the_best_setting_is_the_cheapest_that_agrees_enough() -> None:
+    thresholds = (0.8, 0.9, 0.95, 1.0)  # whose agreements are 0.9, 0.95, 0.975 and 1
+    some = [Rule("ffn", "propagate", one) for one in thresholds]
+    line = best(found(MISTRAL, *some)).splitlines()[-1]
+    assert "| 0.9 " in line
+    assert "| 13.0 % " in line
+    none = best(found(MISTRAL, *some[:1])).splitlines()[-1]
+    assert "| none " in none
