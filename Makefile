@@ -6,6 +6,10 @@ STAMP := $(VENV)/.installed
 DOCS := $(VENV)/.docs-installed
 BROWSER := $(VENV)/.browser-installed
 JOBS ?= 2
+EXTRAS ?= dev
+# Only what is imported is compiled, when it is: most modules of torch and its like never are.
+PIP = $(BIN)/python -m pip install --quiet --no-compile
+PINNED = $(PIP) --constraint constraints.txt
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -16,9 +20,9 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --upgrade pip
+	$(PINNED) torch
+	$(PINNED) --editable '.[$(EXTRAS)]'
 	touch $(STAMP)
 
 # Each embedded model with exits at two thresholds, at full depth and at two fixed depths.
@@ -43,7 +47,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS)
 
 $(BROWSER): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	$(PINNED) --editable '.[dev,browser]'
 	touch $(BROWSER)
 
 # The pages in Chromium, which must be installed, or named in the variable CHROMIUM.
@@ -56,7 +60,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 $(DOCS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	$(if $(findstring docs,$(EXTRAS)),,$(PINNED) --editable '.[dev,docs]')
 	touch $(DOCS)
 
 # The site in build/site; a link that leads nowhere, or a page without a place, fails it.
