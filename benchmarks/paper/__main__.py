@@ -34,6 +34,7 @@ from benchmarks.paper.plan import (
 from benchmarks.paper.report import best, draw, markdown, rows
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
+from dynamax_lm.harness.command_line import run_command
 
 _MAY_CHANGE = frozenset(
     {
@@ -46,10 +47,8 @@ _MAY_CHANGE = frozenset(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a signal during training ends it with 128 + its number."""
     options = _parser().parse_args(argv)
-    from dynamax_lm.harness.plugin.errors import install_one_line_errors
     from dynamax_lm.heads.train.trainer import Stopped
 
-    install_one_line_errors()
     try:
         run(options)
     except Stopped as stopped:
@@ -144,6 +143,7 @@ def _evaluate(
         own = {"heads": str(heads[rule.classifier]), "skipped_state": rule.skipped_state}
         settings.append(own | {"threshold": rule.threshold})
     asked = parser().parse_args(argv)
+    asked.log_samples = False  # lm-eval's own files; the sweep writes samples
     sweep = Sweep(
         command=Command(asked),
         points=[Point(tuple(one.items())) for one in settings],
@@ -192,4 +192,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,15 +14,14 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.criteria.kinds import KINDS
+from dynamax_lm.harness.command_line import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = parser().parse_args(argv)
     from benchmarks.real.run import run
-    from dynamax_lm.harness.plugin.errors import install_one_line_errors
 
-    install_one_line_errors()
     run(options)
 
 
@@ -57,4 +56,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -29,6 +29,7 @@ from benchmarks.criteria.study import Extended, compare, plain, thresholds
 from benchmarks.real.run import load, read_data
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.core.looks import Look, read_look
+from dynamax_lm.harness.command_line import run_command
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.settings.exits import read_exit_layers
 
@@ -193,4 +194,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
