@@ -32,6 +32,7 @@ bootstrap                  ``stderr_for_metric``            lets an aggregation 
                                                             bootstrapped, instead of its name
 cache                      ``CachingLM.__getattr__``        has the model's identity in the key of a
                                                             cached response
+templates                  ``utils.env.from_string``        compiles a task's template once
 naming                     ``log_experiment_args``,         names a run after the checkpoint that
                            ``_get_model_name``              the model loaded
 manifests                  ``EvaluationTracker``            reports which files a run wrote

@@ -22,6 +22,7 @@ from dynamax_lm.harness import (
     naming,
     reporting,
     run_registry,
+    templates,
 )
 
 _MARK = "_early_exit_hook"
@@ -50,6 +51,7 @@ def install() -> None:
     import lm_eval.api.task
     import lm_eval.evaluator
     import lm_eval.evaluator_utils
+    import lm_eval.utils
     from lm_eval.loggers.evaluation_tracker import EvaluationTracker, GeneralConfigTracker
     from lm_eval.loggers.wandb_logger import WandbLogger
 
@@ -62,6 +64,7 @@ def install() -> None:
     _wrap(lm_eval.api.group.Group, "aggregate", groups.around_aggregate)
     _wrap(lm_eval.api.model.CachingLM, "__getattr__", cache.around_getattr)
     _wrap(lm_eval.evaluator_utils, "stderr_for_metric", bootstrap.around_stderr_for_metric)
+    _wrap(lm_eval.utils.env, "from_string", templates.around_from_string)
     _wrap(GeneralConfigTracker, "log_experiment_args", naming.around_log_experiment_args)
     _wrap(EvaluationTracker, "save_results_aggregated", manifests.around_save_results)
     _wrap(EvaluationTracker, "save_results_samples", manifests.around_save_samples)
