@@ -47,6 +47,7 @@ from dynamax_lm.common.plots import (
 )
 from dynamax_lm.common.plots import save_figure as save
 from dynamax_lm.core.ledger import Ledger
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.harness.command_line import folder_name, load_lm
 from dynamax_lm.report.leaderboard import Entry, build
@@ -108,24 +109,21 @@ def seconds(options: argparse.Namespace) -> None:
     prompt = torch.randint(5, lm.stack.vocab_size, (options.tokens + 1,)).tolist()
     exits = _split(options.prompt_exits)
     folders = [(layer, maps.format(layer)) for maps in options.prompt_maps for layer in exits]
-    ways: list[tuple[int | None, Any]] = [(None, None), *((int(layer), None) for layer in exits)]
-    ways += [(int(layer), lm.load_prompt_maps(folder)) for layer, folder in folders]
+    ways: list[PromptExit | None] = [None, *(PromptExit(int(layer)) for layer in exits)]
+    ways += [PromptExit(int(layer), lm.load_prompt_maps(folder)) for layer, folder in folders]
     took: list[list[float]] = [[] for _ in ways]
     with torch.inference_mode():
         prefill(lm.stack, [prompt])
         for _ in range(options.rounds):
-            for (layer, maps), own in zip(ways, took, strict=True):
+            for exit_at, own in zip(ways, took, strict=True):
                 start = time.process_time()
-                prefill(lm.stack, [prompt], layer, maps)
+                prefill(lm.stack, [prompt], exit_at)
                 own.append(time.process_time() - start)
-    found = [
-        {
-            "prompt_exit": layer,
-            "maps": None if maps is None else _kind(maps.config.translator, maps.config.group),
-            "seconds": statistics.median(own),
-        }
-        for (layer, maps), own in zip(ways, took, strict=True)
-    ]
+    found = []
+    for way, own in zip(ways, took, strict=True):
+        layer, maps = way or (None, None)
+        kind = None if maps is None else _kind(maps.config.translator, maps.config.group)
+        found.append({"prompt_exit": layer, "maps": kind, "seconds": statistics.median(own)})
     folder = folder_name(options.model, lm.early_exit_run.live.settings["pretrained"])
     path = Path(options.output_path) / folder / _SECONDS
     write_json(path, {"tokens": options.tokens, "rounds": options.rounds, "prefill": found})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.measures import facts_of
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit, PromptMaps
 from dynamax_lm.core.thresholds import ThresholdRule, cutoff_of
 
 
@@ -34,6 +34,13 @@ class ExitPolicy:
     rule: ThresholdRule | None = None
     prompt_exit: int | None = None
     prompt_maps: PromptMaps | None = None
+
+    @property
+    def of_prompts(self) -> PromptExit | None:
+        """Where prompt tokens exit; ``None`` if they run all layers."""
+        if self.prompt_exit is None:
+            return None
+        return PromptExit(self.prompt_exit, self.prompt_maps)
 
     @property
     def any_exits(self) -> bool:

@@ -1,13 +1,13 @@
-"""The protocol of trained maps for prompt tokens that exit.
+"""Prompt tokens that exit: where, and the protocol of trained maps for the layers above.
 
-They give each skipped layer an estimate of its input from the hidden state at the exit, where the
+Maps give each skipped layer an estimate of its input from the hidden state at the exit, where the
 layers otherwise read that hidden state itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -37,3 +37,15 @@ class PromptMaps(Protocol):
             hidden: (M, D) at the exit.
         """
         ...
+
+
+class PromptExit(NamedTuple):
+    """Where prompt tokens but the last exit.
+
+    Attributes:
+        layer: layers that they run, 1..L.
+        maps: of the layers above; ``None`` for none.
+    """
+
+    layer: int
+    maps: PromptMaps | None = None

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat, takewhile
 from typing import Any
 
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.skipped_states import PROMPT_STATE
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.stateful_stack import StatefulStack
@@ -34,23 +34,21 @@ _LONG = 0.8
 def prefill(
     stack: StatefulStack,
     prompts: Sequence[Sequence[int]],
-    prompt_exit: int | None = None,
-    prompt_maps: PromptMaps | None = None,
+    prompt_exit: PromptExit | None = None,
 ) -> Any:
     """A state of each prompt without its last token.
 
     Args:
         stack: the decoder.
         prompts: token ids, at least one each.
-        prompt_exit: layers that these tokens run, 1..L; ``None`` for all.
-        prompt_maps: of the layers above; ``None`` for none.
+        prompt_exit: where these tokens exit; ``None`` for no exit.
 
     Raises:
         ValueError: a prompt is empty.
     """
     bodies = _bodies(prompts)
     state = stack.new_state(len(bodies))
-    run_prompts(stack, state, bodies, prompt_exit, prompt_maps, new=True)
+    run_prompts(stack, state, bodies, prompt_exit, new=True)
     return state
 
 
@@ -58,8 +56,7 @@ def run_prompts(
     stack: StatefulStack,
     state: Any,
     tokens: Sequence[Sequence[int]],
-    prompt_exit: int | None = None,
-    prompt_maps: PromptMaps | None = None,
+    prompt_exit: PromptExit | None = None,
     *,
     new: bool = False,
 ) -> None:
@@ -69,14 +66,13 @@ def run_prompts(
         stack: the decoder.
         state: its state; afterwards it includes the tokens.
         tokens: of each row of the state.
-        prompt_exit: layers that they run, 1..L; ``None`` for all.
-        prompt_maps: of the layers above; ``None`` for none.
+        prompt_exit: where they exit; ``None`` for no exit.
         new: whether the state is empty.
     """
     for number, (rows, pieces) in enumerate(_pieces(tokens, TOKENS_AT_ONCE)):
         first = new and not number
         token_batch = TokenBatch.of(pieces, rows, stack.device, prefill=first)
-        _run(stack, state, token_batch, prompt_exit, prompt_maps)
+        _run(stack, state, token_batch, prompt_exit)
 
 
 def _pieces(
@@ -93,22 +89,22 @@ def _run(
     stack: StatefulStack,
     state: Any,
     token_batch: TokenBatch,
-    prompt_exit: int | None,
-    prompt_maps: PromptMaps | None,
+    prompt_exit: PromptExit | None,
 ) -> None:
     """One pass."""
-    depth = stack.n_layers if prompt_exit is None else prompt_exit
+    depth = stack.n_layers if prompt_exit is None else prompt_exit.layer
     run = stack.begin(state, token_batch, PROMPT_STATE)
     hidden = stack.embed(run)
     for layer in range(depth):
         hidden = stack.layer(layer, hidden, run)
-    if depth < stack.n_layers:
+    if prompt_exit is not None and depth < stack.n_layers:
         real = token_batch.real(run.cells)
         run.freeze(real, hidden)
         run.set_cells(run.cells[:0])  # no padding either
         hidden, frozen = hidden[:0], run.frozen_hidden
         assert frozen is not None
-        inputs = repeat(frozen) if prompt_maps is None else prompt_maps.inputs(frozen)
+        maps = prompt_exit.maps
+        inputs = repeat(frozen) if maps is None else maps.inputs(frozen)
         for layer, own in zip(range(depth, stack.n_layers), inputs, strict=False):
             run.frozen_hidden = own
             hidden = stack.layer(layer, hidden, run)
@@ -121,19 +117,17 @@ class SharedPrefixes:
     Args:
         stack: the decoder.
         shortest: tokens from which on a shared prefix is run on its own, at least 1.
-        prompt_exit: layers that prompt tokens run, 1..L; ``None`` for all.
-        prompt_maps: of the layers above; ``None`` for none.
+        prompt_exit: where prompt tokens exit; ``None`` for no exit.
     """
 
     def __init__(
         self,
         stack: StatefulStack,
         shortest: int = SHORTEST_PREFIX,
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> None:
         self._stack, self._shortest = stack, shortest
-        self._exit, self._maps = prompt_exit, prompt_maps
+        self._exit = prompt_exit
         self._prefix: tuple[int, ...] = ()
         self._state: Any = None
         self._last: tuple[int, ...] = ()
@@ -144,11 +138,11 @@ class SharedPrefixes:
         shared = self._shared(bodies)
         self._last = bodies[-1]
         if len(shared) < self._shortest:
-            return prefill(self._stack, prompts, self._exit, self._maps)
+            return prefill(self._stack, prompts, self._exit)
         self._keep(shared)
         state = self._stack.take(self._state, [0] * len(bodies))
         rest = [body[len(shared) :] for body in bodies]
-        run_prompts(self._stack, state, rest, self._exit, self._maps)
+        run_prompts(self._stack, state, rest, self._exit)
         return state
 
     def _shared(self, bodies: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -170,9 +164,9 @@ class SharedPrefixes:
         known = len(self._prefix)
         if known and shared[:known] == self._prefix:
             rest = [shared[known:]]
-            run_prompts(self._stack, self._state, rest, self._exit, self._maps)
+            run_prompts(self._stack, self._state, rest, self._exit)
         else:
-            self._state = prefill(self._stack, [(*shared, 0)], self._exit, self._maps)
+            self._state = prefill(self._stack, [(*shared, 0)], self._exit)
         self._prefix = shared
 
 

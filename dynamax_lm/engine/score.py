@@ -17,7 +17,7 @@ from torch import Tensor
 from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.loop import ExitDecisions, run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
@@ -144,11 +144,10 @@ class ScoreBatch:
         self,
         stack: StatefulStack,
         sources: Sources,
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> Any:
         """A state with one row for each row of the pass, each prompt prefilled once."""
-        return sources.prompt_state(stack, self.prompts, self.prompt_rows, prompt_exit, prompt_maps)
+        return sources.prompt_state(stack, self.prompts, self.prompt_rows, prompt_exit)
 
     def steps(self) -> list[int]:
         """(N,) how many tokens of its continuation precede each token."""
@@ -287,7 +286,7 @@ def score(
     timer, sources = timer or PhaseTimer(), sources or Computed()
     batch = ScoreBatch(requests, softmax_dtype)
     with timer.measure("prompt"):
-        state = batch.prefill(stack, sources, policy.prompt_exit, policy.prompt_maps)
+        state = batch.prefill(stack, sources, policy.of_prompts)
     full: Reading | None = None
     if (reference or policy.needs_target) and policy.any_exits:
         with timer.measure("reference"):

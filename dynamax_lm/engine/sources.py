@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dynamax_lm.core.policy import ExitPolicy
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
@@ -63,8 +63,7 @@ class Sources(Protocol):
         stack: StatefulStack,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> Any:
         """An independent state whose row i has ``prompts[rows[i]]`` without its last token.
 
@@ -72,8 +71,7 @@ class Sources(Protocol):
             stack: the decoder.
             prompts: token ids, at least one each.
             rows: of each row of the state, which prompt it has; each prompt at least once.
-            prompt_exit: layers that these tokens run; ``None`` for all.
-            prompt_maps: of the layers above; ``None`` for none.
+            prompt_exit: where these tokens exit; ``None`` for no exit.
         """
         ...
 
@@ -112,23 +110,19 @@ class Computed:
 
     def __init__(self) -> None:
         self.full_depth = FullDepthAnswers()
-        self._prefixes: dict[tuple[int | None, PromptMaps | None], SharedPrefixes] = {}
+        self._prefixes: dict[PromptExit | None, SharedPrefixes] = {}
 
     def prompt_state(
         self,
         stack: StatefulStack,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> Any:
         """See `Sources`."""
-        key = prompt_exit, prompt_maps
-        if key not in self._prefixes:
-            self._prefixes[key] = SharedPrefixes(
-                stack, prompt_exit=prompt_exit, prompt_maps=prompt_maps
-            )
-        state = self._prefixes[key].prefill(prompts)
+        if prompt_exit not in self._prefixes:
+            self._prefixes[prompt_exit] = SharedPrefixes(stack, prompt_exit=prompt_exit)
+        state = self._prefixes[prompt_exit].prefill(prompts)
         return state if list(rows) == list(range(len(prompts))) else stack.take(state, rows)
 
     def full_depth_scores(self, run: Callable[[], Reading]) -> Reading:
@@ -183,7 +177,7 @@ class Prompts:
         self, stack: StatefulStack, sources: Sources, policy: ExitPolicy, *, reference: bool
     ) -> None:
         self._stack, self._sources = stack, sources
-        self._exit, self._maps = policy.prompt_exit, policy.prompt_maps
+        self._exit = policy.of_prompts
         self._compared = reference or policy.needs_target
 
     def prefill(self, requests: Sequence[GenerateRequest], timer: PhaseTimer) -> PromptStates:
@@ -191,7 +185,7 @@ class Prompts:
         prompts = [request.prompt for request in requests]
         each = range(len(prompts))
         with timer.measure("prompt"):
-            state = self._sources.prompt_state(self._stack, prompts, each, self._exit, self._maps)
+            state = self._sources.prompt_state(self._stack, prompts, each, self._exit)
         if self._exit is None:
             return PromptStates(state, state)
         if not self._compared:

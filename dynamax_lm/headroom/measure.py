@@ -19,7 +19,7 @@ from dynamax_lm.headroom.ceiling import Prices, Tokens, choose_exits
 from dynamax_lm.headroom.documents import Document
 from dynamax_lm.headroom.estimate import Estimate, estimate
 from dynamax_lm.headroom.probe import PromptTry
-from dynamax_lm.headroom.prompts import PromptExit, prompt_numbers
+from dynamax_lm.headroom.prompts import TriedPromptExit, prompt_numbers
 
 KS = (1, 2, 3, 5, 10)
 """A label is positive where the exit's token is among full depth's k most likely; 1 is strict."""
@@ -85,7 +85,7 @@ class Headroom:
     checked: Ceiling
     default: Ceiling
     texts: Texts = field(default_factory=Texts)
-    prompts: tuple[PromptExit, ...] = ()
+    prompts: tuple[TriedPromptExit, ...] = ()
 
 
 def measure(

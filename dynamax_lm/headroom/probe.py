@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.exit_view import ExitView
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.engine.stateful_stack import StatefulStack
@@ -33,13 +33,11 @@ class PromptTry(NamedTuple):
     """Prompts that exit, as they are tried.
 
     Attributes:
-        layer: layers that prompt tokens run, in 1..L-1.
-        maps: of the layers above; ``None`` for none.
-        name: of the maps.
+        exit: where, in 1..L-1.
+        name: of the maps, if any.
     """
 
-    layer: int
-    maps: PromptMaps | None = None
+    exit: PromptExit
     name: str | None = None
 
 
@@ -144,7 +142,7 @@ def rank_exits(
     stays = torch.zeros(sum(lengths), len(prompt_exits), dtype=torch.bool)
     for column, one in enumerate(prompt_exits):
         after = Emitted(sum(lengths))
-        state = cache.prompt_state(stack, distinct, rows, one.layer, one.maps)
+        state = cache.prompt_state(stack, distinct, rows, one.exit)
         probe_exits(stack, state, token_batch, (), [after])
         stays[:, column] = after.emitted == grid.emitted
     parts = zip(grid.ranks.split(lengths), stays.split(lengths), strict=True)

@@ -24,7 +24,7 @@ _WIDEST = Bounds(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class PromptExit:
+class TriedPromptExit:
     """One way in which prompts exit.
 
     Attributes:
@@ -42,16 +42,17 @@ class PromptExit:
 
 def prompt_numbers(
     documents: Sequence[Document], costs: DecoderCosts, tries: Sequence[PromptTry]
-) -> tuple[PromptExit, ...]:
+) -> tuple[TriedPromptExit, ...]:
     """One for each of ``tries``, in the order of the documents' ``prompts``."""
     found = []
     for column, one in enumerate(tries):
         agreement = np.array([document.prompts[:, column].mean() for document in documents])
-        maps = 0 if one.maps is None else one.maps.flops
-        ledger = Ledger(costs, prompt_exit=one.layer, prompt_maps=maps)
+        layer, maps = one.exit
+        flops = 0 if maps is None else maps.flops
+        ledger = Ledger(costs, prompt_exit=layer, prompt_maps=flops)
         saved = np.array([_saved(ledger, document, costs.n_layers) for document in documents])
         estimates = estimate(agreement, SHARE), estimate(saved, _WIDEST)
-        found.append(PromptExit(one.layer, *estimates, one.name))
+        found.append(TriedPromptExit(layer, *estimates, one.name))
     return tuple(found)
 
 

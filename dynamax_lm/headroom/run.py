@@ -10,6 +10,7 @@ from dynamax_lm import __version__
 from dynamax_lm.common.durations import announcer
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.harness.command_line import Command
 from dynamax_lm.headroom.documents import Document, RankingRunner, documents_of
@@ -97,8 +98,8 @@ def run(
     rule = Every(1) if given_layers is None else read_exit_layers(given_layers)
     candidates = rule.place(layers)
     maps = {name: lm.load_prompt_maps(name) for name in prompt_maps}
-    tries = [PromptTry(layer) for layer in prompt_exits]
-    tries += [PromptTry(one.prompt_exit, one, name) for name, one in maps.items()]
+    tries = [PromptTry(PromptExit(layer)) for layer in prompt_exits]
+    tries += [PromptTry(PromptExit(one.prompt_exit, one), name) for name, one in maps.items()]
     runner = RankingRunner(candidates, tries)
     announce = announcer(say)
 

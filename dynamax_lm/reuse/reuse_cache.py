@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
 from dynamax_lm.engine.sources import FullDepthAnswers
@@ -94,8 +94,7 @@ class ReuseCache:
         stack: StatefulStack,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> Any:
         """An independent state whose row i has ``prompts[rows[i]]`` without its last token.
 
@@ -103,15 +102,14 @@ class ReuseCache:
             stack: the decoder.
             prompts: token ids.
             rows: of each row of the state, which prompt it has.
-            prompt_exit: layers that these tokens run; ``None`` for all.
-            prompt_maps: of the layers above; ``None`` for none.
+            prompt_exit: where these tokens exit; ``None`` for no exit.
         """
-        maps = None if prompt_maps is None else prompt_maps.identity
-        key = digest(prompt_exit, maps, *prompts)
+        layer, maps = prompt_exit or (None, None)
+        key = digest(layer, None if maps is None else maps.identity, *prompts)
         kept = self._states.get(key)
         self.states.note(kept is not None)
         if kept is None:
-            prefixes = SharedPrefixes(stack, prompt_exit=prompt_exit, prompt_maps=prompt_maps)
+            prefixes = SharedPrefixes(stack, prompt_exit=prompt_exit)
             kept = prefixes.prefill(prompts)  # as the engine does for a batch
             size = tensor_bytes(kept)
             if self.bytes + size > self.most_bytes:

@@ -15,7 +15,7 @@ import torch
 
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
-from dynamax_lm.core.prompt_maps import PromptMaps
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.head_session import TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
@@ -234,11 +234,10 @@ class _Call:
         stack: StatefulStack,
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
-        prompt_exit: int | None = None,
-        prompt_maps: PromptMaps | None = None,
+        prompt_exit: PromptExit | None = None,
     ) -> Any:
         """From the cache."""
-        return self._cache.prompt_state(stack, prompts, rows, prompt_exit, prompt_maps)
+        return self._cache.prompt_state(stack, prompts, rows, prompt_exit)
 
     def full_depth_scores(self, run: Callable[[], Reading]) -> Reading:
         """From the cache."""

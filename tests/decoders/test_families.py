@@ -14,6 +14,7 @@ from dynamax_lm.core.costs import norm_flops
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.check import check_layers
 from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -96,7 +97,7 @@ def test_full_depth_is_transformers_forward(family: str, batch: int) -> None:
 def test_prompts_that_exit_leave_the_state_of_their_hidden_states_above(family: str) -> None:
     """In layers of every kind; scoring then repeats generation."""
     stack, depth = FamilyStack(tiny_model(family, seed=2)), LAYERS // 2
-    expected, ours = run_on(stack, ROWS, depth), prefill(stack, ROWS, depth)
+    expected, ours = run_on(stack, ROWS, depth), prefill(stack, ROWS, PromptExit(depth))
     found, wanted = (logits_after(stack, one, len(ROWS)) for one in (ours, expected))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5)
     policy = ExitPolicy((1, LAYERS - 1), "top_prob", 0.2, prompt_exit=depth)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine import prefill as module
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
@@ -61,7 +62,7 @@ def test_pieces_of_prompts_leave_the_state_of_whole_ones(
         return inner(run)
 
     stack.embed = counted
-    prompt_exit = min(depth, stack.n_layers)
+    prompt_exit = PromptExit(min(depth, stack.n_layers))
     with patch.object(module, "TOKENS_AT_ONCE", most):
         ours = prefill(stack, rows, prompt_exit)
     assert max(widths, default=0) <= max(most, len(rows))

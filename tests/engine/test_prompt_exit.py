@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
@@ -54,7 +55,7 @@ def run_on(stack: Any, rows: list[tuple[int, ...]], prompt_exit: int) -> Any:
 def test_an_exit_at_the_last_layer_is_none(kind: str) -> None:
     """To the last bit, and billed the same."""
     stack = build(kind)
-    ours, plain = prefill(stack, ROWS, LAYERS), prefill(stack, ROWS)
+    ours, plain = prefill(stack, ROWS, PromptExit(LAYERS)), prefill(stack, ROWS)
     assert torch.equal(step(stack, ours, len(ROWS)), step(stack, plain, len(ROWS)))
     billed = Ledger(stack.costs, prompt_exit=LAYERS).answer(5, [LAYERS])
     assert billed == Ledger(stack.costs).answer(5, [LAYERS])
@@ -67,7 +68,7 @@ def test_keys_and_values_above_are_projections_of_the_exits_hidden_states(
     """By transformers' own modules (SwiftKV, arXiv 2410.03960)."""
     model = random_model("mistral")
     (row,) = rows = [(1, 5, 9, 2, 2, 7)]
-    state = prefill(STACKS["mistral"](model), rows, prompt_exit)
+    state = prefill(STACKS["mistral"](model), rows, PromptExit(prompt_exit))
     ids = torch.tensor([row[:-1]])
     hidden = model.model(ids, output_hidden_states=True).hidden_states[prompt_exit]
     cos, sin = model.model.rotary_emb(hidden, torch.arange(ids.shape[1])[None])
@@ -92,11 +93,11 @@ def test_layers_above_have_the_state_of_running_them_on_the_exits_hidden_states(
     stack = build(kind)
     expected = run_on(stack, ROWS, prompt_exit)
     wanted = step(stack, expected, len(ROWS))
-    ours = prefill(stack, ROWS, prompt_exit)
+    ours = prefill(stack, ROWS, PromptExit(prompt_exit))
     assert ours.seen(LAYERS - 1) == ours.seen(0) == [len(row) - 1 for row in ROWS]
     torch.testing.assert_close(step(stack, ours, len(ROWS)), wanted, rtol=1e-4, atol=1e-5)
     whole = [ROWS[0], (*ROWS[0][:-1], 3, 4, 1)]
-    shared = SharedPrefixes(stack, 2, prompt_exit).prefill(whole)
+    shared = SharedPrefixes(stack, 2, PromptExit(prompt_exit)).prefill(whole)
     again = run_on(stack, whole, prompt_exit)
     torch.testing.assert_close(step(stack, shared, 2), step(stack, again, 2), rtol=1e-4, atol=1e-5)
 

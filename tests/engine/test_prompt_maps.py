@@ -9,6 +9,7 @@ import torch
 
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
@@ -50,7 +51,7 @@ def test_the_identity_is_no_map_bit_for_bit(kind: str, translator: str) -> None:
     maps = random_maps(WIDTH, LAYERS, 1, None, translator=translator)
     if translator == "low_rank":  # "down" starts random; "up" and the bias are zero
         assert any(bool(one.any()) for one in maps.parameters())
-    plain, mapped = prefill(stack, ROWS, 1), prefill(stack, ROWS, 1, maps)
+    plain, mapped = (prefill(stack, ROWS, PromptExit(1, which)) for which in (None, maps))
     assert torch.equal(step(stack, mapped, len(ROWS)), step(stack, plain, len(ROWS)))
 
 
@@ -62,13 +63,13 @@ def test_layers_above_have_the_state_of_running_them_on_the_maps(
     """In a padded batch, and in whatever chunks a prompt is run; and random maps matter."""
     stack, maps = build(kind), random_maps(WIDTH, LAYERS, prompt_exit, group=group)
     wanted = step(stack, run_on_inputs(stack, ROWS, maps), len(ROWS))
-    ours = prefill(stack, ROWS, prompt_exit, maps)
+    ours = prefill(stack, ROWS, PromptExit(prompt_exit, maps))
     found = step(stack, ours, len(ROWS))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    plain = step(stack, prefill(stack, ROWS, prompt_exit), len(ROWS))
+    plain = step(stack, prefill(stack, ROWS, PromptExit(prompt_exit)), len(ROWS))
     assert (plain - found).abs().max() > 1e-2
     whole = [ROWS[0], (*ROWS[0][:-1], 3, 4, 1)]
-    shared = SharedPrefixes(stack, 2, prompt_exit, maps).prefill(whole)
+    shared = SharedPrefixes(stack, 2, PromptExit(prompt_exit, maps)).prefill(whole)
     again = run_on_inputs(stack, whole, maps)
     torch.testing.assert_close(step(stack, shared, 2), step(stack, again, 2), rtol=1e-4, atol=1e-5)
 
@@ -94,8 +95,8 @@ def test_exact_maps_leave_full_depths_state() -> None:
         made.weight.copy_(found.weight)
         made.bias.copy_(found.bias)
     exact = step(stack, prefill(stack, rows), len(rows))
-    mapped = step(stack, prefill(stack, rows, 1, maps), len(rows))
-    plain = step(stack, prefill(stack, rows, 1), len(rows))
+    mapped = step(stack, prefill(stack, rows, PromptExit(1, maps)), len(rows))
+    plain = step(stack, prefill(stack, rows, PromptExit(1)), len(rows))
     torch.testing.assert_close(mapped, exact, rtol=1e-3, atol=1e-3)
     assert (plain - exact).abs().max() > 1e-1
 
