@@ -6,7 +6,7 @@ metrics' aggregation and direction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from dynamax_lm.core.summary import HIGHER_IS_BETTER
@@ -25,18 +25,22 @@ class Tap:
     the full-depth model's metrics.
     """
 
-    def __init__(self, task: Any, values: Sequence[Mapping[int, Mapping[str, Any]]]) -> None:
+    def __init__(
+        self,
+        task: Any,
+        values: Sequence[Mapping[int, Mapping[str, Any]]],
+        same: Sequence[Collection[int]] = (),
+    ) -> None:
         """Wraps ``task``.
 
         Args:
             task: the lm-eval task.
             values: for each filter, in the task's order, and each document id, the values to add.
+            same: for each filter, documents whose own metrics are full depth's too.
         """
-        self._values = values
+        self._values, self._same = values, same
         self._name = str(getattr(task, "task_name", "the task"))
-        self._keys = sorted(
-            {key for one in values for document in one.values() for key in document}
-        )
+        self._keys = {key for one in values for document in one.values() for key in document}
         self._passes = 0
         self._doc_id: int | None = None
         self._saved = {name: vars(task)[name] for name in _METHODS if name in vars(task)}
@@ -66,7 +70,11 @@ class Tap:
         own: dict[str, Any] = self._original["process_results"](doc, results)
         if not 1 <= self._passes <= len(self._values) or self._doc_id is None:
             return own
-        return {**self._values[self._passes - 1].get(self._doc_id, {}), **own}
+        added = dict(self._values[self._passes - 1].get(self._doc_id, {}))
+        if self._same and self._doc_id in self._same[self._passes - 1]:
+            added |= {PREFIX + name: value for name, value in own.items()}
+            self._keys |= added.keys()
+        return {**added, **own}
 
     def aggregation(self) -> dict[str, Callable[..., Any]]:
         """The task's own, and one for each added key."""
@@ -74,7 +82,7 @@ class Tap:
 
         own = dict(self._original["aggregation"]())
         added: dict[str, Callable[..., Any]] = dict.fromkeys(HIGHER_IS_BETTER, mean)
-        for key in self._keys:
+        for key in sorted(self._keys):
             if key.startswith(PREFIX):
                 name = key.removeprefix(PREFIX)
                 added[key] = aggregation_for(name, own.get(name, mean))
@@ -84,7 +92,7 @@ class Tap:
         """The task's own, and one for each added key."""
         own = dict(self._original["higher_is_better"]())
         added: dict[str, bool | None] = {}
-        for key in self._keys:
+        for key in sorted(self._keys):
             added[key] = HIGHER_IS_BETTER.get(key, own.get(key.removeprefix(PREFIX)))
         return {**added, **own}
 

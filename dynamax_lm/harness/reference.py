@@ -1,7 +1,9 @@
 """The task's own metrics on the full-depth model's answers.
 
 This module computes ``full_depth_<metric>``: the reference responses go through each of the task's
-filters and its own scoring, on copies of its documents.
+filters and its own scoring, on copies of its documents. Where they are the run's own responses, the
+run's own metrics are the reference's, and scoring, which can take longer than the answers, is not
+repeated.
 """
 
 from __future__ import annotations
@@ -32,15 +34,18 @@ class ReferenceScores(NamedTuple):
     Attributes:
         by_filter: for each filter, in the task's order, and each document id, the task's own
             metrics as ``full_depth_<metric>``.
+        same: for each filter, documents that are missing there: their responses are the run's own,
+            and so are their metrics.
         skipped: the reason, where there are none.
     """
 
     by_filter: list[dict[int, Metrics]]
+    same: list[frozenset[int]]
     skipped: str | None = None
 
 
 def score_reference(
-    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]]
+    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]], *, all_of_them: bool = False
 ) -> ReferenceScores:
     """Scores the reference answers of all documents with the task's own code.
 
@@ -48,15 +53,17 @@ def score_reference(
         task: the lm-eval task, its filters applied to the run's own answers already.
         documents: for each document id, its instances in the order that scoring expects, each with
             the run's responses.
+        all_of_them: whether to score documents whose responses are the run's own, too.
     """
     reason = _reason_to_skip(task, documents)
     if reason:
-        return ReferenceScores([], reason)
+        return ReferenceScores([], [], reason)
     with _random_state_kept():
         try:
-            return ReferenceScores([_scored(task, documents, one) for one in filters_of(task)])
+            found = [_scored(task, documents, one, all_of_them) for one in filters_of(task)]
         except _Failed as failed:
-            return ReferenceScores([], str(failed))
+            return ReferenceScores([], [], str(failed))
+    return ReferenceScores([scores for scores, _ in found], [same for _, same in found])
 
 
 class _Failed(Exception):  # noqa: N818 - a reason, which is reported
@@ -64,14 +71,18 @@ class _Failed(Exception):  # noqa: N818 - a reason, which is reported
 
 
 def _scored(
-    task: Any, documents: Mapping[int, Sequence[tuple[Any, Request]]], one: Any
-) -> dict[int, Metrics]:
-    """Each document's metrics under one filter.
+    task: Any,
+    documents: Mapping[int, Sequence[tuple[Any, Request]]],
+    one: Any,
+    all_of_them: bool,
+) -> tuple[dict[int, Metrics], frozenset[int]]:
+    """Each document's metrics under one filter, and the documents that need none of their own.
 
     Raises:
         _Failed: with the reason.
     """
     scores: dict[int, Metrics] = {}
+    same: set[int] = set()
     try:
         instances = {doc_id: _reference_instances(pairs) for doc_id, pairs in documents.items()}
         one.apply([instance for group in instances.values() for instance in group])
@@ -79,13 +90,26 @@ def _scored(
         raise _Failed(f"the filter {one.name!r} fails on it: {error_line(error)}") from error
     name = f"Metrics of {getattr(task, 'task_name', 'the task')} at full depth"
     for doc_id, group in scoring_bar(instances.items(), name, len(instances)):
+        responses = [instance.filtered_resps[one.name] for instance in group]
+        ours = [instance.filtered_resps.get(one.name) for instance, _ in documents[doc_id]]
+        if not all_of_them and _equal(responses, ours):
+            same.add(doc_id)
+            continue
         try:
             doc = copy.deepcopy(documents[doc_id][0][0].doc)
-            own = task.process_results(doc, [i.filtered_resps[one.name] for i in group])
+            own = task.process_results(doc, responses)
             scores[doc_id] = {PREFIX + name: value for name, value in own.items()}
         except Exception as error:  # a task's code may raise anything
             raise _Failed(f"scoring fails on document {doc_id}: {error_line(error)}") from error
-    return scores
+    return scores, frozenset(same)
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    """Whether two responses are the same text, numbers, or lists of these."""
+    if isinstance(ours, (list, tuple)) and isinstance(theirs, (list, tuple)):
+        return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
+    plain = (str, int, float)
+    return isinstance(ours, plain) and isinstance(theirs, plain) and ours == theirs
 
 
 def scoring_bar(documents: Iterable[_Item], doing: str, total: int | None) -> Iterator[_Item]:

@@ -90,7 +90,8 @@ def _report(task: Any, documents: Documents) -> None:
     values: Values = {}
     for doc_id, pairs in documents.items():
         values[doc_id] = dict(summarise([request for _, request in pairs]).values())
-    reference = score_reference(task, documents)
+    # With several ranks, the metrics' names must be known before lm-eval scores.
+    reference = score_reference(task, documents, all_of_them=ranks.world_size > 1)
     first, *others = reference.by_filter or [{}]
     for doc_id, metrics in first.items():
         values[doc_id].update(metrics)
@@ -114,6 +115,7 @@ def _report(task: Any, documents: Documents) -> None:
             {doc: _only(shared, metrics) for doc, metrics in some.items()}
             for some in (values, *others)
         ],
+        reference.same,
     )
     _write_trace(run, task, documents, rank=ranks.rank, of=ranks.world_size)
 

@@ -185,3 +185,19 @@ def test_the_page_has_the_numbers_of_its_results() -> None:
             assert f"{100 * line['saved']:.1f}" in page, line["rule"]
     assert f"{results['facts']['train_tokens']:,}" in page
     assert f"{results['facts']['text_tokens']:,}" in page
+
+
+def test_the_page_has_what_the_readings_save() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
+    data = root / "benchmarks" / "real" / "results" / "smollm2-reading.json"
+    results = json.loads(data.read_text(encoding="utf-8"))
+    shown = re.findall(r"^\| [a-z ]+ \| (\d\.\d) % \[(\d\.\d), (\d\.\d)\] \|", page, re.MULTILINE)
+    names = ["", " + position", " + cosine", " + margin", " + position + cosine + margin"]
+    lines = {one["rule"]: one for one in results["lines"] if one["target"] == 0.95}
+    wanted = [lines[f"linear-full-0{name}"] for name in names]
+    assert shown[-len(wanted) :] == [
+        tuple(f"{100 * value:.1f}" for value in (one["saved"], *one["saved_interval"]))
+        for one in wanted
+    ]
+    assert f"{results['tokens']:,}" in page

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lm_eval.api import metrics
 from lm_eval.api.model import LM
+from lm_eval.api.task import ConfigurableTask
 from toy_model import ToyExits
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -110,3 +111,22 @@ def test_scoring_twice_leaves_random_numbers_alone() -> None:
     with _random_state_kept():
         random.random(), np.random.rand()
     assert (random.random(), float(np.random.rand())) == expected
+
+
+def test_scoring_is_not_repeated_where_the_run_answers_as_full_depth_does(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[Any] = []
+    original = ConfigurableTask.process_results
+
+    def count(task: Any, doc: Any, results: Any) -> Any:
+        scored.append(str(results))
+        return original(task, doc, results)
+
+    monkeypatch.setattr(ConfigurableTask, "process_results", count)
+    for model, repeated in ((FullDepth(), False), (ToyExits(), True)):
+        scored.clear()
+        samples = evaluate("toy_gen", model=model)["samples"]["toy_gen"]
+        assert len(scored) > len(samples) if repeated else len(scored) == len(samples)
+        differing = len(scored) - len(samples)
+        assert differing < len(samples), "some answers are full depth's"
