@@ -37,6 +37,8 @@ naming                     ``log_experiment_args``,         names a run after th
                            ``_get_model_name``              the model loaded
 manifests                  ``EvaluationTracker``            reports which files a run wrote
                            ``.save_results_*``
+rouge                      ``rouge_score``'s               scores TruthfulQA without resampling a
+                           ``BootstrapAggregator``          single number
 loggers                    ``WandbLogger``                  makes a column of each metric a sample
                            ``._generate_dataset``           has
 task_parts                 ``Task._filters``,               gives filters, metric names and the

@@ -2,9 +2,9 @@
 
 lm-eval 0.4.13 has no other way to add a metric to every task; the package's docstring lists for
 each wrap the change to lm-eval that would make it unnecessary. Each calls the original and acts
-only on responses that carry records. Methods are wrapped on classes, so that the order of imports
-does not matter; `evaluate` is a function that other modules may have bound before, and its wrap
-only distinguishes two models of the same settings.
+only on responses that carry records; `templates` and `rouge` only save time. Methods are wrapped on
+classes, so that the order of imports does not matter; `evaluate` is a function that other modules
+may have bound before, and its wrap only distinguishes two models of the same settings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dynamax_lm.harness import (
     manifests,
     naming,
     reporting,
+    rouge,
     run_registry,
     templates,
 )
@@ -54,6 +55,7 @@ def install() -> None:
     import lm_eval.utils
     from lm_eval.loggers.evaluation_tracker import EvaluationTracker, GeneralConfigTracker
     from lm_eval.loggers.wandb_logger import WandbLogger
+    from rouge_score.scoring import BootstrapAggregator
 
     task, configurable = lm_eval.api.task.Task, lm_eval.api.task.ConfigurableTask
     _wrap(lm_eval.evaluator, "evaluate", reporting.around_evaluate)
@@ -68,6 +70,8 @@ def install() -> None:
     _wrap(GeneralConfigTracker, "log_experiment_args", naming.around_log_experiment_args)
     _wrap(EvaluationTracker, "save_results_aggregated", manifests.around_save_results)
     _wrap(EvaluationTracker, "save_results_samples", manifests.around_save_samples)
+    if hasattr(BootstrapAggregator, "_bootstrap_resample"):  # private; it only saves time
+        _wrap(BootstrapAggregator, "_bootstrap_resample", rouge.around_bootstrap_resample)
     if hasattr(WandbLogger, "_generate_dataset"):  # private; a sink must not stop a run
         _wrap(WandbLogger, "_generate_dataset", loggers.around_generate_dataset)
 
