@@ -16,6 +16,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ def _evaluate(
     argv += ["--device", options.device] if options.device else []
     static = [Rule("full depth", "", 1.0)]
     settings: list[dict[str, Any]] = [{"mode": "full"}]
-    for layer in json.loads((Path(first) / "config.json").read_text("utf-8"))["exit_layers"]:
-        static.append(Rule(f"fixed depth {layer}", "propagate", 0.0))
-        settings.append({"exit_rule": "fixed_depth", "exit_layers": layer})
+    exits = json.loads((Path(first) / "config.json").read_text("utf-8"))["exit_layers"]
+    for state, layer in product(dict.fromkeys(rule.skipped_state for rule in grid), exits):
+        static.append(Rule(f"fixed depth {layer}", state, 0.0))
+        settings.append({"exit_rule": "fixed_depth", "exit_layers": layer, "skipped_state": state})
     for rule in grid:
         own = {"heads": str(heads[rule.classifier]), "skipped_state": rule.skipped_state}
         settings.append(own | {"threshold": rule.threshold})

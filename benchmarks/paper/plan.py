@@ -16,7 +16,7 @@ BACKBONES = (
     "dynamax-mamba=mistralai/Mamba-Codestral-7B-v0.1",
 )
 TASKS = ("dynamax_truthfulqa_gen", "dynamax_coqa", "dynamax_triviaqa")
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.99)
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999, 0.9999)
 STATES = {
     "dynamax-mistral": ("propagate", "copy_kv", "recompute"),
     "dynamax-mamba": ("propagate", "freeze", "recompute"),

@@ -54,34 +54,35 @@ def _metric(found: Row) -> dict[str, Any]:
 
 
 def best(found: Sequence[Row]) -> str:
-    """The largest saving of each classifier at agreement of at least 0.95, by backbone and task.
+    """The largest saving of each classifier at agreement of at least 0.95: a table a backbone.
 
     Chosen and measured on the same documents, and hence too favourable, to all alike.
     """
-    header = ["backbone", "task", "classifier", "skipped state", "threshold", "FLOPs saved"]
+    header = ["task", "classifier", "skipped state", "threshold", "FLOPs saved"]
     header += ["of all FLOPs", "agreement", "consistency", "metric", "at full depth"]
-    lines = []
-    for backbone, task in _panels(found):
-        some = [row for row in found if (row["backbone"], row["task"]) == (backbone, task)]
-        for classifier, state in dict.fromkeys(map(_family, some)):
-            mine = [row for row in some if _family(row) == (classifier, state)]
-            good = [row for row in mine if (row["agreement"] or 0.0) >= AGREEMENT]
-            if classifier == "full depth":
-                continue
-            if not good:
-                lines.append([backbone, f"`{task}`", classifier, state, "none", *5 * ["-"], "-"])
-                continue
-            row = max(good, key=lambda one: float(one["flops_saved"]))
-            lines.append([backbone, f"`{task}`", classifier, state, *_cells(row)])
-    return markdown_table(header, lines)
+    pages = []
+    for backbone in dict.fromkeys(row["backbone"] for row in found):
+        lines = []
+        for task in dict.fromkeys(row["task"] for row in found if row["backbone"] == backbone):
+            some = [row for row in found if (row["backbone"], row["task"]) == (backbone, task)]
+            for family in dict.fromkeys(map(_family, some)):
+                if family[0] == "full depth":
+                    continue
+                mine = [row for row in some if _family(row) == family]
+                good = [row for row in mine if (row["agreement"] or 0.0) >= AGREEMENT]
+                cells = ["none", *6 * ["-"]]
+                if good:
+                    cells = _cells(max(good, key=lambda one: float(one["flops_saved"])))
+                lines.append([f"`{task}`", family[0], f"`{family[1]}`", *cells])
+        pages.append(f"### {Path(backbone).name}\n\n{markdown_table(header, lines)}\n")
+    return "\n".join(pages)
 
 
 def _family(row: Row) -> tuple[str, str]:
-    """Classifier and state; all fixed depths are one."""
+    """Classifier and state; all fixed depths of a state are one."""
     classifier = str(row["classifier"])
-    if classifier.startswith("fixed depth"):
-        return "fixed depth", ""
-    return classifier, str(row["skipped_state"])
+    fixed = classifier.startswith("fixed depth")
+    return "fixed depth" if fixed else classifier, str(row["skipped_state"])
 
 
 def _cells(row: Row) -> list[str]:
@@ -135,7 +136,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
     """Agreement against net FLOPs saved, backbones down and tasks across, as PNG and SVG."""
     backbones = list(dict.fromkeys(row["backbone"] for row in found))
     tasks = list(dict.fromkeys(row["task"] for row in found))
-    height = 0.6 + 3.0 * len(backbones)
+    height = 0.9 + 3.0 * len(backbones)
     figure = new_figure(3.6 * len(tasks), height, constrained=False)
     panels = figure.subplots(len(backbones), len(tasks), sharey="row", squeeze=False)
     labels: dict[str, Any] = {}
@@ -147,7 +148,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
             panel.set_title(f"{Path(backbone).name}\n{task}", fontsize=8)
             panel.set_xlabel("net FLOPs saved over answer tokens (%)", fontsize=8)
         panels[down][0].set_ylabel("agreement with full depth (%)", fontsize=8)
-    figure.tight_layout(rect=(0, 0.45 / height, 1, 1))
+    figure.tight_layout(rect=(0, 0.75 / height, 1, 1))
     figure.legend(
         list(labels.values()),
         list(labels),

@@ -120,3 +120,10 @@ def test_the_best_setting_is_the_cheapest_that_agrees_enough() -> None:
     assert "| 13.0 % " in line
     none = best(found(MISTRAL, *some[:1])).splitlines()[-1]
     assert "| none " in none
+
+
+def test_the_page_has_the_tables_of_its_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "paper.md").read_text(encoding="utf-8")
+    for data in (root / "benchmarks" / "paper" / "results").glob("*.json"):
+        assert best(json.loads(data.read_text(encoding="utf-8"))) in page, data.name
