@@ -26,12 +26,12 @@ import torch
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
-from dynamax_lm.core.drafts import Drafts
 from dynamax_lm.core.looks import looking
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.draft_costs import DraftCosts, RoundCounts
 from dynamax_lm.engine.head_session import HeadSession
-from dynamax_lm.engine.lossless import AUTO, DraftCosts, decode_lossless
+from dynamax_lm.engine.lossless import AUTO, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options
@@ -119,21 +119,16 @@ def _lossless(
 def _row(
     point: Point, ratios: Sequence[float], answers: Sequence[Progress], costs: DraftCosts
 ) -> dict[str, Any]:
-    found = Drafts.counted((len(answer.tokens), answer.rounds) for answer in answers)
-    rounds = [one for answer in answers for one in answer.rounds]
-    checks = sum(
-        len(one.drafted) + (one.checked and one.inputs > len(one.drafted)) for one in rounds
-    )
-    spent = found.inputs * costs.draft + checks * costs.check + found.rounds * costs.verify
+    found = RoundCounts.of(one for answer in answers for one in answer.rounds)
     return {
         "exit": point.exit_layer,
         "threshold": point.threshold,
         "draft": point.draft_length or "auto",
-        "accepted": round(found.acceptance_rate or 0.0, 3),
+        "accepted": round(found.accepted / found.drafted if found.drafted else 0.0, 3),
         "tokens a round": round(found.tokens / found.rounds, 2),
         "speed": round(median(ratios), 2),
         "slowest and fastest round": f"{min(ratios):.2f}-{max(ratios):.2f}",
-        "bound": round(found.tokens / spent, 2),
+        "bound": round(found.bound(costs), 2),
     }
 
 

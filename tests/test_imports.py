@@ -151,7 +151,8 @@ TABLE: dict[str, Row] = {
     # what lm-eval registers
     "models.runner": row("core engine"),
     "models.expected_time": row("engine"),
-    "models.speed_check": row("core engine"),
+    "models.draft_causes": row("engine"),
+    "models.speed_check": row("core engine models.draft_causes"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
     "models.requests": row("common.errors common.identity engine models.stops models.sampling"),

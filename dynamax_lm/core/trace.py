@@ -63,6 +63,16 @@ class DraftRound(NamedTuple):
     accepted: int
     checked: bool = False
 
+    @property
+    def checks(self) -> int:
+        """Number of exit checks made for it."""
+        return len(self.drafted) + (self.checked and self.inputs > len(self.drafted))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer that it gave: the accepted ones, and full depth's own after them."""
+        return min(self.accepted + 1, self.inputs)
+
     def to_json(self) -> list[Any]:
         """All but ``start``, as JSON values."""
         drafted, depths = list(self.drafted), list(self.depths)

@@ -22,19 +22,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
-from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.exit_view import View
-from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.core.trace import DraftRound
+from dynamax_lm.engine.draft_costs import DraftCosts
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.engine.segment import run_segment
@@ -47,44 +46,10 @@ _FIRST, _MOST = 4, 32
 _READY = 0.75
 """Fraction of rows whose drafts must be complete before a verification pass, which reads the
 weights of the layers above once for all of them."""
-_TOKEN = 0.1
-"""Time that a further token adds to a verification pass, as a fraction of the pass."""
 _EVIDENCE = 4
 """Rounds after which drafts are judged by their costs."""
 _PAUSE = 16
 """Tokens of the first pause; each further one is twice as long."""
-
-
-class DraftCosts(NamedTuple):
-    """Costs of a round, as fractions of a full-depth step.
-
-    They are counted in FLOPs of one token, to which the weights that a pass reads are proportional;
-    a measured time would make drafts depend on the machine's load.
-
-    Attributes:
-        draft: of a token in the layers below the exit.
-        check: of a draft at the exit.
-        verify: of one token in the layers above, with the final projection.
-    """
-
-    draft: float
-    check: float
-    verify: float
-
-    @classmethod
-    def of(cls, costs: DecoderCosts, policy: ExitPolicy) -> DraftCosts:
-        """The costs of drafts by the one exit of ``policy``."""
-        (depth,) = policy.exit_layers
-        ledger = Ledger(costs, exit_layers=[depth], confidence=policy.confidence)
-        one = ledger.lossless(0, [DraftRound(0, 1, (0,), (depth,), 1)], 1)
-        below = costs.layers(0, 0, depth)
-        draft = one.checks + one.projection
-        return cls(*(part / one.full_depth for part in (below, draft, one.verification)))
-
-    def round(self, inputs: int, checks: int) -> float:
-        """The cost of a round with ``inputs`` tokens, at least 1."""
-        verification = self.verify * (1 + _TOKEN * (inputs - 1))
-        return inputs * self.draft + checks * self.check + verification
 
 
 @dataclass
@@ -232,8 +197,8 @@ class _Row:
                 checked=self.checked,
             )
         )
-        checks = len(drafted) + (self.checked and len(full_depth) > len(drafted))
-        self.length.verified(len(drafted), accepted, inputs=len(full_depth), checks=checks)
+        inputs, checks = len(full_depth), progress.rounds[-1].checks
+        self.length.verified(len(drafted), accepted, inputs=inputs, checks=checks)
         self.inputs, self.hidden = [], []
         self.drafted, self.confidence, self.heads = [], [], []
         self.complete = self.ends = False

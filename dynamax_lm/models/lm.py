@@ -41,6 +41,7 @@ from dynamax_lm.decoders.loading import WholeModel, keep_own_head
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import check_device
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
+from dynamax_lm.engine.draft_costs import DraftCosts
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
@@ -417,9 +418,9 @@ class DynamaxLM(Answering):
             block["rows_in_flight"] = self.rows_in_flight
         if self._lossless:
             block["speed"] = self.speed.to_json()
-            rate = (block.get("drafts") or {}).get("acceptance_rate")
             (exit_layer,) = self.settings.exit_layers
-            self.speed.report(rate, exit_layer, self._stack.costs, self.batch_size)
+            costs = DraftCosts.billed(self._ledger, exit_layer)
+            self.speed.report(costs, exit_layer, self._stack.n_layers)
         return info | {"early_exit": block}
 
 

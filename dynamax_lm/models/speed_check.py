@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dynamax_lm.core.costs import DecoderCosts, norm_flops, unembed_flops
+from dynamax_lm.core.trace import DraftRound
+from dynamax_lm.engine.draft_costs import DraftCosts, RoundCounts
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.stateful_stack import StatefulStack
+from dynamax_lm.models.draft_causes import LosslessRun
 
 _log = logging.getLogger("lm_eval.dynamax_lm")  # shown by lm-eval's own settings
 
@@ -32,6 +34,8 @@ class SpeedCheck:
         differing: documents whose tokens differ: near-ties that round to another token.
         lossless: seconds, without prompts.
         full_depth: seconds, without prompts.
+        batches: in which these documents were decoded.
+        rounds: of their lossless answers.
     """
 
     documents: int = 0
@@ -39,6 +43,8 @@ class SpeedCheck:
     differing: int = 0
     lossless: float = 0.0
     full_depth: float = 0.0
+    batches: int = 0
+    rounds: list[DraftRound] = field(default_factory=list)
 
     @property
     def wanted(self) -> bool:
@@ -68,39 +74,40 @@ class SpeedCheck:
         timer = PhaseTimer()
         full = generate(stack, requests, timer=timer)
         self.documents += len(requests)
+        self.batches += 1
         self.lossless += seconds
         self.full_depth += timer.answer
         checked: list[GeneratedAnswer] = []
         for ours, theirs in zip(answers, full, strict=True):
             self.tokens += len(ours.trace)
+            self.rounds += ours.trace.rounds or ()
             self.differing += ours.trace.tokens != theirs.trace.tokens
             known = theirs.trace.tokens if ours.reference is not None else None
             checked.append(replace(ours, reference=known))
         return checked
 
-    def report(
-        self, acceptance: float | None, exit_layer: int, costs: DecoderCosts, batch_size: object
-    ) -> None:
-        """Log in one line whether the run saved time; as a warning, with the causes, if not.
+    def report(self, costs: DraftCosts, exit_layer: int, n_layers: int) -> None:
+        """Log in one line whether the run saved time; as a warning, with the cause, if not.
 
         Args:
-            acceptance: accepted share of the drafted tokens; ``None`` if none was drafted.
+            costs: of a round.
             exit_layer: layers run by a draft.
-            costs: of the decoder.
-            batch_size: of the run.
+            n_layers: of the decoder.
         """
         speedup = self.speedup
         if speedup is None:
             return
-        check = (norm_flops(costs) + unembed_flops(costs)) / costs.layers(0, 0, 1)
-        _log.log(
-            logging.INFO if speedup >= 1 else logging.WARNING,
-            "mode=lossless decoded %d documents at %.2f times full depth's speed: %.0f %% of the "
-            "drafted tokens were accepted, a draft runs %d of %d layers, a vocabulary check costs "
-            "as much as %.1f layers, batch size %s",
-            *(self.documents, speedup, 100 * (acceptance or 0.0)),
-            *(exit_layer, costs.n_layers, check, batch_size),
+        counts, rows = RoundCounts.of(self.rounds), self.documents / self.batches
+        run = LosslessRun(counts, costs, exit_layer, n_layers, rows, speedup)
+        line = "mode=lossless decoded %d documents at %.2f times full depth's speed: %s"
+        if speedup < 1:
+            _log.warning(line, self.documents, speedup, run.explain())
+            return
+        numbers = (
+            f"{counts.accepted} of {counts.drafted} drafted tokens were accepted, a draft runs "
+            f"{exit_layer} of {n_layers} layers; the bound from counts is {run.bound:.2f}"
         )
+        _log.info(line, self.documents, speedup, numbers)
 
     def to_json(self) -> dict[str, Any]:
         """Counts, seconds and their ratio, as JSON values."""

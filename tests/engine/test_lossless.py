@@ -16,8 +16,9 @@ from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.engine.decode import decode
+from dynamax_lm.engine.draft_costs import DraftCosts
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
-from dynamax_lm.engine.lossless import AUTO, DraftCosts, DraftLength, decode_lossless
+from dynamax_lm.engine.lossless import AUTO, DraftLength, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
@@ -51,7 +52,7 @@ def check_rounds(answer: GeneratedAnswer) -> None:
             trace.tokens[one.start : one.start + one.accepted][: after - one.start]
             == (one.drafted[: one.accepted][: after - one.start])
         )
-        assert 1 <= after - one.start <= min(one.accepted + 1, one.inputs)
+        assert one.tokens == after - one.start == min(one.accepted + 1, one.inputs)
         if one.accepted < len(one.drafted) and one.start + one.accepted < after:
             assert trace.tokens[one.start + one.accepted] != one.drafted[one.accepted]
 

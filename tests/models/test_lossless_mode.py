@@ -11,6 +11,7 @@ import dynamax_lm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.tracefile import read_trace, trace_files
 from dynamax_lm.models import speed_check
+from dynamax_lm.models.draft_causes import Cause
 from dynamax_lm.report.__main__ import main as report_main
 from dynamax_lm.settings import parse_settings
 from tests.checkpoints import save_checkpoint
@@ -101,12 +102,16 @@ def test_a_draft_length_needs_the_mode() -> None:
     assert parse_settings({}).draft_length is None
 
 
-def test_traces_are_written(checkpoint: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("toys_alone")
+def test_traces_are_written(
+    checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import lm_eval
     from lm_eval.tasks import TaskManager
 
     toys = str(Path(__file__).parent.parent / "harness" / "toys")
     model = dynamax_lm.load(checkpoint, mode="lossless", trace_dir=str(tmp_path), batch_size=2)
+    caplog.set_level("INFO", "lm_eval.dynamax_lm")
     results = lm_eval.simple_evaluate(
         model=model.lm,
         tasks=["toy_gen"],
@@ -120,6 +125,10 @@ def test_traces_are_written(checkpoint: str, tmp_path: Path) -> None:
     assert drafts["tokens"] == block["generated_tokens"]
     assert block["agreement"] == 1.0
     assert block["speed"]["documents"] > 0
+    (line,) = (one for one in caplog.records if "mode=lossless decoded" in one.getMessage())
+    named = sum(cause.value in line.getMessage() for cause in Cause)
+    assert model.lm.speed.speedup is not None
+    assert named == (model.lm.speed.speedup < 1)
     assert block["certificate"] is None
     (values,) = results["results"].values()
     assert values["consistency,none"] == 1.0 if "consistency,none" in values else True
