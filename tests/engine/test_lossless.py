@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from itertools import groupby
+from collections import Counter
+from itertools import groupby, product
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
@@ -22,6 +24,7 @@ from dynamax_lm.engine.lossless import AUTO, DraftLength, decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
+from dynamax_lm.models.sampling import RowChooser, generation_config
 from tests.builders import STACKS, never, prompts, random_model
 from tests.heads.builders import CLASSIFIERS, heads_of
 
@@ -210,41 +213,28 @@ def test_drawn_tokens_are_full_depths_draws() -> None:
         assert sum(r.accepted for one in ours for r in one.trace.rounds or ()) > 0
 
 
-def test_a_draw_has_full_depths_distribution() -> None:
-    """One token after one prompt, over many seeds, against its exact probabilities."""
-    stack = STACKS["mistral"](random_model("mistral", 2, seed=1, vocab_size=5))
-    state = prefill(stack, [(1, 2)])
-    logits: list[torch.Tensor] = []
+def test_successive_draws_have_full_depths_joint_distribution() -> None:
+    """Three tokens after one prompt, over many seeds, against the model's exact probabilities."""
+    model = random_model("mistral", 2, seed=24, vocab_size=3)
+    prompt, draws, temperature = (1, 2), 600, 1.5
+    texts = list(product(range(3), repeat=3))
+    logits = model(torch.tensor([prompt + text for text in texts])).logits.double()
+    steps = (logits / temperature).log_softmax(-1)
+    of_each = steps[:, 1:-1].gather(-1, torch.tensor(texts)[:, :, None])
+    expected = draws * of_each.sum((1, 2)).exp()
+    assert expected.min() > 5, "else chi-square does not hold"
 
-    def spy(answer: Any, some: torch.Tensor) -> int:
-        logits.append(some)
-        return 0
-
-    decode(
-        stack,
-        state,
-        [GenerateRequest((1, 2), 1, never, spy)],
-        [Progress()],
-        FULL_DEPTH,
-        "propagate",
-        None,
-    )
-    exact = logits[0][0].double().softmax(-1)
-
-    def chooser(seed: int) -> Any:
-        def choose(answer: Any, some: torch.Tensor) -> int:
-            point = random.Random(seed * 1000 + len(answer)).random()
-            total = some[0].double().softmax(-1).cumsum(0)
-            return int((total < point).sum().clamp(max=4))
-
-        return choose
-
-    draws = 2000
-    asked = [GenerateRequest((1, 2), 2, never, chooser(seed)) for seed in range(draws)]
+    options = {"do_sample": True, "temperature": temperature, "top_k": 0}
+    config = generation_config(model, options, torch.device("cpu"))
+    choosers = [RowChooser(model, config, prompt, seed) for seed in range(draws)]
+    asked = [GenerateRequest(prompt, 3, never, one) for one in choosers]
     policy = ExitPolicy((1,), "top_prob", 0.0)
-    first = [one.trace.tokens[0] for one in generate(stack, asked, policy=policy, draft_length=2)]
-    shares = torch.bincount(torch.tensor(first), minlength=5) / draws
-    assert (shares - exact).abs().max() < 4 * 0.5 / draws**0.5
+    answers = generate(STACKS["mistral"](model), asked, policy=policy, draft_length=2)
+    rounds = [one for answer in answers for one in answer.trace.rounds or ()]
+    accepted = sum(one.accepted for one in rounds)
+    assert min(accepted, sum(len(one.drafted) for one in rounds) - accepted) > draws / 4
+    observed = Counter(answer.trace.tokens for answer in answers)
+    assert chisquare([observed[text] for text in texts], expected.numpy()).pvalue > 1e-6
 
 
 def test_an_adapting_draft_grows_and_shrinks() -> None:
