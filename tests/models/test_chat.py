@@ -1,8 +1,12 @@
-"""Chat templates: lm-eval's ``hf`` and ours ask the same, and full depth answers the same."""
+"""Chat templates: lm-eval's ``hf`` and ours ask the same, and full depth answers the same.
+
+So does lossless decoding.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +70,34 @@ def lm_eval(
     return folder
 
 
+FullDepth = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, str], Path]]:
+    """Where full-depth runs are, and those that have been made, by kind and chat."""
+    return tmp_path_factory.mktemp("full"), {}
+
+
+@pytest.fixture
+def full_depth(
+    kept: tuple[Path, dict[tuple[str, str], Path]],
+    checkpoints: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> FullDepth:
+    """The folder of the full-depth run of a kind and a chat, made once."""
+    home, made = kept
+
+    def folder(kind: str, chat: str) -> Path:
+        if (kind, chat) not in made:
+            more = (*CHATS[chat], "--model_args", "mode=full", "--batch_size", "3")
+            output = home / kind / chat
+            made[kind, chat] = lm_eval(monkeypatch, MODELS[kind], checkpoints[kind], output, *more)
+        return made[kind, chat]
+
+    return folder
+
+
 def samples_in(folder: Path, task: str) -> list[dict[str, Any]]:
     (file,) = folder.glob(f"samples_{task}_20*.jsonl")
     return [json.loads(line) for line in file.read_text().splitlines()]
@@ -82,13 +114,12 @@ def test_full_depth_is_asked_and_answers_as_hf(
     chat: str,
     kind: str,
     checkpoints: dict[str, Path],
+    full_depth: FullDepth,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    more = CHATS[chat]
-    hf = lm_eval(monkeypatch, "hf", checkpoints[kind], tmp_path / "hf", *more)
-    full = ("--model_args", "mode=full", "--batch_size", "3")
-    ours = lm_eval(monkeypatch, MODELS[kind], checkpoints[kind], tmp_path / "ours", *more, *full)
+    hf = lm_eval(monkeypatch, "hf", checkpoints[kind], tmp_path / "hf", *CHATS[chat])
+    ours = full_depth(kind, chat)
     assert results_in(ours)["config"]["early_exit"]["settings"]["mode"] == "full"
     assert prompts_in(ours) == prompts_in(hf)
     for task in ("toy_gen", "toy_mc"):
@@ -108,16 +139,31 @@ def likelihoods(sample: dict[str, Any]) -> list[float]:
     return [float(pair[0][0]) for pair in sample["resps"]]
 
 
-def test_the_chats_are_different_ones(
-    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", MODELS)
+def test_lossless_answers_to_a_chat_are_full_depths(
+    kind: str,
+    checkpoints: dict[str, Path],
+    full_depth: FullDepth,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the comparison above compares."""
-    first = {}
-    for chat, more in CHATS.items():
-        folder = lm_eval(
-            monkeypatch, MODELS["mistral"], checkpoints["mistral"], tmp_path / chat, *more
+    full = full_depth(kind, "turns-and-system")
+    drafting = "mode=lossless,exit_layers=3,threshold=0.02"
+    more = (*CHATS["turns-and-system"], "--model_args", drafting, "--batch_size", "3")
+    ours = lm_eval(monkeypatch, MODELS[kind], checkpoints[kind], tmp_path, *more)
+    assert prompts_in(ours) == prompts_in(full)
+    for task in ("toy_gen", "toy_mc"):
+        found, expected = (
+            [(one["resps"], one["filtered_resps"]) for one in samples_in(folder, task)]
+            for folder in (ours, full)
         )
-        first[chat] = prompts_in(folder)[0]
+        assert found == expected
+    assert results_in(ours)["config"]["early_exit"]["drafts"]["accepted"] > 0
+
+
+def test_the_chats_are_different_ones(full_depth: FullDepth) -> None:
+    """What the comparison above compares."""
+    first = {chat: prompts_in(full_depth("mistral", chat))[0] for chat in CHATS}
     assert len(set(first.values())) == len(CHATS)
     assert first["turns"].count("<user>") == 3
     assert first["turns"].count("<assistant>") == 3
@@ -132,6 +178,7 @@ def test_exits_and_a_sweeps_point_take_the_chat(
     chat: str,
     kind: str,
     checkpoints: dict[str, Path],
+    full_depth: FullDepth,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,7 +197,7 @@ def test_exits_and_a_sweeps_point_take_the_chat(
             *("--model_args", f"threshold={threshold}"),
         )
         (point,) = (tmp_path / "sweep").glob(f"*/threshold={threshold}")
-        assert prompts_in(point) == prompts_in(separate)
+        assert prompts_in(point) == prompts_in(separate) == prompts_in(full_depth(kind, chat))
         found, expected = results_in(point), results_in(separate)
         assert found["results"] == expected["results"]
         for name in ("chat_template", "fewshot_as_multiturn", "system_instruction"):
