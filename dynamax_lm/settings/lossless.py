@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.thresholds import PLAIN, rule_class
-from dynamax_lm.settings.values import as_integer, is_missing, refusal
+from dynamax_lm.settings.values import as_integer, is_missing, read_count, refusal
 
 LOSSLESS = "lossless"
 AUTO = "auto"
@@ -29,6 +29,19 @@ def read_draft_length(value: object, mode: str) -> int | None:
     if number is None or number < 1:
         raise refusal("draft_length", value, "give auto, or a whole number of at least 1")
     return number
+
+
+def read_rows_in_flight(value: object, mode: str) -> int | None:
+    """Rows generated at a time; ``None`` for the default.
+
+    Raises:
+        SettingError: not a whole number of at least 1, or lossless decoding.
+    """
+    rows = read_count("rows_in_flight", value)
+    if rows is not None and mode == LOSSLESS:
+        why = "mode=lossless decodes whole batches; give batch_size, and leave it out"
+        raise refusal("rows_in_flight", value, why)
+    return rows
 
 
 def lossless_state(given: str | None) -> str:

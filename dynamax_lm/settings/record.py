@@ -31,6 +31,7 @@ from dynamax_lm.settings.lossless import (
     lossless_state,
     lossless_threshold,
     read_draft_length,
+    read_rows_in_flight,
 )
 from dynamax_lm.settings.measures import check_exits, find_measure, read_confidence
 from dynamax_lm.settings.products import read_products
@@ -59,7 +60,6 @@ from dynamax_lm.settings.skipped import (
 )
 from dynamax_lm.settings.values import (
     is_missing,
-    read_count,
     read_folder,
     read_name,
     read_switch,
@@ -350,7 +350,7 @@ def parse_settings(raw: Mapping[str, object]) -> RawSettings:
         skipped_state=read_skipped_state(raw.get("skipped_state")),
         mode=mode,
         draft_length=draft_length,
-        rows_in_flight=read_count("rows_in_flight", raw.get("rows_in_flight")),
+        rows_in_flight=read_rows_in_flight(raw.get("rows_in_flight"), mode),
         prompt_exit=prompt_exit,
         prompt_maps=read_prompt_maps(raw.get(PROMPT_MAPS), prompt_exit),
         reference=read_switch("reference", raw.get("reference"), default=True),

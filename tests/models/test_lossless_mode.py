@@ -85,6 +85,8 @@ def test_a_bill_counts_drafts_and_verification(checkpoint: str) -> None:
         ({"draft_length": 0}, "at least 1"),
         ({"draft_length": "long"}, "auto"),
         ({"threshold": "certified"}, "any threshold"),
+        ({"rows_in_flight": 4}, "whole batches"),
+        ({"prompt_exit": 2}, "a prompt exit changes"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(
