@@ -9,14 +9,17 @@ a checkpoint answers those of a sample task. A verification pass sums in another
 of one token. Where two tokens' logits are within that rounding, another one may be the most likely.
 For each text that differs, the gap is full depth's logit of its own token less that of the lossless
 one, at the first difference. A gap of 0 is a tie, in which both passes have the same two logits.
+``--output_path`` adds the counts and every gap to a JSON file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -24,6 +27,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.common.markdown import markdown_table
+from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.core.looks import looking
 from dynamax_lm.core.policy import ExitPolicy
@@ -151,18 +155,26 @@ def main() -> None:
     """Print a table, one row a model."""
     options = _parser().parse_args()
     torch.set_num_threads(1)
-    rows = []
+    found: dict[str, Found] = {}
     with torch.inference_mode():
         if options.model:
             lm = Command(options).load(options.model_args)
-            name = f"{options.model} {options.model_args}"
-            rows.append(_row(name, compare(checkpoint_cases(lm, options))))
+            given = ",".join(f"{name}={value}" for name, value in options.model_args.items())
+            name = f"{options.model} {given}"
+            found[name] = compare(checkpoint_cases(lm, options))
         else:
             for kind in KINDS:
                 cases = random_cases(kind, options.texts, getattr(torch, options.dtype))
-                rows.append(_row(f"random {kind}, {options.dtype}", compare(cases)))
+                found[f"random {kind}, {options.dtype}"] = compare(cases)
+    rows = [_row(name, one) for name, one in found.items()]
     print(f"\n{processor_name()}, 1 thread\n")
     print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
+    if options.output_path:
+        path = Path(options.output_path)
+        known = json.loads(path.read_text("utf-8")) if path.exists() else []
+        machine = {"processor": processor_name(), "torch": torch.__version__}
+        kept = ({"model": name, **one._asdict(), **machine} for name, one in found.items())
+        write_json(path, [*known, *kept])
 
 
 def _row(name: str, found: Found) -> dict[str, str]:
