@@ -95,7 +95,8 @@ class LosslessRun(NamedTuple):
             bound += "if all were"
         elif cause is Cause.VOCABULARY:
             layers = costs.check * self.exit_layer / costs.draft
-            numbers = f"each as much as {layers:.1f} layers, {_per(counts.checks, counts)}"
+            each = counts.checks / counts.tokens
+            numbers = f"each as much as {layers:.1f} layers, {each:.1f} for each token emitted"
             bound += "if they were free"
         elif cause is Cause.DEPTH:
             numbers = f"after {self.exit_layer} of {self.n_layers} layers"
@@ -111,10 +112,6 @@ class LosslessRun(NamedTuple):
             tokens = self.rows * counts.inputs / counts.rounds
             numbers = f"a pass verifies {tokens:.1f} tokens of {self.rows:.0f} rows"
         return f"{cause.value} ({numbers}); {bound}"
-
-
-def _per(count: int, counts: RoundCounts) -> str:
-    return f"{count / counts.tokens:.1f} for each token of the answers"
 
 
 def _with_longer_drafts(counts: RoundCounts, costs: DraftCosts) -> float:
