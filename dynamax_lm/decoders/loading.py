@@ -55,20 +55,20 @@ class WholeModel:
 
 
 def keep_own_head(model: Any) -> None:
-    """Say in a wrapper's configuration that its vocabulary head is no embedding, where it is none.
+    """Say in a model's configuration that its vocabulary head is no embedding, where it is none.
 
-    transformers' ``Mistral3Config`` says by default that the two are tied, and most published
-    checkpoints have both. ``from_pretrained`` leaves such a head alone, but a later
-    ``tie_weights()``, as in lm-eval's ``hf`` model, would replace it by the embedding.
+    A configuration may say that the two are tied, though the files have both: by default
+    transformers' ``Mistral3Config`` does, and most published checkpoints of it have a head.
+    ``from_pretrained`` leaves such a head alone, but a later ``tie_weights()``, as in lm-eval's
+    ``hf`` model, would replace it by the embedding.
 
     Args:
         model: transformers' loaded model.
     """
-    config = model.config
-    if text_config(config) is config:
-        return
-    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-        config.tie_word_embeddings = False
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and head is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False
 
 
 def check_loaded(name: object, info: Mapping[str, Any]) -> None:

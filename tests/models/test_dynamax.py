@@ -22,6 +22,7 @@ from dynamax_lm.decoders.costs.record import from_record, to_record
 from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.families import text_decoder
 from dynamax_lm.decoders.family_costs import decoder_costs
+from dynamax_lm.decoders.loading import auto_class_of
 from dynamax_lm.models.lm import Dynamax
 from dynamax_lm.settings import ExitSettings, parse_settings
 from tests.checkpoints import BYTES, byte_tokenizer
@@ -99,19 +100,25 @@ def test_full_depth_is_the_hf_model(
     )
 
 
-def test_a_wrapper_keeps_its_own_head(folder: Callable[[str], Path], tmp_path: Path) -> None:
-    """Though its configuration says by default that the head is the embedding."""
-    shutil.copytree(folder("mistral3:mistral"), tmp_path, dirs_exist_ok=True)
+@pytest.mark.parametrize("family", ["mistral3:mistral", "qwen3", "mamba"])
+def test_a_head_of_its_own_stays(
+    family: str, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Though the configuration says that it is the embedding, as Mistral 3's does by default."""
+    shutil.copytree(folder(family), tmp_path, dirs_exist_ok=True)
     written = json.loads((tmp_path / "config.json").read_text())
     del written["tie_word_embeddings"]
+    written |= {} if ":" in family else {"tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(written))
-    assert AutoConfig.from_pretrained(tmp_path).tie_word_embeddings
-    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert config.tie_word_embeddings
+    theirs = auto_class_of(config).from_pretrained(tmp_path)
     for pretrained, options in ((str(tmp_path), {}), (theirs, {"tokenizer": str(tmp_path)})):
         ours = Dynamax(pretrained=pretrained, device="cpu", **options)
         head, embedding = ours.stack.lm_head.weight, ours.model.get_input_embeddings().weight
         saved = load_file(tmp_path / "model.safetensors")
-        assert torch.equal(head, saved["language_model.lm_head.weight"])
+        name = next(name for name in saved if name.endswith("lm_head.weight"))
+        assert torch.equal(head, saved[name])
         assert not torch.equal(head, embedding)
 
 
