@@ -116,19 +116,18 @@ class Mamba1Layer(RecurrentLayer):
         steps, x = self._steps(raw, dt), convolved.float()
         added, b = steps * x, b.float()
         size = (*shape[:1], *self.space.decay.shape)
-        state = x.new_zeros(size) if initial is None else initial.float().clone()
+        state = x.new_zeros(size) if initial is None else initial.float()
         scanned = x * self._mixer.D.float()
         for start in range(0, shape[1], _CHUNK):
             part = slice(start, start + _CHUNK)
-            decay = torch.exp(steps[:, part, :, None] * self.space.decay)
+            decay = (steps[:, part, :, None] * self.space.decay).exp_()
             states = added[:, part, :, None] * b[:, part, None]
-            for token in range(states.shape[1]):
-                state = torch.addcmul(states[:, token], state, decay[:, token])
-                states[:, token] = state
+            for following, kept in zip(states.unbind(1), decay.unbind(1), strict=True):
+                state = following.addcmul_(state, kept)
             if c is not None:
                 read = c.unflatten(0, shape)[:, part].float()
                 scanned[:, part] += (states @ read[..., None])[..., 0]
-        return scanned, state
+        return scanned, state.clone()  # not a view of all states of a chunk
 
     def _scan_trusted(self, x: Tensor, raw: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The same by transformers' function, which starts at zero and knows no empty cells."""

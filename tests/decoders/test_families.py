@@ -76,9 +76,12 @@ def policies(stack: FamilyStack) -> list[str]:
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_full_depth_is_transformers_forward(family: str, batch: int) -> None:
+    same_as_transformers(tiny_model(family), ROWS[:batch])
+
+
+def same_as_transformers(model: Any, rows: list[tuple[int, ...]]) -> None:
     """The prompt's last token in a padded batch, then two tokens at once, then one."""
-    model = tiny_model(family)
-    stack, rows = FamilyStack(model), ROWS[:batch]
+    stack, batch = FamilyStack(model), len(rows)
     state, whole = prefill(stack, rows), [(*row, 5, 9, 3, 8) for row in rows]
     for step, new in ((1, 1), (2, 2), (4, 1)):  # the last prompt token is not in the state yet
         first = [len(row) - 2 + step for row in rows]
@@ -207,15 +210,19 @@ def test_recompute_and_lossless_end_in_full_depths_state(family: str) -> None:
 
 
 def test_the_ledger_is_the_flop_counter(family: str) -> None:
+    billed_as_counted(family)
+
+
+def billed_as_counted(family: str, **options: Any) -> None:
     """One token without a past, in transformers' own forward; and each layer as its adapter says.
 
     The linear layers and experts exactly, and attention's products. Of the convolution the counter
     sees outputs that are thrown away, and of the recurrence what a fallback makes of it:
     ``tests/core/test_ledger.py`` counts these operation by operation.
     """
-    config = tiny_config(family, attn_implementation="eager")
-    model = tiny_model(family, attn_implementation="eager")
-    costs = decoder_costs(*text_decoder(config))
+    options |= {"attn_implementation": "eager"}
+    costs = decoder_costs(*text_decoder(tiny_config(family, **options)))
+    model = tiny_model(family, **options)
     stack = FamilyStack(model)
     assert costs == stack.costs
     model.config._experts_implementation = "eager"  # the counter knows no grouped product

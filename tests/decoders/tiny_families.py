@@ -203,6 +203,9 @@ _WRAPPED: dict[str, dict[str, Any]] = {
 }
 """What each wrapper's own configuration needs."""
 
+_LAYERS_BY_DEFAULT = ("layer_types", "layers_block_type")
+"""Settings that an option of ``None`` leaves to the configuration's own default."""
+
 
 def tiny_config(decoder: str, **options: Any) -> Any:
     """A configuration of a few layers, with windows shorter than the tests' prompts."""
@@ -210,7 +213,11 @@ def tiny_config(decoder: str, **options: Any) -> Any:
     attention = {
         name: options.pop(name) for name in ("attn_implementation",) if wrapper and name in options
     }
-    config = AutoConfig.for_model(text, **_SHARED | _OWN[text] | options)
+    settled = _SHARED | _OWN[text] | options
+    unset = [name for name, one in options.items() if name in _LAYERS_BY_DEFAULT and one is None]
+    config = AutoConfig.for_model(
+        text, **{name: one for name, one in settled.items() if name not in unset}
+    )
     if not wrapper:
         return config
     return AutoConfig.for_model(
