@@ -93,7 +93,7 @@ class Recurrence:
     Attributes:
         tokens: number of tokens in the state, per row.
         conv: (B, K, C), the convolution's last inputs, oldest first.
-        ssm: (B, H, P, S), float32.
+        ssm: (B, H, P, S), of Mamba-1 (B, S, I); float32.
         draft: for tokens that can be withdrawn; ``None`` where none can.
     """
 
