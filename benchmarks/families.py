@@ -1,7 +1,7 @@
 """Speed of every family of the table against transformers, on small random models of one size.
 
 Both decode the same prompts at full depth in alternating rounds, with one thread, by the process's
-own processor time. Prints the table of ``docs/speed.md``, and writes it under ``--output_path``:
+own processor time. Prints the table of ``docs/models.md``, and writes it under ``--output_path``:
 
     python benchmarks/families.py --output_path benchmarks/speed/families
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _SHARED: dict[str, Any] = {
     "num_hidden_layers": _LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "head_dim": 64,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
     "bos_token_id": 1,
@@ -51,15 +53,13 @@ _RAW_STEP = -3.0
 _MAMBA2: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 64, "mamba_d_state": _STATE}
 _ALTERNATING = ["linear_attention", "full_attention"] * (_LAYERS // 2)
 _OWN: dict[str, dict[str, Any]] = {
-    "gemma2": {"head_dim": 64, "query_pre_attn_scalar": 64},
-    "gemma3_text": {"head_dim": 64, "query_pre_attn_scalar": 64},
+    "gemma2": {"query_pre_attn_scalar": 64},
+    "gemma3_text": {"query_pre_attn_scalar": 64},
     "mixtral": {"num_local_experts": 8, "intermediate_size": 256},
-    "qwen3": {"head_dim": 64},
     "qwen3_moe": {
         "num_experts": 8,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 256,
-        "head_dim": 64,
     },
     "mamba": {"state_size": _STATE, "time_step_rank": 16, "intermediate_size": 512},
     "falcon_mamba": {"state_size": _STATE, "time_step_rank": 16, "intermediate_size": 512},
@@ -77,7 +77,6 @@ _OWN: dict[str, dict[str, Any]] = {
     "falcon_h1": {**_MAMBA2, "mamba_d_ssm": 512},
     "nemotron_h": {
         "layers_block_type": ["linear_attention", "mlp", "full_attention"] * (_LAYERS // 3),
-        "head_dim": 64,
         "mamba_num_heads": 8,
         "mamba_head_dim": 64,
         "n_groups": 1,
@@ -94,6 +93,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "zamba2": {
         "layers_block_type": ["linear_attention", "hybrid"] * (_LAYERS // 2),
         "num_key_value_heads": 4,
+        "head_dim": 128,
         "n_mamba_heads": 8,
         "mamba_d_state": _STATE,
         "use_shared_attention_adapter": True,
@@ -170,12 +170,12 @@ def scans(family: str, subject: Subject, reference: Subject) -> Iterator[Row]:
         yield Row("Scans", family, what, meaning, ratio, 2.0, at_most=True, seconds=medians)
 
 
-def page(rows: Sequence[Row]) -> str:
-    """The table of the documentation: a line for each family."""
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the documentation, a line for each family, from the rows of ``bench.json``."""
     lines = ["| `model_type` | batch 1 | batch 8 | scan 1 x 512 | scan 8 x 64 |"]
     lines.append("| --- | --- | --- | --- | --- |")
-    for family in dict.fromkeys(row.model for row in rows):
-        cells = [f"{row.ratio:.2f}" for row in rows if row.model == family]
+    for family in dict.fromkeys(row["model"] for row in rows):
+        cells = [f"{row['ratio']:.2f}" for row in rows if row["model"] == family]
         lines.append(f"| `{family}` | {' | '.join([*cells, '', ''][:4])} |")
     return "\n".join(lines)
 
@@ -204,7 +204,7 @@ def main() -> None:
             if given.output_path:
                 given.output_path.mkdir(parents=True, exist_ok=True)
                 write(given.output_path, rows, hardware, command)
-    print(f"\n{hardware.sentence()}\n\n{page(rows)}")
+    print(f"\n{hardware.sentence()}\n\n{page([asdict(row) for row in rows])}")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from dynamax_lm.decoders.ssd import StateSpace
 
 _FEW = 8
 _CHUNK, _TOGETHER = 16, 64
-"""Most tokens of a row, and of all rows, whose (B, T, S, I) decays are computed at once: they are to
-stay in a processor's cache."""
+"""Most tokens of a row, and of all rows, whose (B, T, S, I) decays are computed at once, so that a
+processor's cache has room for them."""
 
 
 class Mamba1Layer(RecurrentLayer):
@@ -122,17 +122,21 @@ class Mamba1Layer(RecurrentLayer):
         added, b = steps * x, b.float()
         state = x.new_zeros(shape[0], *self._rates.shape) if initial is None else initial.float()
         scanned = x * self._mixer.D.float()
-        size = max(1, min(_CHUNK, _TOGETHER // shape[0]))
+        size = min(shape[1], max(1, min(_CHUNK, _TOGETHER // shape[0])))
+        decays, states = (x.new_empty(shape[0], size, *self._rates.shape) for _ in range(2))
         for start in range(0, shape[1], size):
             part = slice(start, start + size)
-            decay = (steps[:, part, None] * self._rates).exp2_()  # (B, T', S, I)
-            states = added[:, part, None] * b[:, part, :, None]
-            for following, kept in zip(states.unbind(1), decay.unbind(1), strict=True):
+            count = min(size, shape[1] - start)
+            decay, after = decays[:, :count], states[:, :count]  # written in place: (B, T', S, I)
+            torch.mul(steps[:, part, None], self._rates, out=decay).exp2_()
+            torch.mul(added[:, part, None], b[:, part, :, None], out=after)
+            for following, kept in zip(after.unbind(1), decay.unbind(1), strict=True):
                 state = following.addcmul_(state, kept)
+            state = state.clone()
             if c is not None:
                 read = c.unflatten(0, shape)[:, part, None].float()
-                scanned[:, part] += (read @ states)[:, :, 0]
-        return scanned, state.clone()  # not a view of all states of a chunk
+                scanned[:, part] += (read @ after)[:, :, 0]
+        return scanned, state
 
     def _scan_trusted(self, x: Tensor, raw: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The same by transformers' function, which starts at zero and knows no empty cells."""
