@@ -100,7 +100,7 @@ def test_full_depth_is_the_hf_model(
     )
 
 
-@pytest.mark.parametrize("family", ["mistral3:mistral", "qwen3", "mamba"])
+@pytest.mark.parametrize("family", ["mistral3:mistral", "qwen3"])
 def test_a_head_of_its_own_stays(
     family: str, folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
