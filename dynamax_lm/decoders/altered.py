@@ -17,7 +17,8 @@ from dynamax_lm.common.errors import SettingError
 _ADAPTERS = frozenset(
     {
         *("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "FOURIERFT", "HRA"),
-        *("VBLORA", "RANDLORA", "TRAINABLE_TOKENS", "LN_TUNING"),
+        *("VBLORA", "RANDLORA", "TRAINABLE_TOKENS", "LN_TUNING", "MISS", "C3A", "SHIRA", "ROAD"),
+        *("GRALORA", "DELORA", "OSF", "WAVEFT"),
     }
 )
 """Kinds of PEFT adapters that act inside modules which are called as modules."""
@@ -75,7 +76,7 @@ def _unfit(config: Any, mamba: bool) -> str:
     kind = getattr(config, "peft_type", None)
     kind = str(getattr(kind, "value", kind))
     if getattr(config, "is_prompt_learning", False) or kind not in _ADAPTERS:
-        return f"is of kind {kind}, which changes more than linear layers"
+        return f"is of kind {kind}, which is not known to act inside single modules alone"
     if getattr(config, "alora_invocation_tokens", None):
         return "is an activated LoRA, which depends on a token of the prompt"
     if getattr(config, "layer_replication", None):
