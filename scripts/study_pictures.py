@@ -1,7 +1,7 @@
 """Pictures of the studies for the documentation, drawn from their published results.
 
 ``python scripts/study_pictures.py`` makes ``criteria-tiny-mistral.png``,
-``criteria-tiny-mamba.png``, ``real-rules.png``, ``real-curve.png`` and ``paper-tiny.png`` in
+``criteria-tiny-mamba.png``, ``real-rules.png``, ``real-curve.png`` and ``paper-….png`` in
 ``docs/pictures`` anew. Nothing is measured again.
 """
 
@@ -49,6 +49,7 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     "criteria-tiny-mamba": lambda path: draw_rules(_results(_CRITERIA / "tiny-mamba.json"), path),
     "real-rules": lambda path: draw_rules(_results(_REAL / _REAL_STUDY), path),
     "real-curve": lambda path: draw_curve(_results(_REAL / _REAL_STUDY)["curve"], path),
+    "paper-real": lambda path: draw_paper(_results(_PAPER / "smollm2.json"), path),
     "paper-tiny": lambda path: draw_paper(_results(_PAPER / "tiny.json"), path),
 }
 
