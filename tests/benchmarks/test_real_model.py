@@ -201,3 +201,18 @@ def test_the_page_has_what_the_readings_save() -> None:
         for one in wanted
     ]
     assert f"{results['tokens']:,}" in page
+
+
+def test_the_page_has_what_the_plain_loss_saves() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
+    data = root / "benchmarks" / "real" / "results" / "smollm2-affine-317k-plain.json"
+    results = json.loads(data.read_text(encoding="utf-8"))
+    assert results["facts"]["recipe"]["loss"] == "plain"
+    for kind in ("linear", "ffn", "mamba"):
+        seeds = [
+            f"{100 * one['saved']:.1f}"
+            for one in results["lines"]
+            if one["rule"].startswith(kind) and one["target"] == 0.95
+        ]
+        assert f"`{kind}` {', '.join(seeds)} %" in page
