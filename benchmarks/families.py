@@ -3,7 +3,7 @@
 Both decode the same prompts at full depth in alternating rounds, with one thread, by the process's
 own processor time. Prints the table of ``docs/models.md``, and writes it under ``--output_path``:
 
-    python benchmarks/families.py --output_path benchmarks/speed/families
+    python -m benchmarks.families --output_path benchmarks/speed/families
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dynamax_lm.bench.decode import ours, theirs
 from dynamax_lm.bench.limits import bandwidth
 from dynamax_lm.bench.rows import Hardware, Row, write
 from dynamax_lm.bench.subject import Subject, wrap
-from dynamax_lm.bench.timing import samples, use_clock
+from dynamax_lm.bench.timing import medians, samples, use_clock
 from dynamax_lm.decoders.families import FAMILIES
 from dynamax_lm.decoders.recurrent_layer import RecurrentLayer
 
@@ -130,11 +130,11 @@ def answers(family: str, subject: Subject, batch: int) -> Row:
     return Row("Answers", family, what, meaning, ratio, 1.0, seconds=medians)
 
 
-def paired(taken: Mapping[str, Sequence[float]]) -> tuple[float, dict[str, float]]:
+def paired(taken: Mapping[str, list[float]]) -> tuple[float, dict[str, float]]:
     """The median ratio of the second contestant's time to the first's, and their medians."""
     first, second = taken.values()
     ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
-    return ratio, {name: statistics.median(values) for name, values in taken.items()}
+    return ratio, medians(taken)
 
 
 def recurrent_layers(stack: Any) -> Iterator[RecurrentLayer]:
@@ -190,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(1)
     use_clock("processor")
     hardware = Hardware.here(bandwidth("cpu"))
-    command = f"python benchmarks/families.py --rounds {given.rounds}"
+    command = f"python -m benchmarks.families --rounds {given.rounds}"
     rows: list[Row] = []
     with torch.inference_mode():
         reference = subject_of("mamba2", given.rounds)

@@ -331,9 +331,11 @@ def compare(
         contender(name, Fixed(confidence), name, bank)
         for name, confidence in exits.confidences.items()
     ]
-    for name, heads in classifiers.items():
-        found.append(contender(name, Trained(heads, states).rule(), "head", heads))
-    for name, one in extended.items():
+    trained = {
+        name: Extended(Trained(heads, states).rule(), heads, tuple(nothing))
+        for name, heads in classifiers.items()
+    }
+    for name, one in {**trained, **extended}.items():
         found.append(contender(name, one.rule, "head", one.heads, one.flops))
     first_right = np.where(exits.right.any(0), exits.right.argmax(0), len(states.exits))
     fixed = Tariff.of_fixed_depths(states, costs, extra, of_text)

@@ -33,7 +33,8 @@ Make = Callable[[], Any]
 
 def main() -> None:
     """Try all kinds on both architectures; status 1 if an answer differs or anything else fails."""
-    argparse.ArgumentParser(prog="python -m benchmarks.faults.adapters", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.faults.adapters", description=__doc__)
+    parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in _LINEAR:

@@ -122,17 +122,14 @@ def _evaluate(
     options: argparse.Namespace,
 ) -> Iterator[tuple[Rule, dict[str, Any]]]:
     """The results of every point: full depth, fixed depths with the first heads, and the grid."""
-    from dynamax_lm.common.outputs import claimed, writable_folder
-    from dynamax_lm.harness.command_line import Command
-    from dynamax_lm.harness.machine import described_once
-    from dynamax_lm.sweep.__main__ import parser
+    from dynamax_lm.sweep.__main__ import parser, run_points
     from dynamax_lm.sweep.grid import Point
-    from dynamax_lm.sweep.run import Sweep
 
     first = str(heads[grid[0].classifier])
     argv = ["--model", backbone.model, "--tasks", ",".join(options.tasks)]
     argv += ["--model_args", f"{_model_args(backbone, options)},heads={first}"]
     argv += ["--batch_size", str(options.batch_size), "--seed", str(options.seed)]
+    argv += ["--memory_gib", str(options.memory_gib), "--output_path", str(folder / "points")]
     argv += ["--limit", str(options.limit)] if options.limit else []
     argv += ["--device", options.device] if options.device else []
     static = [Rule("full depth", "", 1.0)]
@@ -144,19 +141,8 @@ def _evaluate(
     for rule in grid:
         own = {"heads": str(heads[rule.classifier]), "skipped_state": rule.skipped_state}
         settings.append(own | {"threshold": rule.threshold})
-    asked = parser().parse_args(argv)
-    asked.log_samples = False  # lm-eval's own files; the sweep writes samples
-    sweep = Sweep(
-        command=Command(asked),
-        points=[Point(tuple(one.items())) for one in settings],
-        output=writable_folder(folder / "points" / backbone.name),
-        log_samples=True,
-        memory_bytes=int(options.memory_gib * (1 << 30)),
-        tokens_at_once=asked.tokens_at_once,
-    )
-    sweep.check()
-    with claimed(sweep.output), described_once():
-        outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
+    points = [Point(tuple(one.items())) for one in settings]
+    outcomes = run_points(parser().parse_args(argv), points)
     for rule, outcome in zip([*static, *grid], outcomes, strict=True):
         yield rule, outcome.results
 

@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     run(options)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+def study_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options of every study of gathered states."""
     made = argparse.ArgumentParser(
-        prog="python -m benchmarks.real",
-        description="Train and judge heads of a real checkpoint; started again, it goes on.",
+        prog=prog,
+        description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = made.add_argument
@@ -37,6 +37,18 @@ def parser() -> argparse.ArgumentParser:
     add("--pretrained_name", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     add("--states", required=True, help="folder of benchmarks.real.gather")
     add("--exit_layers", required=True)
+    add("--grid_step", type=float, default=0.2, help="of the thresholds' log-odds")
+    add("--output_path", required=True)
+    return made
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = study_parser(
+        "python -m benchmarks.real",
+        "Train and judge heads of a real checkpoint; started again, it goes on.",
+    )
+    add = made.add_argument
     add("--rank", type=int, default=64, help="of the translators; 0 for affine ones")
     add("--translator_steps", type=int, default=150, help="of distillation")
     add("--translator_tokens", type=int, default=512, help="of a step of distillation")
@@ -50,8 +62,6 @@ def parser() -> argparse.ArgumentParser:
     add("--max_steps", type=int, default=150, help="of each classifier")
     add("--train_documents", type=int, default=128, help="of a step")
     add("--measures", nargs="*", default=["top_prob", "margin"])
-    add("--grid_step", type=float, default=0.2, help="of the thresholds' log-odds")
-    add("--output_path", required=True)
     return made
 
 

@@ -26,6 +26,7 @@ from benchmarks.criteria.asking import Exits, Fixed, Trained, Unembed, read_exit
 from benchmarks.criteria.choice import DRAWS, Weights, folds
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Extended, compare, plain, thresholds
+from benchmarks.real.__main__ import study_parser
 from benchmarks.real.run import load, read_data
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.core.looks import Look, read_look
@@ -34,6 +35,7 @@ from dynamax_lm.heads import ExitHeads
 from dynamax_lm.settings.exits import read_exit_layers
 
 READINGS = ("position", "cosine", "margin")
+_ODDS = ""
 _TOKENS_AT_ONCE = 512
 _SURE = 1e-6
 
@@ -61,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         " + ".join((options.heads, *some)): Extended(
             Fixed(confidences(*fitted, theirs, some)),
             heads,
-            tuple(np.sum([flops[name] for name in some], axis=0).astype(int).tolist())
-            if some
-            else tuple(0 for _ in exits),
+            tuple(sum(flops[name][number] for name in some) for number in range(len(exits))),
         )
         for size in range(len(READINGS) + 1)
         for some in combinations(READINGS, size)
@@ -95,7 +95,7 @@ def read(states: States, heads: ExitHeads, unembed: Unembed) -> dict[str, Floats
     begins = np.searchsorted(states.document, states.document)
     position = np.log1p(np.arange(shape[1]) - begins)
     found = {
-        "": np.log(sure / (1 - sure)),
+        _ODDS: np.log(sure / (1 - sure)),
         "position": np.tile(position, (shape[0], 1)),
         "cosine": np.zeros(shape),
         "margin": np.zeros(shape),
@@ -139,8 +139,7 @@ def confidences(
     rows = []
     for number, right in enumerate(labels.right):
         ours, theirs = (
-            np.stack([of["" if name is None else name][number] for name in (None, *some)], axis=1)
-            for of in (train, test)
+            np.stack([of[name][number] for name in (_ODDS, *some)], axis=1) for of in (train, test)
         )
         model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ours, right)
         rows.append(model.predict_proba(theirs)[:, 1])
@@ -174,22 +173,15 @@ def reading_flops(
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    made = argparse.ArgumentParser(
-        prog="python -m benchmarks.real.reading",
-        description="What a trained classifier could read besides the hidden state.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    made = study_parser(
+        "python -m benchmarks.real.reading",
+        "What a trained classifier could read besides the hidden state.",
     )
     add = made.add_argument
-    add("--model_args", required=True)
-    add("--pretrained_name", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    add("--states", required=True, help="folder of benchmarks.real.gather")
-    add("--exit_layers", required=True)
     add("--study", required=True, help="folder of benchmarks.real")
     add("--heads", default="linear-full-0", help="of the study")
     add("--look", default="rank:32+shortlist:256", help="that the margin is billed as")
     add("--tokens", type=int, default=20_000, help="that the regressions are fitted on")
-    add("--grid_step", type=float, default=0.2, help="of the thresholds' log-odds")
-    add("--output_path", required=True)
     return made
 
 

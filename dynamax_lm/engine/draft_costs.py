@@ -88,10 +88,12 @@ class RoundCounts(NamedTuple):
 
     def bound(self, costs: DraftCosts) -> float:
         """Tokens per full-depth step if a pass over many tokens costs as much as over one."""
-        drafts = self.inputs * costs.draft + self.checks * costs.check
-        return self.tokens / (drafts + self.rounds * costs.verify)
+        return self._speed(costs, self.rounds)
 
     def unshared(self, costs: DraftCosts) -> float:
         """Tokens per full-depth step if a pass costs as much as one pass for each of its tokens."""
+        return self._speed(costs, self.inputs)
+
+    def _speed(self, costs: DraftCosts, passes: int) -> float:
         drafts = self.inputs * costs.draft + self.checks * costs.check
-        return self.tokens / (drafts + self.inputs * costs.verify)
+        return self.tokens / (drafts + passes * costs.verify)

@@ -42,7 +42,7 @@ from dynamax_lm.engine.stateful_stack import StatefulStack
 AUTO = 0
 """A draft length that adapts to the number of accepted tokens."""
 
-_FIRST, _MOST = 4, 32
+_FIRST, LONGEST = 4, 32
 _READY = 0.75
 """Fraction of rows whose drafts must be complete before a verification pass, which reads the
 weights of the layers above once for all of them."""
@@ -94,7 +94,7 @@ class DraftLength:
         if accepted < drafted:
             self.now = max(1, self.now - 1)
         elif drafted >= self.now:
-            self.now = min(_MOST, self.now + 2)
+            self.now = min(LONGEST, self.now + 2)
         if self.costs is not None:
             self._judge(min(accepted + 1, inputs) - self.costs.round(inputs, checks))
 

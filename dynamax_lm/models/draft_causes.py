@@ -18,9 +18,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from dynamax_lm.engine.draft_costs import DraftCosts, RoundCounts
-
-_LONGEST = 32
-"""Longest draft that is considered."""
+from dynamax_lm.engine.lossless import LONGEST
 
 
 class Cause(Enum):
@@ -120,7 +118,7 @@ def _with_longer_drafts(counts: RoundCounts, costs: DraftCosts) -> float:
     chance = counts.accepted / judged if judged else 1.0
     shortest = counts.drafted // counts.rounds + 1
     bounds = [counts.bound(costs)]
-    for length in range(shortest, _LONGEST + 1):
+    for length in range(shortest, LONGEST + 1):
         tokens = sum(chance**step for step in range(length + 1))
         drafts = (length + 1) * costs.draft + length * costs.check
         bounds.append(tokens / (drafts + costs.verify))

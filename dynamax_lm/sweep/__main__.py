@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options, run_command
 from dynamax_lm.harness.machine import described_once
+
+if TYPE_CHECKING:
+    from dynamax_lm.sweep.grid import Point
+    from dynamax_lm.sweep.run import Outcome
 
 
 def main(arguments: list[str]) -> None:
@@ -20,8 +26,25 @@ def main(arguments: list[str]) -> None:
     """
     options = parser().parse_args(arguments)
     from dynamax_lm.sweep.grid import read_grid
+    from dynamax_lm.sweep.table import sweep_table
 
     points = read_grid(options.thresholds, options.vary, options.point)
+    outcomes = run_points(options, points)
+    print(sweep_table(outcomes))
+    print(f"\n{len(outcomes)} points in {outcomes[0].folder.parent}")
+    print(f"next: python -m dynamax_lm.report {options.output_path} --output_path report")
+
+
+def run_points(options: argparse.Namespace, points: Sequence[Point]) -> list[Outcome]:
+    """Run a sweep over ``points``, in order, with its progress on standard error.
+
+    Args:
+        options: of :func:`parser`, whose own points are not read.
+        points: at least one.
+
+    Raises:
+        SettingError: any wrong name or value.
+    """
     if not (options.output_path or "").strip():
         raise SettingError("--output_path is missing: the folder for the results of every point")
     if not 0 <= options.memory_gib < float("inf"):
@@ -33,7 +56,6 @@ def main(arguments: list[str]) -> None:
     command = Command(options)
     from dynamax_lm.common.outputs import claimed, writable_folder
     from dynamax_lm.sweep.run import Sweep
-    from dynamax_lm.sweep.table import sweep_table
 
     sweep = Sweep(
         command=command,
@@ -45,10 +67,7 @@ def main(arguments: list[str]) -> None:
     )
     sweep.check()
     with claimed(sweep.output), described_once():
-        outcomes = sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
-    print(sweep_table(outcomes))
-    print(f"\n{len(outcomes)} points in {sweep.output}")
-    print(f"next: python -m dynamax_lm.report {options.output_path} --output_path report")
+        return sweep.run(say=lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def parser() -> CommandParser:

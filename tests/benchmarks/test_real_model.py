@@ -172,11 +172,16 @@ def test_windows_end_with_the_tokens_asked_for() -> None:
     assert [len(one) for one in windows] == [10, 200, 256]
 
 
-def test_the_page_has_the_numbers_of_its_results() -> None:
+def published(data: str) -> tuple[str, Any]:
+    """The page, and the results of a study that it shows."""
     root = Path(__file__).resolve().parents[2]
     page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
-    data = root / "benchmarks" / "real" / "results" / "smollm2-affine-317k.json"
-    results = json.loads(data.read_text(encoding="utf-8"))
+    results = root / "benchmarks" / "real" / "results" / data
+    return page, json.loads(results.read_text(encoding="utf-8"))
+
+
+def test_the_page_has_the_numbers_of_its_results() -> None:
+    page, results = published("smollm2-affine-317k.json")
     made = curve_table(results["curve"]).splitlines()
     rows = [line for line in page.splitlines() if re.match(r"\| (none|affine) \| \w", line)]
     assert [line for line in rows if "(" in line] == made[4 : 4 + len(results["curve"])]
@@ -188,10 +193,7 @@ def test_the_page_has_the_numbers_of_its_results() -> None:
 
 
 def test_the_page_has_what_the_readings_save() -> None:
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
-    data = root / "benchmarks" / "real" / "results" / "smollm2-reading.json"
-    results = json.loads(data.read_text(encoding="utf-8"))
+    page, results = published("smollm2-reading.json")
     shown = re.findall(r"^\| [a-z ]+ \| (\d\.\d) % \[(\d\.\d), (\d\.\d)\] \|", page, re.MULTILINE)
     names = ["", " + position", " + cosine", " + margin", " + position + cosine + margin"]
     lines = {one["rule"]: one for one in results["lines"] if one["target"] == 0.95}
@@ -204,10 +206,7 @@ def test_the_page_has_what_the_readings_save() -> None:
 
 
 def test_the_page_has_what_the_plain_loss_saves() -> None:
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
-    data = root / "benchmarks" / "real" / "results" / "smollm2-affine-317k-plain.json"
-    results = json.loads(data.read_text(encoding="utf-8"))
+    page, results = published("smollm2-affine-317k-plain.json")
     assert results["facts"]["recipe"]["loss"] == "plain"
     for kind in ("linear", "ffn", "mamba"):
         seeds = [
