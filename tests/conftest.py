@@ -26,6 +26,12 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, also from commands that tests start: but for the marked tests all are of a CPU."""
+    if "not gpu" in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture
 def no_gradients() -> Iterator[None]:
     """As evaluations run."""

@@ -127,7 +127,8 @@ def _evaluate(
 
     first = str(heads[grid[0].classifier])
     argv = ["--model", backbone.model, "--tasks", ",".join(options.tasks)]
-    argv += ["--model_args", f"{_model_args(backbone, options)},heads={first}"]
+    own = f",{options.eval_args}" if options.eval_args else ""
+    argv += ["--model_args", f"{_model_args(backbone, options)}{own},heads={first}"]
     argv += ["--batch_size", str(options.batch_size), "--seed", str(options.seed)]
     argv += ["--memory_gib", str(options.memory_gib), "--output_path", str(folder / "points")]
     argv += ["--limit", str(options.limit)] if options.limit else []
@@ -167,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--heads", nargs="*", default=[], metavar="CLASSIFIER=FOLDER", help="trained before")
     add("--width", default="full", help="of the classifiers, as in heads.train")
     add("--model_args", default="", help="of every backbone, such as dtype=bfloat16")
+    add("--eval_args", default="", help="further ones of evaluations alone: max_length=4096")
     add("--train_data", help="for heads.train --data; its default if left out")
     add("--train_args", default="", help="further options of heads.train, as one text")
     add("--max_steps", type=int, default=2000, help="of each set of heads")

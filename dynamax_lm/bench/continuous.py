@@ -18,6 +18,9 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.engine.flight import Flight
 
 _BATCH, _FLIGHT = 8, 32
+_QUICK_STEPS = 8
+_STEPS = {False: 24, True: 192}
+"""Tokens of a row, by whether they run on a GPU, which records every shape of a step first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
     """Exits spread evenly over the layers, 8 rows a step and 32 in flight, against full depth."""
     layers = subject.layers
     exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
-    steps = 8 if subject.quick else 24
+    steps = _QUICK_STEPS if subject.quick else _STEPS[subject.stack.device.type == "cuda"]
     prompts = subject.prompts(_FLIGHT, 32)
 
     def exiting(new: int) -> Any:

@@ -21,6 +21,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ class StepShape(NamedTuple):
     Attributes:
         first: the first layer.
         last: the layer before which it stops.
-        rows: N.
+        rows: N, rounded up to a power of two where the step has not every row of the state.
         tokens: T, rounded up.
         columns: columns of the state that attention reads.
         all_rows: whether the step has every row of the state, in order.
@@ -168,38 +169,46 @@ class _Recorded:
         return cls(shape, numbers, step, hidden, exited_hidden, layers)
 
     def fill(self, state: Any, chunk: TokenBatch, hidden: Tensor | None) -> None:
-        """Write the tokens of ``chunk`` and their hidden states (N + M, D) into the buffers."""
+        """Write the tokens of ``chunk`` and their hidden states (N + M, D) into the buffers.
+
+        Rows that the step lacks repeat its last one, which then computes and writes the same twice.
+        """
         shape, rows = self.shape, state.rows
-        width, lengths = shape.tokens, chunk.lengths
-        padded = [0] * (shape.rows * width)
-        ids = chunk.ids.tolist()
+        width, lengths, ids = shape.tokens, chunk.lengths, chunk.ids.tolist()
+        begins = [0, *accumulate(lengths)]
+        given = len(lengths)
+        order = [*range(given), *[given - 1] * (shape.rows - given)]
+        padded: list[int] = []
         last: list[int] = []
         others: list[int] = []
         cells: list[int] = []
-        place = 0
-        for row, length in enumerate(lengths):
-            padded[row * width : row * width + length] = ids[row][:length]
+        for place, row in enumerate(order):
+            length, begin = lengths[row], begins[row]
+            padded += [*ids[row][:length], *[0] * (width - length)]
             exited = length - shape.runs
-            others += range(place, place + exited)
-            cells += range(row * width, row * width + exited)
-            place += length
-            last += [place - 1] * shape.runs
+            others += range(begin, begin + exited)
+            cells += range(place * width, place * width + exited)
+            last += [begin + length - 1] * shape.runs
         if cells:
             missing = shape.exited - len(cells)
             cells, others = cells + cells[-1:] * missing, others + others[-1:] * missing
-        pads = [rows.pads[row] for row in chunk.rows]
-        given = [*padded, *rows.starts(chunk), *chunk.rows, *pads, *lengths, *cells]
-        self.numbers.copy_(torch.tensor(given))
+        starts = rows.starts(chunk)
+        each = [
+            (starts[row], chunk.rows[row], rows.pads[chunk.rows[row]], lengths[row])
+            for row in order
+        ]
+        numbers = [*padded, *(one for column in zip(*each, strict=True) for one in column), *cells]
+        self.numbers.copy_(torch.tensor(numbers))
         if self.hidden is not None:
             assert hidden is not None
-            if not others:
+            if not others and len(last) == hidden.shape[0]:
                 self.hidden.copy_(hidden)
             else:
                 index = torch.tensor([*last, *others], device=hidden.device)
-                running, exited = hidden[index].split([len(last), len(others)])
+                running, exited_hidden = hidden[index].split([len(last), len(others)])
                 self.hidden.copy_(running)
-                assert self.exited_hidden is not None
-                self.exited_hidden.copy_(exited)
+                if self.exited_hidden is not None:
+                    self.exited_hidden.copy_(exited_hidden)
 
 
 class RecordedSteps:
@@ -249,7 +258,7 @@ class RecordedSteps:
             touched = self._decoder.touched(layers)
             known = state.recorded[shape] = _Recorded.empty(shape, hidden, touched)
         known.fill(state, chunk, hidden)
-        output = self._forward(state, known)
+        output = self._forward(state, known)[: len(chunk.rows)]
         state.rows.end(chunk)
         self._count(state, chunk, layers, skipped_state, runs=shape.runs)
         return output
@@ -261,15 +270,16 @@ class RecordedSteps:
         starts = state.rows.starts(chunk)
         tokens = max(_power_of_two(max(lengths)), 1 if runs else 2)  # 1: each row runs one token
         columns = max(starts) + tokens
+        all_rows = state.rows.covers(chunk)
         return StepShape(
             layers.start,
             layers.stop,
-            len(chunk.rows),
+            len(chunk.rows) if all_rows else _power_of_two(len(chunk.rows)),
             tokens,
             -(-columns // _LARGE) * _LARGE
             if columns > _LARGE
             else max(_SMALLEST, _power_of_two(columns)),
-            state.rows.covers(chunk),
+            all_rows,
             runs,
             skipped_state,
         )
@@ -305,7 +315,7 @@ class RecordedSteps:
         graph, device = torch.cuda.CUDAGraph(), self._decoder.device
         with _no_collection(), torch.cuda.device(device):  # which need not be the current one
             self._stream = self._stream or torch.cuda.Stream(device)
-            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+            with recording(graph, pool=pool, stream=self._stream):
                 output = self._body(state, known)
         known.graph, known.output = graph, output
         self.graphs += 1
@@ -331,6 +341,22 @@ class RecordedSteps:
             if counted is not None:
                 alone = self._decoder.layers[index].kind.shorter(skipped_state)
                 counted(chunk.rows, (int(runs),) * len(chunk.rows) if alone else chunk.lengths)
+
+
+@contextmanager
+def recording(graph: Any, *, pool: Any, stream: Any) -> Iterator[None]:
+    """Record in ``graph`` what the body runs on the current device.
+
+    As ``torch.cuda.graph``, which also empties the caches of the allocators before every recording:
+    with hundreds of shapes that takes longer than the steps.
+    """
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        graph.capture_begin(*(() if pool is None else (pool,)))
+        try:
+            yield
+        finally:
+            graph.capture_end()
 
 
 @contextmanager

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dynamax_lm.decoders import recorded_steps
+
 READS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "lift_fresh")
 """Operations that a GPU refuses while it records: the host reads a tensor, or writes one."""
 
@@ -76,7 +78,7 @@ def _device(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _graph(graph: CpuGraph, *, pool: None, stream: torch.device) -> Iterator[None]:
-    """In place of ``torch.cuda.graph``, which records what runs on the stream's device alone."""
+    """In place of ``recording``, which records what runs on the stream's device alone."""
     assert _devices == [stream], "the current device is not the decoder's"
     with _Noting(graph):
         yield
@@ -93,8 +95,8 @@ def _tensors(found: Any) -> list[Tensor]:
 
 
 def record_on_a_cpu(patch: Any) -> None:
-    """Replace torch's CUDA graphs, by a ``pytest.MonkeyPatch``."""
+    """Replace CUDA graphs, by a ``pytest.MonkeyPatch``."""
+    patch.setattr(recorded_steps, "recording", _graph)
     patch.setattr(torch.cuda, "CUDAGraph", CpuGraph)
-    patch.setattr(torch.cuda, "graph", _graph)
     patch.setattr(torch.cuda, "device", _device)
     patch.setattr(torch.cuda, "Stream", torch.device)

@@ -57,10 +57,12 @@ class Counted(RecordedSteps):
     def __init__(self, decoder: Any, *, records: bool = True) -> None:
         super().__init__(decoder, records=records)
         self.steps = 0
+        self.rows: set[int] = set()
 
     def run(self, *given: Any) -> Any:
         output = super().run(*given)
         self.steps += output is not None
+        self.rows |= {shape.rows for shape in given[0].recorded}
         return output
 
 
@@ -169,6 +171,22 @@ def test_rows_of_different_lengths(
     tally.check()
     assert steps.graphs
     assert not steps.failed
+
+
+@pytest.mark.parametrize(("kind", "skipped"), SKIPPED)
+def test_steps_of_other_numbers_of_rows_are_one_shape(kind: str, skipped: str) -> None:
+    """A row that stands in for missing ones changes no other, nor itself twice."""
+    stack = STACKS[kind](random_model(kind))
+    policy = ExitPolicy((1, 3), "top_prob", 0.04)
+    requests = [GenerateRequest((7, 3, 5 + row), 9 + row, never) for row in range(7)]
+    wanted = generate(stack, requests, policy=policy, skipped_state=skipped)
+    tally, steps = Tally(policy.threshold), Counted(stack)
+    assert stack.record_steps(steps)
+    found = generate(stack, requests, policy=policy, skipped_state=skipped, flight=Flight(3, 7))
+    for one, other in zip(wanted, found, strict=True):
+        tally.same(one.trace, other.trace)
+    tally.check()
+    assert steps.rows == {1, 2, 4}
 
 
 @pytest.mark.parametrize("skipped", ["copy_kv", "propagate"])
@@ -296,7 +314,7 @@ def test_a_recording_that_fails_is_the_last(monkeypatch: pytest.MonkeyPatch) -> 
     def refused(*given: Any, **named: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(torch.cuda, "graph", refused)
+    monkeypatch.setattr(recorded_steps, "recording", refused)
     found = generate(stack, LONG_AND_SHORT[1:])
     assert [one.trace.tokens for one in found] == [one.trace.tokens for one in plain]
     assert not stack.records_steps
