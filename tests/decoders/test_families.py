@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -80,8 +81,13 @@ def test_full_depth_is_transformers_forward(family: str, batch: int) -> None:
 
 
 def same_as_transformers(model: Any, rows: list[tuple[int, ...]]) -> None:
-    """The prompt's last token in a padded batch, then two tokens at once, then one."""
+    """The prompt's last token in a padded batch, then two tokens at once, then one.
+
+    Some random models magnify rounding, by how much depends on the processor: ours may err as much
+    as the tolerance and four times transformers' own largest error, both against float64.
+    """
     stack, batch = FamilyStack(model), len(rows)
+    exact, found = copy.deepcopy(model).double(), []
     state, whole = prefill(stack, rows), [(*row, 5, 9, 3, 8) for row in rows]
     for step, new in ((1, 1), (2, 2), (4, 1)):  # the last prompt token is not in the state yet
         first = [len(row) - 2 + step for row in rows]
@@ -93,8 +99,12 @@ def same_as_transformers(model: Any, rows: list[tuple[int, ...]]) -> None:
         kept = Keep(batch * new)
         run_chunk(stack, state, chunk, kept)
         for row, start, ours in zip(whole, first, kept.logits.view(batch, new, -1), strict=True):
-            theirs = expected(model, row[: start + new])[start:]
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+            theirs, wanted = (expected(one, row[: start + new])[start:] for one in (model, exact))
+            found.append((ours, theirs, wanted))
+    noise = max(float((theirs - wanted).abs().max()) for _, theirs, wanted in found)
+    assert noise < 1e-4, "more than rounding"
+    for ours, _, wanted in found:
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=2e-5 + 4 * noise)
 
 
 def test_prompts_that_exit_leave_the_state_of_their_hidden_states_above(family: str) -> None:
