@@ -8,7 +8,9 @@ an effect of exits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from dynamax_lm.core.trace import DraftRound
 
 
 def prompt_exited(prompt_exit: int | None, prompt_tokens: int) -> bool:
@@ -43,4 +45,21 @@ def by_definition(
         whole = used == n_layers
         own.append(whole and (untouched or restored))
         untouched = untouched and whole
+    return own
+
+
+def stepped(rounds: Iterable[DraftRound], tokens: int) -> list[bool]:
+    """For each token of a lossless answer, whether it is full depth's by definition.
+
+    It is where one token ran all layers alone, as in a full-depth step. Longer drafts are verified
+    in longer passes, which sum in another order.
+
+    Args:
+        rounds: of the answer.
+        tokens: of the answer.
+    """
+    own = [False] * tokens
+    for one in rounds:
+        if one.inputs == 1 and one.start < tokens:
+            own[one.start] = True
     return own

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.full_depth import by_definition, prompt_exited
+from dynamax_lm.core.full_depth import by_definition, prompt_exited, stepped
 from dynamax_lm.core.loop import run_chunk
 from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import TokenBatch
@@ -52,7 +52,8 @@ def compare(
 ) -> list[Comparison]:
     """Compare every row's answer with full depth.
 
-    Every token of a lossless answer is compared with the pass, to verify that it is full depth's.
+    Drafted tokens of a lossless answer are compared with the pass, to verify that they are full
+    depth's.
 
     Args:
         stack: the decoder.
@@ -68,9 +69,7 @@ def compare(
     answered = [requests[owner] for owner in owners]
     passes = _passes(stack, state, mark, answered, owners, rows, known)
     certain = [
-        [None] * len(row.tokens)
-        if row.rounds
-        else _certain(
+        _certain(
             *(row, stack.n_layers, skipped_state),
             exited=prompt_exited(prompt_exit, len(request.prompt) - 1),
         )
@@ -91,7 +90,11 @@ def compare(
 def _certain(row: Progress, n_layers: int, skipped_state: str, *, exited: bool) -> list[int | None]:
     """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
     exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
-    owns = by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=exited)
+    owns = (
+        stepped(row.rounds, len(row.tokens))
+        if row.rounds
+        else by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=exited)
+    )
     return [
         token if own else other for token, own, other in zip(row.tokens, owns, exact, strict=True)
     ]

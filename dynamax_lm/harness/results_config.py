@@ -26,11 +26,12 @@ CONVENTION = (
     "the share of these that make the stop alone. flops_saved counts answer tokens only; "
     "flops_saved_total has the prompt in both. agreement is the share of emitted tokens equal to "
     "the full-depth model's most likely token after the same prefix; a token that ran every layer "
-    "over a state that no exit has touched (under recompute: over a restored one) is that token by "
-    "definition. agreement_noise is how often the reference's parallel pass differs on such "
-    "tokens: what rounding alone may take off agreement elsewhere. An answer is empty if its text "
-    "has no character but white space; distinct_answers are counted within each task. The tables "
-    "average per-document values, without documents that have none; the values here pool tokens. "
+    "over a state that no exit has touched (under recompute: over a restored one; in "
+    "mode=lossless: alone, not in a draft's verification) is that token by definition. "
+    "agreement_noise is how often the reference's parallel pass differs on such tokens: what "
+    "rounding alone may take off agreement elsewhere. An answer is empty if its text has no "
+    "character but white space; distinct_answers are counted within each task. The tables average "
+    "per-document values, without documents that have none; the values here pool tokens. "
     "The reference is never billed. " + FLOPS_CONVENTION
 )
 

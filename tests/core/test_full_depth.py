@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.full_depth import by_definition, stepped
+from dynamax_lm.core.trace import DraftRound
 
 LAYERS = 4
 DEPTHS = st.lists(st.integers(1, LAYERS), max_size=12)
@@ -32,3 +33,12 @@ def test_after_an_exit_only_a_restored_state_is_full_depths(depths: list[int], s
     first = next((n for n, used in enumerate(depths) if used < LAYERS), len(depths))
     later = [used == LAYERS and state == "recompute" for used in depths[first:]]
     assert own[first:] == later
+
+
+def test_a_token_of_a_lossless_answer_is_where_it_ran_alone() -> None:
+    drafted = DraftRound(start=1, inputs=3, drafted=(5, 6), depths=(2, 2), accepted=1)
+    alone = [DraftRound(start, 1, (), (), 0) for start in (0, 3)]
+    rejected = DraftRound(start=4, inputs=2, drafted=(7,), depths=(2,), accepted=0)
+    found = stepped([alone[0], drafted, alone[1], rejected], 5)
+    assert found == [True, False, False, True, False]
+    assert stepped([], 2) == [False, False]

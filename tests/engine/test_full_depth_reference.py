@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.full_depth import by_definition
+from dynamax_lm.core.full_depth import by_definition, stepped
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.summary import Answer, Request, summarise
 from dynamax_lm.core.trace import AnswerTrace, ExitRecord, FlopsBreakdown
@@ -233,3 +233,26 @@ def test_every_number_type_agrees_with_itself(kind: str, dtype: torch.dtype) -> 
         assert answer.reference == answer.trace.tokens == answer.trace.full_depth
         assert answer.trace.noise.compared == len(answer.trace)
         assert again.full_depth_score == again.score
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_lossless_token_is_full_depths_where_it_ran_alone(kind: str) -> None:
+    """Elsewhere the pass is asked, and how often it rounds otherwise is counted on these tokens."""
+    noisy, checked = 0, 0
+    for threshold in (0.05, 0.3, 1.1):
+        policy = ExitPolicy((2,), "top_prob", threshold)
+        answers = generate(
+            *(rounding(kind), ask(ROWS)), policy=policy, draft_length=3, reference=True
+        )
+        for trace in (one.trace for one in answers):
+            own = stepped(trace.rounds or (), len(trace))
+            again, full_depth = trace.reference_pass or [None] * len(trace), trace.full_depth
+            assert full_depth is not None
+            for known, token, other, seen in zip(own, trace.tokens, full_depth, again, strict=True):
+                assert not known or token == other
+                assert known or seen is None
+                noisy += known and seen not in (None, token)
+                checked += not known and token != other
+            assert threshold <= 1 or all(own)
+    assert noisy
+    assert checked
