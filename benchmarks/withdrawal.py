@@ -95,8 +95,8 @@ def measure(stack: Any, batch: int, tokens: int, repeats: int) -> list[str]:
     for _ in range(repeats):
         state = stack.take(prompts, rows)
         stack.begin_draft(state, rows)
-        chunk = TokenBatch.of_pending(pending, rows, stack.device)
-        run_segment(stack, state, chunk, range(stack.n_layers), None, RECOMPUTE)
+        token_batch = TokenBatch.of_pending(pending, rows, stack.device)
+        run_segment(stack, state, token_batch, range(stack.n_layers), None, RECOMPUTE)
         record, increments = _timed(lambda own=state: Increments(stack.layers, own.layers))
         add, summed = _timed(lambda own=increments: own.after(tokens - 1))
         replay, _ = _timed(lambda own=state: stack.withdraw(own, kept, given))

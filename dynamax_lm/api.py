@@ -289,9 +289,9 @@ class ExitModel:
         confidences = ConfidenceGrid(measure, len(ids), len(layers))
         predicted = TokenGrid(len(ids), len(layers))
         with torch.inference_mode():
-            chunk = TokenBatch.of([ids], [0], stack.device)
+            token_batch = TokenBatch.of([ids], [0], stack.device)
             observers: list[ExitObserver] = [confidences, predicted]
-            probe_exits(stack, stack.new_state(1), chunk, layers, observers, heads=heads)
+            probe_exits(stack, stack.new_state(1), token_batch, layers, observers, heads=heads)
         return ExitGrid(
             np.array(ids),
             self._pieces(ids),

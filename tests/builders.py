@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from dynamax_lm.core.catchup import RECOMPUTE
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
@@ -185,8 +185,8 @@ def catch_up(stack: Any, state: Any, rows: Sequence[int]) -> None:
     rows = [row for row in rows if state.pending.count(row)]
     if rows:
         none = torch.zeros(len(rows), 0, dtype=torch.long, device=stack.device)
-        chunk = TokenBatch(none, (0,) * len(rows), tuple(rows))
-        run_chunk(stack, state, chunk, None, skipped_state=RECOMPUTE)
+        token_batch = TokenBatch(none, (0,) * len(rows), tuple(rows))
+        run_token_batch(stack, state, token_batch, None, skipped_state=RECOMPUTE)
 
 
 def whole_forward(model: Any, sequence: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:

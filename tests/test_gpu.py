@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 
 from dynamax_lm.bench.__main__ import main as bench
 from dynamax_lm.core import catchup
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.flight import Flight
@@ -105,9 +105,11 @@ def test_recompute_flushed_is_the_full_depth_state(kind: str) -> None:
     exact, state = prefill(stack, ROWS), prefill(stack, ROWS)
     everyone = list(range(len(ROWS)))
     for step in range(6):
-        chunk = TokenBatch.of([[step + 3]] * len(ROWS), everyone, stack.device)
-        run_chunk(stack, exact, chunk, None)
-        run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state="recompute")
+        token_batch = TokenBatch.of([[step + 3]] * len(ROWS), everyone, stack.device)
+        run_token_batch(stack, exact, token_batch, None)
+        run_token_batch(
+            stack, state, token_batch, _Ignore(), policy=policy, skipped_state="recompute"
+        )
     catch_up(stack, state, everyone)
     for wanted, found in zip(remembered(exact), remembered(state), strict=True):
         torch.testing.assert_close(found, wanted, **TOLERANCE)

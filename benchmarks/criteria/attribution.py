@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.head_session import HeadSession
@@ -92,13 +92,13 @@ def engine_agreement(
 def _run(
     stack: Any, state: Any, inputs: Sequence[Sequence[int]], trial: Trial, threshold: float
 ) -> list[int]:
-    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
-    nothing_asked = torch.zeros(sum(chunk.lengths), 0, dtype=torch.long, device=stack.device)
+    token_batch = TokenBatch.of(inputs, range(len(inputs)), stack.device)
+    nothing_asked = torch.zeros(sum(token_batch.lengths), 0, dtype=torch.long, device=stack.device)
     reader = TargetReader(nothing_asked, torch.float32)
-    run_chunk(
+    run_token_batch(
         stack,
         state,
-        chunk,
+        token_batch,
         reader,
         policy=ExitPolicy(trial.exits, trial.confidence, threshold),
         skipped_state=trial.skipped_state,

@@ -159,11 +159,11 @@ def _read(
     *further: ExitObserver,
 ) -> list[list[Tensor]]:
     """(T, D) of each row's tokens, at every exit and after the last layer."""
-    chunk = TokenBatch.of(inputs, range(len(inputs)), stack.device)
-    count = sum(chunk.lengths)
+    token_batch = TokenBatch.of(inputs, range(len(inputs)), stack.device)
+    count = sum(token_batch.lengths)
     seen = HiddenStates(torch.arange(count), count, len(exits))
-    probe_exits(stack, state, chunk, exits, [seen, *further])
-    by_layer = [states.split(list(chunk.lengths)) for states in seen.hidden]
+    probe_exits(stack, state, token_batch, exits, [seen, *further])
+    by_layer = [states.split(list(token_batch.lengths)) for states in seen.hidden]
     return [list(row) for row in zip(*by_layer, strict=True)]
 
 

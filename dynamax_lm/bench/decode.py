@@ -121,12 +121,12 @@ def _steps_after(subject: Subject, length: int, steps: int) -> Contestant:
     stack = subject.stack
     state = prefill(stack, subject.prompts(1, length))
     mark = stack.mark(state)
-    chunk = TokenBatch.of([[5]], [0], stack.device)
+    token_batch = TokenBatch.of([[5]], [0], stack.device)
 
     def run() -> None:
         stack.rewind(state, mark)
         for _ in range(steps):
-            current = stack.begin(state, chunk, "propagate")
+            current = stack.begin(state, token_batch, "propagate")
             hidden = stack.embed(current)
             for index in range(stack.n_layers):
                 hidden = stack.layer(index, hidden, current)

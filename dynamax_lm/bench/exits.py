@@ -138,12 +138,12 @@ def layer_time(subject: Subject, batch: int, alive: int) -> float:
         return _recorded_layer_time(subject, batch, alive)
     prompts = subject.prompts(batch, 33)
     state = prefill(stack, prompts)
-    chunk = TokenBatch.of([[5]] * batch, range(batch), stack.device)
+    token_batch = TokenBatch.of([[5]] * batch, range(batch), stack.device)
     mark = stack.mark(state)
     times: list[float] = []
     for _ in range(max(5, subject.rounds)):
         stack.rewind(state, mark)
-        run = stack.begin(state, chunk, "propagate")
+        run = stack.begin(state, token_batch, "propagate")
         hidden = stack.embed(run)
         if alive < batch:
             leaving = torch.arange(batch) < batch - alive
@@ -166,12 +166,14 @@ def _recorded_layer_time(subject: Subject, batch: int, alive: int) -> float:
     """
     stack, count = subject.stack, 1 if alive else MOST_PENDING
     state = prefill(stack, subject.prompts(batch, 33 + count))
-    chunk = TokenBatch.of_pending([[5] * count] * batch, range(batch), stack.device)
-    hidden = stack.embed(stack.begin(state, chunk, "propagate"))
+    token_batch = TokenBatch.of_pending([[5] * count] * batch, range(batch), stack.device)
+    hidden = stack.embed(stack.begin(state, token_batch, "propagate"))
 
     def step() -> None:
         running = None if alive else 0
-        run_segment(stack, state, chunk, range(1, stack.n_layers), hidden, "propagate", running)
+        run_segment(
+            stack, state, token_batch, range(1, stack.n_layers), hidden, "propagate", running
+        )
 
     for _ in range(2):  # run, then recorded
         step()

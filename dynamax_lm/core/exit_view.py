@@ -95,8 +95,8 @@ class Narrowed:
 class PassHeads(Protocol):
     """Trained heads during a pass: classifiers and translators, by the layer of their exit."""
 
-    def begin(self, chunk: TokenBatch, cells: Tensor) -> None:
-        """A pass over ``cells`` (N,) of ``chunk`` begins."""
+    def begin(self, token_batch: TokenBatch, slots: Tensor) -> None:
+        """A pass over ``slots`` (N,) of ``token_batch`` begins."""
         ...
 
     def confidence(self, layer: int, hidden: Tensor, index: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class View:
     @property
     def target(self) -> Tensor:
         if self.targets is None:
-            raise ValueError("confidence 'oracle' needs the full-depth tokens of the chunk")
+            raise ValueError("confidence 'oracle' needs the full-depth tokens of the token batch")
         return self.targets[self.index].to(self.hidden.device)
 
     @property

@@ -1,10 +1,10 @@
-"""The layer loop: one pass of a chunk of tokens through a decoder, with exits.
+"""The layer loop: one pass of a token batch through a decoder, with exits.
 
 After each exit layer the confidence of the running tokens is computed; tokens that reach the
 threshold emit there and run no further layer in this pass.
 
-Glossary: N real tokens of the chunk, n tokens checked at an exit, E exits, D width, V vocabulary,
-L layers.
+Glossary: N real tokens of the token batch, n tokens checked at an exit, E exits, D width,
+V vocabulary, L layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.exit_check import ExitCheck, LogitsSink
 from dynamax_lm.core.exit_view import PassHeads
-from dynamax_lm.core.exited_tokens import DeferExited, DropExited, RunningCells
+from dynamax_lm.core.exited_tokens import DeferExited, DropExited, RunningSlots
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import DecoderState, LayerStack, TokenBatch
 
@@ -41,10 +41,10 @@ class ExitDecisions:
         return [ExitDecisions(used, confidence) for used, confidence in both]
 
 
-def run_chunk(
+def run_token_batch(
     stack: LayerStack,
     state: DecoderState,
-    chunk: TokenBatch,
+    token_batch: TokenBatch,
     sink: LogitsSink | None,
     *,
     policy: ExitPolicy = FULL_DEPTH,
@@ -53,28 +53,28 @@ def run_chunk(
     targets: Tensor | None = None,
     session: PassHeads | None = None,
 ) -> ExitDecisions:
-    """Run ``chunk`` through the layers; each token exits where the policy decides.
+    """Run ``token_batch`` through the layers; each token exits where the policy decides.
 
     Args:
         stack: the decoder.
-        state: its state; afterwards it includes the chunk.
-        chunk: the new tokens. In a prefill no token may exit.
+        state: its state; afterwards it includes the token batch.
+        token_batch: the new tokens. In a prefill no token may exit.
         sink: receives each token's logits once, at its exit; with ``None`` none are computed.
         policy: when a token exits.
         cutoffs: (N,) of each token, or (N, E) of each token and exit, in place of the policy's
             threshold; see ``ExitPolicy.cutoffs``.
         skipped_state: the skipped-state policy.
         targets: (N,) full-depth tokens, for the oracle.
-        session: trained heads and their state for the batch, whose rows are the chunk's.
+        session: trained heads and their state for the batch, whose rows are the token batch's.
     """
     recompute = skipped_state == RECOMPUTE
     if recompute:
-        chunk = chunk.prepend([state.pending.ids(row) for row in chunk.rows])
-    run = stack.begin(state, chunk, skipped_state)
-    cells: RunningCells = DeferExited(run, state.pending) if recompute else DropExited(run)
+        token_batch = token_batch.prepend([state.pending.ids(row) for row in token_batch.rows])
+    run = stack.begin(state, token_batch, skipped_state)
+    slots: RunningSlots = DeferExited(run, state.pending) if recompute else DropExited(run)
     hidden = stack.embed(run)
-    count = run.cells.shape[0]
-    device = run.cells.device
+    count = run.slots.shape[0]
+    device = run.slots.device
     running = torch.arange(count, device=device)
     layers_used = torch.full((count,), stack.n_layers, device=device)
     confidence = torch.full((count,), torch.nan, device=device)
@@ -84,21 +84,21 @@ def run_chunk(
         measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
         check = ExitCheck(stack, policy, measure, sink, session, targets)
     if session is not None and policy.confidence == "head":
-        session.begin(chunk, run.cells)
+        session.begin(token_batch, run.slots)
     for layer in range(stack.n_layers):
-        hidden = stack.layer(layer, cells.resume(layer, hidden), run)
+        hidden = stack.layer(layer, slots.resume(layer, hidden), run)
         if layer + 1 not in exits or check is None or not running.shape[0]:
             continue
         own = None if cutoffs is None else cutoffs[running]
         exiting, confidence[running] = check.at_exit(
-            exits[layer + 1], running, cells.not_exited(hidden), own
+            exits[layer + 1], running, slots.not_exited(hidden), own
         )
         if exiting.any():
             layers_used[running[exiting]] = layer + 1
-            hidden = cells.remove(exiting, hidden, layer + 1)
+            hidden = slots.remove(exiting, hidden, layer + 1)
             running = running[~exiting]
     if check is not None and running.shape[0]:
-        check.at_full_depth(running, cells.not_exited(hidden))
+        check.at_full_depth(running, slots.not_exited(hidden))
     stack.end(state, run)
-    cells.close()
+    slots.close()
     return ExitDecisions(layers_used, confidence)

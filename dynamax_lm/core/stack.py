@@ -1,8 +1,9 @@
 """The interface between the loop and the decoders: a batch of tokens, a pass, and the protocol.
 
-Glossary: B rows of a batch, T tokens of its longest row, D width, V vocabulary, L layers. A *cell*
-is one token slot of the (B, T) rectangle, counted row by row. Hidden states are kept flat, one row
-per running cell, so that an exited token takes no further part in any product; it is *frozen*.
+Glossary: B rows of a batch, T tokens of its longest row, D width, V vocabulary, L layers. A *slot*
+(token slot) is one place of the (B, T) rectangle, counted row by row. Hidden states are kept flat,
+one row per running slot, so that an exited token takes no further part in any product; its slot is
+*frozen*.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ class TokenBatch:
     """New tokens for some rows of a state.
 
     Attributes:
-        ids: (B, T) token ids; cells outside ``lengths`` hold any valid id.
+        ids: (B, T) token ids; slots outside ``lengths`` hold any valid id.
         lengths: real tokens of each row, 1..T; 0 only in a prefill, and in rows without new tokens.
-        rows: the state's row of each row of the chunk.
+        rows: the state's row of each row of the token batch.
         prefill: padding is on the left and the state is empty; otherwise padding is on the right.
         known: how many of each row's first tokens are pending in the state and part of its length;
             empty for none.
@@ -58,7 +59,7 @@ class TokenBatch:
         return cls(ids, lengths, tuple(rows), prefill)
 
     def repeat(self, times: int) -> TokenBatch:
-        """The same tokens for ``times`` copies of a state whose rows are the chunk's."""
+        """The same tokens for ``times`` copies of a state whose rows are the token batch's."""
         rows = tuple(range(len(self.rows) * times))
         return replace(self, ids=self.ids.repeat(times, 1), lengths=self.lengths * times, rows=rows)
 
@@ -67,8 +68,8 @@ class TokenBatch:
         cls, tokens: Sequence[Sequence[int]], rows: Sequence[int], device: torch.device
     ) -> TokenBatch:
         """Pending ``tokens`` of ``rows``, one each at least, and no new ones."""
-        chunk = cls.of(tokens, rows, device)
-        return replace(chunk, known=chunk.lengths)
+        token_batch = cls.of(tokens, rows, device)
+        return replace(token_batch, known=token_batch.lengths)
 
     def prepend(self, pending: Sequence[Sequence[int]]) -> TokenBatch:
         """Add the ids of the ``pending`` tokens of each row before its new tokens."""
@@ -99,15 +100,15 @@ class TokenBatch:
         """Whether every row has T tokens."""
         return min(self.lengths) == self.width
 
-    def real(self, cells: Tensor) -> Tensor:
-        """(N,) bool: which of ``cells`` (N,) are tokens, not the padding of a prefill."""
+    def real(self, slots: Tensor) -> Tensor:
+        """(N,) bool: which of ``slots`` (N,) are tokens, not the padding of a prefill."""
         if self.even or not self.prefill:
-            return torch.ones_like(cells, dtype=torch.bool)
-        lengths = torch.tensor(self.lengths, device=cells.device)
-        return cells % self.width >= self.width - lengths[cells // self.width]
+            return torch.ones_like(slots, dtype=torch.bool)
+        lengths = torch.tensor(self.lengths, device=slots.device)
+        return slots % self.width >= self.width - lengths[slots // self.width]
 
-    def cells(self) -> Tensor:
-        """(N,) the cells to run: the real tokens; in a prefill the padding too.
+    def slots(self) -> Tensor:
+        """(N,) the slots to run: the real tokens; in a prefill the padding too.
 
         A prefill runs its padding so that it computes exactly what transformers' forward does.
         """
@@ -120,52 +121,52 @@ class TokenBatch:
 
 
 class ForwardPass:
-    """One pass of a chunk through the layers: running and frozen cells.
+    """One pass of a token batch through the layers: running and frozen slots.
 
     Attributes:
-        chunk: the tokens.
-        cells: (N,) the running cells, ascending.
-        frozen: (M,) the frozen cells, in the order of their exits.
+        token_batch: the tokens.
+        slots: (N,) the running slots, ascending.
+        frozen: (M,) the frozen slots, in the order of their exits.
         frozen_hidden: (M, D) their hidden states at the exit; ``None`` before the first exit.
-        any_stopped: whether any cell has stopped running, frozen or deferred.
+        any_stopped: whether any slot has stopped running, frozen or deferred.
     """
 
-    def __init__(self, chunk: TokenBatch) -> None:
-        self.chunk = chunk
-        self.cells = chunk.cells()
-        self.frozen: Tensor = self.cells[:0]
+    def __init__(self, token_batch: TokenBatch) -> None:
+        self.token_batch = token_batch
+        self.slots = token_batch.slots()
+        self.frozen: Tensor = self.slots[:0]
         self.frozen_hidden: Tensor | None = None
         self.any_stopped = False
 
     @property
     def whole(self) -> bool:
-        """Whether the running cells are the full rectangle, row by row."""
-        return not self.any_stopped and self.cells.shape[0] == self.chunk.ids.numel()
+        """Whether the running slots are the full rectangle, row by row."""
+        return not self.any_stopped and self.slots.shape[0] == self.token_batch.ids.numel()
 
     def freeze(self, exiting: Tensor, hidden: Tensor) -> None:
-        """Stop running the cells where ``exiting`` (N,) holds; ``hidden`` (N, D) is frozen."""
+        """Stop running the slots where ``exiting`` (N,) holds; ``hidden`` (N, D) is frozen."""
         frozen = hidden[exiting.to(hidden.device)]
         if self.frozen_hidden is not None:
             frozen = torch.cat([self.frozen_hidden.to(frozen.device), frozen])
         self.frozen_hidden = frozen
-        exiting = exiting.to(self.cells.device)
-        self.frozen = torch.cat([self.frozen, self.cells[exiting]])
-        self.cells = self.cells[~exiting]
+        exiting = exiting.to(self.slots.device)
+        self.frozen = torch.cat([self.frozen, self.slots[exiting]])
+        self.slots = self.slots[~exiting]
         self.any_stopped = True
         self.changed()
 
     def keep(self, staying: Tensor) -> None:
-        """Run only the cells where ``staying`` (N,) holds; no cell is frozen."""
-        self.set_cells(self.cells[staying.to(self.cells.device)])
+        """Run only the slots where ``staying`` (N,) holds; no slot is frozen."""
+        self.set_slots(self.slots[staying.to(self.slots.device)])
 
-    def set_cells(self, cells: Tensor) -> None:
-        """Run ``cells``, ascending, from the next layer."""
-        self.cells = cells
+    def set_slots(self, slots: Tensor) -> None:
+        """Run ``slots``, ascending, from the next layer."""
+        self.slots = slots
         self.any_stopped = True
         self.changed()
 
     def changed(self) -> None:
-        """Called whenever ``cells`` change; adapters discard tensors derived from them."""
+        """Called whenever ``slots`` change; adapters discard tensors derived from them."""
 
 
 class DecoderState(Protocol):
@@ -196,8 +197,8 @@ class LayerStack(Protocol):
         """The device of token ids."""
         ...
 
-    def begin(self, state: Any, chunk: TokenBatch, skipped_state: str) -> ForwardPass:
-        """Start a pass; ``skipped_state`` names the policy for the layers that a cell skips."""
+    def begin(self, state: Any, token_batch: TokenBatch, skipped_state: str) -> ForwardPass:
+        """Start a pass; ``skipped_state`` names the policy for the layers that a slot skips."""
         ...
 
     def embed(self, run: ForwardPass) -> Tensor:
@@ -205,11 +206,11 @@ class LayerStack(Protocol):
         ...
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
-        """Run layer ``index`` on the running cells, and update its state for the frozen ones.
+        """Run layer ``index`` on the running slots, and update its state for the frozen ones.
 
         Args:
             index: 0..L-1.
-            hidden: (N, D) of the running cells; N may be 0.
+            hidden: (N, D) of the running slots; N may be 0.
             run: the pass.
 
         Returns:
@@ -218,7 +219,7 @@ class LayerStack(Protocol):
         ...
 
     def end(self, state: Any, run: ForwardPass) -> None:
-        """Close a pass: the state now includes the chunk."""
+        """Close a pass: the state now includes the token batch."""
         ...
 
     def unembed(self, hidden: Tensor) -> Tensor:

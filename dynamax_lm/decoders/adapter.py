@@ -1,6 +1,6 @@
 """The protocols of a kind of layer, with which a decoder is a list of layers.
 
-An adapter has no access to exits: a cell stops running, and a skipped-state policy, given by name,
+An adapter has no access to exits: a slot stops running, and a skipped-state policy, given by name,
 fills the state of the layers above.
 
 To add a kind of layer, write one file with the state of a layer (:class:`LayerState`), what all
@@ -8,7 +8,7 @@ layers of the kind share in a pass (:class:`PassContext`, made by a :class:`Laye
 layer itself (:class:`LayerAdapter`); its FLOPs are a ``LayerCosts`` of ``core.costs``. See
 CONTRIBUTING, "A kind of layer".
 
-Glossary: B rows of a state, N running cells, M frozen cells (those that exited below), D width.
+Glossary: B rows of a state, N running slots, M frozen slots (exited below), D width.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class PassContext(Protocol):
     """Data that all layers of one kind share in a pass, computed once."""
 
     def changed(self) -> None:
-        """The running cells changed: discard what was derived from them."""
+        """The running slots changed: discard what was derived from them."""
         ...
 
 
@@ -86,9 +86,9 @@ class LayerKind(Protocol):
         """Start a pass.
 
         Args:
-            run: the cells.
+            run: the pass.
             rows: padding and lengths of the rows before it.
-            skipped_state: name of the policy for frozen cells.
+            skipped_state: name of the policy for frozen slots.
         """
         ...
 
@@ -112,10 +112,10 @@ class WithdrawingKind(LayerKind, Protocol):
 
 
 SkipPolicy = Callable[[Any, Any, Any, Any], Any]
-"""Fills one layer's state for the frozen cells; called as
+"""Fills one layer's state for the frozen slots; called as
 ``policy(adapter, state, below, context)``, with the layer's state, that of the nearest layer below
 it with the same adapter (``None`` for the first) and the context of its kind. It writes to
-``state``, or returns the inputs that ``run`` adds to those of the running cells; ``None`` for
+``state``, or returns the inputs that ``run`` adds to those of the running slots; ``None`` for
 none."""
 
 
@@ -140,13 +140,13 @@ class LayerAdapter(Protocol):
         ...
 
     def run(self, hidden: Tensor, state: Any, context: Any, skipped: Any) -> Tensor:
-        """Run the layer on the running cells, and write their state.
+        """Run the layer on the running slots, and write their state.
 
         Args:
-            hidden: (N, D) of the running cells; N may be 0.
+            hidden: (N, D) of the running slots; N may be 0.
             state: this layer's.
             context: of its kind in this pass.
-            skipped: what the policy returned for the frozen cells, or ``None``.
+            skipped: what the policy returned for the frozen slots, or ``None``.
 
         Returns:
             (N, D).

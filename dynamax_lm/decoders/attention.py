@@ -1,9 +1,9 @@
 """Layers with attention, over transformers' own modules.
 
 This module has the layer adapter and the decoder made of such layers; ``attention_state`` has the
-cache, its slots and its masks.
+cache, its columns and its masks.
 
-Glossary: N running cells, D width, H query heads, G key/value heads, P head width, S slots.
+Glossary: N running slots, D width, H query heads, G key/value heads, P head width, S columns.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class AttentionKind:
         return self._costs or AttentionCosts.from_config(self.config)
 
     def begin(self, run: ForwardPass, rows: RowLengths, skipped_state: str) -> AttentionContext:
-        """Start a pass: slots and rotary angles of its cells."""
+        """Start a pass: columns and rotary angles of its slots."""
         del skipped_state
         return self._placed(AttentionContext(run, rows, self.window))
 
@@ -97,7 +97,7 @@ class AttentionKind:
         return self._placed(StepContext(run, step, self.window, dtype))
 
     def _placed(self, context: Context) -> Context:
-        """``context`` with the rotary angles of its cells."""
+        """``context`` with the rotary angles of its slots."""
         if self.rotates:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
             cos, sin = self.rotary(probe, context.positions(), *self._rotary_type)
@@ -151,7 +151,7 @@ class AttentionLayer:
         yield from self._block.linears()
 
     def new_state(self, batch: int) -> KeyValues:
-        """No slots yet."""
+        """No columns yet."""
         weight = self._block.reference
         shape = (batch, self.kind.kv_heads, 0, self._attention.head_dim)
         return KeyValues(weight.new_empty(shape), weight.new_empty(shape))
@@ -159,7 +159,7 @@ class AttentionLayer:
     def run(
         self, hidden: Tensor, state: KeyValues, context: AttentionContext, skipped: None
     ) -> Tensor:
-        """(N, D) of the running cells (N, D); their keys and values are stored."""
+        """(N, D) of the running slots (N, D); their keys and values are stored."""
         del skipped
         if not hidden.shape[0]:
             return hidden
@@ -167,33 +167,33 @@ class AttentionLayer:
         return self._block.write(hidden, self.mix(self._block.read(hidden), state, context))
 
     def withdraw(self, state: KeyValues, kept: Mapping[int, int]) -> None:
-        """Nothing to do: slots beyond a row's length are masked until they are written again."""
+        """Nothing to do: columns beyond a row's length are masked until they are written again."""
 
     def propagate(
         self, state: KeyValues, below: KeyValues | None, context: AttentionContext
     ) -> None:
-        """Keys and values of the frozen cells from their hidden states at the exit (CALM)."""
+        """Keys and values of the frozen slots from their hidden states at the exit (CALM)."""
         del below
         assert context.run.frozen_hidden is not None
         normed = self._block.read(self._block.arrive(context.run.frozen_hidden))
         self.store_frozen(normed, state, context)
 
     def store_frozen(self, normed: Tensor, state: KeyValues, context: AttentionContext) -> None:
-        """Store keys and values of the frozen cells, from the attention's input (M, D) for them."""
+        """Store keys and values of the frozen slots, from the attention's input (M, D) for them."""
         frozen, device = context.run.frozen, normed.device
         key, value = self._key_value(normed)
         if self.kind.rotates:
             cos, sin = context.cos[frozen].to(device), context.sin[frozen].to(device)
             key, _ = self._rotate(key, key, cos, sin)
         state.reserve(context.used)
-        state.write(context.state_rows[frozen], context.slots[frozen], key, value)
+        state.write(context.state_rows[frozen], context.columns[frozen], key, value)
 
     def copy_kv(self, state: KeyValues, below: KeyValues | None, context: AttentionContext) -> None:
-        """Keys and values of the frozen cells as the attention layer below has them (DYNAMAX)."""
-        assert below is not None, "no cell exits below the first layer"
+        """Keys and values of the frozen slots as the attention layer below has them (DYNAMAX)."""
+        assert below is not None, "no token exits below the first layer"
         frozen = context.run.frozen
         state.reserve(context.used)
-        state.copy_from(below, context.state_rows[frozen], context.slots[frozen])
+        state.copy_from(below, context.state_rows[frozen], context.columns[frozen])
 
     skipped: ClassVar[Mapping[str, SkipPolicy]] = {"propagate": propagate, "copy_kv": copy_kv}
 
@@ -204,7 +204,7 @@ class AttentionLayer:
             cos, sin = context.angles()
             query, key = self._rotate(query, key, cos.to(normed.device), sin.to(normed.device))
         if self.kind.names.position_scale:
-            query = query * context.scale[context.run.cells, None, None].to(query)
+            query = query * context.scale[context.run.slots, None, None].to(query)
         state.reserve(context.used)
         context.store(state, key, value)
         return self._arithmetic.project(self._attention.o_proj, self._attend(query, state, context))
@@ -250,7 +250,7 @@ class AttentionLayer:
         return normalise(getattr(self._attention, norm), parted) if norms == "head" else parted
 
     def _attend(self, query: Tensor, state: KeyValues, context: AttentionContext) -> Tensor:
-        """(N, H * P) attention of the running cells over the cached tokens of their rows."""
+        """(N, H * P) attention of the running slots over the cached tokens of their rows."""
         if isinstance(context, StepContext):
             return self._attend_step(query, state, context)
         implementation = self.kind.config._attn_implementation
@@ -308,7 +308,7 @@ class AttentionLayer:
 
         The query heads that share a key are passed as queries of one head, so that keys and values
         are not repeated. If not every row of the state runs, rows are computed one by one, each
-        over its visible slots, or together over a masked copy where that is small.
+        over its visible columns, or together over a masked copy where that is small.
         """
         keys, values = state.keys, state.values
         grouped = query.unflatten(1, (self.kind.kv_heads, -1))  # (N, G, H / G, P)
@@ -318,8 +318,8 @@ class AttentionLayer:
             seen = slice(0, context.used)
             return attend(grouped, keys[:, :, seen], values[:, :, seen]).flatten(1)
         if (spans := context.rectangle(state)) is not None:
-            keys = keys[:, :, spans.slots].index_select(0, spans.rows)
-            values = values[:, :, spans.slots].index_select(0, spans.rows)
+            keys = keys[:, :, spans.columns].index_select(0, spans.rows)
+            values = values[:, :, spans.columns].index_select(0, spans.rows)
             return attend(grouped, keys, values, attn_mask=spans.mask).flatten(1)
         output = torch.empty_like(grouped)
         for place, (row, start, end) in enumerate(context.spans()):
@@ -339,12 +339,12 @@ class AttentionLayer:
         groups = self.kind.kv_heads
         shared = self.kind.heads // groups
         parts = []
-        for row, cells, slots, mask in context.stretches(query.dtype, shared):
-            some = query[cells].unflatten(1, (groups, shared)).permute(1, 2, 0, 3)  # (G, R, T, P)
+        for row, slots, columns, mask in context.stretches(query.dtype, shared):
+            some = query[slots].unflatten(1, (groups, shared)).permute(1, 2, 0, 3)  # (G, R, T, P)
             attended = F.scaled_dot_product_attention(
                 some.flatten(1, 2)[None],
-                state.keys[row : row + 1, :, slots],
-                state.values[row : row + 1, :, slots],
+                state.keys[row : row + 1, :, columns],
+                state.values[row : row + 1, :, columns],
                 mask,
                 scale=self._attention.scaling,
             )

@@ -1,9 +1,10 @@
-"""The key-value cache, and the slots, positions, masks and query layout of a pass.
+"""The key-value cache, and the columns, positions, masks and query layout of a pass.
 
-A slot is a column of the cache. All prompts of a batch end at the same slot (padding on the left),
-and position = slot - padding.
+All prompts of a batch end at the same column of the cache (padding on the left), and
+position = column - padding.
 
-Glossary: H query heads, G key/value heads, P head width, S slots.
+Glossary: H query heads, G key/value heads, P head width, S columns. A *slot* is a
+token slot of the pass, not a place in the cache.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dynamax_lm.decoders.rows import RowLengths
 FEW = 32
 """Most tokens of a row whose queries are computed row by row on views of the cache."""
 _BLOCK = 64
-"""Slots are allocated in steps of this many."""
+"""Columns are allocated in steps of this many."""
 _COPIED = 128 * 1024
 """Most bytes of a row's keys and values that are copied to attend to several rows in one call: more
 take longer than a call for each row on views of the cache."""
@@ -49,7 +50,7 @@ class KeyValues:
         return self.keys, self.values
 
     def mark(self) -> None:
-        """Empty: slots beyond a row's length are masked until they are written again."""
+        """Empty: columns beyond a row's length are masked until they are written again."""
 
     def rewind(self, mark: None) -> None:
         """Nothing to do; see ``mark``."""
@@ -63,7 +64,7 @@ class KeyValues:
     def put(
         self, rows: Sequence[int], source: KeyValues, taken: Sequence[int], lengths: RowLengths
     ) -> None:
-        """Copy rows ``taken`` of ``source`` to the first slots of ``rows``."""
+        """Copy rows ``taken`` of ``source`` to the first columns of ``rows``."""
         self.reserve(max(lengths.tokens(old) for old in taken))
         for row, old in zip(rows, taken, strict=True):
             start, end = lengths.pads[old], lengths.columns[old]
@@ -73,44 +74,44 @@ class KeyValues:
     def begin_draft(self, rows: Sequence[int]) -> None:
         """Nothing to do; see ``mark``."""
 
-    def reserve(self, slots: int) -> None:
-        """Make room for ``slots`` tokens a row."""
-        if slots > self.keys.shape[2]:
-            rounded = -(-slots // _BLOCK) * _BLOCK
+    def reserve(self, columns: int) -> None:
+        """Make room for ``columns`` tokens a row."""
+        if columns > self.keys.shape[2]:
+            rounded = -(-columns // _BLOCK) * _BLOCK
             self.keys, self.values = _grown(self.keys, rounded), _grown(self.values, rounded)
 
-    def write(self, rows: Tensor, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        """Store (N, G, P) keys and values at ``slots`` (N,) of ``rows`` (N,)."""
-        rows, slots = rows.to(self.keys.device), slots.to(self.keys.device)
-        self.keys[rows, :, slots] = key.to(self.keys.dtype)
-        self.values[rows, :, slots] = value.to(self.values.dtype)
+    def write(self, rows: Tensor, columns: Tensor, key: Tensor, value: Tensor) -> None:
+        """Store (N, G, P) keys and values at ``columns`` (N,) of ``rows`` (N,)."""
+        rows, columns = rows.to(self.keys.device), columns.to(self.keys.device)
+        self.keys[rows, :, columns] = key.to(self.keys.dtype)
+        self.values[rows, :, columns] = value.to(self.values.dtype)
 
-    def write_block(self, slots: slice, key: Tensor, value: Tensor) -> None:
-        """Store (B, T, G, P) keys and values at the same ``slots`` of every row."""
-        self.keys[:, :, slots] = key.transpose(1, 2)
-        self.values[:, :, slots] = value.transpose(1, 2)
+    def write_block(self, columns: slice, key: Tensor, value: Tensor) -> None:
+        """Store (B, T, G, P) keys and values at the same ``columns`` of every row."""
+        self.keys[:, :, columns] = key.transpose(1, 2)
+        self.values[:, :, columns] = value.transpose(1, 2)
 
-    def copy_from(self, other: KeyValues, rows: Tensor, slots: Tensor) -> None:
-        """Copy keys and values of ``other`` at ``slots`` (N,) of ``rows`` (N,)."""
+    def copy_from(self, other: KeyValues, rows: Tensor, columns: Tensor) -> None:
+        """Copy keys and values of ``other`` at ``columns`` (N,) of ``rows`` (N,)."""
         for to, source in ((self.keys, other.keys), (self.values, other.values)):
-            copied = source[rows.to(source.device), :, slots.to(source.device)]
-            to[rows.to(to.device), :, slots.to(to.device)] = copied.to(to.device)
+            copied = source[rows.to(source.device), :, columns.to(source.device)]
+            to[rows.to(to.device), :, columns.to(to.device)] = copied.to(to.device)
 
 
-def _grown(old: Tensor, slots: int) -> Tensor:
-    # Zeros, not empty: a masked slot is multiplied by zero, and 0 * NaN is NaN.
-    grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
+def _grown(old: Tensor, columns: int) -> Tensor:
+    # Zeros, not empty: a masked column is multiplied by zero, and 0 * NaN is NaN.
+    grown = old.new_zeros(*old.shape[:2], columns, old.shape[3])
     grown[:, :, : old.shape[2]] = old
     return grown
 
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """The layout of the running cells in the attention product.
+    """The layout of the running slots in the attention product.
 
     Attributes:
         rows: the state's rows that have a query, or ``None`` for all of them, in order.
-        place: (N,) place of each cell in the (B', Tq) rectangle, or ``None`` if it fills it.
+        place: (N,) place of each slot in the (B', Tq) rectangle, or ``None`` if it fills it.
         shape: (B', Tq).
         mask: (B', 1, Tq, S) or ``None``.
     """
@@ -126,34 +127,34 @@ class Stretch(NamedTuple):
 
     Attributes:
         row: the state's row.
-        cells: their places among the running cells.
-        slots: those that any of them sees.
-        mask: (R * T, S) added to their scores: 0, or -inf at slots that a token does not see; R
+        slots: their places among the running slots.
+        columns: those that any of them sees.
+        mask: (R * T, S) added to their scores: 0, or -inf at columns that a token does not see; R
             query heads share a key/value head.
     """
 
     row: int
-    cells: slice
     slots: slice
+    columns: slice
     mask: Tensor
 
 
 class Spans(NamedTuple):
-    """For one token a row: the slots that the rows see, as one rectangle.
+    """For one token a row: the columns that the rows see, as one rectangle.
 
     Attributes:
         rows: (N,) the state's rows.
-        slots: those that any row sees.
-        mask: (N, 1, 1, S) added to the scores: 0, or -inf at slots that a row does not see.
+        columns: those that any row sees.
+        mask: (N, 1, 1, S) added to the scores: 0, or -inf at columns that a row does not see.
     """
 
     rows: Tensor
-    slots: slice
+    columns: slice
     mask: Tensor
 
 
 class AttentionContext:
-    """Slots, rotary angles and the layout of the queries, for all layers of a pass.
+    """Columns, rotary angles and the layout of the queries, for all layers of a pass.
 
     Args:
         run: the pass.
@@ -161,12 +162,12 @@ class AttentionContext:
         window: largest number of visible keys; ``None`` for all.
 
     Attributes:
-        slots: (B * T,) the slot of every cell.
-        state_rows: (B * T,) the state's row of every cell.
+        columns: (B * T,) the column of every slot.
+        state_rows: (B * T,) the state's row of every slot.
         cos: (B * T, P) rotary cosines; ``sin`` likewise. Set by the kind, from ``positions``.
         scale: (B * T,) factor of the queries, where their position has one. Set likewise.
-        used: slots in use by any row after the chunk.
-        block: whether the chunk occupies the same slots in every row of the state.
+        used: columns in use by any row after the token batch.
+        block: whether the token batch occupies the same columns in every row of the state.
     """
 
     cos: Tensor
@@ -176,21 +177,22 @@ class AttentionContext:
     def __init__(self, run: ForwardPass, rows: RowLengths, window: int | None) -> None:
         self.run = run
         self._rows, self._window = rows, window
-        chunk, device = run.chunk, run.chunk.ids.device
-        starts = rows.starts(chunk)
-        columns = torch.arange(chunk.width, device=device)
-        self.slots = (torch.tensor(starts, device=device)[:, None] + columns).flatten()
-        self.state_rows = torch.tensor(chunk.rows, device=device).repeat_interleave(chunk.width)
-        self.used = max(starts) + chunk.width
-        self.no_pads = not any(rows.pads[row] for row in chunk.rows)
-        self._pads = torch.tensor([rows.pads[row] for row in chunk.rows], device=device)
-        self._level = min(starts) == max(starts) and chunk.even
-        self._all_rows = rows.covers(chunk)
+        token_batch, device = run.token_batch, run.token_batch.ids.device
+        starts = rows.starts(token_batch)
+        offsets = torch.arange(token_batch.width, device=device)
+        self.columns = (torch.tensor(starts, device=device)[:, None] + offsets).flatten()
+        batch_rows = torch.tensor(token_batch.rows, device=device)
+        self.state_rows = batch_rows.repeat_interleave(token_batch.width)
+        self.used = max(starts) + token_batch.width
+        self.no_pads = not any(rows.pads[row] for row in token_batch.rows)
+        self._pads = torch.tensor([rows.pads[row] for row in token_batch.rows], device=device)
+        self._level = min(starts) == max(starts) and token_batch.even
+        self._all_rows = rows.covers(token_batch)
         self.block = self._level and self._all_rows
         self.changed()
 
     def changed(self) -> None:
-        """Discard what was derived from the running cells."""
+        """Discard what was derived from the running slots."""
         self._queries: _Queries | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._spans: list[tuple[int, int, int]] | None = None
@@ -201,52 +203,56 @@ class AttentionContext:
     @property
     def few_tokens(self) -> bool:
         """Whether all tokens are known, as in the verification of drafts: a few of each row."""
-        chunk = self.run.chunk
-        return not chunk.prefill and chunk.known == chunk.lengths and chunk.width <= FEW
+        token_batch = self.run.token_batch
+        return (
+            not token_batch.prefill
+            and token_batch.known == token_batch.lengths
+            and token_batch.width <= FEW
+        )
 
     @property
     def one_token(self) -> bool:
-        """Whether each running row has one running cell, as in a decoding step."""
+        """Whether each running row has one running slot, as in a decoding step."""
         if self._single is None:
-            single = not self.run.chunk.prefill
-            if single and self.run.chunk.width > 1:
-                rows = self.run.cells // self.run.chunk.width
+            single = not self.run.token_batch.prefill
+            if single and self.run.token_batch.width > 1:
+                rows = self.run.slots // self.run.token_batch.width
                 single = not bool((rows[1:] == rows[:-1]).any())
             self._single = single
         return self._single
 
     def positions(self) -> Tensor:
         """(B, T) rotary positions, 0 at each row's first token; padding counts from 0 as well."""
-        shape = self.run.chunk.ids.shape
-        return (self.slots.view(shape) - self._pads[:, None]).clamp(min=0)
+        shape = self.run.token_batch.ids.shape
+        return (self.columns.view(shape) - self._pads[:, None]).clamp(min=0)
 
     def store(self, state: KeyValues, key: Tensor, value: Tensor) -> None:
-        """Write (N, G, P) keys and values of the running cells."""
-        run, shape = self.run, self.run.chunk.ids.shape
+        """Write (N, G, P) keys and values of the running slots."""
+        run, shape = self.run, self.run.token_batch.ids.shape
         if run.whole and self.block:
             new = slice(self.used - shape[1], self.used)
             state.write_block(new, key.unflatten(0, shape), value.unflatten(0, shape))
         else:
-            state.write(self.state_rows[run.cells], self.slots[run.cells], key, value)
+            state.write(self.state_rows[run.slots], self.columns[run.slots], key, value)
 
     def angles(self) -> tuple[Tensor, Tensor]:
-        """(N, P) rotary cosines and sines of the running cells."""
+        """(N, P) rotary cosines and sines of the running slots."""
         if self._angles is None:
             whole = self.run.whole
             self._angles = (
                 (self.cos, self.sin)
                 if whole
-                else (self.cos[self.run.cells], self.sin[self.run.cells])
+                else (self.cos[self.run.slots], self.sin[self.run.slots])
             )
         return self._angles
 
     def spans(self) -> list[tuple[int, int, int]]:
-        """For one token a row: the row of each running cell, and its visible slots."""
+        """For one token a row: the row of each running slot, and its visible columns."""
         if self._spans is None:
             self._spans = []
-            rows = self.state_rows[self.run.cells].tolist()
-            for row, slot in zip(rows, self.slots[self.run.cells].tolist(), strict=True):
-                end = slot + 1
+            rows = self.state_rows[self.run.slots].tolist()
+            for row, column in zip(rows, self.columns[self.run.slots].tolist(), strict=True):
+                end = column + 1
                 start = self._rows.pads[row]
                 if self._window is not None:
                     start = max(start, end - self._window)
@@ -263,15 +269,15 @@ class AttentionContext:
             return None
         if self._rectangle is None:
             rows, starts, ends = torch.tensor(spans, device=keys.device).unbind(1)
-            slots = torch.arange(first, last, device=keys.device)
-            hidden = (slots < starts[:, None]) | (slots >= ends[:, None])
+            columns = torch.arange(first, last, device=keys.device)
+            hidden = (columns < starts[:, None]) | (columns >= ends[:, None])
             mask = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
             mask.masked_fill_(hidden, -torch.inf)
             self._rectangle = Spans(rows, slice(first, last), mask[:, None, None])
         return self._rectangle
 
     def stretches(self, dtype: torch.dtype, heads: int) -> list[Stretch]:
-        """For adjacent tokens of a row: the running cells of each row, and the slots they see.
+        """For adjacent tokens of a row: the running slots of each row, and the columns they see.
 
         Args:
             dtype: of the masks.
@@ -279,69 +285,69 @@ class AttentionContext:
         """
         if self._stretches is None:
             self._stretches = []
-            width = self.run.chunk.width
-            owners, counts = torch.unique_consecutive(self.run.cells // width, return_counts=True)
-            slots, end = self.slots[self.run.cells], 0
+            width = self.run.token_batch.width
+            owners, counts = torch.unique_consecutive(self.run.slots // width, return_counts=True)
+            columns, end = self.columns[self.run.slots], 0
             for owner, count in zip(owners.tolist(), counts.tolist(), strict=True):
                 start, end = end, end + count
-                own = slots[start:end]
-                row, last = self.run.chunk.rows[owner], int(own[-1]) + 1
+                own = columns[start:end]
+                row, last = self.run.token_batch.rows[owner], int(own[-1]) + 1
                 first = self._rows.pads[row]
                 if self._window is not None:
                     first = max(first, int(own[0]) + 1 - self._window)
-                keys = torch.arange(first, last, device=slots.device)
+                keys = torch.arange(first, last, device=columns.device)
                 hidden = keys > own[:, None]
                 if self._window is not None:
                     hidden |= keys <= own[:, None] - self._window
-                mask = torch.zeros(hidden.shape, dtype=dtype, device=slots.device)
+                mask = torch.zeros(hidden.shape, dtype=dtype, device=columns.device)
                 mask.masked_fill_(hidden, -torch.inf)
                 places = slice(start, end), slice(first, last)
                 self._stretches.append(Stretch(row, *places, mask.repeat(heads, 1)))
         return self._stretches
 
     def queries(self, *, additive: torch.dtype | None) -> _Queries:
-        """The layout of the running cells; ``additive``: float type of an additive mask, if any."""
+        """The layout of the running slots; ``additive``: float type of an additive mask, if any."""
         if self._queries is None:
             self._queries = self._lay_out(additive)
         return self._queries
 
     def _lay_out(self, additive: torch.dtype | None) -> _Queries:
-        batch, width = self.run.chunk.ids.shape
+        batch, width = self.run.token_batch.ids.shape
         if self.run.whole:
             rows, place, shape = None, None, (batch, width)
-            chunk_rows = torch.arange(batch, device=self.slots.device)
-            slots = self.slots.view(batch, width)
+            batch_rows = torch.arange(batch, device=self.columns.device)
+            columns = self.columns.view(batch, width)
         else:
-            row_of = self.run.cells // width
-            chunk_rows, index, counts = torch.unique_consecutive(
+            row_of = self.run.slots // width
+            batch_rows, index, counts = torch.unique_consecutive(
                 row_of, return_inverse=True, return_counts=True
             )
             first = counts.cumsum(0) - counts
             rank = torch.arange(row_of.shape[0], device=row_of.device) - first[index]
-            shape = (chunk_rows.shape[0], int(counts.max()))
+            shape = (batch_rows.shape[0], int(counts.max()))
             place = index * shape[1] + rank
-            slots = self.slots.new_zeros(shape).flatten()
-            slots[place] = self.slots[self.run.cells]
-            slots = slots.view(shape)
-            rows = chunk_rows
+            columns = self.columns.new_zeros(shape).flatten()
+            columns[place] = self.columns[self.run.slots]
+            columns = columns.view(shape)
+            rows = batch_rows
             if shape[0] * shape[1] == place.shape[0]:
                 place = None
         if not (rows is None and self._all_rows):
-            rows = self.state_rows.view(batch, width)[chunk_rows, 0]
-        return _Queries(rows, place, shape, self._mask(slots, chunk_rows, additive))
+            rows = self.state_rows.view(batch, width)[batch_rows, 0]
+        return _Queries(rows, place, shape, self._mask(columns, batch_rows, additive))
 
     def _mask(
-        self, slots: Tensor, chunk_rows: Tensor, additive: torch.dtype | None
+        self, columns: Tensor, batch_rows: Tensor, additive: torch.dtype | None
     ) -> Tensor | None:
         window = self._window
         inside = window is None or self.used < window
-        from_empty = self.run.chunk.prefill and self.run.whole and additive is None
-        one_token = self.run.chunk.width == 1
+        from_empty = self.run.token_batch.prefill and self.run.whole and additive is None
+        one_token = self.run.token_batch.width == 1
         if self.no_pads and self._level and inside and (from_empty or one_token):
             return None  # the kernel's own causal mask is equal, and may be faster
-        keys = torch.arange(self.used, device=slots.device)
-        queries = slots[:, :, None]
-        visible = (keys <= queries) & (keys >= self._pads[chunk_rows][:, None, None])
+        keys = torch.arange(self.used, device=columns.device)
+        queries = columns[:, :, None]
+        visible = (keys <= queries) & (keys >= self._pads[batch_rows][:, None, None])
         if window is not None:
             visible &= queries - keys < window
         visible |= keys == queries  # padding attends to itself: a row without any key would be NaN
@@ -367,14 +373,15 @@ class StepContext(AttentionContext):
     ) -> None:
         self.run, self._window, self._step = run, window, step
         width = step.ids.shape[1]
-        self.slots = (step.starts[:, None] + torch.arange(width, device=step.ids.device)).flatten()
+        offsets = torch.arange(width, device=step.ids.device)
+        self.columns = (step.starts[:, None] + offsets).flatten()
         self.state_rows = step.rows.repeat_interleave(width)
         self.used = step.columns
         self._pads = step.pads
         self.block = self.no_pads = False
         self.changed()
         keys = torch.arange(step.columns, device=step.ids.device)
-        last = self.slots[run.cells][:, None]  # of every row, or of none
+        last = self.columns[run.slots][:, None]  # of every row, or of none
         visible = (keys <= last) & (keys >= step.pads[: last.shape[0], None])
         if window is not None:
             visible &= last - keys < window

@@ -3,7 +3,7 @@
 A block is described by the names of what it has; the mixer (attention or a state-space layer) is
 the adapter's part.
 
-Glossary: N cells, D width.
+Glossary: N token slots, D width.
 """
 
 from __future__ import annotations

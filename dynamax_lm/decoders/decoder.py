@@ -1,6 +1,6 @@
 """A decoder as a list of layer adapters, with an embedding, a final norm and a vocabulary head.
 
-Glossary: B rows of a state, N running cells, D width, V vocabulary, L layers.
+Glossary: B rows of a state, N running slots, D width, V vocabulary, L layers.
 """
 
 from __future__ import annotations
@@ -80,17 +80,21 @@ class DecoderPass(ForwardPass):
 
     Attributes:
         state: of the decoder.
-        skipped_state: name of the policy for frozen cells.
+        skipped_state: name of the policy for frozen slots.
         contexts: of each kind of layer, the data that its layers share.
     """
 
     def __init__(
-        self, chunk: TokenBatch, state: LayerStates, skipped_state: str, kinds: Sequence[LayerKind]
+        self,
+        token_batch: TokenBatch,
+        state: LayerStates,
+        skipped_state: str,
+        kinds: Sequence[LayerKind],
     ) -> None:
-        super().__init__(chunk)
+        super().__init__(token_batch)
         self.state = state
         self.skipped_state = skipped_state
-        state.rows.begin(chunk)
+        state.rows.begin(token_batch)
         self.contexts: list[PassContext] = [
             kind.begin(self, state.rows, skipped_state) for kind in kinds
         ]
@@ -204,7 +208,7 @@ class Decoder:
     def replay(
         self,
         state: LayerStates,
-        chunk: TokenBatch,
+        token_batch: TokenBatch,
         layers: range,
         hidden: Tensor | None,
         skipped_state: str,
@@ -213,8 +217,8 @@ class Decoder:
         """(N, D) of each row's last token after ``layers``, by a recorded step.
 
         Args:
-            state: of the rows; afterwards it includes ``chunk``.
-            chunk: one token a row, or pending tokens of each row.
+            state: of the rows; afterwards it includes ``token_batch``.
+            token_batch: one token a row, or pending tokens of each row.
             layers: to run.
             hidden: of all tokens, row after row; ``None`` before the first layer.
             skipped_state: the skipped-state policy.
@@ -225,7 +229,7 @@ class Decoder:
         """
         if self._steps is None:
             return None
-        return self._steps.run(state, chunk, layers, hidden, skipped_state, running)
+        return self._steps.run(state, token_batch, layers, hidden, skipped_state, running)
 
     @property
     def costs(self) -> DecoderCosts:
@@ -265,17 +269,17 @@ class Decoder:
         states = [layer.new_state(batch) for layer in self.layers]
         return LayerStates(states, RowLengths.empty(batch))
 
-    def begin(self, state: LayerStates, chunk: TokenBatch, skipped_state: str) -> DecoderPass:
-        """Start a pass; ``skipped_state`` names the policy for frozen cells."""
-        return DecoderPass(chunk, state, skipped_state, self.kinds)
+    def begin(self, state: LayerStates, token_batch: TokenBatch, skipped_state: str) -> DecoderPass:
+        """Start a pass; ``skipped_state`` names the policy for frozen slots."""
+        return DecoderPass(token_batch, state, skipped_state, self.kinds)
 
     def embed(self, run: ForwardPass) -> Tensor:
         """(N, D) the residual stream at the input of the first layer."""
-        embedded: Tensor = self._embedding(run.chunk.ids.flatten()[run.cells])
+        embedded: Tensor = self._embedding(run.token_batch.ids.flatten()[run.slots])
         return self.scaling.embedded(embedded)
 
     def layer(self, index: int, hidden: Tensor, run: ForwardPass) -> Tensor:
-        """(N, D) of the running cells (N, D) after layer ``index``; updates all cells' state."""
+        """(N, D) of the running slots (N, D) after layer ``index``; updates all slots' state."""
         assert isinstance(run, DecoderPass | StepPass)
         layer, states = self.layers[index], run.state.layers
         context = run.contexts[self._kind_of[index]]
@@ -295,7 +299,7 @@ class Decoder:
 
     def end(self, state: LayerStates, run: ForwardPass) -> None:
         """Close a pass: the state now includes its tokens."""
-        state.rows.end(run.chunk)
+        state.rows.end(run.token_batch)
         assert isinstance(run, DecoderPass)
         run.contexts = []  # which refer to the pass, and by it to the state: a large cycle
 

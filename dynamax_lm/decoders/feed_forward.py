@@ -48,7 +48,7 @@ class NoContext:
     """What such layers share in a pass: nothing."""
 
     def changed(self) -> None:
-        """Nothing is derived from the running cells."""
+        """Nothing is derived from the running slots."""
 
 
 class FeedForwardKind:
@@ -94,7 +94,7 @@ class FeedForwardLayer:
         return NoState()
 
     def run(self, hidden: Tensor, state: NoState, context: NoContext, skipped: None) -> Tensor:
-        """(N, D) of the running cells (N, D)."""
+        """(N, D) of the running slots (N, D)."""
         del state, context, skipped
         return self._block.feed(self._block.arrive(hidden)) if hidden.shape[0] else hidden
 

@@ -3,8 +3,9 @@
 B, C and dt follow from the convolution's output, so the state's inputs are x alone. The state is
 kept as (S, I): the wide dimension is the inner one, where step sizes are not broadcast.
 
-Glossary: N cells, B rows, T tokens, D width, I channels of the convolution and of the output, K its
-width, S SSM state size, R width of the projection that dt follows from (Mamba, arXiv 2312.00752).
+Glossary: N token slots, B rows, T tokens, D width, I channels of the convolution and of the output,
+K its width, S SSM state size, R width of the projection that dt follows from (Mamba, arXiv
+2312.00752).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Mamba1Layer(RecurrentLayer):
         self._own_scan = sys.modules[type(mixer).__module__].mamba_selective_scan
 
     def linears(self) -> Iterator[Slot]:
-        """``in_proj`` and ``x_proj``, of which frozen cells need the first columns, and others."""
+        """``in_proj`` and ``x_proj``, of which frozen slots need the first columns, and others."""
         yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
         yield Slot(self._mixer, "x_proj", cut=self._selected)
         yield Slot(self._mixer, "out_proj")
@@ -139,7 +140,7 @@ class Mamba1Layer(RecurrentLayer):
         return scanned, state
 
     def _scan_trusted(self, x: Tensor, raw: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by transformers' function, which starts at zero and knows no empty cells."""
+        """The same by transformers' function, which starts at zero and knows no empty slots."""
         mixer = self._mixer
         scanned, state = self._own_scan(
             x.transpose(1, 2),

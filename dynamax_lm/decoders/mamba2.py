@@ -3,8 +3,8 @@
 This module has the layer adapter and the decoder made of such layers; ``ssd`` has the kernels that
 advance convolution windows and SSM states.
 
-Glossary: N cells, D width, C channels of the convolution (x, B and C together), H heads, P head
-width, G groups, S SSM state size, I = H * P. dt is the step size of a head (Mamba-2, arXiv
+Glossary: N token slots, D width, C channels of the convolution (x, B and C together), H heads,
+P head width, G groups, S SSM state size, I = H * P. dt is the step size of a head (Mamba-2, arXiv
 2405.21060).
 """
 
@@ -81,7 +81,7 @@ class Mamba2Layer(RecurrentLayer):
         return self._block.recordable and not any_hooked(self._mixer)
 
     def linears(self) -> Iterator[Slot]:
-        """``in_proj``, whose gate columns are not computed for frozen cells, and the others."""
+        """``in_proj``, whose gate columns are not computed for frozen slots, and the others."""
         yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
         yield Slot(self._mixer, "out_proj")
         yield from self._block.linears()

@@ -2,7 +2,7 @@
 
 Both read the same norm of the residual stream, and their outputs are summed.
 
-Glossary: N running cells, M frozen cells, D width.
+Glossary: N running slots, M frozen slots, D width.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class BothContexts(NamedTuple):
     recurrent: RecurrentContext
 
     def changed(self) -> None:
-        """The running cells changed."""
+        """The running slots changed."""
         self.attention.changed()
         self.recurrent.changed()
 
@@ -135,7 +135,7 @@ class ParallelLayer:
     def run(
         self, hidden: Tensor, state: BothStates, context: BothContexts, skipped: Inputs | None
     ) -> Tensor:
-        """(N, D) of the running cells (N, D); both states advance."""
+        """(N, D) of the running slots (N, D); both states advance."""
         hidden = self._block.arrive(hidden)
         normed = self._block.read(hidden)
         mixed = self._recurrent.mix(normed, state.recurrent, context.recurrent, skipped)
@@ -156,7 +156,7 @@ class ParallelLayer:
         below: BothStates | None,
         context: BothContexts,
     ) -> Any:
-        """Fill both states for the frozen cells, by a policy of each mixer."""
+        """Fill both states for the frozen slots, by a policy of each mixer."""
         frozen = context.run.frozen_hidden
         assert frozen is not None
         normed = self._block.read(self._block.arrive(frozen))

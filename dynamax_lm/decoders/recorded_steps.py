@@ -81,7 +81,7 @@ class StepRows:
         rows: (N,) the state's row of each row.
         pads: (N,) padding to the left of each row.
         lengths: (N,) tokens of each row, 1..T.
-        exited: (M,) cells of the exited tokens; the last one repeats.
+        exited: (M,) slots of the exited tokens; the last one repeats.
         columns: see `StepShape`.
         all_rows: likewise.
     """
@@ -97,11 +97,11 @@ class StepRows:
 
 
 class StepPass(ForwardPass):
-    """A pass over a step's cells: each row's last token runs, or none, and the others have exited.
+    """A pass over a step's slots: each row's last token runs, or none, and the others have exited.
 
     Attributes:
         state: of the decoder.
-        skipped_state: name of the policy for the exited cells.
+        skipped_state: name of the policy for the exited slots.
         contexts: of each kind of layer, the data that its layers share.
     """
 
@@ -120,7 +120,7 @@ class StepPass(ForwardPass):
             TokenBatch(step.ids, (width,) * count, tuple(range(count)), known=(0,) * count)
         )
         last = torch.arange(count, device=step.ids.device) * width + step.lengths - 1
-        self.cells = last if runs else last[:0]
+        self.slots = last if runs else last[:0]
         self.frozen, self.frozen_hidden = step.exited, exited_hidden
         self.any_stopped = True
         self.state, self.skipped_state = state, skipped_state
@@ -168,36 +168,36 @@ class _Recorded:
         exited_hidden = example.new_zeros(m, example.shape[1]) if m else None
         return cls(shape, numbers, step, hidden, exited_hidden, layers)
 
-    def fill(self, state: Any, chunk: TokenBatch, hidden: Tensor | None) -> None:
-        """Write the tokens of ``chunk`` and their hidden states (N + M, D) into the buffers.
+    def fill(self, state: Any, token_batch: TokenBatch, hidden: Tensor | None) -> None:
+        """Write the tokens of ``token_batch`` and their hidden states (N + M, D) into the buffers.
 
         Rows that the step lacks repeat its last one, which then computes and writes the same twice.
         """
         shape, rows = self.shape, state.rows
-        width, lengths, ids = shape.tokens, chunk.lengths, chunk.ids.tolist()
+        width, lengths, ids = shape.tokens, token_batch.lengths, token_batch.ids.tolist()
         begins = [0, *accumulate(lengths)]
         given = len(lengths)
         order = [*range(given), *[given - 1] * (shape.rows - given)]
         padded: list[int] = []
         last: list[int] = []
         others: list[int] = []
-        cells: list[int] = []
+        slots: list[int] = []
         for place, row in enumerate(order):
             length, begin = lengths[row], begins[row]
             padded += [*ids[row][:length], *[0] * (width - length)]
             exited = length - shape.runs
             others += range(begin, begin + exited)
-            cells += range(place * width, place * width + exited)
+            slots += range(place * width, place * width + exited)
             last += [begin + length - 1] * shape.runs
-        if cells:
-            missing = shape.exited - len(cells)
-            cells, others = cells + cells[-1:] * missing, others + others[-1:] * missing
-        starts = rows.starts(chunk)
+        if slots:
+            missing = shape.exited - len(slots)
+            slots, others = slots + slots[-1:] * missing, others + others[-1:] * missing
+        starts = rows.starts(token_batch)
         each = [
-            (starts[row], chunk.rows[row], rows.pads[chunk.rows[row]], lengths[row])
+            (starts[row], token_batch.rows[row], rows.pads[token_batch.rows[row]], lengths[row])
             for row in order
         ]
-        numbers = [*padded, *(one for column in zip(*each, strict=True) for one in column), *cells]
+        numbers = [*padded, *(one for column in zip(*each, strict=True) for one in column), *slots]
         self.numbers.copy_(torch.tensor(numbers))
         if self.hidden is not None:
             assert hidden is not None
@@ -232,23 +232,23 @@ class RecordedSteps:
     def run(
         self,
         state: Any,
-        chunk: TokenBatch,
+        token_batch: TokenBatch,
         layers: range,
         hidden: Tensor | None,
         skipped_state: str,
         running: int | None,
     ) -> Tensor | None:
         """(N, D) after ``layers``, see ``Decoder.replay``; ``None`` where no step is such."""
-        if self.failed or not layers or chunk.prefill:
+        if self.failed or not layers or token_batch.prefill:
             return None
-        one = max(chunk.lengths) == 1 and running != 0
+        one = max(token_batch.lengths) == 1 and running != 0
         if not one and (running is None or skipped_state == RECOMPUTE or layers.start == 0):
             return None
         if not one and is_outside(skipped_state):
-            return None  # its code may do anything, and would see the cells that repeat
+            return None  # its code may do anything, and would see the slots that repeat
         if state.drafts() or torch.is_autocast_enabled(self._decoder.device.type):
             return None  # autocast keeps converted weights, and not as long as a recording
-        shape = self._shape(state, chunk, layers, skipped_state, runs=running != 0)
+        shape = self._shape(state, token_batch, layers, skipped_state, runs=running != 0)
         known = state.recorded.get(shape)
         if known is None:
             if len(state.recorded) >= MOST_RECORDED:
@@ -257,24 +257,24 @@ class RecordedSteps:
                 hidden = self._decoder.example
             touched = self._decoder.touched(layers)
             known = state.recorded[shape] = _Recorded.empty(shape, hidden, touched)
-        known.fill(state, chunk, hidden)
-        output = self._forward(state, known)[: len(chunk.rows)]
-        state.rows.end(chunk)
-        self._count(state, chunk, layers, skipped_state, runs=shape.runs)
+        known.fill(state, token_batch, hidden)
+        output = self._forward(state, known)[: len(token_batch.rows)]
+        state.rows.end(token_batch)
+        self._count(state, token_batch, layers, skipped_state, runs=shape.runs)
         return output
 
     def _shape(
-        self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str, *, runs: bool
+        self, state: Any, token_batch: TokenBatch, layers: range, skipped_state: str, *, runs: bool
     ) -> StepShape:
-        lengths = chunk.lengths
-        starts = state.rows.starts(chunk)
+        lengths = token_batch.lengths
+        starts = state.rows.starts(token_batch)
         tokens = max(_power_of_two(max(lengths)), 1 if runs else 2)  # 1: each row runs one token
         columns = max(starts) + tokens
-        all_rows = state.rows.covers(chunk)
+        all_rows = state.rows.covers(token_batch)
         return StepShape(
             layers.start,
             layers.stop,
-            len(chunk.rows) if all_rows else _power_of_two(len(chunk.rows)),
+            len(token_batch.rows) if all_rows else _power_of_two(len(token_batch.rows)),
             tokens,
             -(-columns // _LARGE) * _LARGE
             if columns > _LARGE
@@ -333,14 +333,15 @@ class RecordedSteps:
         return hidden
 
     def _count(
-        self, state: Any, chunk: TokenBatch, layers: range, skipped_state: str, *, runs: bool
+        self, state: Any, token_batch: TokenBatch, layers: range, skipped_state: str, *, runs: bool
     ) -> None:
         """Count the tokens in states that count their own."""
         for index in layers:
             counted = getattr(state.layers[index], "count", None)
             if counted is not None:
                 alone = self._decoder.layers[index].kind.shorter(skipped_state)
-                counted(chunk.rows, (int(runs),) * len(chunk.rows) if alone else chunk.lengths)
+                one_each = (int(runs),) * len(token_batch.rows)
+                counted(token_batch.rows, one_each if alone else token_batch.lengths)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Layers with a convolution and a state-space recurrence: what Mamba-1 and Mamba-2 share.
 
-This module knows how a layer's window and state advance over the cells of a pass, are returned to
-an earlier token of a draft, and take in frozen cells. A subclass has the projections before the
+This module knows how a layer's window and state advance over the slots of a pass, are returned to
+an earlier token of a draft, and take in frozen slots. A subclass has the projections before the
 convolution and the recurrence after it.
 
-Glossary: B rows of a chunk, T tokens of its longest row, N running cells, M frozen cells, D width,
-C channels of the convolution, K its width, I channels of the output, R raw step sizes of a token.
+Glossary: B rows of a token batch, T tokens of its longest row, N running slots, M frozen slots,
+D width, C channels of the convolution, K its width, I channels of the output, R raw step sizes of a
+token.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class RecurrentLayer:
         raise NotImplementedError
 
     def state_inputs(self, normed: Tensor) -> Inputs:
-        """The state's inputs alone, of the mixer's input (M, D) for frozen cells."""
+        """The state's inputs alone, of the mixer's input (M, D) for frozen slots."""
         raise NotImplementedError
 
     def _advance(
@@ -155,11 +156,11 @@ class RecurrentLayer:
     def run(
         self, hidden: Tensor, state: Recurrence, context: RecurrentContext, skipped: Inputs | None
     ) -> Tensor:
-        """(N, D) of the running cells (N, D); the state advances over them and the frozen ones.
+        """(N, D) of the running slots (N, D); the state advances over them and the frozen ones.
 
         Raises:
-            ValueError: a policy gave no inputs for frozen cells that the layer sees, or some for
-                cells that it does not see.
+            ValueError: a policy gave no inputs for frozen slots that the layer sees, or some for
+                slots that it does not see.
         """
         hidden = self._block.arrive(hidden)
         mixed = self.mix(self._block.read(hidden), state, context, skipped)
@@ -181,7 +182,7 @@ class RecurrentLayer:
         gate, running = self._project(normed)
         if self._mixer.in_proj.bias is not None:  # it would reach the convolution from the padding
             running = running._replace(xbc=context.masked(running.xbc))
-        one_token = not context.run.chunk.prefill and context.places()[2] == 1
+        one_token = not context.run.token_batch.prefill and context.places()[2] == 1
         scanned = (self._step if one_token else self._scan)(running, skipped, state, context)
         if not normed.shape[0]:
             return normed
@@ -205,7 +206,7 @@ class RecurrentLayer:
     def propagate(
         self, state: Recurrence, below: Recurrence | None, context: RecurrentContext
     ) -> Inputs:
-        """The state's inputs of the frozen cells from their hidden states at the exit; no gate."""
+        """The state's inputs of the frozen slots from their hidden states at the exit; no gate."""
         del state, below
         frozen = context.run.frozen_hidden
         assert frozen is not None
@@ -257,33 +258,33 @@ class RecurrentLayer:
     ) -> Tensor:
         """(N, I) many tokens a row: the chunked form over a rectangle of tokens."""
         run = context.run
-        batch, device = len(run.chunk.rows), running.xbc.device
+        batch, device = len(run.token_batch.rows), running.xbc.device
         places, lengths, width = context.places()
         places = places.to(device)
         if run.whole:
             xbc, dt = running.xbc, running.dt
         else:
             xbc = running.xbc.new_zeros(batch * width, running.xbc.shape[1])
-            # softplus(-inf) = 0: an empty cell neither decays the state nor adds to it.
+            # softplus(-inf) = 0: an empty slot neither decays the state nor adds to it.
             dt = running.dt.new_full((batch * width, running.dt.shape[1]), -torch.inf)
             xbc[places], dt[places] = running.xbc, running.dt
             if frozen is not None:
                 gone = run.frozen.to(device)
                 xbc[gone], dt[gone] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
         convolved = self._convolve(xbc.unflatten(0, (batch, width)), lengths, state, context)
-        if state.draft is not None and not run.chunk.prefill:
+        if state.draft is not None and not run.token_batch.prefill:
             flat = convolved.flatten(0, 1)
             some = StateInputs(running.xbc, flat if run.whole else flat[places], running.dt)
-            state.draft.add(context.cell_rows(), some)
+            state.draft.add(context.slot_rows(), some)
         rows = None if context.all_rows else context.state_rows.to(device)
         dt = dt.unflatten(0, (batch, width))
-        few = state.draft is not None or bool(run.chunk.known)
+        few = state.draft is not None or bool(run.token_batch.known)
         if few and width <= self._few:
-            own = context.chunk_rows()
+            own = context.batch_rows()
             flat = self._recur(state.ssm, own, convolved, dt, output=True).flatten(0, 1)
             return flat if run.whole else flat[places]
         initial = None
-        if not run.chunk.prefill:
+        if not run.token_batch.prefill:
             initial = state.ssm if rows is None else state.ssm[rows]
         read = bool(running.xbc.shape[0])
         output, final = self._scan_state(convolved, dt, initial, output=read)
@@ -315,11 +316,11 @@ class RecurrentLayer:
         """
         window = state.conv
         rows = context.state_rows.to(xbc.device)
-        if context.all_rows and context.run.whole and not context.run.chunk.prefill:
+        if context.all_rows and context.run.whole and not context.run.token_batch.prefill:
             seen = torch.cat([window.to(xbc.dtype), xbc], dim=1)
             window.copy_(seen[:, xbc.shape[1] :])
             return self.kind.kernels.convolve(self.space, seen, xbc.shape[1])
-        if context.run.chunk.prefill:
+        if context.run.token_batch.prefill:
             width, kernel = xbc.shape[1], window.shape[1]
             last = F.pad(xbc, (0, 0, max(kernel - width, 0), 0))[:, -kernel:]
             convolved = self.kind.kernels.convolve(self.space, xbc, width)

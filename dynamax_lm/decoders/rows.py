@@ -25,25 +25,27 @@ class RowLengths:
         """``batch`` rows without tokens."""
         return cls([0] * batch, [0] * batch)
 
-    def begin(self, chunk: TokenBatch) -> None:
+    def begin(self, token_batch: TokenBatch) -> None:
         """Reset the rows of a prefill, with padding on the left."""
-        if chunk.prefill:
-            for row, length in zip(chunk.rows, chunk.lengths, strict=True):
-                self.pads[row], self.columns[row] = chunk.width - length, 0
+        if token_batch.prefill:
+            for row, length in zip(token_batch.rows, token_batch.lengths, strict=True):
+                self.pads[row], self.columns[row] = token_batch.width - length, 0
 
-    def end(self, chunk: TokenBatch) -> None:
-        """Count the tokens of ``chunk``, except its pending ones, which were counted before."""
-        for row, length, old in zip(chunk.rows, chunk.lengths, chunk.already_known, strict=True):
-            self.columns[row] += chunk.width if chunk.prefill else length - old
+    def end(self, token_batch: TokenBatch) -> None:
+        """Count the new tokens of ``token_batch``; its pending ones were counted before."""
+        for row, length, old in zip(
+            token_batch.rows, token_batch.lengths, token_batch.already_known, strict=True
+        ):
+            self.columns[row] += token_batch.width if token_batch.prefill else length - old
 
-    def starts(self, chunk: TokenBatch) -> list[int]:
-        """The column of the first token, or padding, of each row of ``chunk``."""
-        pairs = zip(chunk.rows, chunk.already_known, strict=True)
+    def starts(self, token_batch: TokenBatch) -> list[int]:
+        """The column of the first token, or padding, of each row of ``token_batch``."""
+        pairs = zip(token_batch.rows, token_batch.already_known, strict=True)
         return [self.columns[row] - old for row, old in pairs]
 
-    def covers(self, chunk: TokenBatch) -> bool:
-        """Whether ``chunk`` has every row, in order."""
-        return chunk.rows == tuple(range(len(self.columns)))
+    def covers(self, token_batch: TokenBatch) -> bool:
+        """Whether ``token_batch`` has every row, in order."""
+        return token_batch.rows == tuple(range(len(self.columns)))
 
     def tokens(self, row: int) -> int:
         """Tokens of ``row``, without padding."""

@@ -1,6 +1,6 @@
 """Constants by which a model scales its embeddings and its logits.
 
-Glossary: N cells, D width, V vocabulary.
+Glossary: N token slots, D width, V vocabulary.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ residual stream beside the token's embedding; after its feed-forward module and 
 projection, its output is added to the input of the state-space mixer, and to nothing else.
 
 What the mixer's state has of a token thus depends on the whole block. Under ``propagate`` the block
-runs on frozen cells as on running ones, from their hidden states at the exit.
+runs on frozen slots as on running ones, from their hidden states at the exit.
 
-Glossary: N running cells, M frozen cells, D width.
+Glossary: N running slots, M frozen slots, D width.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from dynamax_lm.decoders.parallel import BothStates
 from dynamax_lm.decoders.rows import RowLengths
 
 
-class _AllCells(ForwardPass):
-    """The running and the frozen cells of a pass, as running cells of another.
+class _AllSlots(ForwardPass):
+    """The running and the frozen slots of a pass, as running slots of another.
 
     Attributes:
-        order: (N + M,) places in the running cells followed by the frozen ones.
+        order: (N + M,) places in the running slots followed by the frozen ones.
     """
 
     def __init__(self, run: ForwardPass) -> None:
-        super().__init__(run.chunk)
-        joined = torch.cat([run.cells, run.frozen])
+        super().__init__(run.token_batch)
+        joined = torch.cat([run.slots, run.frozen])
         self.order = joined.argsort()
-        self.cells = joined[self.order]
+        self.slots = joined[self.order]
 
 
 class SharedContext:
@@ -51,7 +51,7 @@ class SharedContext:
 
     Attributes:
         run: the pass.
-        attention: of the running cells.
+        attention: of the running slots.
         recurrent: of the state-space mixers.
     """
 
@@ -59,24 +59,24 @@ class SharedContext:
         self, run: ForwardPass, attention: AttentionContext, recurrent: Any, embedding: nn.Module
     ) -> None:
         self.run, self.attention, self.recurrent = run, attention, recurrent
-        self._embedded: Tensor = embedding(run.chunk.ids.flatten())
+        self._embedded: Tensor = embedding(run.token_batch.ids.flatten())
         self._together: AttentionContext | None = None
 
     def changed(self) -> None:
-        """The running cells changed."""
+        """The running slots changed."""
         self.attention.changed()
         self.recurrent.changed()
         self._together = None
 
-    def embedded(self, cells: Tensor) -> Tensor:
-        """(N, D) embeddings of the tokens in ``cells`` (N,)."""
-        return self._embedded[cells]
+    def embedded(self, slots: Tensor) -> Tensor:
+        """(N, D) embeddings of the tokens in ``slots`` (N,)."""
+        return self._embedded[slots]
 
     def together(self) -> AttentionContext:
-        """The context of attention for running and frozen cells as one set."""
+        """The context of attention for running and frozen slots as one set."""
         if self._together is None:
             self._together = copy(self.attention)
-            self._together.run = _AllCells(self.run)
+            self._together.run = _AllSlots(self.run)
             self._together.changed()
         return self._together
 
@@ -185,16 +185,16 @@ class SharedBlockLayer:
     def run(
         self, hidden: Tensor, state: BothStates, context: SharedContext, skipped: Tensor | None
     ) -> Tensor:
-        """(N, D) of the running cells (N, D); both states advance.
+        """(N, D) of the running slots (N, D); both states advance.
 
-        ``skipped`` (M, D) are hidden states of the frozen cells that both mixers take in.
+        ``skipped`` (M, D) are hidden states of the frozen slots that both mixers take in.
         """
         hidden, taken = self._block.arrive(hidden), None
         if skipped is None:
             added = self._added(hidden, state, context, context.attention)
         else:
             together = context.together()
-            assert isinstance(together.run, _AllCells)
+            assert isinstance(together.run, _AllSlots)
             order = together.run.order.to(hidden.device)
             ordered = torch.cat([hidden, skipped])[order]
             both = torch.empty_like(ordered)
@@ -208,10 +208,10 @@ class SharedBlockLayer:
     def _added(
         self, hidden: Tensor, state: BothStates, context: SharedContext, attention: AttentionContext
     ) -> Tensor:
-        """(N, D) what the shared block adds to the mixer's input, in the cells of ``attention``."""
+        """(N, D) what the shared block adds to the mixer's input, in the slots of ``attention``."""
         if not hidden.shape[0]:
             return hidden
-        normed = self._attention.read(hidden, context.embedded(attention.run.cells))
+        normed = self._attention.read(hidden, context.embedded(attention.run.slots))
         attended = self._attention.mix(normed, state.attention, attention)
         return self._arithmetic.project(self._module.linear, self._attention.output(attended))
 
@@ -222,7 +222,7 @@ class SharedBlockLayer:
     def propagate(
         self, state: BothStates, below: BothStates | None, context: SharedContext
     ) -> Tensor:
-        """(M, D) the hidden states of the frozen cells, on which :meth:`run` runs the block."""
+        """(M, D) the hidden states of the frozen slots, on which :meth:`run` runs the block."""
         del state, below
         assert context.run.frozen_hidden is not None
         return self._block.arrive(context.run.frozen_hidden)
@@ -230,7 +230,7 @@ class SharedBlockLayer:
     def store_frozen(
         self, state: BothStates, below: BothStates | None, context: SharedContext
     ) -> None:
-        """Keys and values of the frozen cells; the mixer's state does not change."""
+        """Keys and values of the frozen slots; the mixer's state does not change."""
         frozen = self.propagate(state, below, context)
         normed = self._attention.read(frozen, context.embedded(context.run.frozen))
         self._attention.store_frozen(normed, state.attention, context.attention)

@@ -390,7 +390,7 @@ class Trusted:
         c = b if c is None else c  # their function always computes an output
         own = int(space.mixer.chunk_size)
         limits, bias, softplus = space.limits, space.mixer.dt_bias, True
-        if limits[0] > 0.0:  # would give empty cells, whose dt is -inf, a step
+        if limits[0] > 0.0:  # would give empty slots, whose dt is -inf, a step
             dt, limits, bias, softplus = space.steps(dt), (0.0, float("inf")), None, False
         if initial is not None:  # no longer than a short continuation needs
             own = min(own, 1 << (x.shape[1] - 1).bit_length())

@@ -22,7 +22,7 @@ from torch import Tensor
 from dynamax_lm.core.catchup import RECOMPUTE, too_many_pending
 from dynamax_lm.core.confidence import Confidence, make_confidence
 from dynamax_lm.core.exit_check import ExitCheck
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.measures import facts_of
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import DecoderState, TokenBatch
@@ -136,12 +136,12 @@ class Decoding:
     def _begin_tokens(self, rows: Sequence[int]) -> None:
         """The next token of each of ``rows`` begins."""
         if self.exact is not None:
-            chunk = self._new_tokens(rows)
+            token_batch = self._new_tokens(rows)
             full = TokenChoice(
                 [self._choice.owners[row] for row in rows],
                 [self._choice.prefixes[row] for row in rows],
             )
-            run_chunk(self._stack, self.exact, chunk, full)
+            run_token_batch(self._stack, self.exact, token_batch, full)
             assert self._check.targets is not None
             self._check.targets[list(rows)] = full.tokens.to(self._stack.device)
             for row, token in zip(rows, full.tokens.tolist(), strict=True):
@@ -176,8 +176,10 @@ class Decoding:
         """
         stack, pending = self._stack, self.state.pending
         if first == 0:
-            chunk = self._new_tokens(rows)
-            hidden = run_segment(stack, self.state, chunk, range(last), None, self._skipped_state)
+            token_batch = self._new_tokens(rows)
+            hidden = run_segment(
+                stack, self.state, token_batch, range(last), None, self._skipped_state
+            )
             if last < stack.n_layers:
                 for row, one in zip(rows, hidden.split(1), strict=True):
                     pending.append(row, last, self._last(row), one)
@@ -200,12 +202,12 @@ class Decoding:
         stack, pending = self._stack, self.state.pending
         counts = [pending.stopped_at(row, first) for row in rows]
         tokens = [pending.ids(row)[-count:] for row, count in zip(rows, counts, strict=True)]
-        chunk = TokenBatch.of_pending(tokens, rows, stack.device)
+        token_batch = TokenBatch.of_pending(tokens, rows, stack.device)
         parts = [pending.last(row, n) for row, n in zip(rows, counts, strict=True)]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
         frozen = self._skipped_state != RECOMPUTE and (running == 0 or max(counts) > 1)
         hidden = run_segment(
-            *(stack, self.state, chunk, range(first, last), hidden, self._skipped_state),
+            *(stack, self.state, token_batch, range(first, last), hidden, self._skipped_state),
             running=running if frozen else None,
         )
         done = last == stack.n_layers

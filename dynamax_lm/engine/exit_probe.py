@@ -45,27 +45,27 @@ class ExitObserver(Protocol):
 def probe_exits(
     stack: LayerStack,
     state: Any,
-    chunk: TokenBatch,
+    token_batch: TokenBatch,
     exit_layers: Sequence[int],
     observers: Sequence[ExitObserver],
     *,
     heads: TrainedHeads | None = None,
 ) -> None:
-    """Run ``chunk`` at full depth and call ``observers`` at every exit of every token.
+    """Run ``token_batch`` at full depth and call ``observers`` at every exit of every token.
 
     Args:
         stack: the decoder.
-        state: its state, in which no token is pending; afterwards it includes the chunk.
-        chunk: the tokens.
+        state: its state, in which no token is pending; afterwards it includes the token batch.
+        token_batch: the tokens.
         exit_layers: layers run before each exit, ascending, each in 1..L-1.
         observers: called in order at each exit.
         heads: trained classifiers and translators of the exits, if any.
     """
-    run = stack.begin(state, chunk, "propagate")
-    session = HeadSession.of(heads, len(chunk.rows))
+    run = stack.begin(state, token_batch, "propagate")
+    session = HeadSession.of(heads, len(token_batch.rows))
     if session is not None:
-        session.begin(chunk, run.cells)
-    every = torch.arange(run.cells.shape[0], device=run.cells.device)
+        session.begin(token_batch, run.slots)
+    every = torch.arange(run.slots.shape[0], device=run.slots.device)
     exits = {layers: number for number, layers in enumerate(exit_layers)}
     hidden = stack.embed(run)
     for layer in range(stack.n_layers):

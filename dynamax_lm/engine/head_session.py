@@ -81,11 +81,11 @@ class HeadSession:
         """A session at the beginning of a batch; ``None`` without heads."""
         return None if heads is None else cls(heads, rows)
 
-    def begin(self, token_batch: TokenBatch, cells: Tensor) -> None:
-        """A pass over ``cells`` (N,) of ``token_batch`` begins, whose rows are the batch's."""
-        rows = torch.tensor(token_batch.rows, device=cells.device)
-        self._rows, self._by_row = rows[cells // token_batch.width], False
-        self._heads.begin(self._state, cells.shape[0])
+    def begin(self, token_batch: TokenBatch, slots: Tensor) -> None:
+        """A pass over ``slots`` (N,) of ``token_batch`` begins, whose rows are the batch's."""
+        rows = torch.tensor(token_batch.rows, device=slots.device)
+        self._rows, self._by_row = rows[slots // token_batch.width], False
+        self._heads.begin(self._state, slots.shape[0])
 
     def begin_tokens(self, rows: Tensor) -> None:
         """A new token of each of ``rows`` (n,) begins; a token's index is its row."""

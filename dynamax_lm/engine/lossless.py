@@ -267,7 +267,7 @@ def _draft(
     batch = TokenBatch(ids, (1,) * len(rows), numbers)
     hidden = run_segment(stack, state, batch, range(depth), None, RECOMPUTE)
     if session is not None and policy.confidence == "head":
-        session.begin(batch, batch.cells())
+        session.begin(batch, batch.slots())
     checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
         row.ran(state_at_exit)
@@ -311,9 +311,9 @@ def _verify(
     """Run the drafts of ``rows`` through the layers above the exit, and keep what is accepted."""
     counts = tuple(len(row.hidden) for row in rows)
     numbers = tuple(row.number for row in rows)
-    chunk = TokenBatch.of_pending([row.inputs for row in rows], numbers, stack.device)
+    token_batch = TokenBatch.of_pending([row.inputs for row in rows], numbers, stack.device)
     hidden = torch.stack([one for row in rows for one in row.hidden])
-    hidden = run_segment(stack, state, chunk, range(depth, stack.n_layers), hidden, RECOMPUTE)
+    hidden = run_segment(stack, state, token_batch, range(depth, stack.n_layers), hidden, RECOMPUTE)
     owners = [row.request for row in rows for _ in row.hidden]
     prefixes = [
         row.progress.tokens + row.drafted[:step] for row in rows for step in range(len(row.hidden))

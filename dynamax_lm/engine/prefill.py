@@ -98,9 +98,9 @@ def _run(
     for layer in range(depth):
         hidden = stack.layer(layer, hidden, run)
     if prompt_exit is not None and depth < stack.n_layers:
-        real = token_batch.real(run.cells)
+        real = token_batch.real(run.slots)
         run.freeze(real, hidden)
-        run.set_cells(run.cells[:0])  # no padding either
+        run.set_slots(run.slots[:0])  # no padding either
         hidden, frozen = hidden[:0], run.frozen_hidden
         assert frozen is not None
         maps = prompt_exit.maps

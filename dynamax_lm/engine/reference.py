@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dynamax_lm.core.full_depth import by_definition, prompt_exited, stepped
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.decode import decode
@@ -144,7 +144,7 @@ def _parallel(
         rows[number].tokens[:step] for number in numbers for step in range(len(rows[number].tokens))
     ]
     chosen = TokenChoice(owners, prefixes)
-    run_chunk(stack, state, TokenBatch.of(inputs, numbers, stack.device), chosen)
+    run_token_batch(stack, state, TokenBatch.of(inputs, numbers, stack.device), chosen)
     tokens = iter(chosen.tokens.tolist())
     return [[next(tokens) for _ in rows[number].tokens] for number in numbers]
 
@@ -213,7 +213,7 @@ def _continue(
     ]
     forked = stack.take(state, numbers)
     token_batch = TokenBatch.of(inputs, range(len(numbers)), stack.device)
-    run_chunk(stack, forked, token_batch, None)
+    run_token_batch(stack, forked, token_batch, None)
     progress = [Progress(tokens=list(begun[number])) for number in numbers]
     some = [requests[number] for number in numbers]
     decode(stack, forked, some, progress, FULL_DEPTH, "propagate", None)

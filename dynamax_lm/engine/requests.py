@@ -91,10 +91,10 @@ class TokenChoice:
 
     def choose(self, index: Tensor, logits: Tensor) -> Tensor:
         chosen = logits.argmax(-1)
-        for place, cell in enumerate(index.tolist()):
-            owner = self.owners[cell]
+        for place, token in enumerate(index.tolist()):
+            owner = self.owners[token]
             if owner is not None and owner.chooser is not None:
-                chosen[place] = owner.chooser(self.prefixes[cell], logits[place : place + 1])
+                chosen[place] = owner.chooser(self.prefixes[token], logits[place : place + 1])
         return chosen
 
     def emit(self, index: Tensor, logits: Tensor) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.core.full_depth import by_definition, prompt_exited
-from dynamax_lm.core.loop import ExitDecisions, run_chunk
+from dynamax_lm.core.loop import ExitDecisions, run_token_batch
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
@@ -166,7 +166,7 @@ class ScoreBatch:
         """The same pass at full depth; ``state`` is restored."""
         mark = stack.mark(state)
         reader = self.reader(stack)
-        run_chunk(stack, state, self.token_batch(stack), reader)
+        run_token_batch(stack, state, self.token_batch(stack), reader)
         stack.rewind(state, mark)
         return reader.read()
 
@@ -301,7 +301,7 @@ def score(
     with timer.measure("answer"):
         if copies > 1:
             state = stack.take(state, [*range(rows)] * copies)
-        depths = run_chunk(
+        depths = run_token_batch(
             stack,
             state,
             batch.token_batch(stack).repeat(copies),

@@ -32,7 +32,7 @@ class StatefulStack(LayerStack, Protocol):
     def replay(
         self,
         state: Any,
-        chunk: TokenBatch,
+        token_batch: TokenBatch,
         layers: range,
         hidden: Tensor | None,
         skipped_state: str,
@@ -41,8 +41,8 @@ class StatefulStack(LayerStack, Protocol):
         """(N, D) of each row's last token after ``layers``, by a recorded step.
 
         Args:
-            state: of the rows; afterwards it includes ``chunk``.
-            chunk: one token a row, or pending tokens of each row.
+            state: of the rows; afterwards it includes ``token_batch``.
+            token_batch: one token a row, or pending tokens of each row.
             layers: to run.
             hidden: of all tokens, row after row; ``None`` before the first layer.
             skipped_state: the skipped-state policy.

@@ -99,15 +99,15 @@ class RankGrid(Emitted):
     def on_full_depth(self, index: Tensor, hidden: Tensor, logits: Callable[[], Tensor]) -> None:
         """Rank them."""
         super().on_full_depth(index, hidden, logits)
-        cells, full = index.cpu(), logits()
+        tokens, full = index.cpu(), logits()
         best = full.topk(min(DEEPEST, full.shape[-1]), dim=-1).indices.cpu()  # (n, K)
-        found = self._first[cells][:, :, None] == best[:, None, :]  # (n, E, K)
+        found = self._first[tokens][:, :, None] == best[:, None, :]  # (n, E, K)
         places = torch.arange(1, best.shape[1] + 1)
         ranks = (found * places).sum(-1)
         # Where logits tie, argmax and topk may disagree on the first: emission is argmax.
-        agrees = self._first[cells] == self.emitted[cells][:, None]
+        agrees = self._first[tokens] == self.emitted[tokens][:, None]
         ranks = torch.where(agrees, 1, torch.where(ranks == 1, 2, ranks))
-        self.ranks[cells] = ranks.to(torch.int8)
+        self.ranks[tokens] = ranks.to(torch.int8)
 
 
 def rank_exits(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.identity import digest
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine.decode import decode
@@ -182,7 +182,7 @@ def _continue(
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]
         cutoffs = policy.cutoffs_at([len(prefix) for prefix in prefixes])
-        run_chunk(
+        run_token_batch(
             stack,
             forked,
             token_batch,
@@ -193,5 +193,5 @@ def _continue(
             session=session,
         )
     else:
-        run_chunk(stack, forked, token_batch, None)
+        run_token_batch(stack, forked, token_batch, None)
     decode(stack, forked, some, begun, policy, "recompute", session)

@@ -81,20 +81,20 @@ class ThresholdReplay:
 
     def _cutoffs(self, policy: ExitPolicy) -> Tensor | None:
         """(N, E) cutoffs of a rule; each row of the tokens begins an answer."""
-        return policy.cutoffs_at((self.token_batch.cells() % self.token_batch.width).tolist())
+        return policy.cutoffs_at((self.token_batch.slots() % self.token_batch.width).tolist())
 
     def _evaluate_again(self, policy: ExitPolicy, heads: TrainedHeads) -> Tensor:
         """(N, E), NaN where a token had exited: each exit evaluates only tokens that reach it."""
         confidence = torch.full_like(self.confidence, torch.nan)
         session = HeadSession(heads, len(self.token_batch.rows))
-        cells = self.token_batch.cells()
-        session.begin(self.token_batch, cells)
+        slots = self.token_batch.slots()
+        session.begin(self.token_batch, slots)
         cutoffs = self._cutoffs(policy)
-        running = torch.arange(cells.shape[0], device=cells.device)
+        running = torch.arange(slots.shape[0], device=slots.device)
         for exit, (layer, hidden) in enumerate(zip(policy.exit_layers, self.hidden, strict=True)):
             if not running.shape[0]:
                 break
-            if running.shape[0] == cells.shape[0]:
+            if running.shape[0] == slots.shape[0]:
                 here = self.confidence[:, exit]  # all tokens reach the exit, as in the pass
             else:
                 found = session.confidence(layer, hidden[running.to(hidden.device)], running)
@@ -150,15 +150,15 @@ def replay_thresholds(
         heads: trained heads, if any.
     """
     exits = len(policy.exit_layers)
-    cells = token_batch.cells()
-    tokens = cells.shape[0]
+    slots = token_batch.slots()
+    tokens = slots.shape[0]
     observers: list[ExitObserver] = [_Readings(readers)]
     grid = states = None
     if not policy.needs_target:  # the oracle's target is known only after the pass
         grid = ConfidenceGrid(policy.confidence, tokens, exits)
         observers.insert(0, grid)
     if policy.confidence == "head" and heads is not None and heads.along_tokens:
-        states = HiddenStates(torch.arange(tokens, device=cells.device), tokens, exits)
+        states = HiddenStates(torch.arange(tokens, device=slots.device), tokens, exits)
         observers.append(states)
     probe_exits(stack, state, token_batch, policy.exit_layers, observers, heads=heads)
     readings = tuple(reader.read() for reader in readers)

@@ -72,8 +72,8 @@ def probed(stack: Any, names: list[str], heads: Any = None) -> tuple[list[Tensor
     ids, exits = list(range(3, 20)), (1, 2, 3)
     grids = [ConfidenceGrid(name, len(ids), len(exits)) for name in names]
     states = HiddenStates(torch.arange(len(ids)), len(ids), len(exits))
-    chunk = TokenBatch.of([ids], [0], stack.device)
-    probe_exits(stack, stack.new_state(1), chunk, exits, [*grids, states], heads=heads)
+    token_batch = TokenBatch.of([ids], [0], stack.device)
+    probe_exits(stack, stack.new_state(1), token_batch, exits, [*grids, states], heads=heads)
     return [grid.confidence for grid in grids], states.hidden[:-1]
 
 
@@ -125,8 +125,8 @@ def test_factors_are_made_for_the_states_of_a_text() -> None:
     rows, inputs = [[4, 8, 1], list(range(5, 40))], []
     for row in rows:
         states = HiddenStates(torch.arange(len(row)), len(row), 2)
-        chunk = TokenBatch.of([row], [0], stack.device)
-        probe_exits(stack, stack.new_state(1), chunk, (1, 3), [states])
+        token_batch = TokenBatch.of([row], [0], stack.device)
+        probe_exits(stack, stack.new_state(1), token_batch, (1, 3), [states])
         inputs += [
             stack.normed(heads.translate(layer, one))
             for layer, one in zip((1, 3), states.hidden[:-1], strict=True)

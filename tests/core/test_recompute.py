@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core import catchup
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention_state import KeyValues
@@ -49,7 +49,7 @@ def remembered(state: Any) -> list[torch.Tensor]:
 def test_flushed_it_is_the_full_depth_state(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
-    """Law 9, for rows that stop at different steps, and for chunks of several tokens."""
+    """Law 9, for rows that stop at different steps, and for several tokens a row at once."""
     stack = STACKS[shape.kind](shape.model())
     policy = draw_policy(data, shape.layers)
     if policy.confidence == "oracle":
@@ -59,9 +59,11 @@ def test_flushed_it_is_the_full_depth_state(
     waited = False
     for step in range(STEPS):
         tokens = [[step + 3] * data.draw(st.integers(1, 3)) for _ in active]
-        chunk = TokenBatch.of(tokens, active, stack.device)
-        run_chunk(stack, exact, chunk, None)
-        run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state="recompute")
+        token_batch = TokenBatch.of(tokens, active, stack.device)
+        run_token_batch(stack, exact, token_batch, None)
+        run_token_batch(
+            stack, state, token_batch, _Ignore(), policy=policy, skipped_state="recompute"
+        )
         waited |= any(state.pending.count(row) for row in active)
         active = [row for row in active if data.draw(st.integers(0, 5))] or active
     if policy.threshold == 0.0:

@@ -29,8 +29,8 @@ def test_one_call_equals_a_call_for_each_row(
             patched.setattr(attention_state, "_COPIED", limit)
             state = prefill(stack, rows)
             for some in steps:
-                chunk = TokenBatch.of([[5]] * len(some), some, stack.device)
-                run = stack.begin(state, chunk, "propagate")
+                token_batch = TokenBatch.of([[5]] * len(some), some, stack.device)
+                run = stack.begin(state, token_batch, "propagate")
                 hidden = stack.embed(run)
                 for layer in range(stack.n_layers):
                     hidden = stack.layer(layer, hidden, run)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynamax_lm.core.costs import HybridCosts, LayerCosts, skipped_states
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import AttentionLayer
@@ -65,8 +65,8 @@ def test_the_layers_of_a_hybrid_are_transformers_own(seed: int, row: list[tuple[
     hybrid = build_hybrid(LAYERS, seed=seed, trusted=True)
     stack = hybrid.stack
     kept = Keep(len(row[0]))
-    chunk = TokenBatch.of(row, [0], stack.device, prefill=True)
-    run_chunk(stack, stack.new_state(1), chunk, kept)
+    token_batch = TokenBatch.of(row, [0], stack.device, prefill=True)
+    run_token_batch(stack, stack.new_state(1), token_batch, kept)
     assert torch.equal(kept.logits, forward(hybrid, row[0]))
 
 
@@ -115,8 +115,8 @@ def test_propagate_gives_each_layer_what_its_own_kind_would(
     state = prefill(stack, rows)
     before = stack.take(state, range(len(rows)))
     tokens = [data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3)) for _ in rows]
-    chunk = TokenBatch.of(tokens, range(len(rows)), stack.device)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of(tokens, range(len(rows)), stack.device)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.embed(run)
     for index in range(LAYERS):
         if index == depth:
@@ -129,7 +129,7 @@ def test_propagate_gives_each_layer_what_its_own_kind_would(
         alone = only(stack, index)
         own = alone.new_state(len(rows))
         own.layers, own.rows = [before.layers[index]], before.rows.copy()
-        alone_run = alone.begin(own, chunk, "propagate")
+        alone_run = alone.begin(own, token_batch, "propagate")
         alone.layer(0, frozen, alone_run)
         alone.end(own, alone_run)
         assert state.seen(index) == own.seen(0)
@@ -161,18 +161,18 @@ def test_a_hybrid_state_is_marked_rewound_taken_and_flushed(
     everyone = range(len(rows))
     policy = ExitPolicy((data.draw(st.integers(1, LAYERS - 1)),), "top_prob", 0.0)
     exact, state = prefill(stack, rows), prefill(stack, rows)
-    chunk = TokenBatch.of([(3, 4)] * len(rows), everyone, stack.device)
+    token_batch = TokenBatch.of([(3, 4)] * len(rows), everyone, stack.device)
     options: Any = {"policy": policy, "skipped_state": "recompute"}
-    run_chunk(stack, exact, chunk, None)
-    run_chunk(stack, state, chunk, Keep(2 * len(rows)), **options)
+    run_token_batch(stack, exact, token_batch, None)
+    run_token_batch(stack, state, token_batch, Keep(2 * len(rows)), **options)
     assert all(state.pending.count(row) for row in everyone)
     mark, seen = stack.mark(state), [state.seen(layer) for layer in range(LAYERS)]
     first, again = Keep(2 * len(rows)), Keep(2 * len(rows))
-    run_chunk(stack, state, chunk, first)
+    run_token_batch(stack, state, token_batch, first)
     stack.rewind(state, mark)
     assert [state.seen(layer) for layer in range(LAYERS)] == seen
     copied = stack.take(state, [len(rows) - 1, 0])
-    run_chunk(stack, state, chunk, again)
+    run_token_batch(stack, state, token_batch, again)
     assert torch.equal(first.logits, again.logits)
     catch_up(stack, copied, [0, 1])
     for ours, full in zip(

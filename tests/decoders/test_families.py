@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.costs import norm_flops
 from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
@@ -91,13 +91,13 @@ def same_as_transformers(model: Any, rows: list[tuple[int, ...]]) -> None:
     state, whole = prefill(stack, rows), [(*row, 5, 9, 3, 8) for row in rows]
     for step, new in ((1, 1), (2, 2), (4, 1)):  # the last prompt token is not in the state yet
         first = [len(row) - 2 + step for row in rows]
-        chunk = TokenBatch.of(
+        token_batch = TokenBatch.of(
             [row[start : start + new] for row, start in zip(whole, first, strict=True)],
             range(batch),
             stack.device,
         )
         kept = Keep(batch * new)
-        run_chunk(stack, state, chunk, kept)
+        run_token_batch(stack, state, token_batch, kept)
         for row, start, ours in zip(whole, first, kept.logits.view(batch, new, -1), strict=True):
             theirs, wanted = (expected(one, row[: start + new])[start:] for one in (model, exact))
             found.append((ours, theirs, wanted))
@@ -178,14 +178,14 @@ def test_propagate_is_each_layer_run_on_the_frozen_states(family: str) -> None:
     stack, rows, depth = FamilyStack(tiny_model(family, seed=5)), ROWS[:3], 1
     state = prefill(stack, rows)
     before = stack.take(state, range(3))
-    chunk = TokenBatch.of([(3, 4), (8,), (5, 6)], range(3), stack.device)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of([(3, 4), (8,), (5, 6)], range(3), stack.device)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.layer(0, stack.embed(run), run)
     run.freeze(torch.ones(hidden.shape[0], dtype=torch.bool), hidden)
     for index in range(depth, LAYERS):
         stack.layer(index, hidden[:0], run)
     stack.end(state, run)
-    whole = stack.begin(before, chunk, "propagate")
+    whole = stack.begin(before, token_batch, "propagate")
     for index in range(depth, LAYERS):
         stack.layer(index, hidden, whole)
     stack.end(before, whole)
@@ -206,11 +206,11 @@ def test_recompute_and_lossless_end_in_full_depths_state(family: str) -> None:
     stack, threshold = FamilyStack(model), median_confidence(model, 2)
     exact, state = prefill(stack, rows), prefill(stack, rows)
     for tokens in ([(3, 4)] * 3, [(8,)] * 3):
-        chunk = TokenBatch.of(tokens, range(3), stack.device)
-        run_chunk(stack, exact, chunk, None)
+        token_batch = TokenBatch.of(tokens, range(3), stack.device)
+        run_token_batch(stack, exact, token_batch, None)
         policy = ExitPolicy((2,), "top_prob", threshold)
-        kept = Keep(chunk.ids.numel())
-        run_chunk(stack, state, chunk, kept, policy=policy, skipped_state="recompute")
+        kept = Keep(token_batch.ids.numel())
+        run_token_batch(stack, state, token_batch, kept, policy=policy, skipped_state="recompute")
     catch_up(stack, state, range(3))
     for ours, full in zip(remembered(state), remembered(exact), strict=True):
         torch.testing.assert_close(ours, full, rtol=1e-4, atol=1e-4)
@@ -284,8 +284,8 @@ def test_the_check_at_load_passes_16_bit_weights(family: str) -> None:
     check_layers(model, stack)
     ids = torch.tensor([[3, 4, 5]])
     state = prefill(stack, [(3, 4, 5)])
-    chunk = TokenBatch.of([[5]], [0], stack.device)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of([[5]], [0], stack.device)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.embed(run)
     for index in range(stack.n_layers):
         hidden = stack.layer(index, hidden, run)

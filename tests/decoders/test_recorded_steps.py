@@ -201,15 +201,15 @@ def test_the_layer_below_may_have_moved(skipped: str, monkeypatch: pytest.Monkey
         stack.put(state, [0, 1], prefill(stack, [(5, 9, 2) * 4, (3, 1)]), [0, 1])
 
         def first_layer(row: int, token: int) -> torch.Tensor:
-            chunk = TokenBatch.of([[token]], [row], stack.device)
-            return run_segment(stack, state, chunk, range(1), None, skipped)
+            token_batch = TokenBatch.of([[token]], [row], stack.device)
+            return run_segment(stack, state, token_batch, range(1), None, skipped)
 
         for tokens in ([7, 2], [4, 6], [8, 3]):  # run, recorded, replayed
             if tokens[0] == 8:
                 first_layer(0, 5)
             hidden = torch.cat([first_layer(1, token) for token in tokens])
-            chunk = TokenBatch.of_pending([tokens], [1], stack.device)
-            run_segment(stack, state, chunk, range(1, 3), hidden, skipped, running=1)
+            token_batch = TokenBatch.of_pending([tokens], [1], stack.device)
+            run_segment(stack, state, token_batch, range(1, 3), hidden, skipped, running=1)
         return torch.stack([layer.keys[1, :, :7] for layer in state.layers])
 
     wanted = keys()
@@ -225,8 +225,8 @@ class OnceEach(SkippedState):
     facts = SkippedFacts(layers=(LayerCosts,), flops=lambda costs: 0)
 
     def skip(self, layer: Any, state: Any, below: Any, context: Any) -> Any:
-        cells = context.run.frozen.tolist()
-        assert len(set(cells)) == len(cells)
+        slots = context.run.frozen.tolist()
+        assert len(set(slots)) == len(slots)
         return layer.propagate(state, below, context)
 
 

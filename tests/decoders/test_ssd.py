@@ -45,7 +45,7 @@ def spaces(draw: Any) -> StateSpace:
 
 
 class Case:
-    """Random inputs of a layer, with empty cells."""
+    """Random inputs of a layer, with empty slots."""
 
     def __init__(self, data: st.DataObject, space: StateSpace, rows: int, tokens: int) -> None:
         mixer = space.mixer
@@ -56,7 +56,7 @@ class Case:
         shape = (rows, mixer.num_heads, mixer.head_dim, mixer.ssm_state_size)
         self.initial = torch.randn(shape) if data.draw(st.booleans()) else None
         empty = torch.tensor(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
-        if tokens > 1:  # a row's empty cells stand at its right, as in a chunk
+        if tokens > 1:  # a row's empty slots stand at its right, as in a token batch
             self.dt[empty, tokens // 2 :] = -torch.inf
 
     def exact(self, space: StateSpace) -> tuple[Tensor, Tensor]:

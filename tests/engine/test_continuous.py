@@ -75,8 +75,8 @@ def test_a_row_that_is_put_is_the_row_that_was_taken(
     stack.put(pool, places, source, range(len(rows)))
 
     def step(state: object, numbers: list[int], token: int) -> torch.Tensor:
-        chunk = TokenBatch.of([[token]] * len(numbers), numbers, stack.device)
-        run = stack.begin(state, chunk, "propagate")
+        token_batch = TokenBatch.of([[token]] * len(numbers), numbers, stack.device)
+        run = stack.begin(state, token_batch, "propagate")
         hidden = stack.embed(run)
         for layer in range(stack.n_layers):
             hidden = stack.layer(layer, hidden, run)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
@@ -245,8 +245,10 @@ def test_every_layer_has_seen_every_token(
     state = prefill(stack, rows)
     above = [0] * len(rows)
     for step in range(4):
-        chunk = TokenBatch.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
-        depths = run_chunk(stack, state, chunk, _Ignore(), policy=policy, skipped_state=skipped)
+        token_batch = TokenBatch.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
+        depths = run_token_batch(
+            stack, state, token_batch, _Ignore(), policy=policy, skipped_state=skipped
+        )
         reached = depths.layers_used.tolist()
         above = [seen + (used == shape.layers) for seen, used in zip(above, reached, strict=True)]
         everything = [len(row) - 1 + step + 1 for row in rows]

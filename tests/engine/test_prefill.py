@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 def step(stack: Any, state: Any, rows: int) -> torch.Tensor:
     """(rows, V) logits after one more token of every row."""
-    chunk = TokenBatch.of([[1]] * rows, range(rows), stack.device)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of([[1]] * rows, range(rows), stack.device)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.embed(run)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, hidden, run)
@@ -58,7 +58,7 @@ def test_pieces_of_prompts_leave_the_state_of_whole_ones(
     inner = stack.embed
 
     def counted(run: Any) -> torch.Tensor:
-        widths.append(run.chunk.width * len(run.chunk.rows))
+        widths.append(run.token_batch.width * len(run.token_batch.rows))
         return inner(run)
 
     stack.embed = counted
@@ -80,7 +80,7 @@ def test_a_shared_prefix_runs_once_in_all_batches(kind: str) -> None:
     inner = stack.embed
 
     def counted(run: Any) -> torch.Tensor:
-        ran.append(run.cells.shape[0])
+        ran.append(run.slots.shape[0])
         return inner(run)
 
     stack.embed = counted
@@ -99,7 +99,7 @@ def test_prompts_one_at_a_time_share_what_they_begin_with() -> None:
     inner = stack.embed
 
     def counted(run: Any) -> torch.Tensor:
-        ran.append(run.cells.shape[0])
+        ran.append(run.slots.shape[0])
         return inner(run)
 
     stack.embed = counted  # type: ignore[method-assign]

@@ -40,8 +40,8 @@ def build(kind: str) -> Any:
 def run_on(stack: Any, rows: list[tuple[int, ...]], prompt_exit: int) -> Any:
     """A state whose layers above the exit have been run on its hidden states, outputs unused."""
     state, bodies = stack.new_state(len(rows)), [row[:-1] for row in rows]
-    chunk = TokenBatch.of(bodies, range(len(rows)), stack.device, prefill=True)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of(bodies, range(len(rows)), stack.device, prefill=True)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.embed(run)
     for layer in range(prompt_exit):
         hidden = stack.layer(layer, hidden, run)
@@ -89,7 +89,7 @@ def test_keys_and_values_above_are_projections_of_the_exits_hidden_states(
 def test_layers_above_have_the_state_of_running_them_on_the_exits_hidden_states(
     kind: str, prompt_exit: int
 ) -> None:
-    """In a padded batch, and in whatever chunks a prompt is run."""
+    """In a padded batch, and in whatever pieces a prompt is run."""
     stack = build(kind)
     expected = run_on(stack, ROWS, prompt_exit)
     wanted = step(stack, expected, len(ROWS))

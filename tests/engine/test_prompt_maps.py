@@ -29,8 +29,8 @@ WIDTH = 16
 def run_on_inputs(stack: Any, rows: list[tuple[int, ...]], maps: PromptMapBank) -> Any:
     """A state whose layers above the exit have been run on the maps; their outputs are unused."""
     state, bodies = stack.new_state(len(rows)), [row[:-1] for row in rows]
-    chunk = TokenBatch.of(bodies, range(len(rows)), stack.device, prefill=True)
-    run = stack.begin(state, chunk, "propagate")
+    token_batch = TokenBatch.of(bodies, range(len(rows)), stack.device, prefill=True)
+    run = stack.begin(state, token_batch, "propagate")
     hidden = stack.embed(run)
     for layer in range(maps.config.prompt_exit):
         hidden = stack.layer(layer, hidden, run)
@@ -60,7 +60,7 @@ def test_the_identity_is_no_map_bit_for_bit(kind: str, translator: str) -> None:
 def test_layers_above_have_the_state_of_running_them_on_the_maps(
     kind: str, prompt_exit: int, group: int
 ) -> None:
-    """In a padded batch, and in whatever chunks a prompt is run; and random maps matter."""
+    """In a padded batch, and in whatever pieces a prompt is run; and random maps matter."""
     stack, maps = build(kind), random_maps(WIDTH, LAYERS, prompt_exit, group=group)
     wanted = step(stack, run_on_inputs(stack, ROWS, maps), len(ROWS))
     ours = prefill(stack, ROWS, PromptExit(prompt_exit, maps))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynamax_lm.core.loop import run_chunk
+from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
@@ -37,10 +37,10 @@ def layer_by_layer(model: Any, kind: str, rows: list[tuple[int, ...]]) -> Tensor
         stack: Any = Mamba2Stack(model, TRUSTED)
     else:
         stack = MistralStack(model, trusted=True)
-    chunk = TokenBatch.of(rows, range(len(rows)), stack.device, prefill=True)
-    kept = Keep(chunk.ids.numel())
-    run_chunk(stack, stack.new_state(len(rows)), chunk, kept)
-    return kept.logits.unflatten(0, chunk.ids.shape)
+    token_batch = TokenBatch.of(rows, range(len(rows)), stack.device, prefill=True)
+    kept = Keep(token_batch.ids.numel())
+    run_token_batch(stack, stack.new_state(len(rows)), token_batch, kept)
+    return kept.logits.unflatten(0, token_batch.ids.shape)
 
 
 def through_transformers(model: Any, kind: str, rows: list[tuple[int, ...]]) -> tuple[Any, Any]:
@@ -88,12 +88,12 @@ def test_token_by_token_and_in_pieces_equal_one_forward(
         state = stack.new_state(len(rows))
         if any(heads):
             body = TokenBatch.of(heads, range(len(rows)), stack.device, prefill=True)
-            run_chunk(stack, state, body, None)
+            run_token_batch(stack, state, body, None)
         rest = {row: list(rows[row][len(heads[row]) :]) for row in range(len(rows))}
         while active := [row for row in rest if rest[row]]:
             pieces = [rest[row][: data.draw(st.integers(1, len(rest[row])))] for row in active]
             kept = Keep(sum(map(len, pieces)))
-            run_chunk(stack, state, TokenBatch.of(pieces, active, stack.device), kept)
+            run_token_batch(stack, state, TokenBatch.of(pieces, active, stack.device), kept)
             last = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
             for row, piece, place in zip(active, pieces, last.tolist(), strict=True):
                 rest[row] = rest[row][len(piece) :]
@@ -111,16 +111,16 @@ def test_rewinding_forgets_and_taking_copies(shape: Shape, rows: list[tuple[int,
     stack = STACKS[shape.kind](model)
     with torch.no_grad():
         state = stack.new_state(len(rows))
-        run_chunk(
+        run_token_batch(
             stack, state, TokenBatch.of(rows, range(len(rows)), stack.device, prefill=True), None
         )
         mark = stack.mark(state)
-        chunk = TokenBatch.of([(3, 4)] * len(rows), range(len(rows)), stack.device)
+        token_batch = TokenBatch.of([(3, 4)] * len(rows), range(len(rows)), stack.device)
         first, again, other = Keep(2 * len(rows)), Keep(2 * len(rows)), Keep(2)
-        run_chunk(stack, state, chunk, first)
+        run_token_batch(stack, state, token_batch, first)
         stack.rewind(state, mark)
         copied = stack.take(state, [len(rows) - 1])
-        run_chunk(stack, state, chunk, again)
-        run_chunk(stack, copied, TokenBatch.of([(3, 4)], [0], stack.device), other)
+        run_token_batch(stack, state, token_batch, again)
+        run_token_batch(stack, copied, TokenBatch.of([(3, 4)], [0], stack.device), other)
     assert torch.equal(first.logits, again.logits)
     torch.testing.assert_close(other.logits, again.logits[-2:], rtol=1e-4, atol=1e-5)

@@ -27,18 +27,18 @@ THRESHOLDS = [0.2, 1.0, 0.0]
 
 
 class Counting:
-    """A stack that counts the prompt cells and all cells that enter its layers."""
+    """A stack that counts the prompt slots and all slots that enter its layers."""
 
     def __init__(self, stack: Any) -> None:
         self._stack = stack
-        self.prompt_cells = self.cells = 0
+        self.prompt_slots = self.slots = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stack, name)
 
     def layer(self, index: int, hidden: torch.Tensor, run: Any) -> torch.Tensor:
-        self.cells += hidden.shape[0]
-        self.prompt_cells += hidden.shape[0] * run.chunk.prefill
+        self.slots += hidden.shape[0]
+        self.prompt_slots += hidden.shape[0] * run.token_batch.prefill
         out: torch.Tensor = self._stack.layer(index, hidden, run)
         return out
 
@@ -110,9 +110,9 @@ def test_a_second_run_computes_neither_prompts_nor_the_reference_again(kind: str
     scored = [ScoreRequest(row, (7, 8)) for row in rows]
 
     def run() -> tuple[int, int]:
-        stack.prompt_cells = stack.cells = 0
+        stack.prompt_slots = stack.slots = 0
         runner.score(stack, scored, policy=policy(0.0), reference=True)
-        return stack.prompt_cells, stack.cells
+        return stack.prompt_slots, stack.slots
 
     prompt, whole = run()
     tokens = sum(len(one.continuation) for one in scored)
@@ -128,13 +128,13 @@ def test_full_depths_own_answer_is_decoded_once(kind: str) -> None:
     runner = ReuseRunner()
     asked = keyed([(1, 2, 3, 4), (5, 6)])
     runner.generate(stack, asked, policy=policy(0.0), reference=True)
-    stack.cells = 0
+    stack.slots = 0
     answers = runner.generate(stack, asked, policy=policy(1.0), reference=True)
     tokens = sum(len(answer.trace) for answer in answers)
-    assert stack.cells == 4 * tokens + 4 * tokens
-    stack.cells = 0
+    assert stack.slots == 4 * tokens + 4 * tokens
+    stack.slots = 0
     runner.generate(stack, asked, policy=policy(1.0, "margin"), reference=True)
-    assert stack.cells == 4 * tokens
+    assert stack.slots == 4 * tokens
     assert [answer.reference for answer in answers] == [answer.trace.tokens for answer in answers]
 
 

@@ -159,12 +159,12 @@ def test_thresholds_run_beside_the_first_run_no_layer_later(kind: str) -> None:
     scored = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
     runner, grid = ReuseRunner(), (0.1, 0.0, 0.2, 1.0)
     for number, threshold in enumerate(grid, start=1):
-        stack.cells = stack.prompt_cells = 0
+        stack.slots = stack.prompt_slots = 0
         runner.expect(grid[number:])
         options: dict[str, Any] = {"policy": ExitPolicy((1, 2, 3), "top_prob", threshold)}
         runner.generate(stack, asked, reference=True, **options)
         runner.score(stack, scored, reference=True, **options)
-        assert bool(stack.cells) == (threshold == 0.1)
+        assert bool(stack.slots) == (threshold == 0.1)
     assert (runner.origins.rows, runner.origins.run) == (4 * 4, 0)
 
 
@@ -174,18 +174,18 @@ def test_rows_that_say_the_same_share_one_reference(kind: str) -> None:
     stack = Counting(STACKS[kind](random_model(kind)))
     asked = [GenerateRequest((1, 2, 3), 5, never, key="a")]
 
-    def cells(*beside: float, reference: bool = True) -> int:
+    def slots(*beside: float, reference: bool = True) -> int:
         runner = ReuseRunner()
         runner.expect(beside)
-        stack.cells = stack.prompt_cells = 0
+        stack.slots = stack.prompt_slots = 0
         policy = ExitPolicy((1, 2), "top_prob", 0.0)
         (answer,) = runner.generate(stack, asked, policy=policy, reference=reference)
         assert answer.reference != answer.trace.tokens, "else there is nothing to find"
-        return stack.cells - stack.prompt_cells
+        return stack.slots - stack.prompt_slots
 
-    answering = cells(reference=False)
+    answering = slots(reference=False)
     assert answering == 5
-    assert cells(1e-9, 1e-8) == cells() + 2 * answering
+    assert slots(1e-9, 1e-8) == slots() + 2 * answering
 
 
 def test_as_many_thresholds_run_together_as_there_is_room_for() -> None:

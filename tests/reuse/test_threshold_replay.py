@@ -149,10 +149,10 @@ def test_further_thresholds_run_no_layer_for_scores(kind: str, measure: str) -> 
     asked = [ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((6,), (7, 8, 9))]
     runner = ReuseRunner()
     for threshold in (0.5, 0.0, 0.7, 1.0):
-        stack.cells = 0
+        stack.slots = 0
         options = options_of(ExitPolicy((1, 2, 3), measure, threshold), heads)
         runner.score(stack, asked, **options)
-        assert bool(stack.cells) == (threshold == 0.5)
+        assert bool(stack.slots) == (threshold == 0.5)
     assert (runner.origins.derived, runner.origins.run) == (8, 0)
 
 
@@ -164,10 +164,10 @@ def test_an_answer_that_agrees_runs_no_layer_either(kind: str) -> None:
     for measure in ("oracle", "top_prob"):
         runner.generate(stack, asked, **options_of(ExitPolicy((1, 2), measure, 1.0), None))
     assert (runner.origins.derived, runner.origins.partly, runner.origins.run) == (4, 0, 0)
-    stack.cells = 0
+    stack.slots = 0
     policy = ExitPolicy((1, 2), "oracle", 0.5)
     (first, second) = runner.generate(stack, asked, **options_of(policy, None))
-    assert stack.cells == 0
+    assert stack.slots == 0
     assert (first.trace.tokens, second.trace.tokens) == (first.reference, second.reference)
 
 

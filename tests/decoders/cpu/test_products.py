@@ -127,22 +127,22 @@ def steps(
     known = stack
     state = known.new_state(len(rows))  # type: ignore[attr-defined]
     logits = []
-    for chunk in (
+    for token_batch in (
         TokenBatch.of(rows, range(len(rows)), torch.device("cpu"), prefill=True),
         TokenBatch.of([[3]] * len(rows), range(len(rows)), torch.device("cpu")),
     ):
-        run = known.begin(state, chunk, skipped)  # type: ignore[attr-defined]
+        run = known.begin(state, token_batch, skipped)  # type: ignore[attr-defined]
         hidden = known.embed(run)  # type: ignore[attr-defined]
         for layer in range(known.n_layers):  # type: ignore[attr-defined]
-            if layer == leave_at and not chunk.prefill:
+            if layer == leave_at and not token_batch.prefill:
                 leaving = torch.arange(len(rows)) < 1
                 run.freeze(leaving, hidden)
                 hidden = hidden[~leaving]
             hidden = known.layer(layer, hidden, run)  # type: ignore[attr-defined]
         known.end(state, run)  # type: ignore[attr-defined]
         real = hidden
-        if chunk.prefill:
-            real = hidden.unflatten(0, chunk.ids.shape)[:, -1]
+        if token_batch.prefill:
+            real = hidden.unflatten(0, token_batch.ids.shape)[:, -1]
         logits.append(known.unembed(real).float())  # type: ignore[attr-defined]
     return logits[0], logits[1]
 
