@@ -70,7 +70,7 @@ TABLE: dict[str, Row] = {
     "core.measures": row("core.looks", HEAVY),
     "core.thresholds": row("core.measures", HEAVY),
     "core.catchup": row("", HEAVY),
-    "core.full_depth": row("", HEAVY),
+    "core.full_depth": row("core.trace", HEAVY),
     "core.skipped_states": row("", HEAVY),
     "core.costs": row("core.catchup core.skipped_states", HEAVY),
     "core.ledger": row(
