@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.core.stack import ForwardPass
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.rows import RowLengths
 
 
@@ -162,7 +162,7 @@ class LayerAdapter(Protocol):
         """
         ...
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Its linear layers, whose matrix products may be chosen by measurement."""
         ...
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dynamax_lm.decoders.cpu.chosen_products import (
     NOTHING_CHOSEN,
     ChosenProducts,
-    Slot,
+    LinearPlace,
     choose_products,
 )
 from dynamax_lm.decoders.cpu.norms import normalise, normalise_trusted
@@ -35,7 +35,7 @@ class Arithmetic:
         self.project: Callable[[nn.Module, Tensor], Tensor] = project_trusted
         self.normalise = normalise_trusted if trusted else normalise
 
-    def choose(self, linears: Sequence[Slot], **options: Any) -> None:
+    def choose(self, linears: Sequence[LinearPlace], **options: Any) -> None:
         """Measure which products are fastest here; trusted operations stay as they are.
 
         Args:

@@ -26,7 +26,7 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues, StepContext
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.costs.attention import AttentionCosts
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import LLAMA, PLAIN, AttentionNames, BlockNames
@@ -140,14 +140,14 @@ class AttentionLayer:
             and not any_hooked(self._attention, kind.rotary)
         )
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Projections, and those of a gated feed-forward module."""
         if self.kind.names.fused:
-            yield Slot(self._attention, "qkv_proj", cut=self._query_width)
+            yield LinearPlace(self._attention, "qkv_proj", cut=self._query_width)
         else:
             for name in ("q_proj", "k_proj", "v_proj"):
-                yield Slot(self._attention, name)
-        yield Slot(self._attention, "o_proj")
+                yield LinearPlace(self._attention, name)
+        yield LinearPlace(self._attention, "o_proj")
         yield from self._block.linears()
 
     def new_state(self, batch: int) -> KeyValues:
@@ -379,7 +379,7 @@ class MistralStack(Decoder):
             [AttentionLayer(layer, kind, arithmetic) for layer in self.decoder.layers],
             embedding=self.decoder.embed_tokens,
             norm=self.decoder.norm,
-            head=Slot(model, "lm_head"),
+            head=LinearPlace(model, "lm_head"),
             vocab_size=model.config.vocab_size,
             arithmetic=arithmetic,
         )

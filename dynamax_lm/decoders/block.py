@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamax_lm.decoders.arithmetic import Arithmetic
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_trusted
 from dynamax_lm.decoders.description import BlockNames
 from dynamax_lm.decoders.hooks import any_hooked, is_hooked
@@ -66,11 +66,11 @@ class Block:
         weight: Tensor = self._first.weight
         return weight
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Linear layers of a gated feed-forward module."""
         if self._gated:
             for name in _GATED:
-                yield Slot(self._feed_forward[0], name)
+                yield LinearPlace(self._feed_forward[0], name)
 
     def arrive(self, hidden: Tensor) -> Tensor:
         """(N, D) ``hidden`` on the block's device."""

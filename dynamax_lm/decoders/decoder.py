@@ -28,7 +28,7 @@ from dynamax_lm.decoders.adapter import (
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
-from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Slot
+from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, LinearPlace
 from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recorded_steps import RecordedSteps, StepPass, StepShape, recorded_steps
 from dynamax_lm.decoders.rows import RowLengths
@@ -123,7 +123,7 @@ class Decoder:
         *,
         embedding: nn.Module,
         norm: nn.Module,
-        head: Slot,
+        head: LinearPlace,
         vocab_size: int,
         arithmetic: Arithmetic,
         scaling: Scaling = UNSCALED,

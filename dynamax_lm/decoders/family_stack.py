@@ -11,7 +11,7 @@ from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.costs.mamba import MambaCosts
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.description import (
     Family,
@@ -54,7 +54,7 @@ class FamilyStack(Decoder):
             _Layers(self.family, config, self.decoder, arithmetic).build(),
             embedding=getattr(self.decoder, names.embedding),
             norm=getattr(self.decoder, names.norm),
-            head=Slot(model, "lm_head"),
+            head=LinearPlace(model, "lm_head"),
             vocab_size=config.vocab_size,
             arithmetic=arithmetic,
             scaling=_scaling(self.family, config),

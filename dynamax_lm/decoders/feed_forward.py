@@ -12,7 +12,7 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.block import Block
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.description import BlockNames
 from dynamax_lm.decoders.rows import RowLengths
 
@@ -84,7 +84,7 @@ class FeedForwardLayer:
         self.kind = kind
         self._block = Block(module, kind.block, kind.config, arithmetic)
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Those of a gated module."""
         return self._block.linears()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.decoders.arithmetic import Arithmetic
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_first, project_parted
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
@@ -47,11 +47,11 @@ class Mamba1Layer(RecurrentLayer):
         self._selected = mixer.time_step_rank + mixer.ssm_state_size
         self._own_scan = sys.modules[type(mixer).__module__].mamba_selective_scan
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """``in_proj`` and ``x_proj``, of which frozen slots need the first columns, and others."""
-        yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
-        yield Slot(self._mixer, "x_proj", cut=self._selected)
-        yield Slot(self._mixer, "out_proj")
+        yield LinearPlace(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
+        yield LinearPlace(self._mixer, "x_proj", cut=self._selected)
+        yield LinearPlace(self._mixer, "out_proj")
         yield from self._block.linears()
 
     def new_state(self, batch: int) -> Recurrence:

@@ -21,7 +21,7 @@ from dynamax_lm.core.costs import LayerCosts
 from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_parted, project_rest
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.hooks import any_hooked
@@ -80,10 +80,10 @@ class Mamba2Layer(RecurrentLayer):
         """Whether a recorded step can contain the layer: nothing reads the device or is hooked."""
         return self._block.recordable and not any_hooked(self._mixer)
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """``in_proj``, whose gate columns are not computed for frozen slots, and the others."""
-        yield Slot(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
-        yield Slot(self._mixer, "out_proj")
+        yield LinearPlace(self._mixer, "in_proj", cut=self._mixer.intermediate_size)
+        yield LinearPlace(self._mixer, "out_proj")
         yield from self._block.linears()
 
     def new_state(self, batch: int) -> Recurrence:
@@ -195,7 +195,7 @@ class Mamba2Stack(Decoder):
             [Mamba2Layer(block, kind, arithmetic) for block in self.decoder.layers],
             embedding=self.decoder.embeddings,
             norm=self.decoder.norm_f,
-            head=Slot(model, "lm_head"),
+            head=LinearPlace(model, "lm_head"),
             vocab_size=model.config.vocab_size,
             arithmetic=arithmetic,
             scaling=Scaling(float32=True),

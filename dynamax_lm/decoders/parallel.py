@@ -21,7 +21,7 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
 from dynamax_lm.decoders.block import Block
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
 from dynamax_lm.decoders.recurrent_layer import Inputs
 from dynamax_lm.decoders.recurrent_state import Recurrence, RecurrentContext
@@ -123,7 +123,7 @@ class ParallelLayer:
                 names[f"attention:{own}+mamba2:{other}"] = (own, other)
         return {name: partial(_skip_both, pair) for name, pair in names.items()}
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Those of both mixers, and of the feed-forward module once."""
         found = [*self._attention.linears(), *self._recurrent.linears()]
         return iter(dict.fromkeys(found))

@@ -26,7 +26,7 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.attention_state import AttentionContext
 from dynamax_lm.decoders.block import Block
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
 from dynamax_lm.decoders.parallel import BothStates
 from dynamax_lm.decoders.rows import RowLengths
@@ -133,7 +133,7 @@ class SharedAttention(AttentionLayer):
             if hasattr(self._attention, adapters)
         }
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Projections; they stay, as other layers have the same weights."""
         for slot in super().linears():
             yield slot._replace(stays=True)
@@ -172,10 +172,10 @@ class SharedBlockLayer:
         self._recurrent = Mamba2Layer(inner, kind.recurrent, arithmetic)
         self._block = Block(inner, kind.recurrent.block, kind.recurrent.config, arithmetic)
 
-    def linears(self) -> Iterator[Slot]:
+    def linears(self) -> Iterator[LinearPlace]:
         """Those of the attention block, the layer's own projection, and those of the mixer."""
         yield from self._attention.linears()
-        yield Slot(self._module, "linear")
+        yield LinearPlace(self._module, "linear")
         yield from self._recurrent.linears()
 
     def new_state(self, batch: int) -> BothStates:

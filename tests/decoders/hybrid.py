@@ -7,7 +7,7 @@ from typing import Any
 
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
 from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
@@ -49,7 +49,7 @@ def build_hybrid(layers: int = 6, *, seed: int = 0, trusted: bool = False) -> Hy
         adapters,
         embedding=mistral.model.embed_tokens,
         norm=mistral.model.norm,
-        head=Slot(mistral, "lm_head"),
+        head=LinearPlace(mistral, "lm_head"),
         vocab_size=VOCAB,
         arithmetic=arithmetic,
     )

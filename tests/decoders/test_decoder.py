@@ -18,7 +18,7 @@ from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import AttentionLayer
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.decoders.cpu.chosen_products import Slot
+from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Layer
 from dynamax_lm.engine.generate import generate
@@ -145,7 +145,7 @@ def only(stack: Decoder, index: int) -> Decoder:
         [stack.layers[index]],
         embedding=torch.nn.Embedding(VOCAB, 16),
         norm=torch.nn.Identity(),
-        head=Slot(torch.nn.Module(), "none"),
+        head=LinearPlace(torch.nn.Module(), "none"),
         vocab_size=VOCAB,
         arithmetic=stack.arithmetic,
     )

@@ -28,7 +28,7 @@ _WORTH_MEASURING = 1 << 16
 """Elements of a weight. Below, call overhead dominates, and ``F.linear`` is kept."""
 
 
-class Slot(NamedTuple):
+class LinearPlace(NamedTuple):
     """The attribute of a module that holds a linear layer.
 
     Attributes:
@@ -130,7 +130,7 @@ NOTHING_CHOSEN = ChosenProducts(AUTO, 1, {}, {})
 
 
 def choose_products(
-    slots: Sequence[Slot],
+    places: Sequence[LinearPlace],
     *,
     batch: int,
     asked: str = AUTO,
@@ -140,25 +140,25 @@ def choose_products(
     """Measure, choose, and repack the weights where that was chosen.
 
     Args:
-        slots: the layers.
+        places: the layers.
         batch: rows of a decoding step, at least 1.
         asked: ``auto``, ``packed`` or ``plain``.
         arrange: whether layers may be replaced; if not, no weight is repacked.
         share: from this process's choices to those that all processes of a run use.
     """
-    groups: dict[Kind, list[Slot]] = {}
-    for slot in slots:
-        if _can_choose(slot.linear):
-            weight = slot.linear.weight
-            stays = slot.stays or not arrange
-            kind = Kind(weight.shape[0], weight.shape[1], weight.dtype, slot.cut, stays)
-            groups.setdefault(kind, []).append(slot)
+    groups: dict[Kind, list[LinearPlace]] = {}
+    for place in places:
+        if _can_choose(place.linear):
+            weight = place.linear.weight
+            stays = place.stays or not arrange
+            kind = Kind(weight.shape[0], weight.shape[1], weight.dtype, place.cut, stays)
+            groups.setdefault(kind, []).append(place)
     choices = share({kind: _recall(kind, some, batch, asked) for kind, some in groups.items()})
     for kind, some in groups.items():
         if choices[kind].width:
-            for slot in some:
-                linear = slot.linear
-                setattr(slot.parent, slot.name, Packed(linear, slot.cut, choices[kind].width))
+            for place in some:
+                linear = place.linear
+                setattr(place.parent, place.name, Packed(linear, place.cut, choices[kind].width))
                 page_out(linear.weight)
     layers = {kind: len(some) for kind, some in groups.items()}
     return ChosenProducts(asked, batch, choices, layers)
@@ -171,11 +171,11 @@ def _can_choose(linear: nn.Module) -> bool:
     return can_pack(linear.weight) or can_call(linear.weight)
 
 
-def _recall(kind: Kind, slots: Sequence[Slot], batch: int, asked: str) -> Choice:
+def _recall(kind: Kind, places: Sequence[LinearPlace], batch: int, asked: str) -> Choice:
     known = Known(kind, batch, torch.get_num_threads(), asked)
     if known not in _known:
         _known[known] = choose(
-            [slot.linear.weight for slot in slots],
+            [place.linear.weight for place in places],
             batch=batch,
             asked=asked,
             cut=kind.cut,

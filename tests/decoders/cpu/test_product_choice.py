@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dynamax_lm
 from dynamax_lm.decoders.cpu import chosen_products as chosen
-from dynamax_lm.decoders.cpu.chosen_products import Choices, Slot, choose_products
+from dynamax_lm.decoders.cpu.chosen_products import Choices, LinearPlace, choose_products
 from dynamax_lm.decoders.cpu.product_choice import (
     LAW,
     NOISE,
@@ -94,7 +94,7 @@ def test_what_is_chosen_errs_at_most_twice_as_much(batch: int, width: int, stays
         patch.setattr(
             chosen, "choose", lambda weights, **options: choose(weights, **options, meter=meter)
         )
-        products = choose_products([Slot(layers, "one", stays=stays)], batch=batch)
+        products = choose_products([LinearPlace(layers, "one", stays=stays)], batch=batch)
     for rows in range(1, batch + 1):
         x = torch.randn(64, width)
         exact = x.double() @ linear.weight.double().t()
@@ -227,7 +227,7 @@ def test_a_model_measures_a_shape_once_and_shares_what_the_first_process_found()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chosen, "choose", scripted)
-        slots = [Slot(layers, name) for name in layers]
+        slots = [LinearPlace(layers, name) for name in layers]
         first = choose_products(slots, batch=4)
         assert calls == ([3] if can_pack(torch.zeros(1)) else [])
         assert choose_products(slots, batch=4).describe() == first.describe()

@@ -15,7 +15,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.cpu import chosen_products as chosen
-from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, Kind, Slot, choose_products
+from dynamax_lm.decoders.cpu.chosen_products import (
+    ChosenProducts,
+    Kind,
+    LinearPlace,
+    choose_products,
+)
 from dynamax_lm.decoders.cpu.product_choice import PACKED, TRUSTED, UNPACKED, Choice
 from dynamax_lm.decoders.cpu.products import (
     Packed,
@@ -172,7 +177,7 @@ def test_what_cannot_be_packed_stays() -> None:
             "strange": Quantised(LARGE, LARGE),
         }
     )
-    slots = [Slot(layers, name, stays=name == "tied") for name in layers]
+    slots = [LinearPlace(layers, name, stays=name == "tied") for name in layers]
     for _ in range(2):  # again: nothing more to do
         choose_products(slots, batch=1, asked=PACKED)
         packed = {name for name, layer in layers.items() if type(layer) is Packed}
