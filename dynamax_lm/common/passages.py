@@ -109,6 +109,12 @@ class Units(NamedTuple):
         unit_of = {place: unit for unit, members in enumerate(groups) for place in members}
         return cls(tuple(unit_of[place] for place in range(len(unit_of))), tuple(map(len, groups)))
 
+    @classmethod
+    def by_keys(cls, keys: Sequence[Collection[str]]) -> Units | None:
+        """Of documents with these keys, as :func:`group` takes them; ``None`` if none is shared."""
+        groups = group(keys)
+        return cls.of(groups) if len(groups) < len(keys) else None
+
     def values(self, values: Sequence[float] | Floats) -> Floats:
         """(..., U) one value for each unit, whose mean is that of ``values`` (..., n).
 

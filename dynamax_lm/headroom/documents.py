@@ -8,13 +8,14 @@ This module joins the batches that a model answers with the documents that lm-ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from dynamax_lm.common.passages import shared
 from dynamax_lm.engine.generate import GeneratedAnswer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
@@ -38,6 +39,7 @@ class Document:
         prompts: (T, K) bool, whether full depth's token stays the most likely after a prompt that
             exits in each of K ways.
         requests: of each answer, tokens of its prompt without the last, and of its text.
+        shared: keys, of which documents of a task about one passage have one in common.
     """
 
     task: str
@@ -46,6 +48,7 @@ class Document:
     positions: npt.NDArray[np.int64]
     prompts: npt.NDArray[np.bool_]
     requests: tuple[tuple[int, int], ...]
+    shared: frozenset[str]
 
 
 class RankingRunner:
@@ -133,4 +136,10 @@ def _document(task: str, sample: Mapping[str, Any]) -> Document | None:
         positions=np.concatenate(positions),
         prompts=np.concatenate(prompts),
         requests=tuple(requests),
+        shared=frozenset(f"{task} {key}" for key in _keys(sample)),
     )
+
+
+def _keys(sample: Mapping[str, Any]) -> Collection[str]:
+    doc = sample["doc"]
+    return shared(doc) if isinstance(doc, Mapping) else {str(sample["doc_id"])}

@@ -1,7 +1,8 @@
 """The numbers of a headroom report: by layer, for an oracle policy, and for labels.
 
-Averages are of per-document values, as in lm-eval's tables, with intervals over documents; labels
-are counted by token, since a classifier is trained on tokens.
+Averages are of per-document values, as in lm-eval's tables, with intervals over documents, of which
+those about one passage are one unit; labels are counted by token, since a classifier is trained on
+tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.common.passages import Units
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.looks import FULL, Look, looking
 from dynamax_lm.core.texts import Texts
@@ -67,6 +69,7 @@ class Headroom:
     Attributes:
         name: the task's, or ``POOL``.
         documents: their number.
+        units: number of independent units: documents, or groups that share a passage.
         tokens: number of tokens of their texts.
         layers: one for each candidate exit.
         free: an oracle policy over all candidates with free checks: one projection a token.
@@ -79,6 +82,7 @@ class Headroom:
 
     name: str
     documents: int
+    units: int
     tokens: int
     layers: tuple[LayerNumbers, ...]
     free: Ceiling
@@ -86,6 +90,12 @@ class Headroom:
     default: Ceiling
     texts: Texts = field(default_factory=Texts)
     prompts: tuple[TriedPromptExit, ...] = ()
+
+    @property
+    def counted(self) -> str:
+        """The number of documents, and of units where it is smaller."""
+        passages = f"{self.units} passage" + ("s" if self.units > 1 else "")
+        return f"{self.documents}" + (f" in {passages}" if self.units < self.documents else "")
 
 
 def measure(
@@ -123,8 +133,9 @@ def measure(
     found = []
     for name, some in groups:
         own, tokens = (texts or {}).get(name, Texts()), _tokens(some, candidates)
-        numbers = _headroom(name, own, tokens, costs, sets, check, skipped_state)
-        found.append(replace(numbers, prompts=prompt_numbers(some, costs, prompt_exits)))
+        units = Units.by_keys([document.shared for document in some])
+        numbers = _headroom(name, own, tokens, units, costs, sets, check, skipped_state)
+        found.append(replace(numbers, prompts=prompt_numbers(some, units, costs, prompt_exits)))
     return found
 
 
@@ -142,6 +153,7 @@ def _headroom(
     name: str,
     texts: Texts,
     tokens: Tokens,
+    units: Units | None,
     costs: DecoderCosts,
     sets: dict[str, tuple[int, ...]],
     vocabulary_check: str,
@@ -149,7 +161,7 @@ def _headroom(
 ) -> Headroom:
     agreement = tokens.means((tokens.ranks == 1).astype(np.float64))  # (documents, E)
     layers = tuple(
-        LayerNumbers(layer, estimate(agreement[:, column], SHARE), _labels(tokens, column))
+        LayerNumbers(layer, estimate(agreement[:, column], SHARE, units), _labels(tokens, column))
         for column, layer in enumerate(tokens.candidates)
     )
     ceilings: dict[str, Ceiling] = {}
@@ -157,12 +169,14 @@ def _headroom(
         check = FREE_CHECK if which == "free" else vocabulary_check
         depths = tokens.oracle_depths(exits, costs.n_layers)
         prices = Prices(costs, exits, check, skipped_state)
-        saved = estimate(prices.saved(tokens, depths), prices.bounds)
+        saved = estimate(prices.saved(tokens, depths), prices.bounds, units)
         used = tokens.means(depths.astype(np.float64))
-        ceilings[which] = Ceiling(exits, saved, estimate(used, Bounds(1.0, costs.n_layers)))
+        depth = estimate(used, Bounds(1.0, costs.n_layers), units)
+        ceilings[which] = Ceiling(exits, saved, depth)
     return Headroom(
         name=name,
         documents=len(agreement),
+        units=len(agreement) if units is None else len(units.sizes),
         tokens=len(tokens.owners),
         texts=texts,
         layers=layers,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.common.passages import Units
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.trace import FlopsBreakdown
@@ -41,7 +42,10 @@ class TriedPromptExit:
 
 
 def prompt_numbers(
-    documents: Sequence[Document], costs: DecoderCosts, tries: Sequence[PromptTry]
+    documents: Sequence[Document],
+    units: Units | None,
+    costs: DecoderCosts,
+    tries: Sequence[PromptTry],
 ) -> tuple[TriedPromptExit, ...]:
     """One for each of ``tries``, in the order of the documents' ``prompts``."""
     found = []
@@ -51,7 +55,7 @@ def prompt_numbers(
         flops = 0 if maps is None else maps.flops
         ledger = Ledger(costs, prompt_exit=layer, prompt_maps=flops)
         saved = np.array([_saved(ledger, document, costs.n_layers) for document in documents])
-        estimates = estimate(agreement, SHARE), estimate(saved, _WIDEST)
+        estimates = estimate(agreement, SHARE, units), estimate(saved, _WIDEST, units)
         found.append(TriedPromptExit(layer, *estimates, one.name))
     return tuple(found)
 

@@ -38,7 +38,7 @@ def render(
         *(f"`{name}`: undecided, all answers are empty." for name in textless),
         f"Vocabulary checks are at {_list(pool.checked.exits)} (chosen for all tasks together) or "
         f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % betting "
-        f"intervals.",
+        f"intervals; documents of a task about one passage count as one unit.",
         f"## {pool.name[0].upper()}{pool.name[1:]}, exit by exit",
         _layers(pool),
         "Agreement is per document; `k = …` is the share of tokens whose label is positive: the "
@@ -56,7 +56,7 @@ def _ceilings(found: Sequence[Headroom], verdicts: Sequence[Verdict]) -> str:
     rows = [
         [
             one.name,
-            str(one.documents),
+            one.counted,
             str(one.tokens),
             _number(one.free.layers_used),
             one.free.saved.as_percent(),

@@ -60,7 +60,9 @@ def judge(found: Headroom, worthwhile: float = WORTHWHILE) -> Verdict:
         )
     elif None in (free.low, free.high):
         level = "undecided"
-        few = f"{found.documents} document" + ("s are" if found.documents > 1 else " is")
+        passages = found.units < found.documents
+        what = "passage" if passages else "document"
+        few = f"{found.units} {what}" + ("s are" if found.units > 1 else " is")
         reason = f"{perfect}, but {few} too few for an interval; give at least {FEWEST}"
     elif _below(free, worthwhile):
         level, reason = "not worth it", f"even {perfect}, below the criterion of {bar}"

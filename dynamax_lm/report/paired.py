@@ -14,7 +14,7 @@ import numpy as np
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import FEWEST, LEVEL, Bounds, mean_interval, p_at_least, p_at_most
-from dynamax_lm.common.passages import Units, group
+from dynamax_lm.common.passages import Units
 from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
@@ -318,8 +318,7 @@ def units_of(samples: Sequence[Sample]) -> Units | None:
 
     Documents that share a passage are one unit; what shares a group is told by the records logged.
     """
-    groups = group([one.shared for one in samples])
-    return Units.of(groups) if len(groups) < len(samples) else None
+    return Units.by_keys([one.shared for one in samples])
 
 
 def _row_units(library: Library, row: Row, documents: Sequence[int]) -> Units | None:

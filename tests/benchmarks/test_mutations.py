@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 import pytest
 
 from benchmarks.validity import mutations as study
 from benchmarks.validity.forgeries import forge, forgeries
-from benchmarks.validity.run_folder import make_run, shows
+from benchmarks.validity.run_folder import make_run, remake_manifest, shows
 from dynamax_lm.common.manifest import Manifest, manifest_beside
 from dynamax_lm.report.checks.rerun import LIST, listed
 from dynamax_lm.report.load import load
@@ -90,6 +92,25 @@ def test_the_report_of_a_damaged_folder_is_written_or_refused(
 @pytest.mark.parametrize("label", sorted(set(forgeries()) - {FULL_AGREEMENT}))
 def test_a_forgery_of_many_values_is_shown(results: Path, tmp_path: Path, label: str) -> None:
     assert forge(forgeries()[label], results, tmp_path / "forged")
+
+
+@pytest.mark.parametrize("options", [{"do_sample": True, "temperature": 0.7}, "x", "dropped"])
+def test_options_that_the_tasks_answers_did_not_have_are_shown(
+    results: Path, folder: Path, options: Any
+) -> None:
+    kept = results.read_bytes()
+    data = json.loads(kept)
+    if options == "dropped":
+        del data["config"]["gen_kwargs"]
+    else:
+        data["config"]["gen_kwargs"] = options
+    try:
+        results.write_text(json.dumps(data), encoding="utf-8")
+        remake_manifest(results)
+        assert any("dynamax_triviaqa_sample config" in line for line in shows(folder))
+    finally:
+        results.write_bytes(kept)
+        remake_manifest(results)
 
 
 def test_files_that_miss_or_are_new_are_named(folder: Path, tmp_path: Path) -> None:

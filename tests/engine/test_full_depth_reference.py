@@ -219,7 +219,7 @@ def test_the_oracles_exact_state_needs_no_pass(kind: str, skipped: str) -> None:
             assert row.layers_used == LAYERS or row.full_depth == row.emitted
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_every_number_type_agrees_with_itself(kind: str, dtype: torch.dtype) -> None:
     """With the processor's own rounding, whatever it is."""

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.common.passages import Units
 from dynamax_lm.core.looks import FULL, Look
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.headroom.ceiling import Prices, Tokens
 from dynamax_lm.headroom.documents import Document
-from dynamax_lm.headroom.estimate import estimate
-from dynamax_lm.headroom.measure import KS, measure
+from dynamax_lm.headroom.estimate import Estimate, estimate
+from dynamax_lm.headroom.measure import KS, Headroom, measure
+from dynamax_lm.headroom.verdict import judge
 from tests.builders import make_config
 
 COSTS = AttentionCosts.from_config(make_config("mistral", 4))
 
 
-def documents(seed: int = 0) -> list[Document]:
+def documents(seed: int = 0, passages: int | None = None) -> list[Document]:
     rng = np.random.default_rng(seed)
     return [
         Document(
@@ -29,6 +33,7 @@ def documents(seed: int = 0) -> list[Document]:
             positions=np.arange(number + 1) + 9,
             prompts=rng.integers(0, 2, (number + 1, 0)).astype(bool),
             requests=((9, number + 1),),
+            shared=frozenset({str(number if passages is None else number % passages)}),
         )
         for number in range(12)
     ]
@@ -58,6 +63,49 @@ def test_averages_are_of_documents_and_labels_of_tokens() -> None:
         for one in some
     ]
     assert pool.free.layers_used.value == pytest.approx(np.mean(depths))
+
+
+def _pool(passages: int | None) -> Headroom:
+    some = documents(passages=passages)
+    options: Any = {"candidates": (1, 2, 3), "default_exits": (2, 3), "skipped_state": "propagate"}
+    return measure(some, COSTS, **options)[-1]
+
+
+def test_documents_about_one_passage_are_one_unit() -> None:
+    """The mean stays; the interval is that of the passages, and needs enough of them."""
+    alone, paired, few = (_pool(passages) for passages in (None, 6, 3))
+    assert (alone.units, paired.units, few.units) == (12, 6, 3)
+    assert alone.counted == "12"
+    assert paired.counted == "12 in 6 passages"
+    for one, other in zip(_intervals(alone), _intervals(paired), strict=True):
+        assert one.value == other.value
+        assert None not in (one.low, one.high, other.low, other.high)
+        assert (one.low, one.high) != (other.low, other.high)
+    assert all((one.low, one.high) == (None, None) for one in _intervals(few))
+    assert judge(few, 0.05).level == "undecided"
+    assert "3 passages are too few" in judge(few, 0.05).reason
+
+
+def _intervals(found: Headroom) -> list[Estimate]:
+    ceilings = (found.free, found.checked, found.default)
+    agreement = [layer.agreement for layer in found.layers]
+    return [*agreement, *(one.saved for one in ceilings), *(one.layers_used for one in ceilings)]
+
+
+def test_intervals_of_passages_hold_their_mean_where_those_of_documents_do_not() -> None:
+    """Ten questions a passage that are all right or all wrong: ten times too many documents."""
+    rng = np.random.default_rng(0)
+    units = Units.by_keys([{str(number // 10)} for number in range(400)])
+    missed = {"documents": 0, "passages": 0}
+    for _ in range(200):
+        values = np.repeat(rng.random(40) < 0.5, 10).astype(np.float64)
+        for name, of in (("documents", None), ("passages", units)):
+            found = estimate(values, SHARE, of)
+            assert found.low is not None
+            assert found.high is not None
+            missed[name] += not found.low <= 0.5 <= found.high
+    assert missed["passages"] <= 10
+    assert missed["documents"] > 40
 
 
 def test_a_cheap_look_is_billed_in_place_of_the_projection() -> None:

@@ -23,6 +23,7 @@ def headroom(free: Estimate, checked: Estimate, exits: tuple[int, ...] = (2,)) -
     return Headroom(
         name="all tasks",
         documents=9,
+        units=9,
         tokens=99,
         layers=layers,
         free=Ceiling((1, 2, 3), free, ONE),

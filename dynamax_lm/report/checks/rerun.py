@@ -27,6 +27,8 @@ class OnlyARerun(NamedTuple):
 
 
 _CIRCUMSTANCES = "circumstances of the run, which no number depends on here"
+_ASKED = "what was asked for; what became of it is in the prompts, examples and answers logged"
+_OPTIONS = "generation options, where no generating task's file is installed here as it was"
 _SECONDS = "seconds"
 _MODEL_FACTS = "what the checkpoint's files stated"
 _TASK_TEXT = "a task's configuration, where its file is not installed here in the same release"
@@ -40,12 +42,14 @@ LIST: tuple[OnlyARerun, ...] = (
         for fields in (
             *("git_hash", "upper_git_hash", "date", "pretty_env_info", "transformers_version"),
             *("lm_eval_version", "config.batch_size", "config.batch_sizes*", "config.device"),
-            *("config.use_cache", "config.bootstrap_iters", "config.*_seed", "config.gen_kwargs"),
-            *("fewshot_as_multiturn", "config.early_exit.skipped*"),
+            *("config.use_cache", "config.bootstrap_iters", "config.early_exit.skipped*"),
             *("config.early_exit.products.*", "config.early_exit.rows_in_flight*"),
             "config.early_exit.cuda_graphs",
         )
     ),
+    OnlyARerun("results", "config.*_seed", _ASKED),
+    OnlyARerun("results", "fewshot_as_multiturn", _ASKED),
+    OnlyARerun("results", "config.gen_kwargs*", _OPTIONS),
     OnlyARerun("results", "config.early_exit.seconds.*", _SECONDS),
     OnlyARerun("results", "config.early_exit.speed.*", _SECONDS),
     OnlyARerun("results", "total_evaluation_time_seconds", _SECONDS),

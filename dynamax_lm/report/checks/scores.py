@@ -57,6 +57,20 @@ def _check_configuration(
             found.compare(f"{where} configs {name}", value, again[name])
     missing = sorted(set(again) - set(config))
     found.require(not missing, f"{where} configs: lacks {', '.join(missing)}")
+    if config.get("output_type") == GENERATION:
+        _check_generation_options(where, run, config, code, found)
+
+
+def _check_generation_options(
+    where: str, run: Run, config: Mapping[str, Any], code: TaskCode, found: Verification
+) -> None:
+    """The options of a task's answers are those of its file, then those of the command line."""
+    given = (run.data.get("config") or {}).get("gen_kwargs", "missing")
+    if given and not isinstance(given, Mapping):
+        found.refuse(f"{where} config gen_kwargs: {str(given)[:80]} are no options")
+        return
+    again = {**code.generation_options, **(given or {})}
+    found.compare(f"{where} configs generation_kwargs", config.get("generation_kwargs"), again)
 
 
 def _check_with_code(

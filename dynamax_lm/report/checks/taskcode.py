@@ -58,10 +58,18 @@ class TaskCode:
     @property
     def configuration(self) -> dict[str, Any]:
         """The task's configuration from its file, as JSON values, without addresses."""
+        return {k: v for k, v in self._shown.items() if k not in _ELSEWHERE}
+
+    @property
+    def generation_options(self) -> dict[str, Any]:
+        """The generation options of its file, before those of the command line; maybe none."""
+        return dict(self._shown.get("generation_kwargs") or {})
+
+    @property
+    def _shown(self) -> dict[str, Any]:
         from lm_eval.config.task import TaskConfig
 
-        shown = TaskConfig(**copy.deepcopy(self._config)).to_dict()
-        return {k: v for k, v in plain(shown).items() if k not in _ELSEWHERE}
+        return dict(plain(TaskConfig(**copy.deepcopy(self._config)).to_dict()))
 
     def filtered(self, samples: Sequence[Sample], kind: str) -> list[list[Any]]:
         """For each sample, its responses after its filter, one for each request.
