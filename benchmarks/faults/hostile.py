@@ -2,12 +2,12 @@
 
     python -m benchmarks.faults.hostile [--times 10000] [--seed 0] [--output_path FILE]
 
-Files: configuration and weights of heads, configuration, tokenizer and weights of a checkpoint, a
-training checkpoint, a certificate, traces. Changes: a value inside a JSON file becomes another, of
-another kind or far too large, or goes; bytes are replaced, cut off or added, most often in the
-header. Each changed file is read as the package reads it. It must load, or be refused in one line
-that names the file or its folder, within ``SECONDS`` and ``BYTES`` more memory. That no code of
-these files runs needs no experiment: none of them is unpickled or imported.
+Files: configuration and weights of heads; configuration, tokenizer and weights of a checkpoint.
+Changes: a value inside a JSON file becomes another, of another kind or far too large, or goes;
+bytes are replaced, cut off or added, most often in the header. Each changed file is read as the
+package reads it. It must load, or be refused in one line that names the file or its folder, within
+``SECONDS`` and ``BYTES`` more memory. That no code of these files runs needs no experiment: none of
+them is unpickled or imported.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ from dynamax_lm.common.tracefile import TraceWriter
 from dynamax_lm.core.summary import Answer, Request, pool, summarise, text_keys
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import NOISE, TaskTotals
+from dynamax_lm.harness.enough_documents import build_where_enough
 from dynamax_lm.harness.metric_injection import Tap, remove_tap
 from dynamax_lm.harness.ranks import everywhere
 from dynamax_lm.harness.reference import PREFIX, score_reference
 from dynamax_lm.harness.responses import record_of
-from dynamax_lm.harness.run_registry import Run, bring_forward, recordless, run_behind
+from dynamax_lm.harness.run_registry import Run, bring_forward, recordless, run_behind, run_of
 from dynamax_lm.harness.setup import build_noted, setup_of
 from dynamax_lm.harness.task_parts import metric_names
 
@@ -39,16 +40,22 @@ class _Part(NamedTuple):
 
 
 class _Clock:
-    """Number of the evaluation: all requests are built before the first task reports."""
+    """Number of the evaluation: all requests are built before the first task reports.
+
+    ``ours`` is whether the model that is evaluated is one of this package's.
+    """
 
     evaluation = 0
     reporting = False
+    ours = False
 
 
 def around_evaluate(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Wraps ``evaluate``: makes the run of this model, or of the model behind a cache, current."""
     lm = kwargs.get("lm", args[0] if args else None)
-    bring_forward(getattr(lm, "__dict__", {}).get("lm", lm))
+    model = getattr(lm, "__dict__", {}).get("lm", lm)
+    bring_forward(model)
+    _Clock.ours = run_of(model) is not None
     return original(*args, **kwargs)
 
 
@@ -57,7 +64,9 @@ def around_build_all_requests(original: Callable[..., Any], task: Any, **kwargs:
     if _Clock.reporting:
         _Clock.evaluation, _Clock.reporting = _Clock.evaluation + 1, False
     setattr(task, _SAMPLES, kwargs.get("samples"))
-    return build_noted(original, task, kwargs)
+    if not _Clock.ours:
+        return build_noted(original, task, kwargs)
+    return build_where_enough(lambda: build_noted(original, task, kwargs), task, kwargs)
 
 
 def around_apply_filters(original: Callable[[Any], Any], task: Any) -> Any:

@@ -215,6 +215,26 @@ def test_a_limit_counts_what_it_lets_through(evaluate: Evaluate) -> None:
     assert "layers_used_stderr,none" in results["results"]["toy_mc"]
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize(
+    ("processes", "words"), [(1, "no documents to evaluate"), (3, "2 documents for 3 processes")]
+)
+def test_fewer_documents_than_processes_are_refused_by_every_process(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, processes: int, words: str, rank: int
+) -> None:
+    """lm-eval ends the process that has none with a traceback, and the others wait for it."""
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setenv("RANK", str(rank % processes))
+    with pytest.raises(SettingError, match=f"^toy_mc: .*{words}"):
+        evaluate("toy_mc", limit=processes - 1)
+
+
+def test_another_models_run_without_documents_is_lm_evals_matter(evaluate: Evaluate) -> None:
+    with pytest.raises(ValueError, match="did not find any docs") as caught:
+        evaluate("toy_mc", model=ToyPlain(), limit=0)
+    assert not isinstance(caught.value, SettingError)
+
+
 def test_without_samples_the_numbers_are_the_same(
     evaluate: Evaluate, results: dict[str, Any]
 ) -> None:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -277,12 +278,9 @@ class Trainer:
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            saved = state["settings"]
+            saved = dict(state["settings"])
         except Exception as error:  # a truncated zip, another file: many kinds
-            raise SettingError(
-                f"{path} is no checkpoint of a run: {first_line(error, 120)}; "
-                f"remove it to start again"
-            ) from error
+            raise self._no_checkpoint(error) from error
         differ = sorted(k for k in saved | self._settings if saved.get(k) != self._settings.get(k))
         if differ:
             name = differ[0]
@@ -290,15 +288,28 @@ class Trainer:
                 f"{self._folder} holds a run begun with {name}={saved.get(name)}, and this one has "
                 f"{name}={self._settings.get(name)}: give the same, or another --output_path"
             )
+        try:
+            self._take(state)
+        except Exception as error:  # a value that is missing, or of another kind or shape
+            raise self._no_checkpoint(error) from error
+        if self._accelerator.is_main_process:
+            self._cut_log()
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's values."""
         self.heads.load_state_dict(state["heads"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._stream.restore(state["stream"])
-        self.step, self.tokens = state["step"], state["tokens"]
+        self.step, self.tokens = map(operator.index, (state["step"], state["tokens"]))
         device = self._accelerator.device
         self._sums = [Losses(*(part.to(device) for part in one)) for one in state["sums"]]
         self._saved = self.step
-        if self._accelerator.is_main_process:
-            self._cut_log()
+
+    def _no_checkpoint(self, error: Exception) -> SettingError:
+        return SettingError(
+            f"{self._folder / CHECKPOINT} is no checkpoint of a run: {first_line(error, 120)}; "
+            f"remove it to start again"
+        )
 
     def forget(self) -> None:
         """Remove the checkpoint of a finished run."""

@@ -325,6 +325,28 @@ def test_hidden_states_of_another_run_are_not_read(checkpoints, data, tmp_path, 
     )
 
 
+def test_a_checkpoint_with_other_contents_is_one_line(checkpoints, data, tmp_path, stop_after):
+    """Each value is left out, or of another kind; weights have another shape."""
+    mend = stop_after(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    arguments = options(checkpoints, data, tmp_path)
+    with pytest.raises(Stopped):
+        module.train(arguments)
+    mend()
+    path = tmp_path / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    shorter = {name: tensor[..., :1] for name, tensor in state["heads"].items()}
+    changed = [state | {"heads": shorter}]
+    for name in set(state) - {"settings"}:
+        changed.append({other: value for other, value in state.items() if other != name})
+        changed += [state | {name: value} for value in (None, "x", [[]])]
+    for one in [*changed, [state], {"settings": 7}]:
+        torch.save(one, path)
+        with pytest.raises(SettingError, match="no checkpoint of a run") as caught:
+            module.train(arguments)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_run_does_not_go_on_under_other_settings(checkpoints, data, tmp_path, stop_after):
     mend = stop_after(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped, match="SIGINT"):
