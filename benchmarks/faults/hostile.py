@@ -2,7 +2,8 @@
 
     python -m benchmarks.faults.hostile [--times 10000] [--seed 0] [--output_path FILE]
 
-Files: configuration and weights of heads; configuration, tokenizer and weights of a checkpoint.
+Files: configuration and weights of heads and of prompt maps, a certificate in a configuration of
+heads; configuration, tokenizer and weights of a checkpoint.
 Changes: a value inside a JSON file becomes another, of another kind or far too large, or goes;
 bytes are replaced, cut off or added, most often in the header. Each changed file is read as the
 package reads it. It must load, or be refused in one line that names the file or its folder, within
@@ -17,6 +18,7 @@ import copy
 import json
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,6 +32,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
+
+_CERTIFIED = Path(__file__).parents[2] / "heads" / "tiny-mamba"
 
 SECONDS, BYTES = 10.0, 500_000_000
 """More of either is a fault: untouched files take a fraction of a second and a few megabytes."""
@@ -76,14 +80,20 @@ class Tally:
 
 def subjects(folder: Path) -> list[Subject]:
     """Small files of every kind below ``folder``."""
+    from dynamax_lm.common.certificate import Certificate, CertificateError
+    from dynamax_lm.common.errors import SettingError
     from dynamax_lm.heads import ExitHeads
+    from dynamax_lm.heads.prompt_maps import PromptMapBank
     from dynamax_lm.models.lm import DynamaxMistral
     from tests.checkpoints import save_checkpoint
-    from tests.heads.builders import heads_config, random_heads
+    from tests.heads.builders import heads_config, random_heads, random_maps
 
-    heads, checkpoint = folder / "heads", folder / "checkpoint"
+    heads, checkpoint, maps = folder / "heads", folder / "checkpoint", folder / "maps"
+    certified = folder / "certified"
     random_heads(heads_config(classifier="mamba", translator="low_rank")).save_pretrained(heads)
     save_checkpoint(checkpoint, "mistral")
+    random_maps(width=16, n_layers=4, prompt_exit=2).save(maps, "# Maps\n")
+    shutil.copytree(_CERTIFIED, certified)
 
     def load_heads() -> object:
         return ExitHeads.from_pretrained(heads)
@@ -91,11 +101,27 @@ def subjects(folder: Path) -> list[Subject]:
     def load_checkpoint() -> object:
         return DynamaxMistral(pretrained=str(checkpoint), threshold=0.3, device="cpu")
 
+    def load_certified() -> object:
+        config = ExitHeads.from_pretrained(certified).config
+        try:
+            return None if config.certificate is None else Certificate.from_json(config.certificate)
+        except CertificateError as error:
+            raise SettingError(f"{certified}: {error}") from error
+
+    def load_maps() -> object:
+        return PromptMapBank.load(maps)
+
     own, theirs = (str(heads), "heads"), (str(checkpoint), "checkpoint", "config", "tokenizer")
     return [
         Subject("heads, config.json", heads / "config.json", load_heads, own, True),
         Subject("heads, config.json as bytes", heads / "config.json", load_heads, own, False),
         Subject("heads, weights", heads / "model.safetensors", load_heads, own, False),
+        Subject(
+            *("certified heads, config.json", certified / "config.json", load_certified),
+            *((str(certified), "heads", "certificate"), True),
+        ),
+        Subject("prompt maps, config.json", maps / "config.json", load_maps, (str(maps),), True),
+        Subject("prompt maps, weights", maps / "model.safetensors", load_maps, (str(maps),), False),
         Subject(
             "checkpoint, config.json", checkpoint / "config.json", load_checkpoint, theirs, True
         ),

@@ -198,7 +198,7 @@ def scores(model: ExitModel, prompt: str) -> None:
     assert scored.flops == model.ledger.bill(scored.trace)
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(case=cases())
 def test_every_case_is_refused_or_right(loaded: Loaded, case: dict[str, Any]) -> None:
     holds(loaded, case)
