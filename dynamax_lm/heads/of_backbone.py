@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.validation import Count, check_fields, read_fields, wrong_field
+from dynamax_lm.common.validation import Count, check_fields, read_fields, within, wrong_field
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+MOST_LAYERS = 10_000
+"""More than any decoder has: a larger number is damage, and would be allocated for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class OfBackbone:
 
     backbone: str
     architecture: str
-    n_layers: Count
+    n_layers: Annotated[int, within(1, MOST_LAYERS)]
     width: Count
     vocabulary: Count
     fingerprint: str

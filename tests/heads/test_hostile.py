@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads import ExitHeads
-from tests.heads.builders import heads_config, random_heads
+from dynamax_lm.heads.prompt_maps import PromptMapBank
+from tests.heads.builders import heads_config, random_heads, random_maps
 
 KINDS = [
     {"classifier": classifier, "translator": translator}
@@ -79,3 +80,15 @@ def test_a_changed_configuration_loads_or_is_one_line(
     whole = ExitHeads.from_pretrained(folder)
     same = heads.state_dict().keys() == whole.state_dict().keys()
     assert same, "what loads has the tensors that it was saved with"
+
+
+@pytest.mark.parametrize("layers", [10_001, 2**31])
+def test_maps_of_more_layers_than_any_decoder_are_refused_before_they_are_counted(
+    layers: int, tmp_path: Path
+) -> None:
+    random_maps(width=8, n_layers=4, prompt_exit=1).save(tmp_path, "# Maps\n")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layers": layers}))
+    with pytest.raises(SettingError, match=f"n_layers.*{layers}") as refused:
+        PromptMapBank.load(tmp_path)
+    assert str(tmp_path) in str(refused.value)
