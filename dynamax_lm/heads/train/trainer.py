@@ -35,12 +35,12 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.objective import Losses, Objective
-from dynamax_lm.heads.train.windows import Batch, BatchStream
+from dynamax_lm.heads.train.windows import POOL, Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 _CLIP = 1.0
-_TIMED = 3
-"""Steps after which the time of a run is estimated."""
+_TIMED = POOL
+"""Steps after which the time of a run is estimated: a pool's batches differ in length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from dynamax_lm.heads.train.data import Document, Source
 Encode = Callable[[str], list[int]]
 """A text to token ids, special tokens included, as lm-eval would encode a prompt."""
 
-_POOL = 8  # batches whose windows are sorted by length together, to reduce padding
+POOL = 8
+"""Batches whose windows are sorted by length together, to reduce padding."""
 
 
 class Window(NamedTuple):
@@ -203,7 +204,7 @@ class BatchStream:
         windows: list[Window] = []
         for window in self._one_pass([]):
             windows.append(window)
-            if len(windows) == self._batch_size * _POOL:
+            if len(windows) == self._batch_size * POOL:
                 yield from self._batches(windows, 0)
                 windows = []
         yield from self._batches(windows, 0)
@@ -223,7 +224,7 @@ class BatchStream:
 
     def _fill(self) -> None:
         self._pool_start = self._copy()
-        wanted = self._batch_size * _POOL
+        wanted = self._batch_size * POOL
         windows: list[Window] = []
         while len(windows) < wanted:
             document = self._next_document()
