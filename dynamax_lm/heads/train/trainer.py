@@ -164,8 +164,9 @@ class Trainer:
                 left = self._schedule.max_steps - self.step
                 if self.step - first == _TIMED and left and main:
                     expected = left * (time.perf_counter() - begun) / _TIMED
+                    later = ", less once --cache holds all text" if self._observe.caches else ""
                     bar.write(
-                        f"Training heads for {left} more steps: {in_words(expected)}",
+                        f"Training heads for {left} more steps: {in_words(expected)}{later}",
                         file=sys.stderr,
                     )
                 if self.step % self._schedule.log_every == 0:

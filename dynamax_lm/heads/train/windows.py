@@ -64,6 +64,11 @@ class Batch(NamedTuple):
             for row, length in enumerate(self.lengths.tolist())
         ]
 
+    @property
+    def checked_tokens(self) -> int:
+        """Number of tokens checked at the exits."""
+        return int((self.lengths - self.starts).sum())
+
     def checked(self) -> tuple[Tensor, Tensor]:
         """The checked tokens: positions (B, A), and which of them are real (B, A)."""
         counts = self.lengths - self.starts
