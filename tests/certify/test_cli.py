@@ -110,7 +110,8 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     certificate = run()
     printed, told = capsys.readouterr()
     assert certificate == _written(tmp_path)
-    assert told.count(" settings: at most ") == 1, "before the first threshold"
+    assert told.count(" requests: at most ") == 1, "before the first threshold, of it alone"
+    assert told.count("3 more thresholds, fewer if one fails: at most ") == 1, "after it"
     assert certificate.documents == DOCUMENTS
     assert "1 left out: in evaluation samples" in printed
     assert "2 left out: repeats" in printed
