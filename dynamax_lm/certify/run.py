@@ -174,14 +174,14 @@ def certify(
     losses = losses_for(question, tasks)
     runner = ReuseRunner(derives=False)  # prompts and the reference once; every threshold is run
 
-    timed = False
+    tested = 0  # in this run
 
     def test(threshold: float) -> Measured:
-        nonlocal timed
+        nonlocal tested
         if (before := known(threshold)) is not None:
             return before
         lm.change(threshold=threshold)
-        on_expected = None if timed else announcer(say)
+        on_expected = None if tested else announcer(say)
         begun = time.perf_counter()
         with lm.answered_by(runner, f"to certify threshold {threshold:g}", on_expected):
             samples = evaluate(lm, tasks)
@@ -191,11 +191,12 @@ def certify(
         ]
         point = Measured(threshold, tuple(outcomes))
         each(point)
+        tested += 1
         left = len(question.thresholds) - question.thresholds.index(threshold) - 1
-        if not timed and left and point.p_value <= question.delta:
+        # The first one also computes what all share: prompts, and full depth's answers.
+        if tested == 2 and left and point.p_value <= question.delta:
             seconds = left * (time.perf_counter() - begun)
-            say(f"{left} more thresholds, fewer if one fails: at most {in_words(seconds)}")
-        timed = True
+            say(f"{left} more thresholds, fewer if one fails: {in_words(seconds)}")
         return point
 
     measured = list(fixed_sequence(question.thresholds, test, question.delta))
