@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -36,6 +37,12 @@ from dynamax_lm.heads import read_config
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.settings import find_measure, read_confidence
 from dynamax_lm.settings.values import as_number, is_missing
+
+_REPEATED = (
+    *("num_fewshot", "batch_size", "apply_chat_template", "fewshot_as_multiturn"),
+    "system_instruction",
+)
+"""Options of lm-eval that the next command repeats, so that its requests are the certified ones."""
 
 
 def certify_by_options(options: argparse.Namespace) -> Certificate:
@@ -175,6 +182,12 @@ def _next(command: Command, arguments: Mapping[str, Any]) -> str:
         line += f" --include_path {config.include_path}"
     if config.gen_kwargs:
         line += f" --gen_kwargs {','.join(f'{n}={v}' for n, v in config.gen_kwargs.items())}"
+    for name in _REPEATED:
+        value = getattr(config, name)
+        if value is True:
+            line += f" --{name}"
+        elif not (value is None or value is False or (name, value) == ("batch_size", 1)):
+            line += f" --{name} {shlex.quote(str(value))}"
     return line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,7 +27,7 @@ from dynamax_lm.common.certificate import (
     pack,
     unit_means,
 )
-from dynamax_lm.common.durations import announcer
+from dynamax_lm.common.durations import announcer, in_words
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.risk_tests import Losses
 from dynamax_lm.harness.setup import setting_of, setup_of
@@ -173,18 +174,15 @@ def certify(
     losses = losses_for(question, tasks)
     runner = ReuseRunner(derives=False)  # prompts and the reference once; every threshold is run
 
-    announced = False
+    tested = 0  # in this run
 
     def test(threshold: float) -> Measured:
-        nonlocal announced
+        nonlocal tested
         if (before := known(threshold)) is not None:
             return before
         lm.change(threshold=threshold)
-        on_expected = None
-        if not announced:
-            announced = True
-            left = question.thresholds[question.thresholds.index(threshold) :]
-            on_expected = announcer(say, len(left))
+        on_expected = None if tested else announcer(say)
+        begun = time.perf_counter()
         with lm.answered_by(runner, f"to certify threshold {threshold:g}", on_expected):
             samples = evaluate(lm, tasks)
         outcomes = [
@@ -193,6 +191,12 @@ def certify(
         ]
         point = Measured(threshold, tuple(outcomes))
         each(point)
+        tested += 1
+        left = len(question.thresholds) - question.thresholds.index(threshold) - 1
+        # The first one also computes what all share: prompts, and full depth's answers.
+        if tested == 2 and left and point.p_value <= question.delta:
+            seconds = left * (time.perf_counter() - begun)
+            say(f"{left} more thresholds, fewer if one fails: {in_words(seconds)}")
         return point
 
     measured = list(fixed_sequence(question.thresholds, test, question.delta))

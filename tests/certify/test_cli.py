@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,13 +105,30 @@ def _written(tmp_path: Path) -> Certificate:
     return Certificate.loads(path.read_text())
 
 
+def test_the_next_command_makes_the_same_requests(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(num_fewshot=0, system_instruction="Be brief.", thresholds="1")
+    (line,) = (
+        one for one in capsys.readouterr().out.splitlines() if one.startswith("next: lm_eval ")
+    )
+    words = shlex.split(line)
+    for name, value in (
+        ("num_fewshot", "0"),
+        ("batch_size", "64"),
+        ("system_instruction", "Be brief."),
+    ):
+        assert words[words.index(f"--{name}") + 1] == value
+
+
 def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     run: Run, folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     certificate = run()
     printed, told = capsys.readouterr()
     assert certificate == _written(tmp_path)
-    assert told.count(" settings: at most ") == 1, "before the first threshold"
+    assert told.count(" requests: at most ") == 1, "before the first threshold, of it alone"
+    assert told.count("2 more thresholds, fewer if one fails: ") == 1, "after the second"
     assert certificate.documents == DOCUMENTS
     assert "1 left out: in evaluation samples" in printed
     assert "2 left out: repeats" in printed

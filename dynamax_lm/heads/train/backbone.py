@@ -1,13 +1,14 @@
 """The frozen model whose exits are trained: its hidden states at answer tokens.
 
-This is the only forward pass of head training. Hidden states are kept for one batch.
+This is the only forward pass of head training, by the operations of a run. Hidden states are kept
+for one batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from dynamax_lm.decoders.description import text_config
 from dynamax_lm.decoders.family_stack import FamilyStack
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import load_pretrained
-from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 from dynamax_lm.heads.config import architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
@@ -33,12 +33,6 @@ _STACKS: dict[str, Callable[[Any], Any]] = {
     MAMBA2.name: Mamba2Stack,
     FAMILY.name: FamilyStack,
 }
-_EXACT_STACKS: dict[str, Callable[[Any], Any]] = {
-    ATTENTION.name: partial(MistralStack, trusted=True),
-    MAMBA2.name: partial(Mamba2Stack, kernels=TRUSTED),
-    FAMILY.name: partial(FamilyStack, trusted=True),
-}
-"""Every operation is transformers' own, to the last bit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,6 @@ class Backbone:
         self.architecture = architecture
         self.name = name
         self.stack: Any = _STACKS[architecture.name](model)
-        self._exact: Any = _EXACT_STACKS[architecture.name](model)
 
     @cached_property
     def identity(self) -> CheckpointIdentity:
@@ -93,6 +86,13 @@ class Backbone:
     def width(self) -> int:
         """D."""
         return int(self.config.hidden_size)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's, and those of the checkpoint."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = [self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+        return frozenset(one for one in ids if one is not None)
 
     def described(self) -> dict[str, Any]:
         """The fields of ``heads.of_backbone.OfBackbone``."""
@@ -122,7 +122,7 @@ class Backbone:
         device = self.stack.device
         weight = self.model.lm_head.weight
         last = final[real.to(final.device)].to(weight.device, weight.dtype)
-        full_logits = self._exact.project(last).float()
+        full_logits = self.stack.project(last).float()
         return Observation(
             tuple(one.to(device) for one in hidden), real.to(device), full_logits.to(device)
         )
@@ -138,9 +138,9 @@ class Backbone:
         seen = HiddenStates(needed, rows * width, len(exit_layers))
         # No mask: in a causal model padding on the right does not affect the tokens before it.
         whole = TokenBatch(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
-        probe_exits(self._exact, self._exact.new_state(rows), whole, exit_layers, [seen])
+        probe_exits(self.stack, self.stack.new_state(rows), whole, exit_layers, [seen])
         *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
-        return [*hidden, self._exact.normed(last)]
+        return [*hidden, self.stack.normed(last)]
 
 
 def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:

@@ -89,9 +89,10 @@ def hold_out(
     """
     layers = heads.config.exit_layers
     found: list[tuple[NDArray[np.float64], ...]] = []
-    count = 0
-    bar = tqdm(total=tokens, desc=doing, unit="token", disable=not doing)
-    for batch in batches:
+    some = _first(batches, tokens)
+    total = sum(one.checked_tokens for one in some)
+    bar = tqdm(total=total, desc=doing, unit="token", disable=not doing)
+    for batch in some:
         seen = observe(batch)
         hidden = dict(zip(layers, seen.hidden, strict=True))
         scores = (
@@ -103,8 +104,8 @@ def hold_out(
         for layer in layers:
             state = hidden[layer][seen.real]
             pieces = [
-                _exit(heads, backbone, layer, some, full, top_k)
-                for some, full in zip(
+                _exit(heads, backbone, layer, part, full, top_k)
+                for part, full in zip(
                     state.split(_CHUNK), seen.full_logits.split(_CHUNK), strict=True
                 )
             ]
@@ -112,10 +113,7 @@ def hold_out(
             rows.append([scores[layer][seen.real], *parts])
         arrays = (torch.stack(same).double().cpu().numpy() for same in zip(*rows, strict=True))
         found.append(tuple(arrays))
-        count += int(seen.real.sum())
-        bar.update(min(count, tokens) - bar.n)
-        if count >= tokens:
-            break
+        bar.update(batch.checked_tokens)
     bar.close()
     if not found:
         raise ValueError("no held-out batch")
@@ -123,6 +121,18 @@ def hold_out(
         np.concatenate(same, axis=1) for same in zip(*found, strict=True)
     )
     return HeldOut(logits, labelled > 0, right > 0, plain > 0, top)
+
+
+def _first(batches: Iterable[Batch], tokens: int) -> list[Batch]:
+    """The first batches with at least ``tokens`` checked tokens together, or all."""
+    some: list[Batch] = []
+    count = 0
+    for batch in batches:
+        some.append(batch)
+        count += batch.checked_tokens
+        if count >= tokens:
+            break
+    return some
 
 
 def _exit(

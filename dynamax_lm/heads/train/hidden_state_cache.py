@@ -38,6 +38,11 @@ class Observer:
     ) -> None:
         self._backbone, self._exits, self._folder = backbone, tuple(exit_layers), folder
 
+    @property
+    def caches(self) -> bool:
+        """Whether a text runs through the backbone once."""
+        return self._folder is not None
+
     def __call__(self, batch: Batch) -> Observation:
         """Hidden states and logits of ``batch``."""
         if self._folder is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,9 @@ def main(arguments: list[str]) -> None:
     groups = len({record["group"] for record in records})
     sys.stdout.write(
         f"{len(records)} prompts in {groups} groups: {path}\n"
-        f"next: python -m dynamax_lm.heads.train --data {path} --group_by group --answers model\n"
+        "next: python -m dynamax_lm.heads.train --model dynamax-mamba --model_args pretrained=tiny"
+        f" --data {shlex.quote(str(path))} --group_by group --answers model --cache "
+        "--output_path heads/my-heads\n"
     )
 
 

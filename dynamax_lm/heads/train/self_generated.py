@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
+from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.data import Document, LocalSource, Source
 
@@ -64,7 +66,7 @@ def answered(
     settings = f"{backbone.identity.digest} {window} {max_gen_toks} {list(until)}"
     keys = {one.prompt: _key(settings, one) for one in prompted}
     missing = [one for one in prompted if keys[one.prompt] not in known]
-    missing.sort(key=lambda one: len(one.prompt))
+    missing.sort(key=lambda one: -len(one.prompt))  # what takes longest, and most memory, first
     groups = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
     try:
         for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
@@ -90,34 +92,23 @@ def _answer(
 ) -> Iterator[str]:
     """Greedy answers, up to and including the token that completes a stop."""
     tokenizer: Any = backbone.tokenizer
-    rows = [backbone.encode(one.prompt)[-(window - max_gen_toks) :] for one in documents]
-    longest = max(len(row) for row in rows)
-    pad = tokenizer.eos_token_id or 0
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    device = backbone.stack.device
-    made = backbone.model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_length=longest + max_gen_toks,
-        do_sample=False,
-        pad_token_id=pad,
-        stop_strings=list(until) or None,
-        tokenizer=tokenizer if until else None,
-    )
-    for row in made[:, longest:].tolist():
-        if tokenizer.eos_token_id in row:
-            row = row[: row.index(tokenizer.eos_token_id)]
-        yield _cut(tokenizer, row, until)
+    ends = backbone.end_ids
 
+    def stops(answer: Sequence[int]) -> bool:
+        if answer and answer[-1] in ends:
+            return True
+        return bool(until) and any(stop in tokenizer.decode(list(answer)) for stop in until)
 
-def _cut(tokenizer: Any, row: list[int], until: Sequence[str]) -> str:
-    for end in range(1, len(row) + 1):
-        text: str = tokenizer.decode(row[:end])
-        if any(stop in text for stop in until):
-            return text
-    whole: str = tokenizer.decode(row)
-    return whole
+    requests = [
+        GenerateRequest(tuple(ids[-(window - max_gen_toks) :]), max_gen_toks, stops)
+        for ids in (backbone.encode(one.prompt) for one in documents)
+    ]
+    with torch.inference_mode():
+        made = generate(backbone.stack, requests)
+    for one in made:
+        tokens = list(one.trace.tokens)
+        text: str = tokenizer.decode(tokens[:-1] if tokens[-1] in ends else tokens)
+        yield text
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -36,12 +36,12 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.objective import Losses, Objective
-from dynamax_lm.heads.train.windows import Batch, BatchStream
+from dynamax_lm.heads.train.windows import POOL, Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 _CLIP = 1.0
-_TIMED = 3
-"""Steps after which the time of a run is estimated."""
+_TIMED = POOL
+"""Steps after which the time of a run is estimated: a pool's batches differ in length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +165,9 @@ class Trainer:
                 left = self._schedule.max_steps - self.step
                 if self.step - first == _TIMED and left and main:
                     expected = left * (time.perf_counter() - begun) / _TIMED
+                    later = ", less once --cache holds all text" if self._observe.caches else ""
                     bar.write(
-                        f"Training heads for {left} more steps: {in_words(expected)}",
+                        f"Training heads for {left} more steps: {in_words(expected)}{later}",
                         file=sys.stderr,
                     )
                 if self.step % self._schedule.log_every == 0:

@@ -16,7 +16,8 @@ from dynamax_lm.heads.train.data import Document, Source
 Encode = Callable[[str], list[int]]
 """A text to token ids, special tokens included, as lm-eval would encode a prompt."""
 
-_POOL = 8  # batches whose windows are sorted by length together, to reduce padding
+POOL = 8
+"""Batches whose windows are sorted by length together, to reduce padding."""
 
 
 class Window(NamedTuple):
@@ -62,6 +63,11 @@ class Batch(NamedTuple):
             Window(tuple(self.ids[row, :length].tolist()), int(self.starts[row]))
             for row, length in enumerate(self.lengths.tolist())
         ]
+
+    @property
+    def checked_tokens(self) -> int:
+        """Number of tokens checked at the exits."""
+        return int((self.lengths - self.starts).sum())
 
     def checked(self) -> tuple[Tensor, Tensor]:
         """The checked tokens: positions (B, A), and which of them are real (B, A)."""
@@ -203,7 +209,7 @@ class BatchStream:
         windows: list[Window] = []
         for window in self._one_pass([]):
             windows.append(window)
-            if len(windows) == self._batch_size * _POOL:
+            if len(windows) == self._batch_size * POOL:
                 yield from self._batches(windows, 0)
                 windows = []
         yield from self._batches(windows, 0)
@@ -223,7 +229,7 @@ class BatchStream:
 
     def _fill(self) -> None:
         self._pool_start = self._copy()
-        wanted = self._batch_size * _POOL
+        wanted = self._batch_size * POOL
         windows: list[Window] = []
         while len(windows) < wanted:
             document = self._next_document()

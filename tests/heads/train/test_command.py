@@ -147,7 +147,18 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(checkpoints, data, tmp_path
     assert config == json.loads((tmp_path / "whole" / "config.json").read_text())
 
 
-def test_a_cache_changes_nothing_and_is_gone_afterwards(checkpoints, data, tmp_path, monkeypatch):
+def test_progress_on_held_out_text_ends_at_its_end(checkpoints, data, tmp_path, capsys):
+    """Here there is less such text than --calibration_tokens."""
+    more = ("--calibration_tokens", 1_000_000, "--max_steps", 2)
+    module.train(options(checkpoints, data, tmp_path / "out", *more))
+    shown = capsys.readouterr().err
+    assert "calibrating: 100%" in shown
+    assert "evaluating on held-out text: 100%" in shown
+
+
+def test_a_cache_changes_nothing_and_is_gone_afterwards(
+    checkpoints, data, tmp_path, monkeypatch, capsys
+):
     whole = module.train(options(checkpoints, data, tmp_path / "whole", "--max_steps", 30))
     read, windows = module.Backbone.read, []
 
@@ -156,8 +167,11 @@ def test_a_cache_changes_nothing_and_is_gone_afterwards(checkpoints, data, tmp_p
         return read(self, batch, exits)
 
     monkeypatch.setattr(module.Backbone, "read", counted)
+    assert "more steps" in (before := capsys.readouterr().err)
+    assert "less once" not in before
     extra = ("--max_steps", 30, "--cache")
     cached = module.train(options(checkpoints, data, tmp_path / "cached", *extra))
+    assert "less once --cache holds all text" in capsys.readouterr().err
     assert len(windows) == len(set(windows))
     for name, tensor in cached.state_dict().items():
         torch.testing.assert_close(tensor, whole.state_dict()[name], atol=1e-3, rtol=1e-2)
@@ -300,9 +314,9 @@ def test_a_cut_run_logs_what_a_whole_one_does(
     checkpoints, data, tmp_path, stop_after, cut_at, capsys
 ):
     """Each row is the mean over all its steps, those before the cut among them."""
-    more = ("--log_every", 4, "--max_steps", 8)
+    more = ("--log_every", 4, "--max_steps", 10)
     module.train(options(checkpoints, data, tmp_path / "whole", *more))
-    assert "Training heads for 5 more steps: under a minute" in capsys.readouterr().err
+    assert "Training heads for 2 more steps: under a minute" in capsys.readouterr().err
     mend = stop_after(cut_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         module.train(options(checkpoints, data, tmp_path / "cut", *more))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.train.data import Layout
+from dynamax_lm.heads.train.options import read_options
 from dynamax_lm.heads.train.prompts import main
 from tests.quick import only_toys_alone
 
@@ -92,6 +94,16 @@ def test_one_passage_is_one_group(tasks: Path) -> None:
         groups.setdefault(one["group"], set()).add(number // 3)
     assert len(groups) == 4
     assert all(len(stories) == 1 for stories in groups.values())
+
+
+def test_the_next_command_is_one_that_runs(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(tasks, "plain")
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("next: "))
+    words = shlex.split(line.removeprefix("next: "))
+    assert words[:3] == ["python", "-m", "dynamax_lm.heads.train"]
+    options = read_options(words[3:])
+    assert options.data == str(tasks / "prompts.jsonl")
+    assert options.group_by == "group"
 
 
 def test_a_limit_is_a_draw_of_the_seed(tasks: Path) -> None:
