@@ -25,6 +25,15 @@ from dynamax_lm.heads.train.data import Document, LocalSource, Source
 
 FILE = "answers.jsonl"
 
+_NOT_GREEDY = frozenset(
+    {
+        *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+        *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+        *("max_length", "use_cache", "_from_model_config", "transformers_version"),
+    }
+)
+"""Options of a checkpoint's generation configuration that change no token of a greedy search."""
+
 
 def answered(
     source: Source,
@@ -89,8 +98,18 @@ def _answer(
     max_gen_toks: int,
     until: Sequence[str],
     window: int,
-) -> Iterator[str]:
+) -> list[str]:
     """Greedy answers, up to and including the token that completes a stop."""
+    prompts = [backbone.encode(one.prompt)[-(window - max_gen_toks) :] for one in documents]
+    own = backbone.model.generation_config.to_diff_dict()
+    answer = _by_engine if own.keys() <= _NOT_GREEDY else _by_transformers
+    return list(answer(backbone, prompts, max_gen_toks, until))
+
+
+def _by_engine(
+    backbone: Backbone, prompts: Sequence[list[int]], max_gen_toks: int, until: Sequence[str]
+) -> Iterator[str]:
+    """The most likely tokens."""
     tokenizer: Any = backbone.tokenizer
     ends = backbone.end_ids
 
@@ -99,16 +118,39 @@ def _answer(
             return True
         return bool(until) and any(stop in tokenizer.decode(list(answer)) for stop in until)
 
-    requests = [
-        GenerateRequest(tuple(ids[-(window - max_gen_toks) :]), max_gen_toks, stops)
-        for ids in (backbone.encode(one.prompt) for one in documents)
-    ]
+    requests = [GenerateRequest(tuple(row), max_gen_toks, stops) for row in prompts]
     with torch.inference_mode():
         made = generate(backbone.stack, requests)
     for one in made:
         tokens = list(one.trace.tokens)
         text: str = tokenizer.decode(tokens[:-1] if tokens[-1] in ends else tokens)
         yield text
+
+
+def _by_transformers(
+    backbone: Backbone, prompts: Sequence[list[int]], max_gen_toks: int, until: Sequence[str]
+) -> Iterator[str]:
+    """The same under the checkpoint's own options, such as a repetition penalty."""
+    tokenizer: Any = backbone.tokenizer
+    longest = max(map(len, prompts))
+    pad = tokenizer.eos_token_id or 0
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+    device = backbone.stack.device
+    made = backbone.model.generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_length=longest + max_gen_toks,
+        do_sample=False,
+        pad_token_id=pad,
+        stop_strings=list(until) or None,
+        tokenizer=tokenizer if until else None,
+    )
+    for row in made[:, longest:].tolist():
+        end = next((at for at, one in enumerate(row) if one in backbone.end_ids), len(row))
+        texts = (tokenizer.decode(row[:count]) for count in range(1, end + 1))
+        whole: str = tokenizer.decode(row[:end])
+        yield next((text for text in texts if any(stop in text for stop in until)), whole)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ def greedy(backbone: Backbone, prompt: str) -> list[int]:
 
 
 def answers(backbone: Backbone, until: tuple[str, ...] = ()) -> list[str]:
-    return list(_answer(backbone, [Document(one, "") for one in PROMPTS], LONGEST, until, 96))
+    return _answer(backbone, [Document(one, "") for one in PROMPTS], LONGEST, until, 96)
 
 
 def test_answers_are_transformers_own(backbone: Backbone) -> None:
@@ -57,3 +57,13 @@ def test_an_end_of_sequence_ends_an_answer_and_is_no_part_of_it(
     end = tokens[4]
     monkeypatch.setattr(backbone.model.generation_config, "eos_token_id", [2, end])
     assert answers(backbone)[0] == backbone.tokenizer.decode(tokens[: tokens.index(end)])
+
+
+def test_a_checkpoints_own_options_are_honoured(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = answers(backbone)
+    monkeypatch.setattr(backbone.model.generation_config, "repetition_penalty", 5.0)
+    own = [backbone.tokenizer.decode(greedy(backbone, one)) for one in PROMPTS]
+    assert answers(backbone) == own
+    assert own != plain
