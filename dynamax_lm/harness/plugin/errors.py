@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import PurePath
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from dynamax_lm.common.errors import SettingError, one_line
 
@@ -36,11 +37,13 @@ def install_one_line_errors() -> None:
 
     Python's status stays: 1, and 130 after an interrupt. lm-eval's command line lets exceptions
     through, so the interpreter's own hook is the place. Characters that a terminal cannot show are
-    escaped from now on, so that none of them ends a command.
+    escaped from now on, so that none of them ends a command. SIGTERM ends it like an interrupt,
+    with status 143, so that unfinished files are removed.
     """
     if not _is_command_line() or getattr(sys.excepthook, "_one_line", False):
         return
     _open_closed_streams()
+    _end_by_terminate()
     before = sys.excepthook
 
     def hook(
@@ -59,6 +62,24 @@ def install_one_line_errors() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _end_by_terminate() -> None:
+    """End this process in one line on SIGTERM, unless somebody else handles it.
+
+    One of several processes ends at once: a handler in Python would wait for a blocked collective.
+    """
+    if "WORLD_SIZE" in os.environ or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:  # not a process forked from it
+            sys.stderr.write("\ndynamax_lm: ended by SIGTERM\n")
+        sys.exit(128 + number)
+
+    with suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGTERM, end)
 
 
 def _open_closed_streams() -> None:

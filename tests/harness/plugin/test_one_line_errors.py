@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,34 @@ def test_interrupts_and_full_disks_are_one_line(raised: str, tmp_path: Path) -> 
     status, line = ENDS[raised]
     assert ran.returncode in {status, 128 - status if status > 128 else status}
     assert ran.stderr == line
+
+
+@pytest.mark.parametrize(("several", "status"), [(False, 143), (True, -signal.SIGTERM)])
+def test_a_signal_to_terminate_is_one_line_and_removes_unfinished_files(
+    several: bool, status: int, tmp_path: Path
+) -> None:
+    """One of several processes ends at once, as it may be blocked."""
+    file = tmp_path / "lm_eval"
+    file.write_text(
+        f"import os, pathlib, signal, sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "from dynamax_lm.common.outputs import replacing\n"
+        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
+        "install_one_line_errors()\n"
+        f"with replacing(pathlib.Path({str(tmp_path / 'table.md')!r})) as partial:\n"
+        "    partial.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **({"WORLD_SIZE": "2"} if several else {})},
+    )
+    assert ran.returncode == status
+    assert ran.stderr == ("" if several else "\ndynamax_lm: ended by SIGTERM\n")
+    left = {one.name for one in tmp_path.iterdir()} - {"lm_eval"}
+    assert bool(left) == several
 
 
 def test_a_terminal_of_plain_ascii_ends_no_command(tmp_path: Path) -> None:
