@@ -24,20 +24,29 @@ def prompt_exited(prompt_exit: int | None, prompt_tokens: int) -> bool:
 
 
 def by_definition(
-    layers_used: Sequence[int], n_layers: int, skipped_state: str, *, prompt_exited: bool = False
+    layers_used: Sequence[int],
+    n_layers: int,
+    skipped_state: str,
+    *,
+    prompt_exited: bool = False,
+    rounds: Sequence[DraftRound] = (),
 ) -> list[bool]:
     """For each of a row's tokens, whether it is full depth's by definition.
 
     Up to a row's first exit its state is full depth's. After it, only under ``recompute`` do
     skipped layers get the state that full depth gives them; it is exact up to the order of sums,
-    since tokens run through their skipped layers in other groups than at full depth.
+    since tokens run through their skipped layers in other groups than at full depth. For tokens of
+    a lossless answer see :func:`stepped`.
 
     Args:
         layers_used: layers run for each token until its own exit, in order.
         n_layers: L.
         skipped_state: the skipped-state policy.
         prompt_exited: whether tokens of the prompt exited, so that no state is full depth's.
+        rounds: of a lossless answer; else empty.
     """
+    if rounds:
+        return stepped(rounds, len(layers_used))
     restored = skipped_state == "recompute" and not prompt_exited
     untouched = not prompt_exited
     own: list[bool] = []

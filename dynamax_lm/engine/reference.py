@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dynamax_lm.core.full_depth import by_definition, prompt_exited, stepped
+from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import FULL_DEPTH
 from dynamax_lm.core.stack import TokenBatch
@@ -90,10 +90,8 @@ def compare(
 def _certain(row: Progress, n_layers: int, skipped_state: str, *, exited: bool) -> list[int | None]:
     """Full depth's tokens where no reference is needed: the row's own, or an exact state's."""
     exact: Sequence[int | None] = row.exact or [None] * len(row.tokens)
-    owns = (
-        stepped(row.rounds, len(row.tokens))
-        if row.rounds
-        else by_definition(row.layers_used, n_layers, skipped_state, prompt_exited=exited)
+    owns = by_definition(
+        *(row.layers_used, n_layers, skipped_state), prompt_exited=exited, rounds=row.rounds
     )
     return [
         token if own else other for token, own, other in zip(row.tokens, owns, exact, strict=True)

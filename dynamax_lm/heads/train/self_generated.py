@@ -132,7 +132,7 @@ def _by_transformers(
 ) -> Iterator[str]:
     """The same under the checkpoint's own options, such as a repetition penalty."""
     tokenizer: Any = backbone.tokenizer
-    longest = max(map(len, prompts))
+    longest, ends = max(map(len, prompts)), backbone.end_ids
     pad = tokenizer.eos_token_id or 0
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
@@ -147,7 +147,7 @@ def _by_transformers(
         tokenizer=tokenizer if until else None,
     )
     for row in made[:, longest:].tolist():
-        end = next((at for at, one in enumerate(row) if one in backbone.end_ids), len(row))
+        end = next((at for at, one in enumerate(row) if one in ends), len(row))
         texts = (tokenizer.decode(row[:count]) for count in range(1, end + 1))
         whole: str = tokenizer.decode(row[:end])
         yield next((text for text in texts if any(stop in text for stop in until)), whole)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dynamax_lm.common.tracefile import TraceLine, rounds_of, trace_of
 from dynamax_lm.core.drafts import Drafts
-from dynamax_lm.core.full_depth import by_definition, prompt_exited, stepped
+from dynamax_lm.core.full_depth import by_definition, prompt_exited
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import NOISE, TaskTotals, TokenTotals
@@ -59,14 +59,11 @@ class DocumentAgain:
         """Number of tokens that are full depth's by definition but have another reference."""
         wrong = 0
         for answer in _answers(self.lines):
-            first, rounds = answer[0], rounds_of(answer)
-            owns = (
-                stepped(rounds, len(answer))
-                if rounds
-                else by_definition(
-                    *([line.layers_used for line in answer], n_layers, skipped_state),
-                    prompt_exited=prompt_exited(first.prompt_exit, first.prompt_tokens),
-                )
+            first = answer[0]
+            owns = by_definition(
+                *([line.layers_used for line in answer], n_layers, skipped_state),
+                prompt_exited=prompt_exited(first.prompt_exit, first.prompt_tokens),
+                rounds=rounds_of(answer),
             )
             for line, own in zip(answer, owns, strict=True):
                 wrong += own and line.full_depth not in (None, line.emitted)

@@ -29,6 +29,17 @@ except KeyError as error:
 """
 
 
+def program(folder: Path, body: str) -> Path:
+    """A program by the name of ``lm_eval`` that has installed one-line errors before ``body``."""
+    file = folder / "lm_eval"
+    file.write_text(
+        f"import os, sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
+        f"install_one_line_errors()\n{body}"
+    )
+    return file
+
+
 def run(folder: Path, script: str, kind: str) -> subprocess.CompletedProcess[str]:
     """A program by the name of ``script`` that ends in an exception."""
     file = folder / script
@@ -57,12 +68,7 @@ ENDS = {
 
 @pytest.mark.parametrize("raised", ENDS)
 def test_interrupts_and_full_disks_are_one_line(raised: str, tmp_path: Path) -> None:
-    file = tmp_path / "lm_eval"
-    file.write_text(
-        f"import sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
-        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
-        f"install_one_line_errors()\nraise {raised}\n"
-    )
+    file = program(tmp_path, f"raise {raised}\n")
     ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
     status, line = ENDS[raised]
     assert ran.returncode in {status, 128 - status if status > 128 else status}
@@ -74,15 +80,13 @@ def test_a_signal_to_terminate_is_one_line_and_removes_unfinished_files(
     several: bool, status: int, tmp_path: Path
 ) -> None:
     """One of several processes ends at once, as it may be blocked."""
-    file = tmp_path / "lm_eval"
-    file.write_text(
-        f"import os, pathlib, signal, sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
+    file = program(
+        tmp_path,
+        "import pathlib, signal\n"
         "from dynamax_lm.common.outputs import replacing\n"
-        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
-        "install_one_line_errors()\n"
         f"with replacing(pathlib.Path({str(tmp_path / 'table.md')!r})) as partial:\n"
         "    partial.write_text('half')\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n",
     )
     ran = subprocess.run(
         [sys.executable, str(file)],
@@ -98,12 +102,7 @@ def test_a_signal_to_terminate_is_one_line_and_removes_unfinished_files(
 
 
 def test_a_terminal_of_plain_ascii_ends_no_command(tmp_path: Path) -> None:
-    file = tmp_path / "lm_eval"
-    file.write_text(
-        f"import sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
-        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
-        "install_one_line_errors()\nprint('a \u2026 \u2265 b')\n"
-    )
+    file = program(tmp_path, "print('a \u2026 \u2265 b')\n")
     ran = subprocess.run(
         [sys.executable, str(file)],
         capture_output=True,
@@ -115,13 +114,10 @@ def test_a_terminal_of_plain_ascii_ends_no_command(tmp_path: Path) -> None:
 
 def test_a_closed_stream_is_no_place_for_the_next_file(tmp_path: Path) -> None:
     """After ``>&-`` a file that the command opens would get what libraries print."""
-    file = tmp_path / "lm_eval"
-    file.write_text(
-        f"import os, sys; sys.path.insert(0, {str(fresh.ROOT)!r})\n"
-        "from dynamax_lm.harness.plugin.errors import install_one_line_errors\n"
-        "install_one_line_errors()\n"
+    file = program(
+        tmp_path,
         f"kept = open({str(tmp_path / 'kept')!r}, 'w')\n"
-        "sys.stdout.write('text'); sys.stdout.flush(); os.write(1, b'of a library')\n"
+        "sys.stdout.write('text'); sys.stdout.flush(); os.write(1, b'of a library')\n",
     )
     command = f"{sys.executable} {file} >&-"
     ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
