@@ -16,6 +16,7 @@ import torch
 from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.trace import ExitRecord, FlopsBreakdown
@@ -100,6 +101,23 @@ class Answering(Processes):
         size = self._size_of_batch()
         for start in range(0, len(items), size):
             yield items[start : start + size]
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Score continuations; lm-eval's refusal of thinking models is one line here.
+
+        Raises:
+            SettingError: ``enable_thinking`` is set, and continuations follow no thoughts.
+        """
+        if self.enable_thinking:
+            tasks = ", ".join(sorted({one.task_name for one in requests if one.task_name}))
+            raise SettingError(
+                f"enable_thinking=True: {tasks or 'a task'} scores given continuations, which "
+                "follow no thoughts; choose tasks that generate, or leave enable_thinking out"
+            )
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        return scores
 
     def _loglikelihood_tokens(
         self,

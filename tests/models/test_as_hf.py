@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from dynamax_lm.common.errors import SettingError
 from tests.checkpoints import save_checkpoint
 from tests.models.test_lm import ours, pairs, texts, theirs
 
@@ -74,3 +75,36 @@ def test_full_depth_is_hf(checkpoint: tuple[str, Path], options: dict[str, Any])
         prompts = texts(PROMPTS, **given)
         answers = lm.generate_until(prompts, disable_tqdm=True)
         assert answers == hf.generate_until(prompts, disable_tqdm=True)
+    ids, attention = hf.tok_batch_encode(["Hello"])
+    given = {"max_length": ids.shape[1] + 6, "stop": ["\n\n"], "attention_mask": attention}
+    generated = (one._model_generate(ids, **given, do_sample=False) for one in (lm, hf))
+    torch.testing.assert_close(*generated, atol=0, rtol=0)
+
+
+def test_a_chat_template_that_writes_the_first_token_is_not_doubled(
+    checkpoint: tuple[str, Path],
+) -> None:
+    kind, folder = checkpoint
+    hf, lm = theirs(folder), ours(kind, folder, mode="full")
+    for one in (hf, lm):
+        one.tokenizer.chat_template = (
+            "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
+    chat = [{"role": "user", "content": "Who?"}]
+    prompt = lm.apply_chat_template(chat)
+    assert prompt == hf.apply_chat_template(chat) == "<s>Who?"
+    assert lm.tok_encode(prompt).count(lm.tokenizer.bos_token_id) == 1
+    asked = texts([prompt])
+    assert lm.generate_until(asked, disable_tqdm=True) == hf.generate_until(
+        asked, disable_tqdm=True
+    )
+    scored = pairs(items=[(prompt, " me")])
+    (mine, _), (other, _) = lm.loglikelihood(scored)[0], hf.loglikelihood(scored)[0]
+    assert mine == pytest.approx(other, abs=1e-4)
+
+
+def test_scoring_refuses_thinking_by_the_name_of_the_task(checkpoint: tuple[str, Path]) -> None:
+    kind, folder = checkpoint
+    lm = ours(kind, folder, mode="full", enable_thinking=True, think_end_token="</think>")
+    with pytest.raises(SettingError, match=r"enable_thinking=True: toy"):
+        lm.loglikelihood(pairs(items=[("a", " b")]))
