@@ -3,11 +3,13 @@
     python -m benchmarks.faults.hostile [--times 10000] [--seed 0] [--output_path FILE]
 
 Files: configuration and weights of heads and of prompt maps, a certificate in a configuration of
-heads; configuration, tokenizer and weights of a checkpoint.
+heads; configuration, tokenizer and weights of a checkpoint; the checkpoint of a head training; the
+note of a sweep's finished point.
 Changes: a value inside a JSON file becomes another, of another kind or far too large, or goes;
 bytes are replaced, cut off or added, most often in the header. Each changed file is read as the
 package reads it. It must load, or be refused in one line that names the file or its folder, within
-``SECONDS`` and ``BYTES`` more memory. That no code of these files runs needs no experiment: none of
+``SECONDS`` and ``BYTES`` more memory. A point must be found finished with its own results, or count
+as unfinished. That no code of these files runs needs no experiment: none of
 them is unpickled or imported.
 """
 
@@ -26,7 +28,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +113,7 @@ def subjects(folder: Path) -> list[Subject]:
     def load_maps() -> object:
         return PromptMapBank.load(maps)
 
+    point, stopped = _point(folder / "point"), _stopped_training(folder, checkpoint)
     own, theirs = (str(heads), "heads"), (str(checkpoint), "checkpoint", "config", "tokenizer")
     return [
         Subject("heads, config.json", heads / "config.json", load_heads, own, True),
@@ -135,7 +138,73 @@ def subjects(folder: Path) -> list[Subject]:
         Subject(
             "checkpoint, weights", checkpoint / "model.safetensors", load_checkpoint, theirs, False
         ),
+        Subject("point of a sweep", point.file, point.read, (), True),
+        Subject("training checkpoint", stopped.file, stopped.read, (str(stopped.file),), False),
     ]
+
+
+class _Read(NamedTuple):
+    """A file that was written by a command, and what reads it."""
+
+    file: Path
+    read: Callable[[], object]
+
+
+def _point(folder: Path) -> _Read:
+    """A finished point; reading asserts that it is found with its own results, or not at all."""
+    from dynamax_lm.common.contents import file_digest
+    from dynamax_lm.sweep.folder import NOTE, PointFolder
+
+    folder.mkdir()
+    (folder / "results_1.json").write_text('{"results": {"made-up": 1}}')
+    other = folder.with_name("elsewhere.json")
+    other.write_text('{"results": {"made-up": 2}}')
+    files = {"results_1.json": file_digest(folder / "results_1.json")}
+    note = {"key": "made-up", "results": "results_1.json", "files": files, "how": ["made-up"]}
+    (folder / NOTE).write_text(json.dumps(note))
+
+    def read() -> object:
+        found = PointFolder(folder, lambda: "made-up").finished()
+        assert found in (None, {"results": {"made-up": 1}}), f"other results: {found}"
+        return found
+
+    return _Read(folder / NOTE, read)
+
+
+def _stopped_training(folder: Path, checkpoint: Path) -> _Read:
+    """A head training that a signal stopped; reading goes on with it up to its next step."""
+    from unittest.mock import patch
+
+    from dynamax_lm.heads.train import command
+    from dynamax_lm.heads.train.trainer import CHECKPOINT, Stopped, Trainer
+
+    data, out = folder / "text.jsonl", folder / "training"
+    lines = (json.dumps({"text": f"made-up words {n} " * 12}) for n in range(40))
+    data.write_text("\n".join(lines))
+    arguments = [
+        *("--model", "dynamax-mistral", "--model_args", f"pretrained={checkpoint},dtype=float32"),
+        *("--data", str(data), "--output_path", str(out), "--max_steps", "9", "--batch_size", "2"),
+        *("--window", "24", "--held_out", "0.3", "--width", "8", "--calibration_tokens", "300"),
+    ]
+
+    def ask_to_stop(trainer: Trainer) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return step(trainer)
+
+    step = Trainer._one_step
+    with patch.object(Trainer, "_one_step", ask_to_stop), suppress(Stopped):
+        command.train(arguments)
+
+    def read() -> object:
+        with patch.object(Trainer, "_one_step", side_effect=_TakenUpError), suppress(_TakenUpError):
+            command.train(arguments)
+        return None
+
+    return _Read(out / CHECKPOINT, read)
+
+
+class _TakenUpError(Exception):
+    """The checkpoint was read, and the next step would begin."""
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -39,18 +39,19 @@ class PointFolder:
         note = _read_json(self.path / NOTE)
         if note is None or note.get("key") != self.key():
             return None
-        if not self._whole(note):
+        digests, results = note.get("files"), note.get("results")
+        if not isinstance(digests, dict) or not isinstance(results, str):
             return None
-        return _read_json(self.path / str(note.get("results")))
+        whole = results in digests and self._whole(digests)
+        return _read_json(self.path / results) if whole else None
 
-    def _whole(self, note: Mapping[str, Any]) -> bool:
-        """Whether every file is there as it was written."""
-        digests = note.get("files")
-        if not isinstance(digests, Mapping):
+    def _whole(self, digests: Mapping[str, Any]) -> bool:
+        """Whether every file is there as it was written, and in this folder."""
+        if any(Path(name).name != name for name in digests):
             return False
         try:
             return all(file_digest(self.path / name) == known for name, known in digests.items())
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             return False
 
     def write(
