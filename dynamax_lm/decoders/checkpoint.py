@@ -80,6 +80,11 @@ def embedded_model(pretrained: object, architecture: Architecture) -> str | None
     return next((name for name in EMBEDDED if pretrained == f"{TINY}-{name}"), None)
 
 
+def default_dtype(pretrained: object, architecture: Architecture) -> str | None:
+    """The number format where none is named: an embedded model's, or ``None``, the file's own."""
+    return "float32" if embedded_model(pretrained, architecture) else None
+
+
 def embedded_folder(name: str) -> str:
     """The folder of a model of ``EMBEDDED``, inside the package."""
     return str(Path(__file__).parent / "tiny" / name)

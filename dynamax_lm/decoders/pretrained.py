@@ -19,6 +19,7 @@ from dynamax_lm.decoders.checkpoint import (
     Architecture,
     check_attention,
     check_config,
+    default_dtype,
     given_or_default,
     resolve_name,
     unreachable,
@@ -72,7 +73,7 @@ def load_pretrained(
     asked = str(given_or_default(options.pop("pretrained", None), architecture))
     name = resolve_name(asked, architecture)
     tokenizer_name = options.pop("tokenizer", None) or name
-    dtype = number_format(options.pop("dtype", "auto"))
+    dtype = number_format(options.pop("dtype", default_dtype(asked, architecture)))
     if options.pop("parallelize", False):
         options["device_map"] = "auto"
     hub = {option: options[option] for option in HUB_OPTIONS if option in options}

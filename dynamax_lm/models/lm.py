@@ -124,8 +124,8 @@ class DynamaxLM(Answering):
             passed_on["device"] = "cpu"  # the hf model's own default is a GPU
         shown = checkpoint.given_or_default(pretrained, self.ARCHITECTURE)
         if isinstance(shown, str):
-            if checkpoint.embedded_model(shown, self.ARCHITECTURE):
-                passed_on.setdefault("dtype", "float32")
+            if dtype := checkpoint.default_dtype(shown, self.ARCHITECTURE):
+                passed_on.setdefault("dtype", dtype)
             name = checkpoint.resolve_name(shown, self.ARCHITECTURE)
             if not given.get("gguf_file") and not given.get("gptqmodel"):
                 passed_on["use_safetensors"] = True

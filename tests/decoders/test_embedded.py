@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoConfig
 
 from dynamax_lm.common.errors import SettingError
@@ -22,8 +23,10 @@ from dynamax_lm.decoders.checkpoint import (
     resolve_name,
 )
 from dynamax_lm.decoders.families import FAMILIES
+from dynamax_lm.decoders.pretrained import load_pretrained
 from dynamax_lm.heads import check_shape, read_config
 from dynamax_lm.heads.shipped import DRAFTS, NAMES, shipped_folder
+from dynamax_lm.models.lm import Dynamax
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -55,6 +58,18 @@ def test_other_names_are_no_embedded_model(
     given: str | None, architecture: Architecture, model: str | None
 ) -> None:
     assert embedded_model(given, architecture) == model
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("given", [{}, {"dtype": "bfloat16"}])
+def test_evaluation_and_training_take_the_same_number_format(
+    name: str, given: dict[str, str]
+) -> None:
+    named = {"pretrained": f"{TINY}-{name}", **given}
+    trained = load_pretrained(FAMILY.model, named, "cpu", tokenizer=False).model
+    evaluated = Dynamax(**named, device="cpu", mode="full").model
+    expected = getattr(torch, given.get("dtype", "float32"))
+    assert trained.dtype == evaluated.dtype == expected
 
 
 def test_they_read_the_same_tokens() -> None:
