@@ -42,11 +42,13 @@ class Document(NamedTuple):
         prompt: prefilled at full depth.
         answer: checked at the exits.
         group: name of its group; if empty, :func:`group_of` derives one.
+        until: each ends an answer that the frozen model gives in place of this one.
     """
 
     prompt: str
     answer: str
     group: str = ""
+    until: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Layout:
     def document(self, record: Mapping[str, Any], where: str) -> Document:
         """The document of ``record``; ``where`` names it in an error.
 
-        Fields ``prompt`` and ``answer`` are used unchanged; so is the text field otherwise.
+        Fields ``prompt`` and ``answer`` are used unchanged, and ``until`` beside them; so is the
+        text field otherwise.
 
         Raises:
             SettingError: a field that the record lacks, or that is not text.
@@ -97,6 +100,7 @@ class Layout:
                 _text(record["prompt"], "prompt", where),
                 _text(record["answer"], "answer", where),
                 group,
+                _stops(record.get("until"), where),
             )
         if self.text_field not in record:
             has = ", ".join(sorted(map(str, record))) or "no field"
@@ -146,10 +150,11 @@ class LocalSource:
 
     @property
     def digest(self) -> str:
-        """Of every document's text and group."""
+        """Of every document's text and group, and of what ends its answer."""
         whole = hashlib.sha256()
         for one in self.items:
-            whole.update(json.dumps(one).encode() + b"\n")
+            told = one if one.until else one[:3]
+            whole.update(json.dumps(told).encode() + b"\n")
         return whole.hexdigest()[:16]
 
     def documents(self, epoch: int) -> Iterator[Document]:
@@ -326,6 +331,13 @@ def _text(value: object, field: str, where: str) -> str:
     if not isinstance(value, str):
         raise SettingError(f"{where}: field {field!r} is {type(value).__name__}, not text")
     return value
+
+
+def _stops(value: object, where: str) -> tuple[str, ...]:
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(one, str) and one for one in stops):
+        raise SettingError(f"{where}: field 'until' is {value!r}: give a text or a list of texts")
+    return tuple(stops)
 
 
 def _environment() -> jinja2.Environment:

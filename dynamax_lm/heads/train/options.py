@@ -127,7 +127,12 @@ the records, or the frozen model to their prompts, as at run time",
     )
     add("--prompts", type=int, default=10_000, help="with --answers model: at most so many")
     add("--max_gen_toks", type=int, default=48, help="with --answers model: of one answer")
-    add("--until", action="append", default=[], help="ends the model's answers; may be repeated")
+    add(
+        "--until",
+        action="append",
+        default=[],
+        help="ends the model's answers, in place of the records' own stops; may be repeated",
+    )
     add(
         "--cache",
         action="store_true",

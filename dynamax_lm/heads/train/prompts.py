@@ -3,9 +3,10 @@
     python -m dynamax_lm.heads.train.prompts --tasks coqa,triviaqa --output_path prompts.jsonl
     python -m dynamax_lm.heads.train ... --data prompts.jsonl --group_by group --answers model
 
-Each line is a document of a task's training split as the task prompts it, with its answer and its
-group. Documents of the evaluation are left out, and documents that share a passage or a question
-are one group, so that what is held out by group was never trained on.
+Each line is a document of a task's training split as the task prompts it, with its answer, what
+ends an answer of the task, and its group. Documents of the evaluation are left out, and documents
+that share a passage or a question are one group, so that what is held out by group was never
+trained on.
 """
 
 from __future__ import annotations
@@ -105,11 +106,13 @@ def _record(task: Any, doc: dict[str, Any], num_fewshot: int | None) -> dict[str
         answer = task.doc_to_choice(doc)[answer]
     if isinstance(answer, list):
         answer = answer[0] if answer else ""
-    return {
+    record = {
         "prompt": str(task.fewshot_context(doc, int(shots or 0))),
         "answer": f"{task.config.target_delimiter}{answer}",
         "task": str(task.task_name),
     }
+    stops = (task.config.generation_kwargs or {}).get("until") or []
+    return record | ({"until": [stops] if isinstance(stops, str) else list(stops)} if stops else {})
 
 
 def _shown(documents: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:

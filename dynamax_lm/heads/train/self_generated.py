@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def answered(
         folder: of the answers, in :data:`FILE`.
         prompts: largest number of prompts.
         max_gen_toks: largest number of tokens of an answer.
-        until: an answer ends with the token that completes one of these.
+        until: an answer ends with the token that completes one of these; if empty, one of its
+            document's own.
         window: largest number of tokens of a prompt with its answer; longer prompts are truncated
             from the left.
         batch_size: prompts answered together.
@@ -72,38 +73,45 @@ def answered(
         )
     path = folder / FILE
     known = _read(path)
-    settings = f"{backbone.identity.digest} {window} {max_gen_toks} {list(until)}"
-    keys = {one.prompt: _key(settings, one) for one in prompted}
-    missing = [one for one in prompted if keys[one.prompt] not in known]
-    missing.sort(key=lambda one: -len(one.prompt))  # what takes longest, and most memory, first
-    groups = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+    settings = f"{backbone.identity.digest} {window} {max_gen_toks}"
+    if until:
+        prompted = [one._replace(until=tuple(until)) for one in prompted]
+    missing = [one for one in prompted if _key(settings, one) not in known]
+    groups = list(_groups(missing, batch_size))
     try:
         for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
-            found = list(_answer(backbone, group, max_gen_toks, until, window))
-            known |= {keys[one.prompt]: text for one, text in zip(group, found, strict=True)}
+            found = _answer(backbone, group, max_gen_toks, window)
+            new = {_key(settings, one): text for one, text in zip(group, found, strict=True)}
             with path.open("a", encoding="utf-8") as lines:
-                lines.writelines(
-                    json.dumps({"key": keys[one.prompt], "answer": known[keys[one.prompt]]}) + "\n"
-                    for one in group
-                )
+                rows = ({"key": key, "answer": text} for key, text in new.items())
+                lines.writelines(json.dumps(row) + "\n" for row in rows)
+            known |= new
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (one._replace(answer=known[keys[one.prompt]]) for one in prompted)
+    documents = (one._replace(answer=known[_key(settings, one)], until=()) for one in prompted)
     return LocalSource(tuple(one for one in documents if one.answer), seed)
 
 
+def _groups(documents: Sequence[Document], size: int) -> Iterator[list[Document]]:
+    """Documents to answer together: they end alike, and are of similar length.
+
+    What takes longest, and most memory, is first of those that end alike.
+    """
+    ordered = sorted(documents, key=lambda one: (one.until, -len(one.prompt)))
+    for _, alike in groupby(ordered, key=lambda one: one.until):
+        rest = list(alike)
+        for start in range(0, len(rest), size):
+            yield rest[start : start + size]
+
+
 def _answer(
-    backbone: Backbone,
-    documents: Sequence[Document],
-    max_gen_toks: int,
-    until: Sequence[str],
-    window: int,
+    backbone: Backbone, documents: Sequence[Document], max_gen_toks: int, window: int
 ) -> list[str]:
-    """Greedy answers, up to and including the token that completes a stop."""
+    """Greedy answers to documents that end alike, each with the token that completes a stop."""
     prompts = [backbone.encode(one.prompt)[-(window - max_gen_toks) :] for one in documents]
     own = backbone.model.generation_config.to_diff_dict()
     answer = _by_engine if own.keys() <= _NOT_GREEDY else _by_transformers
-    return list(answer(backbone, prompts, max_gen_toks, until))
+    return list(answer(backbone, prompts, max_gen_toks, documents[0].until))
 
 
 def _by_engine(
@@ -175,4 +183,5 @@ def _read(path: Path) -> dict[str, str]:
 
 def _key(settings: str, document: Document) -> str:
     """Of a prompt and everything that its answer depends on."""
-    return hashlib.sha256(f"{settings} {document.prompt}".encode()).hexdigest()[:24]
+    whole = f"{settings} {list(document.until)} {document.prompt}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:24]

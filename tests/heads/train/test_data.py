@@ -129,6 +129,8 @@ BAD_LINES = {
     "not json": "line 1: not JSON",
     "[1]": "JSON object",
     '{"text": 3}': "is int, not text",
+    '{"prompt": "a", "answer": "b", "until": 3}': "field 'until' is 3",
+    '{"prompt": "a", "answer": "b", "until": ["", "x"]}': "give a text or a list of texts",
     '{"text": "  "}': "no text in it",
     "": "no text in it",
 }

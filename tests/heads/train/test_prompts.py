@@ -84,6 +84,8 @@ def test_prompts_are_the_tasks_own_and_none_is_evaluated(tasks: Path) -> None:
         document = Layout(group_by="group").document(one, "here")
         assert document.prompt == one["prompt"]
         assert document.group.endswith(one["group"])
+        assert one["until"] == ["\n"], "what ends the task's answers"
+        assert document.until == ("\n",)
 
 
 def test_one_passage_is_one_group(tasks: Path) -> None:

@@ -1,11 +1,13 @@
 """Answers of the frozen model are those of transformers' own greedy search."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Document
-from dynamax_lm.heads.train.self_generated import _answer
+from dynamax_lm.heads.train.data import Document, LocalSource
+from dynamax_lm.heads.train.self_generated import _answer, answered
 from tests.checkpoints import save_checkpoint
 
 PROMPTS = ("one", "a longer question:", "q: who?", "the old river ran under seven bridges and home")
@@ -34,7 +36,8 @@ def greedy(backbone: Backbone, prompt: str) -> list[int]:
 
 
 def answers(backbone: Backbone, until: tuple[str, ...] = ()) -> list[str]:
-    return _answer(backbone, [Document(one, "") for one in PROMPTS], LONGEST, until, 96)
+    documents = [Document(one, "", until=until) for one in PROMPTS]
+    return _answer(backbone, documents, LONGEST, 96)
 
 
 def test_answers_are_transformers_own(backbone: Backbone) -> None:
@@ -48,6 +51,25 @@ def test_an_answer_ends_with_the_token_that_completes_a_stop(backbone: Backbone)
     stop = backbone.tokenizer.decode(tokens[3:5])
     texts = [backbone.tokenizer.decode(tokens[:count]) for count in range(1, LONGEST + 1)]
     assert answers(backbone, (stop,))[0] == next(one for one in texts if stop in one)
+
+
+@pytest.mark.parametrize("asked", [(), ("z",)])
+def test_each_record_ends_by_its_own_stops_if_none_are_asked_for(
+    backbone: Backbone, tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    tokens = greedy(backbone, PROMPTS[0])
+    stops = [(), (backbone.tokenizer.decode(tokens[3:5]),), ("e", "zz")]
+    documents = [Document(PROMPTS[n % 2], "x", str(n), own) for n, own in enumerate(stops)]
+    made = answered(
+        *(LocalSource(tuple(documents), 0), backbone, tmp_path),
+        **{"prompts": 9, "max_gen_toks": LONGEST, "until": asked, "window": 96},
+        **{"batch_size": 2, "seed": 0},
+    )
+    expected = {
+        one.group: _answer(backbone, [one._replace(until=asked or one.until)], LONGEST, 96)[0]
+        for one in documents
+    }
+    assert {one.group: one.answer for one in made.items} == expected
 
 
 def test_an_end_of_sequence_ends_an_answer_and_is_no_part_of_it(
