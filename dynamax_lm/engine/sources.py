@@ -140,6 +140,40 @@ class Computed:
         return False
 
 
+class ComputedInOrder(Computed):
+    """The same for successive batches in which requests with one prompt are adjacent.
+
+    The last prompt of a batch is kept, since the next batch may begin with its other requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[PromptExit | None, tuple[tuple[int, ...], Any]] = {}
+
+    def prompt_state(
+        self,
+        stack: StatefulStack,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        prompt_exit: PromptExit | None = None,
+    ) -> Any:
+        """See `Sources`."""
+        last, known = self._last.get(prompt_exit, ((), None))
+        count = len(prompts)
+        if last != tuple(prompts[0]):
+            state = super().prompt_state(stack, prompts, range(count), prompt_exit)
+        elif count == 1:
+            state = known
+        else:
+            state = stack.new_state(count)
+            rest = super().prompt_state(stack, prompts[1:], range(count - 1), prompt_exit)
+            stack.put(state, [0], known, [0])
+            stack.put(state, range(1, count), rest, range(count - 1))
+        if state is not known:
+            self._last[prompt_exit] = tuple(prompts[-1]), stack.take(state, [count - 1])
+        return stack.take(state, rows)
+
+
 class PromptStates(NamedTuple):
     """States of a batch of prompts without their last tokens.
 

@@ -27,6 +27,7 @@ from dynamax_lm.engine.generate import GeneratedAnswer
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
+from dynamax_lm.engine.sources import ComputedInOrder
 from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.expected_time import generation_seconds, scoring_seconds
@@ -265,6 +266,7 @@ class Answering(Processes):
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
+        shared = {"sources": ComputedInOrder()} if self._runner.continuous else {}
         self._expect("Scoring", [requests[number] for number in order], scoring_seconds)
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar, self._context():
             for numbers in self._batches(order):
@@ -277,6 +279,7 @@ class Answering(Processes):
                     heads=self._heads,
                     softmax_dtype=self.softmax_dtype or torch.float32,
                     timer=self.timer,
+                    **shared,
                 )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

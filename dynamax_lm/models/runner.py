@@ -25,7 +25,8 @@ class Runner(Protocol):
     """Answers a batch of requests; arguments are those of the engine's functions.
 
     Attributes:
-        continuous: whether ``generate`` may be given all requests at once.
+        continuous: whether ``generate`` may be given all requests at once, and successive batches
+            to score share prompt states of the engine's own.
     """
 
     continuous: ClassVar[bool]
@@ -41,8 +42,12 @@ class Runner(Protocol):
         softmax_dtype: torch.dtype,
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
+        **continuous: Any,
     ) -> list[ScoredAnswer]:
-        """See ``engine.score.score``."""
+        """See ``engine.score.score``.
+
+        ``sources`` are given to a ``continuous`` runner alone.
+        """
         ...
 
     def generate(

@@ -80,8 +80,10 @@ class ReuseRunner:
         softmax_dtype: torch.dtype = torch.float32,
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
+        **continuous: Any,
     ) -> list[ScoredAnswer]:
         """Equal to ``engine.score.score``."""
+        del continuous
         timer = timer or PhaseTimer()
         key = digest(requests, softmax_dtype)
         if self._derives and decisions_follow(policy, skipped_state):

@@ -324,10 +324,12 @@ def test_heads_that_run_by_default_are_asked_what_they_were_trained_on(
     run: Run,
     given: str,
     said: bool,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(DynamaxMamba, "__init__", _no_model)
+    monkeypatch.chdir(tmp_path)  # where no run has left the training records
     with pytest.raises(AssertionError, match="asked for"):
         run(model_args=f"pretrained=tiny{given}")
     assert ("These heads were trained on" in capsys.readouterr().out) == said

@@ -10,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine import prefill as module
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
+from dynamax_lm.engine.score import ScoreRequest, score
+from dynamax_lm.engine.sources import ComputedInOrder
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -107,3 +110,61 @@ def test_prompts_one_at_a_time_share_what_they_begin_with() -> None:
     for rest in range(6):
         shared.prefill([(1, 2, 3, 1, 2, 3, rest, 0)])
     assert sum(ran) == 7 + 6 + 5  # the first whole, then the header, and one token of each
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes(), data=st.data())
+def test_batches_that_share_a_prompt_score_as_one_batch(shape: Shape, data: st.DataObject) -> None:
+    """However requests are divided into batches, and whatever prompt they have in common."""
+    stack = STACKS[shape.kind](shape.model())
+    headers = [(), (1, 2) * 17]
+    asked = [
+        ScoreRequest(data.draw(st.sampled_from(headers)) + prompt, continuation)
+        for prompt in data.draw(prompts(max_rows=3))
+        for continuation in data.draw(prompts(longest=3))
+    ]
+    size = data.draw(st.integers(1, len(asked)))
+    depth = data.draw(st.integers(1, shape.layers))
+    exits = (shape.layers - 1,) if shape.layers > 1 else ()
+    policy = ExitPolicy(
+        exits, "top_prob", 0.4, prompt_exit=data.draw(st.sampled_from([None, depth]))
+    )
+    options = {"policy": policy, "reference": True}
+    sources = ComputedInOrder()
+    batches = [asked[at : at + size] for at in range(0, len(asked), size)]
+    ours = [one for some in batches for one in score(stack, some, sources=sources, **options)]
+    alone = [score(stack, [one], **options)[0] for one in asked]
+    for mine, other in zip(ours, alone, strict=True):
+        close = {"abs": 1e-4, "rel": 1e-3}
+        assert mine.reference == pytest.approx(other.reference, **close)
+        confident = zip(mine.trace.confidence, other.trace.confidence, strict=True)
+        if all(a is None or b is None or abs(a - b) < 1e-4 < abs(a - 0.4) for a, b in confident):
+            assert mine.log_probabilities == pytest.approx(other.log_probabilities, **close)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_prompt_across_two_batches_runs_once(kind: str) -> None:
+    stack = STACKS[kind](random_model(kind, 2))
+    ran: list[int] = []
+    inner = stack.embed
+
+    def counted(run: Any) -> torch.Tensor:
+        ran.append(run.slots.shape[0])
+        return inner(run)
+
+    stack.embed = counted
+    header, sources = (1, 2, 3, 1) * 10, ComputedInOrder()
+    asked = [
+        ScoreRequest((*header, 2, number, 3), (1, choice))
+        for number in range(3)
+        for choice in (1, 2, 3, 0)
+    ]
+    spread = [
+        ScoreRequest(one.prompt, (*one.continuation, 1 + place % 3))
+        for place, one in enumerate(asked)
+    ]
+    for at in range(0, 12, 3):
+        score(stack, spread[at : at + 3], sources=sources)
+    first, shared, others = len(header) + 2, len(header) + 1, 2 * 1
+    continuations = 12 * 3
+    assert sum(ran) == first + shared + others + continuations
