@@ -6,7 +6,8 @@
         --output_path runs
     python -m benchmarks.criteria.prompt_exits runs --data benchmarks/criteria/results/prompts.json
 
-It keeps of each headroom report what the section needs, and prints the table.
+It keeps of each headroom report what the section needs, beside the backbones that the file has, and
+prints the table.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="the JSON file to write")
     options = parser.parse_args(argv)
     files = [path for one in options.folders for path in sorted(Path(one).rglob("headroom.json"))]
-    data = [kept(json.loads(path.read_text(encoding="utf-8"))) for path in files]
-    write_json(Path(options.data), data)
+    found = [kept(json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    path = Path(options.data)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    by_title = {one["title"]: one for one in [*before, *found]}  # a new one in the old one's place
+    data = list(by_title.values())
+    write_json(path, data)
     sys.stdout.write(f"{table(data)}\n")
 
 
