@@ -262,6 +262,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("\ndynamax_lm: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        told = f"; {interrupt}" if str(interrupt) else ""
+        sys.stderr.write(f"\ndynamax_lm: interrupted{told}\n")
         sys.exit(130)  # 128 + SIGINT, as shells count
