@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.plugin.hook import force
+from dynamax_lm.harness.run_arguments import check_run_arguments
+
 
 def main() -> None:
     """Connect the plugin and hand over to lm-eval."""
-    from dynamax_lm.harness.plugin.hook import force
-
+    try:
+        check_run_arguments()  # lm-eval takes seeds before it makes a model
+    except SettingError as error:
+        sys.exit(f"dynamax_lm: error: {error}")
     force()
     from lm_eval.__main__ import cli_evaluate
 

@@ -135,12 +135,15 @@ TABLE: dict[str, Row] = {
     "harness.responses": row("core.trace", HEAVY),
     "harness.plugin": row("common.errors", frozenset({"torch", "transformers"})),
     "harness.command_line": row(
-        "common.errors decoders.checkpoint harness.plugin", frozenset({"torch", "transformers"})
+        "common.errors decoders.checkpoint harness.plugin harness.run_arguments",
+        frozenset({"torch", "transformers"}),
     ),
     "harness.command_contents": row(
         "common core.totals decoders.checkpoint harness", frozenset({"torch", "transformers"})
     ),
-    "harness.run_arguments": row("common.options common.outputs harness.plugin", HEAVY),
+    "harness.run_arguments": row(
+        "common.errors common.options common.outputs harness.plugin", HEAVY
+    ),
     "harness.decontamination": row("common harness.plugin", HEAVY),
     "harness": row(
         "common.certificate common.errors common.manifest common.outputs common.tracefile "
@@ -178,7 +181,7 @@ TABLE: dict[str, Row] = {
         "models.processes models.requests models.runner models.speed_check settings"
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
-    "__main__": row("harness.plugin"),
+    "__main__": row("common.errors harness.plugin harness.run_arguments"),
     "api": row(
         "common.errors common.plots common.token_pieces core decoders.checkpoint display engine "
         "harness.responses models settings"

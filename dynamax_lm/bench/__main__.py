@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dynamax_lm.bench.limits import bandwidth
     from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
+    from dynamax_lm.decoders.pretrained import check_device
 
     if given.threads is not None and given.threads < 1:
         raise SettingError(f"--threads {given.threads}: give at least 1")
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     use_clock(clock)
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
     hardware = Hardware.here(bandwidth(device))
     print(hardware.sentence(), flush=True)
@@ -187,7 +189,9 @@ def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device
     if dtype == "auto":
         raise SettingError("dtype=auto: random weights have none of their own; give float32")
     layers, width, vocabulary = (_QUICK_SHAPE if given.quick else _DEFAULT_SHAPE)[kind]
-    shape = Shape(given.layers or layers, given.width or width, given.vocabulary or vocabulary)
+    asked = (given.layers, given.width, given.vocabulary)
+    usual = (layers, width, vocabulary)
+    shape = Shape(*(one if one is not None else by for one, by in zip(asked, usual, strict=True)))
     if shape.width % 256 or shape.width < 256 or shape.layers < 4 or shape.vocabulary < 16:
         raise SettingError(f"{shape}: width is a multiple of 256, layers at least 4")
     return make_subject(kind, shape, dtype=dtype, device=device, **options)

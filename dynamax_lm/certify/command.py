@@ -50,13 +50,14 @@ def certify_by_options(options: argparse.Namespace) -> Certificate:
 
     Raises:
         SettingError: any wrong option.
+        KeyboardInterrupt: says what became of the certificate.
     """
     try:
         return _certify(options)
     except KeyboardInterrupt:
-        raise SystemExit(
-            "dynamax_lm: interrupted; no certificate was written; the same command goes on after "
-            "the thresholds that were tested"
+        raise KeyboardInterrupt(
+            "no certificate was written; the same command goes on after the thresholds that were "
+            "tested"
         ) from None
 
 
@@ -193,7 +194,7 @@ def _next(command: Command, arguments: Mapping[str, Any]) -> str:
 
 def _check_options(options: argparse.Namespace) -> None:
     limit, shots = options.limit, options.num_fewshot
-    if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
+    if limit is not None and not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
         raise SettingError(f"limit={limit:g}: give a number of documents, or a share below 1")
     if shots is not None and shots < 0:
         raise SettingError(f"num_fewshot={shots}: give 0 or more")

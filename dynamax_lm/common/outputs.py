@@ -7,6 +7,7 @@ still there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -44,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove_orphans(path)
     partial = _partial(path)
     try:
-        yield partial
+        with _naming(path):
+            yield partial
         if partial.is_dir() and path.is_dir():
             _replace_folder(partial, path)
         else:
@@ -91,13 +93,28 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     partials = {path: _partial(path) for path in contents}
     try:
         for path, content in contents.items():
-            partials[path].write_bytes(content)
-            sync(partials[path])
+            with _naming(path):
+                partials[path].write_bytes(content)
+                sync(partials[path])
         for path, partial in partials.items():
             partial.replace(path)
     finally:
         for partial in partials.values():
             _remove(partial)
+
+
+_WHILE_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the disk, which the system gives without a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _WHILE_WRITING:
+            error.filename = str(path)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -125,7 +125,16 @@ def _alteration(module: nn.Module) -> str:
     forward = type(module).forward
     if not f"{getattr(forward, '__module__', '')}.".startswith(_THEIRS):
         return f"is a {type(module).__module__}.{type(module).__qualname__}"
-    placed = "_hf_hook" in vars(module)  # accelerate's, which moves tensors between devices
-    if "forward" in vars(module) and not placed:
+    if "forward" in vars(module) and not _is_placed(module):
         return "has a forward of its own"
     return ""
+
+
+def _is_placed(module: nn.Module) -> bool:
+    """Whether its ``forward`` is accelerate's, with its own hooks, which move tensors."""
+    hook = vars(module).get("_hf_hook")
+    if hook is None:
+        return False
+    return all(
+        type(one).__module__ == "accelerate.hooks" for one in getattr(hook, "hooks", (hook,))
+    )

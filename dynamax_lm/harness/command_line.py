@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.plugin.hook import force
+from dynamax_lm.harness.run_arguments import check_seeds
 
 if TYPE_CHECKING:
     from dynamax_lm.models.lm import DynamaxLM
-
-_SEEDS = 1 << 32
-"""Numpy takes no larger ones."""
 
 SHARED = (
     *("config", "model", "model_args", "tasks", "num_fewshot", "batch_size", "max_batch_size"),
@@ -121,9 +119,7 @@ class Command:
             self.tasks = self._found_tasks()
         except (ValueError, TypeError, OSError) as error:
             raise SettingError(one_line(error)) from error
-        for seed in self.config.seed or ():
-            if seed is not None and not 0 <= seed < _SEEDS:
-                raise SettingError(f"--seed {seed}: give whole numbers in 0..{_SEEDS - 1}")
+        check_seeds(self.config.seed or ())
         self._asked_metadata = asked
         self.model_args: dict[str, Any] = dict(self.config.model_args)
 
@@ -266,6 +262,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("\ndynamax_lm: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        told = f"; {interrupt}" if str(interrupt) else ""
+        sys.stderr.write(f"\ndynamax_lm: interrupted{told}\n")
         sys.exit(130)  # 128 + SIGINT, as shells count

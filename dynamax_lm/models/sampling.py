@@ -40,6 +40,7 @@ HONOURED = frozenset(
         "sequence_bias",
         "suppress_tokens",
         "temperature",
+        "top_h",
         "top_k",
         "top_p",
         "typical_p",
@@ -70,6 +71,10 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "output_scores": (False, None),
     "stop_strings": (None,),
     "custom_generate": (None,),
+    "encoder_no_repeat_ngram_size": (0, None),
+    "encoder_repetition_penalty": (1, 1.0, None),
+    "max_time": (None,),
+    "token_healing": (None, False),
 }
 """Options that are refused unless they have one of these values, which disable them."""
 
@@ -98,6 +103,7 @@ def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
 _CHECKPOINTS_OWN: dict[str, tuple[object, ...]] = {
     "max_new_tokens": (None,),
     "max_time": (None,),
+    "encoder_no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1, 1.0),
     "guidance_scale": (None, 1, 1.0),
     "stop_strings": (None,),

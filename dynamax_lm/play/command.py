@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if getattr(options, "trust_remote_code", False):
         model_args["trust_remote_code"] = True
     page = _writable(options.html)
-    seed = _SEED if options.seed is None else options.seed[2]
+    seed = None if options.seed is None else options.seed[2]
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still shows answers
     from dynamax_lm.api import ExitModel
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
     lm: DynamaxLM = load_lm(options.model, model_args, device=options.device)
     try:
-        _answer(ExitModel(lm), options, gen_kwargs, seed or _SEED, page)
+        _answer(ExitModel(lm), options, gen_kwargs, _SEED if seed is None else seed, page)
     except BrokenPipeError:  # the reader, such as `head`, has what it needs
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -83,6 +83,9 @@ def test_every_few_steps_one_stays() -> None:
         (["--model_args", "dtype"], "dtype"),
         (["--model_args", "dtype=float99"], "float99"),
         (["--width", "100"], "width"),
+        (["--width", "0"], "width=0"),
+        (["--layers", "0"], "layers=0"),
+        (["--device", "banana"], "device=banana"),
         (["--clock", "sun"], "sun"),
     ],
 )

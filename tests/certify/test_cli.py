@@ -270,6 +270,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"limit": 299}, "299 documents"),
     ({"limit": 0}, "limit=0"),
     ({"limit": 2.5}, "limit=2.5"),
+    ({"limit": float("inf")}, "limit=inf"),
+    ({"limit": float("nan")}, "limit=nan"),
     ({"num_fewshot": -1}, "num_fewshot=-1"),
     ({"num_fewshot": 2}, "examples would be documents"),
     ({"thresholds": "0.9,x"}, "0.9,x"),
@@ -517,7 +519,7 @@ def test_a_failure_midway_leaves_no_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses.Loss, "of", _interrupt)
-    with pytest.raises(SystemExit, match="interrupted"):
+    with pytest.raises(KeyboardInterrupt, match="no certificate was written"):
         run(thresholds="1")
     assert not [path for path in tmp_path.rglob("*") if "certificate" in path.name]
 
@@ -538,7 +540,7 @@ def test_an_interrupted_certification_goes_on_after_what_it_tested(
 
     with monkeypatch.context() as patch:
         patch.setattr(Command, "evaluate", stopping)
-        with pytest.raises(SystemExit, match="goes on"):
+        with pytest.raises(KeyboardInterrupt, match="goes on"):
             run(**asked)
         tested.clear()
         capsys.readouterr()

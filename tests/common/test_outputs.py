@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from dynamax_lm.common.outputs import (
     is_whole_json,
     replacing,
     writable_folder,
+    write_bytes,
     write_files,
     write_json,
 )
@@ -118,6 +120,22 @@ def test_what_fails_half_way_changes_nothing(tmp_path: Path, there: bool) -> Non
     with pytest.raises(KeyboardInterrupt):
         interrupted(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"] * there
+
+
+@pytest.mark.parametrize("write", ["one", "several"])
+def test_a_full_disk_is_told_with_the_file(
+    tmp_path: Path, write: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's error of a write has no name, as the file is open by then."""
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    path = tmp_path / "table.csv"
+    with pytest.raises(OSError, match=r"No space left on device: '.*table\.csv'$"):
+        write_bytes(path, b"a") if write == "one" else write_files({path: b"a"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from torch import nn
 from transformers import LlamaForCausalLM, MistralForCausalLM
 
@@ -47,6 +48,24 @@ def test_a_hook_on_what_is_not_called_is_refused(kind: str, before: bool, place:
         STACKS[kind](model)
     handle.remove()
     STACKS[kind](model)
+
+
+class OwnHook(ModelHook):
+    """As somebody may write one for accelerate."""
+
+    def post_forward(self, module: nn.Module, output: Any) -> Any:
+        return output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_accelerates_hooks_those_that_place_tensors_are_run(kind: str) -> None:
+    model = random_model(kind)
+    layer = inner(model)[1].layers[1]
+    add_hook_to_module(layer, AlignDevicesHook("cpu"))
+    STACKS[kind](model)
+    add_hook_to_module(layer, OwnHook(), append=True)
+    with pytest.raises(SettingError, match=r"layers\.1 has a forward of its own"):
+        STACKS[kind](model)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "llama"])

@@ -108,6 +108,22 @@ def test_a_wrong_setting_ends_a_command_with_one_line(monkeypatch: pytest.Monkey
     assert caught.value.code == "dynamax_lm: error: no this"
 
 
+@pytest.mark.parametrize("told", ["", "the same command goes on"])
+def test_an_interrupt_is_one_line_and_status_130(
+    told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(arguments: list[str]) -> None:
+        raise KeyboardInterrupt(*[told] * bool(told))
+
+    monkeypatch.setattr(sys, "argv", ["certify"])
+    monkeypatch.setattr("lm_eval.utils.setup_logging", lambda level: None)
+    with pytest.raises(SystemExit) as caught:
+        run_command(stop)
+    assert caught.value.code == 130
+    line = capsys.readouterr().err.strip()
+    assert line == f"dynamax_lm: interrupted{told and f'; {told}'}"
+
+
 @pytest.mark.parametrize("command", ["sweep", "headroom"])
 def test_commands_run_as_modules(command: str) -> None:
     """As a user starts them: a refusal is one line on stderr and status 1."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import GenerationMixin
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
@@ -37,6 +40,7 @@ OPTIONS: dict[str, Any] = {
 DRAWS: dict[str, Any] = {
     "do_sample": True,
     "temperature": 1.3,
+    "top_h": 0.9,
     "top_k": 40,
     "top_p": 0.95,
     "min_p": 0.001,
@@ -138,6 +142,7 @@ def test_a_forced_end_is_at_the_answers_end(tmp_path: Path, length: int | None) 
     [
         ("max_new_tokens", 5),
         ("max_time", 1.5),
+        ("encoder_no_repeat_ngram_size", 2),
         ("encoder_repetition_penalty", 1.3),
         ("guidance_scale", 2.0),
     ],
@@ -151,6 +156,19 @@ def test_a_checkpoints_own_option_is_refused_not_ignored(
     ours = DynamaxMistral(pretrained=str(folder), mode="full")
     with pytest.raises(SettingError, match=f"generation_config has {name}="):
         ours.generate_until(asked({}), disable_tqdm=True)
+
+
+def test_every_processor_of_transformers_is_known() -> None:
+    """Each option that it builds processors from is honoured, or is among the refused above."""
+    source = inspect.getsource(GenerationMixin._get_logits_processor)
+    named = set(re.findall(r"generation_config\.([a-z]\w*)", source))
+    honoured = HONOURED | {"forced_bos_token_id", "watermarking_config"}
+    others = {"num_beams", "max_length"}  # refused as a mode; set for each request
+    assert named - honoured - others == {
+        "encoder_no_repeat_ngram_size",
+        "encoder_repetition_penalty",
+        "guidance_scale",
+    }
 
 
 @pytest.mark.parametrize("kind", OURS)

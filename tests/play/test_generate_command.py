@@ -180,12 +180,13 @@ def test_sampling_depends_on_the_seed_alone(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = []
-    for seed in ("1", "1", "2"):
+    for seed in ("1", "1", "2", "0", "1234"):
         more = ("--prompt", PROMPTS[0], "--json", "--seed", seed)
         main([*command(checkpoint, *more), "--gen_kwargs", "do_sample=true,max_gen_toks=12"])
         (record,) = records(capsys)
         texts.append([one["token"] for one in record["tokens"]])
     assert texts[0] == texts[1] != texts[2]
+    assert texts[3] != texts[4], "0 is a seed, not the default"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,13 @@ def test_a_closed_stream_is_no_place_for_the_next_file(tmp_path: Path) -> None:
         (["-o", "{folder}/file"], "is a file"),
         (["--output_path={folder}/file/x.json"], "is a file"),
         (["--limit", os.fsdecode(b"\xff")], "not UTF-8"),
+        (["--limit", "inf"], "--limit inf"),
+        (["-L", "nan"], "--limit nan"),
+        (["--limit=-3"], "--limit -3"),
+        (["--seed", "1,2,-1,4"], "--seed -1"),
+        (["--seed", "4294967296"], "--seed 4294967296"),
         (["--limit", "2"], None),
+        (["--limit", "0.5", "--seed", "0,None,1234"], None),
         (["--output_path", "{folder}/mine.json", "--limit", "2"], None),
         (["--output_path"], None),
     ],
@@ -151,6 +157,14 @@ def test_lm_evals_own_line_is_looked_at_before_weights_load(
         return
     with pytest.raises(SettingError, match=words):
         check_run_arguments()
+
+
+def test_our_own_command_looks_before_lm_eval_does() -> None:
+    """lm-eval seeds numpy, which refuses by a traceback, before it makes a model."""
+    command = [sys.executable, "-m", "dynamax_lm", "--model", "hf", "--seed", "-1"]
+    ran = subprocess.run(command, cwd=fresh.ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert ran.stderr == "dynamax_lm: error: --seed -1: give whole numbers in 0..4294967295\n"
 
 
 def test_a_hook_that_was_there_before_learns_of_the_failure(tmp_path: Path) -> None:
