@@ -73,16 +73,18 @@ class Library:
         return lines
 
     def _as_written(self, run: Run, files: Sequence[Path]) -> bool:
-        """Whether these are the files in the run's manifest; true for a run without one."""
+        """Whether these are the files in the run's manifest; equal depths alone prove nothing."""
         path = manifest_beside(run.path)
-        if path is None or not path.is_file():
-            return True
         try:
+            if path is None:
+                raise FileNotFoundError("no manifest stands beside its results")
             known = Manifest.read(path).traces
             return all(known.get(file.name) == digest_of(file) for file in files)
         except (OSError, ValueError) as error:
-            self.note(f"{path}: cannot be read ({one_line(error, 120)})")
-            return True
+            self.note(
+                f"{path or run.path}: the run's manifest cannot be read ({one_line(error, 120)})"
+            )
+            return False
 
     def lines(self, files: Sequence[Path]) -> list[TraceLine] | None:
         """All lines of these trace files, or ``None`` where one is damaged."""

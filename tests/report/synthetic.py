@@ -18,7 +18,8 @@ import numpy as np
 
 from dynamax_lm import __version__
 from dynamax_lm.common.identity import fingerprint_of
-from dynamax_lm.common.tracefile import TraceWriter
+from dynamax_lm.common.manifest import Manifest, manifest_beside
+from dynamax_lm.common.tracefile import TraceWriter, trace_files
 from dynamax_lm.core.full_depth import by_definition
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.summary import HIGHER_IS_BETTER, Answer, Request, pool, summarise
@@ -48,6 +49,13 @@ class Made:
     results: Path
     samples: Mapping[str, Path]
     traces: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The list of its files, as it wrote them."""
+        path = manifest_beside(self.results)
+        assert path is not None
+        return path
 
     def data(self) -> dict[str, Any]:
         return dict(json.loads(self.results.read_text()))
@@ -167,7 +175,11 @@ def write_run(folder: Path, plan: Plan | None = None) -> Made:
     data = _results(plan, results, {"early_exit": block}) | {"task_hashes": hashes}
     data["config"]["model_args"] |= {"trace_dir": settings["trace_dir"]}
     path.write_text(json.dumps(data))
-    return Made(path, samples, folder / "traces")
+    made = Made(path, samples, folder / "traces")
+    files = [made.results, *made.samples.values()]
+    named = {"version": __version__, "fingerprint": block["fingerprint"]}
+    Manifest.of(files, trace_files(made.traces), **named).write(made.manifest)
+    return made
 
 
 def write_plain(folder: Path, plan: Plan | None = None) -> Path:
@@ -339,5 +351,6 @@ def _table(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def verified(made: Made) -> Verification:
-    """What verification finds in one run."""
+    """What verification finds in one run by its numbers: its manifest would name every change."""
+    made.manifest.unlink(missing_ok=True)
     return verify(load([made.results]))

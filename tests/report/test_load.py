@@ -9,7 +9,6 @@ import pytest
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.manifest import Manifest, manifest_beside
 from dynamax_lm.report.load import load
 
 ONE = {"gen": GENERATION}
@@ -69,19 +68,28 @@ def test_another_runs_trace_is_refused(tmp_path: Path) -> None:
 def test_a_trace_of_equal_depths_that_the_manifest_does_not_list_is_refused(tmp_path: Path) -> None:
     """Two runs may use the same depths on other answers."""
     made = write_run(tmp_path, Plan(tasks=ONE))
-    manifest = manifest_beside(made.results)
-    assert manifest is not None
-    traces = sorted(made.traces.iterdir())
-    Manifest.of([made.results], traces, version="0", fingerprint="0").write(manifest)
     library = load([tmp_path])
     assert library.trace(library.runs[0], "gen")
-    (trace,) = traces
+    (trace,) = made.traces.iterdir()
     rows = [json.loads(line) for line in trace.read_text().splitlines()]
     rows[0]["token"] += 1
     trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
     library = load([tmp_path])
     assert library.trace(library.runs[0], "gen") is None
     assert "another run's, or was changed" in library.problems[0]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_trace_without_a_manifest_that_lists_it_is_refused(tmp_path: Path, damage: str) -> None:
+    made = write_run(tmp_path, Plan(tasks=ONE))
+    if damage == "gone":
+        made.manifest.unlink()
+    else:
+        made.manifest.write_text(made.manifest.read_text()[:40])
+    library = load([tmp_path])
+    assert library.trace(library.runs[0], "gen") is None
+    assert str(made.manifest) in library.problems[0]
+    assert "manifest cannot be read" in library.problems[0]
 
 
 def test_traces_are_found_where_the_results_were_moved(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_verify_says_what_differs_and_fails(
     assert main([str(tmp_path), "--verify"]) == 1
     assert "does not match" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["traces", made.results.name, made.samples["gen"].name]
+        ["traces", made.results.name, made.samples["gen"].name, made.manifest.name]
     )
 
 
