@@ -174,8 +174,8 @@ TABLE: dict[str, Row] = {
     ),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
     "models.answering": row(
-        "core decoders.decoder engine harness.responses heads models.expected_time models.memory "
-        "models.processes models.requests models.runner models.speed_check settings"
+        "common.errors core decoders.decoder engine harness.responses heads models.expected_time "
+        "models.memory models.processes models.requests models.runner models.speed_check settings"
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("harness.plugin"),

@@ -255,7 +255,7 @@ class Decoder:
     def choose_products(self, **options: Any) -> None:
         """Measure which products are fastest on this machine, and repack the weights for them.
 
-        The model stays usable. Trusted operations stay as they are.
+        The model stays usable.
 
         Args:
             **options: see ``chosen_products.choose_products``.

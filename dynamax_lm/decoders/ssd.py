@@ -3,10 +3,11 @@
 This module has two sets of kernels with one protocol, and the choice between them.
 
 ``TRUSTED`` calls transformers' functions, which are those of ``mamba-ssm`` and ``causal-conv1d``
-where these are installed: the reference, and the default on a GPU with them. ``PLAIN`` is the
-same arithmetic as batched matrix products (Mamba-2's SSD algorithm, arXiv 2405.21060): B and C are
-never repeated over the heads of a group, the sequence is divided into chunks that fit a processor's
-cache, no chunk is padded, and decays are summed in float64, so that their differences are exact.
+where these are installed: the default on a GPU with them, and the reference of tests and benchmark.
+``PLAIN`` is the same arithmetic as batched matrix products (Mamba-2's SSD algorithm, arXiv
+2405.21060): B and C are never repeated over the heads of a group, the sequence is divided into
+chunks that fit a processor's cache, no chunk is padded, and decays are summed in float64, so that
+their differences are exact.
 
 Glossary: B rows, T tokens, C channels of the convolution, K its width, H heads, P head width, G
 groups, R = H / G heads of a group, S state size.
