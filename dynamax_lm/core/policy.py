@@ -53,6 +53,11 @@ class ExitPolicy:
         return bool(self.exit_layers) and facts_of(self.confidence).needs_target
 
     @property
+    def reads_heads(self) -> bool:
+        """Whether trained heads decide, so that their state must include every token."""
+        return self.confidence == "head"
+
+    @property
     def except_threshold(self) -> tuple[object, ...]:
         """All of the policy but its threshold: equal for policies that check the same exits."""
         maps = None if self.prompt_maps is None else self.prompt_maps.identity
