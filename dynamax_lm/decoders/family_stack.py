@@ -29,7 +29,7 @@ from dynamax_lm.decoders.parallel import ParallelKind, ParallelLayer
 from dynamax_lm.decoders.recurrent_layer import RecurrentKind
 from dynamax_lm.decoders.scaling import Scaling
 from dynamax_lm.decoders.shared_block import SharedBlockLayer, SharedKind
-from dynamax_lm.decoders.ssd import best_kernels
+from dynamax_lm.decoders.transformers_kernels import best_kernels
 
 
 class FamilyStack(Decoder):

@@ -23,7 +23,7 @@ from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_first, project_parted
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
-from dynamax_lm.decoders.ssd import StateSpace
+from dynamax_lm.decoders.state_space import StateSpace
 
 _FEW = 8
 _CHUNK, _TOGETHER = 16, 64

@@ -28,7 +28,9 @@ from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Replay, Rows
 from dynamax_lm.decoders.scaling import Scaling
-from dynamax_lm.decoders.ssd import Kernels, StateSpace, best_kernels, replay
+from dynamax_lm.decoders.ssd import replay
+from dynamax_lm.decoders.state_space import Kernels, StateSpace
+from dynamax_lm.decoders.transformers_kernels import best_kernels
 
 _AT_ONCE = 1 << 26
 """Most bytes of states that are replayed together."""

@@ -10,7 +10,8 @@ from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
-from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
+from dynamax_lm.decoders.state_space import Kernels
+from dynamax_lm.decoders.transformers_kernels import TRUSTED, best_kernels
 from tests.builders import VOCAB, random_model
 from tests.decoders.transformers_own import own_arithmetic
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dynamax_lm.decoders import arithmetic, family_stack, mamba2
 from dynamax_lm.decoders.arithmetic import Arithmetic
-from dynamax_lm.decoders.ssd import TRUSTED
+from dynamax_lm.decoders.transformers_kernels import TRUSTED
 
 
 @contextmanager
