@@ -179,8 +179,9 @@ TABLE: dict[str, Row] = {
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("harness.plugin"),
+    "answers": row("common.plots core.trace display", MODELS | HEAVY - {"matplotlib"}),
     "api": row(
-        "common.errors common.plots common.token_pieces core decoders.checkpoint display engine "
+        "answers common.errors common.token_pieces core decoders.checkpoint engine "
         "harness.responses models settings"
     ),
     # answers in terminals, notebooks and pages
@@ -188,7 +189,7 @@ TABLE: dict[str, Row] = {
     "display.notebook": row("common.plots", HEAVY),
     "display.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
     # its page of tokens is the report's
-    "play": row("api common core engine harness models report"),
+    "play": row("answers api common core engine harness models report"),
     # tools
     "certify": row("common core decoders.checkpoint harness heads reuse settings"),
     # its table has the report's columns
