@@ -30,8 +30,9 @@ from dynamax_lm.core.looks import looking
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.draft_costs import DraftCosts, RoundCounts
+from dynamax_lm.engine.draft_length import AUTO
 from dynamax_lm.engine.head_session import HeadSession
-from dynamax_lm.engine.lossless import AUTO, decode_lossless
+from dynamax_lm.engine.lossless import decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options

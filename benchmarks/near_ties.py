@@ -31,8 +31,8 @@ from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.core.looks import looking
 from dynamax_lm.core.policy import ExitPolicy
+from dynamax_lm.engine.draft_length import AUTO
 from dynamax_lm.engine.generate import generate
-from dynamax_lm.engine.lossless import AUTO
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options
 

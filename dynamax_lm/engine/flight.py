@@ -33,6 +33,12 @@ class Flight:
     state_bytes: int | None = None
     used: int = 0
 
+    def rows_of_a_batch(self, requests: int) -> int:
+        """As many rows in flight as in a step, at most one for each of ``requests``."""
+        count = min(self.batch_size, requests)
+        self.used = max(self.used, count)
+        return count
+
     def rows_for(
         self,
         stack: StatefulStack,

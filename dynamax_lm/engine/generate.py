@@ -15,7 +15,7 @@ from dynamax_lm.core.trace import AnswerTrace
 from dynamax_lm.engine.decode import Decoding, decode
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.head_session import HeadSession, TrainedHeads
-from dynamax_lm.engine.lossless import decode_lossless
+from dynamax_lm.engine.lossless import LosslessDecoding, decode_lossless
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.reference import Comparison, compare
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress
@@ -67,7 +67,7 @@ def generate(
         heads: trained classifiers and translators of the exits, if any.
         timer: accumulates the seconds spent.
         draft_length: generate losslessly (``engine.lossless``) with at most this many tokens a
-            draft, at least 1, or ``lossless.AUTO``; ``skipped_state`` is then unused.
+            draft, at least 1, or ``draft_length.AUTO``; ``skipped_state`` is then unused.
         flight: how many rows are generated at a time; by default all, as one batch.
         on_answers: called with answers by the requests' numbers, as soon as they are complete.
         on_step: called with the answers so far after each step, where the requests are one batch;
@@ -98,8 +98,8 @@ def generate(
         if on_answers is not None:
             on_answers(some)
 
-    if draft_length is None and len(batches) > 1:
-        _continuous(run, requests, batches, flight, keep)
+    if len(batches) > 1:
+        _continuous(run, requests, batches, flight, draft_length, keep)
     else:
         for numbers in batches:
             some = [requests[number] for number in numbers]
@@ -212,27 +212,47 @@ def _prefilled(run: _Run, requests: Sequence[GenerateRequest], numbers: Sequence
     return _Batch(numbers, prompts, [Progress() for _ in numbers], unfinished=len(numbers))
 
 
+def _decoding(
+    run: _Run,
+    flight: Flight,
+    state: Any,
+    longest: Sequence[GenerateRequest],
+    requests: int,
+    draft_length: int | None,
+) -> tuple[int, Decoding | LosslessDecoding]:
+    """How many rows are in flight, and their decoding; for the arguments see ``Flight.rows_for``.
+
+    Lossless steps run every row in flight, so that these are the rows of a batch.
+    """
+    stack, policy = run.stack, run.policy
+    if draft_length is not None:
+        count = flight.rows_of_a_batch(requests)
+        session = HeadSession.of(run.heads, count)
+        own = stack.new_state(count)
+        return count, LosslessDecoding(stack, own, policy, session, draft_length)
+    count = flight.rows_for(stack, state, longest, policy, requests)
+    session = HeadSession.of(run.heads, count)
+    return count, Decoding(
+        *(stack, stack.new_state(count), count, policy, run.skipped_state, session),
+        flight.batch_size,
+    )
+
+
 def _continuous(
     run: _Run,
     requests: Sequence[GenerateRequest],
     batches: Sequence[Sequence[int]],
     flight: Flight,
+    draft_length: int | None,
     keep: Callable[[Mapping[int, GeneratedAnswer]], None],
 ) -> None:
     """Answer ``batches``; a row that finishes is replaced by a new one at once."""
     stack, timer = run.stack, run.timer
     first = _prefilled(run, requests, batches[0])
-    longest = [requests[number] for number in batches[0]]
     assert first.prompts is not None
-    count = flight.rows_for(stack, first.prompts.state, longest, run.policy, len(requests))
-    decoding = Decoding(
-        stack,
-        stack.new_state(count),
-        count,
-        run.policy,
-        run.skipped_state,
-        HeadSession.of(run.heads, count),
-        flight.batch_size,
+    longest = [requests[number] for number in batches[0]]
+    count, decoding = _decoding(
+        run, flight, first.prompts.state, longest, len(requests), draft_length
     )
     free, to_come = list(range(count)), deque(batches[1:])
     entering: _Batch | None = first

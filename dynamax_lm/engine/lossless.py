@@ -34,77 +34,15 @@ from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import DecoderState, TokenBatch
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.engine.draft_costs import DraftCosts
+from dynamax_lm.engine.draft_length import AUTO, DraftLength
 from dynamax_lm.engine.head_session import HeadSession
 from dynamax_lm.engine.requests import GenerateRequest, OnStep, Progress, TokenChoice
 from dynamax_lm.engine.segment import run_segment
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
-AUTO = 0
-"""A draft length that adapts to the number of accepted tokens."""
-
-_FIRST, LONGEST = 4, 32
 _READY = 0.75
 """Fraction of rows whose drafts must be complete before a verification pass, which reads the
 weights of the layers above once for all of them."""
-_EVIDENCE = 4
-"""Rounds after which drafts are judged by their costs."""
-_PAUSE = 16
-"""Tokens of the first pause; each further one is twice as long."""
-
-
-@dataclass
-class DraftLength:
-    """How many tokens a row drafts before they are verified.
-
-    ``AUTO`` grows by two where a whole draft was accepted and shrinks by one where it was not, as
-    transformers' assisted generation does. Where the rounds so far cost more than full depth would
-    have, it pauses: the row runs at full depth for some tokens, without drafts and checks.
-
-    Args:
-        fixed: at least 1, or ``AUTO``.
-        costs: of a round; without them ``AUTO`` never pauses.
-    """
-
-    fixed: int = AUTO
-    costs: DraftCosts | None = None
-    now: int = field(init=False)
-    _rounds: int = field(default=0, init=False)
-    _balance: float = field(default=0.0, init=False)
-    _pauses: int = field(default=0, init=False)
-    _paused: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self.now = self.fixed or _FIRST
-
-    def verified(self, drafted: int, accepted: int, *, inputs: int = 0, checks: int = 0) -> None:
-        """Adapt to one round.
-
-        Args:
-            drafted: tokens of the draft.
-            accepted: those that are full depth's.
-            inputs: tokens that ran.
-            checks: exit checks made.
-        """
-        if self.fixed:
-            return
-        if self._paused:
-            self._paused -= 1
-            self.now = 0 if self._paused else 1
-            return
-        if accepted < drafted:
-            self.now = max(1, self.now - 1)
-        elif drafted >= self.now:
-            self.now = min(LONGEST, self.now + 2)
-        if self.costs is not None:
-            self._judge(min(accepted + 1, inputs) - self.costs.round(inputs, checks))
-
-    def _judge(self, gain: float) -> None:
-        """Pause if the rounds since the last pause have cost more than the tokens they gave."""
-        self._rounds += 1
-        self._balance += gain
-        if self._rounds >= _EVIDENCE and self._balance < 0:
-            self._paused = _PAUSE << self._pauses
-            self._rounds, self._balance, self._pauses, self.now = 0, 0.0, self._pauses + 1, 0
 
 
 @dataclass
@@ -205,6 +143,73 @@ class _Row:
         return stays
 
 
+class LosslessDecoding:
+    """Rows in flight, each with a draft of its own.
+
+    Args:
+        stack: the decoder.
+        state: of the rows; no token is pending.
+        policy: its one exit drafts, as long as the confidence reaches the threshold.
+        session: trained heads with a state of these rows, if any.
+        draft_length: largest number of tokens in a draft, at least 1, or ``AUTO``.
+
+    Raises:
+        ValueError: several exits, or none, or a prompt exit.
+    """
+
+    def __init__(
+        self,
+        stack: StatefulStack,
+        state: DecoderState,
+        policy: ExitPolicy,
+        session: HeadSession | None,
+        draft_length: int = AUTO,
+    ) -> None:
+        if policy.prompt_exit is not None:
+            raise ValueError("a prompt exit changes the state that full depth would have")
+        if len(policy.exit_layers) != 1:
+            raise ValueError(f"one exit drafts, not {len(policy.exit_layers)}")
+        self._stack, self._state, self._policy = stack, state, policy
+        self._session, self._draft_length = session, draft_length
+        self._costs = DraftCosts.of(stack.costs, policy)
+        self._active: list[_Row] = []
+
+    def __bool__(self) -> bool:
+        """Whether any row has not finished."""
+        return bool(self._active)
+
+    def replace(
+        self, rows: Sequence[int], source: Any, taken: Sequence[int], exact: Any = None
+    ) -> None:
+        """``rows``, which have finished, get the prompt states ``taken`` of ``source``."""
+        del exact  # full depth needs no state of its own here
+        self._stack.put(self._state, rows, source, taken)
+        if self._session is not None:
+            self._session.forget(rows)
+
+    def start(self, row: int, request: GenerateRequest, progress: Progress) -> None:
+        """Continue ``request`` in ``row``, whose state is that of its prompt and ``progress``."""
+        length = DraftLength(self._draft_length, self._costs)
+        self._active.append(_Row(row, request, progress, length))
+
+    def step(self) -> list[int]:
+        """Draft one token in each row whose draft is not complete, and verify if enough are.
+
+        Returns:
+            The rows that have finished.
+        """
+        drafting = [row for row in self._active if not row.complete]
+        if drafting:
+            _draft(self._stack, self._state, drafting, self._policy, self._session)
+        complete = [row for row in self._active if row.complete]
+        if len(complete) < max(1, _READY * len(self._active)):
+            return []
+        (depth,) = self._policy.exit_layers
+        _verify(self._stack, self._state, complete, depth, self._session)
+        self._active = [row for row in self._active if not row.finished]
+        return [row.number for row in complete if row.finished]
+
+
 def decode_lossless(
     stack: StatefulStack,
     state: DecoderState,
@@ -215,40 +220,18 @@ def decode_lossless(
     draft_length: int = AUTO,
     on_step: OnStep | None = None,
 ) -> None:
-    """Generate what full depth generates, until every row has finished.
+    """Generate what full depth generates, until every row of ``state`` has finished.
 
-    Args:
-        stack: the decoder.
-        state: of the prompts; no token is pending.
-        requests: what to continue.
-        rows: the answers, which grow.
-        policy: its one exit drafts, as long as the confidence reaches the threshold.
-        session: trained heads, if any.
-        draft_length: largest number of tokens in a draft, at least 1, or ``AUTO``.
-        on_step: called with ``rows`` after each verification.
-
-    Raises:
-        ValueError: several exits, or none, or a prompt exit.
+    ``on_step`` is called with ``rows``, the answers so far, after each step. For the rest see
+    `LosslessDecoding`.
     """
-    if policy.prompt_exit is not None:
-        raise ValueError("a prompt exit changes the state that full depth would have")
-    if len(policy.exit_layers) != 1:
-        raise ValueError(f"one exit drafts, not {len(policy.exit_layers)}")
-    costs = DraftCosts.of(stack.costs, policy)
-    active = [
-        _Row(number, request, progress, DraftLength(draft_length, costs))
-        for number, (request, progress) in enumerate(zip(requests, rows, strict=True))
-    ]
-    while active:
-        drafting = [row for row in active if not row.complete]
-        if drafting:
-            _draft(stack, state, drafting, policy, session)
-        complete = [row for row in active if row.complete]
-        if len(complete) >= max(1, _READY * len(active)):
-            _verify(stack, state, complete, policy.exit_layers[0], session)
-            active = [row for row in active if not row.finished]
-            if on_step is not None:
-                on_step(rows)
+    decoding = LosslessDecoding(stack, state, policy, session, draft_length)
+    for row, (request, progress) in enumerate(zip(requests, rows, strict=True)):
+        decoding.start(row, request, progress)
+    while decoding:
+        decoding.step()
+        if on_step is not None:
+            on_step(rows)
 
 
 def _draft(

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -183,24 +184,26 @@ class Answering(Processes):
         self._expect("Generating", [ready[n].request for n in order], generation_seconds)
         with self._progress(len(requests), "Generating", disable_tqdm) as bar, self._context():
 
-            def finish(answers: Mapping[int, GeneratedAnswer]) -> None:
+            def finish(answers: Mapping[int, GeneratedAnswer], start: int = 0) -> None:
                 for place, answer in answers.items():
-                    number = order[place]
+                    number = order[start + place]
                     texts[number] = self._text(ready[number], answer)
                     args = requests[number].args
                     self.cache_hook.add_partial("generate_until", args, texts[number])
                 bar.update(len(answers))
 
             ordered = [ready[number].request for number in order]
-            if self._runner.continuous and not self._lossless:
+            while (done := len(texts)) < len(ordered):
+                timed = self._lossless and self.speed.wanted
+                if timed or not self._runner.continuous:
+                    some = ordered[done : done + self._size_of_batch()]
+                    finish(dict(enumerate(self._generate(some))), done)
+                    continue
                 rows, free = self.settings.rows_in_flight, state_bytes(self.device)
                 flight = Flight(self._size_of_batch(), rows, free)
-                self._generate(ordered, flight=flight, on_answers=finish)
+                on_answers = partial(finish, start=done)
+                self._generate(ordered[done:], flight=flight, on_answers=on_answers)
                 self.rows_in_flight = max(self.rows_in_flight, flight.used)
-            else:
-                for places in self._batches(list(range(len(order)))):
-                    some = [ordered[place] for place in places]
-                    finish(dict(zip(places, self._generate(some), strict=True)))
         return [texts[number] for number in range(len(requests))]
 
     def _generate(

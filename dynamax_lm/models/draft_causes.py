@@ -18,7 +18,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from dynamax_lm.engine.draft_costs import DraftCosts, RoundCounts
-from dynamax_lm.engine.lossless import LONGEST
+from dynamax_lm.engine.draft_length import LONGEST
 
 
 class Cause(Enum):

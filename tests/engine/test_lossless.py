@@ -19,8 +19,10 @@ from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.draft_costs import DraftCosts
+from dynamax_lm.engine.draft_length import AUTO, DraftLength
+from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
-from dynamax_lm.engine.lossless import AUTO, DraftLength, decode_lossless
+from dynamax_lm.engine.lossless import decode_lossless
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
@@ -135,6 +137,72 @@ def test_neighbours_change_neither_drafts_nor_rounds(
     same = [a.trace.rounds == b.trace.rounds for a, b in zip(together, alone, strict=True)]
     assert [one.trace.tokens for one in together] == [one.trace.tokens for one in alone]
     assert sum(same) >= len(same) - 1, "a confidence within rounding of the threshold is rare"
+
+
+@settings(max_examples=30)
+@given(
+    kind=st.sampled_from(KINDS),
+    rows=prompts(min_rows=3, max_rows=7),
+    threshold=st.sampled_from([0.0, 0.1, 0.4]),
+    classifier=st.sampled_from([None, "mamba", "linear"]),
+    draft_length=st.sampled_from([AUTO, 1, 5]),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_a_row_that_finishes_is_replaced_and_nothing_else_changes(
+    kind: str,
+    rows: list[tuple[int, ...]],
+    threshold: float,
+    classifier: str | None,
+    draft_length: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    """Drafts in progress and the heads' state of the other rows are left as they are."""
+    model = random_model(kind, LAYERS, seed=seed)
+    stack = STACKS[kind](model)
+    heads = classifier and heads_of(model, (2,), 1, classifier=classifier)
+    policy = ExitPolicy((2,), "head" if heads else "top_prob", threshold)
+    asked = draw_requests(data, rows)
+    flight = Flight(data.draw(st.integers(1, len(rows) - 1)))
+    options = {"policy": policy, "heads": heads or None, "draft_length": draft_length}
+    ours = generate(stack, asked, reference=True, flight=flight, **options)
+    alone = [generate(stack, [one], **options)[0] for one in asked]
+    same = 0
+    for mine, other, full in zip(ours, alone, generate(stack, asked), strict=True):
+        assert mine.trace.tokens == other.trace.tokens == full.trace.tokens
+        assert mine.reference == mine.trace.full_depth == mine.trace.tokens
+        check_rounds(mine)
+        same += mine.trace.rounds == other.trace.rounds
+    assert same >= len(rows) - 1, "a confidence within rounding of the threshold is rare"
+    assert flight.used == flight.batch_size
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_short_answer_does_not_leave_its_place_empty(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = STACKS[kind](random_model(kind, LAYERS, seed=4))
+    lengths = (2, 24, 2, 24)
+    asked = [GenerateRequest((1, 2, 3 + n), most, never) for n, most in enumerate(lengths)]
+    options = {"policy": ExitPolicy((2,), "top_prob", 1.0), "draft_length": 1}
+    passes: list[int] = []
+    begin = stack.begin
+
+    def counted(state: Any, token_batch: Any, *more: Any, **named: Any) -> Any:
+        passes.append(len(token_batch.rows))
+        return begin(state, token_batch, *more, **named)
+
+    monkeypatch.setattr(stack, "begin", counted)
+    counts = []
+    for groups, size in ([asked[:2], asked[2:]], 2), ([asked], 2):
+        passes.clear()
+        for some in groups:
+            generate(stack, some, flight=Flight(size), **options)
+        counts.append(len(passes))
+    lockstep, continuous = counts
+    assert lockstep >= 2 * 2 * 24, "two passes a token, and each batch as long as its longest"
+    assert continuous <= lockstep - 30, "the third and fourth answers begin with the third token"
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])

@@ -60,6 +60,23 @@ def test_some_documents_are_timed_both_ways(
     )
 
 
+def test_after_the_timed_documents_rows_are_replaced(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batches are timed; the rest is one run of continuous rows, and all are checked."""
+    monkeypatch.setattr(speed_check, "DOCUMENTS", 2)
+    prompts = [f"{prompt} {number}" for prompt in PROMPTS for number in range(3)]
+    gen: dict[str, Any] = {"max_gen_toks": 12, "until": list("abcdefghijklmnopqrstuvw")}
+    full = dynamax_lm.load(checkpoint, mode="full").generate(prompts, **gen)
+    model = dynamax_lm.load(checkpoint, mode="lossless", threshold=0.05, batch_size=2)
+    answers = model.generate(prompts, **gen)
+    assert [one.text for one in answers] == [one.text for one in full]
+    assert all(one.reference == one.text for one in answers)
+    assert len({len(one) for one in answers}) > 1, "else no row would finish before another"
+    assert model.lm.speed.documents == 2
+    assert model.lm.rows_in_flight == 2
+
+
 def test_scores_run_at_full_depth(checkpoint: str) -> None:
     full = dynamax_lm.load(checkpoint, mode="full").score("a quiet", " harbour")
     ours = dynamax_lm.load(checkpoint, mode="lossless").score("a quiet", " harbour")

@@ -63,7 +63,7 @@ of its substance. Do not use it for anything else, and do not read its task scor
 
 ## Training
 
-{_origin(settings)} on one CPU core (no GPU), {state["tokens"] / 1e6:.1f} M tokens
+From scratch on one CPU core (no GPU), {state["tokens"] / 1e6:.1f} M tokens
 ({state["tokens"] / 2.3e6:.1f} passes over 2.3 M), {state["step"]:,} steps, seed {settings["seed"]},
 Muon for the matrices and AdamW for the rest, learning rate {settings["lr"]:g}{_annealed(state)},
 {settings.get("precision", "bfloat16")} matrix products. Code and log: `training/tiny/` in the
@@ -103,16 +103,6 @@ With confidence `top_prob` and threshold 0.9, the states of earlier tokens exact
 |---|---|---|---|---|
 {policies}
 """
-
-
-def _origin(settings: dict[str, Any]) -> str:
-    if not settings.get("source"):
-        return "From scratch"
-    return """**It starts from the tiny Mistral**, as The Mamba in the Llama (arXiv 2408.15237)
-starts hybrids from Transformers: embedding, norms, MLPs and the attention of every second layer are
-taken over, and a new Mamba-2 mixer takes the place of the other attention layers. So the weights
-that it took over were trained on the tiny Mistral's 3.9 M tokens, and the mixers on its own alone.
-Its own training:"""
 
 
 def _annealed(state: dict[str, Any]) -> str:

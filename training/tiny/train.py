@@ -20,14 +20,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from dynamax_lm.common.outputs import replacing
-from training.tiny.convert import take_over
 from training.tiny.data import (
     Corpus,
     Encode,
@@ -64,7 +62,6 @@ class Settings:
         first: See `ExitLoss`.
         later: See `ExitLoss`.
         answers: See `ExitLoss`.
-        source: Folder of a trained Mistral that a hybrid starts from; empty for none.
         precision: Number format of the matrix products, one of `precision.NAMES`.
     """
 
@@ -77,7 +74,6 @@ class Settings:
     first: float = 1.0
     later: float = 0.5
     answers: float = 1.0
-    source: str = ""
     precision: str = "float32"
 
 
@@ -98,8 +94,6 @@ class Run:
         torch.manual_seed(settings.seed)
         self.settings, self.corpus, self.encode, self.pieces = settings, corpus, encode, pieces
         self.model = build(settings.model).train()
-        if settings.source:
-            take_over(self.model, AutoModelForCausalLM.from_pretrained(settings.source).float())
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizers = _optimizers(self.model, settings.lr)
         self.loss = ExitLoss(settings.first, settings.later, settings.distil, settings.answers)
@@ -229,7 +223,6 @@ def main(arguments: list[str] | None = None) -> None:
     for name in shown:
         default = getattr(Settings, name)
         parser.add_argument(f"--{name}", type=float, default=default, help=f"[{default}]")
-    parser.add_argument("--source", default="", help="a trained mistral that a hybrid starts from")
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="of products [the run's; the faster one here]"
     )
@@ -243,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     precision = args.precision or (state or {}).get("settings", {}).get("precision") or fastest()
     given = {name: getattr(args, name) for name in shown}
-    settings = Settings(args.model, args.seed, source=args.source, precision=precision, **given)
+    settings = Settings(args.model, args.seed, precision=precision, **given)
     pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
     run = Run(settings, corpus, encoder(tokenizer), pieces)
     if state is not None:
