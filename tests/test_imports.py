@@ -163,7 +163,9 @@ TABLE: dict[str, Row] = {
     ),
     "models.prompt_maps": row("common.errors heads decoders.description settings"),
     "models.outside_layers": row(
-        "common.errors common.extensions core.costs decoders.decoder", LM_EVAL
+        "common.errors common.extensions core.costs decoders.check decoders.decoder "
+        "decoders.outside_stack",
+        LM_EVAL,
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
