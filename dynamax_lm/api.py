@@ -38,7 +38,15 @@ _MODELS = {
 
 
 class ExitModel:
-    """A loaded checkpoint with its exits; see :func:`load`.
+    r"""A loaded checkpoint with its exits; see :func:`load`.
+
+    >>> model = load("tiny", threshold=0.9)
+    >>> score = model.score("Q: Who wrote Hamlet?\nA:", " Shakespeare")
+    >>> score.flops.spent > 0
+    True
+    >>> model.change(threshold=0.5)
+    >>> model.settings.threshold
+    0.5
 
     Attributes:
         lm: the lm-eval model behind it; ``lm_eval.simple_evaluate(model=model.lm, ...)`` takes it.
@@ -215,6 +223,9 @@ def load(pretrained: str = TINY, model: str | None = None, **model_args: Any) ->
 
 def find_measure(written: str) -> str:
     """The name of a confidence measure, for `ExitPolicy` and `Ledger`.
+
+    >>> find_measure("margin")
+    'margin'
 
     Args:
         written: a name of the package, ``FILE.py:CLASS``, or an installed entry point.
