@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from benchmarks.criteria import states as stored
-from benchmarks.criteria.accounts import Grid, PerDocument, Tariff
+from benchmarks.criteria.accounts import CostTable, Grid, PerDocument
 from benchmarks.criteria.asking import Fixed
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds, interval
 from benchmarks.criteria.collect import collect
@@ -173,14 +173,14 @@ class Study:
             extras = [HeadCosts(translator=one) for one in flops]
             weights = Weights.draw(folds(states.tasks, 0), DRAWS, 0)
             oracle = np.where(right.any(0), right.argmax(0), len(layers))
-            free = Tariff.of(states, costs, "oracle", "propagate", extras).account(oracle, right)
+            free = CostTable.of(states, costs, "oracle", "propagate", extras).account(oracle, right)
             for name in names:
-                tariff = Tariff.of(states, costs, name, "propagate", extras)
+                cost_table = CostTable.of(states, costs, name, "propagate", extras)
                 rule = Fixed(self.answers.confidences[layers, name])
                 grid = np.array(thresholds())
-                numbers = [tariff.account(rule.leave(one), right) for one in grid]
+                numbers = [cost_table.account(rule.leave(one), right) for one in grid]
                 judged = cross_fit(Grid(grid, PerDocument.stack(numbers)), weights, MIDDLE)
-                paid = tariff.account(oracle, right)
+                paid = cost_table.account(oracle, right)
                 low, high = interval(judged.saved)
                 yield {
                     "exits": list(layers),

@@ -16,15 +16,8 @@ TYPE_CHECKING = False  # as typing's: this file runs whenever Python starts, and
 if TYPE_CHECKING:
     from typing import Any
 
-    from dynamax_lm.api import (
-        Answer,
-        ExitGrid,
-        ExitModel,
-        Score,
-        find_measure,
-        find_skipped_state,
-        load,
-    )
+    from dynamax_lm.answers import Answer, ExitGrid, Score
+    from dynamax_lm.api import ExitModel, find_measure, find_skipped_state, load
     from dynamax_lm.common.errors import SettingError
     from dynamax_lm.core.confidence import Measure
     from dynamax_lm.core.costs import LayerCosts
@@ -54,13 +47,13 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOMES = {
-    "Answer": "api",
+    "Answer": "answers",
     "AnswerTrace": "core.trace",
     "AttentionCosts": "decoders.costs.attention",
     "Column": "report.column",
     "Decoder": "decoders.decoder",
     "Entry": "report.leaderboard",
-    "ExitGrid": "api",
+    "ExitGrid": "answers",
     "ExitHeads": "heads",
     "ExitModel": "api",
     "ExitObserver": "engine.exit_probe",
@@ -81,7 +74,7 @@ _HOMES = {
     "Measure": "core.confidence",
     "MeasureFacts": "core.measures",
     "MistralStack": "decoders.attention",
-    "Score": "api",
+    "Score": "answers",
     "ScoreRequest": "engine.score",
     "SettingError": "common.errors",
     "SkippedFacts": "core.skipped_states",

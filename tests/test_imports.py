@@ -166,7 +166,9 @@ TABLE: dict[str, Row] = {
     ),
     "models.prompt_maps": row("common.errors heads decoders.description settings"),
     "models.outside_layers": row(
-        "common.errors common.extensions core.costs decoders.decoder", LM_EVAL
+        "common.errors common.extensions core.costs decoders.check decoders.decoder "
+        "decoders.outside_stack",
+        LM_EVAL,
     ),
     "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
@@ -177,13 +179,14 @@ TABLE: dict[str, Row] = {
     ),
     "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
     "models.answering": row(
-        "core decoders.decoder engine harness.responses heads models.expected_time models.memory "
-        "models.processes models.requests models.runner models.speed_check settings"
+        "common.errors core decoders.decoder engine harness.responses heads models.expected_time "
+        "models.memory models.processes models.requests models.runner models.speed_check settings"
     ),
     "models.lm": row("common core decoders engine harness heads models settings"),
     "__main__": row("common.errors harness.plugin harness.run_arguments"),
+    "answers": row("common.plots core.trace display", MODELS | HEAVY - {"matplotlib"}),
     "api": row(
-        "common.errors common.plots common.token_pieces core decoders.checkpoint display engine "
+        "answers common.errors common.token_pieces core decoders.checkpoint engine "
         "harness.responses models settings"
     ),
     # answers in terminals, notebooks and pages
@@ -191,7 +194,7 @@ TABLE: dict[str, Row] = {
     "display.notebook": row("common.plots", HEAVY),
     "display.heatmap": row("common.plots", HEAVY - {"matplotlib"}),
     # its page of tokens is the report's
-    "play": row("api common core engine harness models report"),
+    "play": row("answers api common core engine harness models report"),
     # tools
     "certify": row("common core decoders.checkpoint harness heads reuse settings"),
     # its table has the report's columns

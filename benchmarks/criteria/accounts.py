@@ -70,7 +70,7 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tariff:
+class CostTable:
     """One rule's bill for each token at each depth, over the tokens that count.
 
     Attributes:
@@ -94,7 +94,7 @@ class Tariff:
         skipped_state: str,
         extras: Sequence[HeadCosts],
         counted: NDArray[np.bool_] | None = None,
-    ) -> Tariff:
+    ) -> CostTable:
         """The bill of every position and depth that occurs; all tokens count by default."""
         ledger = Ledger(
             costs,
@@ -119,7 +119,7 @@ class Tariff:
         costs: LayerCosts,
         translator_flops: Sequence[int],
         counted: NDArray[np.bool_] | None = None,
-    ) -> Tariff:
+    ) -> CostTable:
         """Every exit as a model's only depth, then full depth."""
         positions, inverse = np.unique(states.position, return_inverse=True)
         spent = np.array(
@@ -158,11 +158,11 @@ class Tariff:
         return found
 
 
-def static_depths(tariff: Tariff, right: NDArray[np.bool_]) -> PerDocument:
-    """(E + 1, M): every depth of :meth:`Tariff.of_fixed_depths`, for all tokens."""
-    count = len(tariff.states.token)
-    depths = range(len(tariff.states.layers))
-    return PerDocument.stack([tariff.account(np.full(count, one), right) for one in depths])
+def static_depths(cost_table: CostTable, right: NDArray[np.bool_]) -> PerDocument:
+    """(E + 1, M): every depth of :meth:`CostTable.of_fixed_depths`, for all tokens."""
+    count = len(cost_table.states.token)
+    depths = range(len(cost_table.states.layers))
+    return PerDocument.stack([cost_table.account(np.full(count, one), right) for one in depths])
 
 
 class Twin(NamedTuple):

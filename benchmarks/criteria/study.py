@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks.criteria.accounts import (
+    CostTable,
     Floats,
     Grid,
     PerDocument,
-    Tariff,
     static_depths,
     twin,
     twin_agreement,
@@ -299,14 +299,14 @@ def compare(
     everything = np.ones(len(of_text), dtype=bool)
     nothing = [0] * len(states.exits)
 
-    def tariff(
+    def cost_table(
         confidence: str, heads: ExitHeads | None, counted: Any, beside: Sequence[int] = nothing
-    ) -> Tariff:
+    ) -> CostTable:
         extras = [
             HeadCosts(other + (0 if heads is None else heads.classifier_flops(layer)), flops)
             for layer, flops, other in zip(states.exits, extra, beside, strict=True)
         ]
-        return Tariff.of(states, costs, confidence, skipped_state, extras, counted)
+        return CostTable.of(states, costs, confidence, skipped_state, extras, counted)
 
     def contender(
         name: str,
@@ -322,7 +322,7 @@ def compare(
                 PerDocument.stack([bill.account(leave, exits.right) for leave in leaves]),
             )
             for bill in (
-                tariff(confidence, heads, counted, beside) for counted in (of_text, everything)
+                cost_table(confidence, heads, counted, beside) for counted in (of_text, everything)
             )
         )
         return Contender(name, confidence, heads, text, stop)
@@ -338,11 +338,11 @@ def compare(
     for name, one in {**trained, **extended}.items():
         found.append(contender(name, one.rule, "head", one.heads, one.flops))
     first_right = np.where(exits.right.any(0), exits.right.argmax(0), len(states.exits))
-    fixed = Tariff.of_fixed_depths(states, costs, extra, of_text)
+    fixed = CostTable.of_fixed_depths(states, costs, extra, of_text)
     return Column(
         translators=translators,
         contenders=tuple(found),
-        oracle=tariff("oracle", None, of_text).account(first_right, exits.right),
+        oracle=cost_table("oracle", None, of_text).account(first_right, exits.right),
         statics=static_depths(fixed, exits.right),
         exit_agreement=tuple(float(row[of_text].mean()) for row in exits.right),
     )

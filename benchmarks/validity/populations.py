@@ -113,7 +113,7 @@ def read(file: Path = DATA) -> dict[str, Floats]:
 def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
     """The columns, from the folder of a finished study of the embedded Mistral."""
     from benchmarks.criteria import states as stored
-    from benchmarks.criteria.accounts import Tariff
+    from benchmarks.criteria.accounts import CostTable
     from benchmarks.criteria.asking import Fixed
     from dynamax_lm.core.ledger import HeadCosts
     from dynamax_lm.decoders.costs.attention import AttentionCosts
@@ -135,8 +135,8 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
             HeadCosts(0, bank.translator_flops(layer) if translators == "affine" else 0)
             for layer in states.exits
         ]
-        tariff = Tariff.of(states, costs, "top_prob", "propagate", extras)
-        columns["full_depth_flops"] = by_document(tariff.full)
+        cost_table = CostTable.of(states, costs, "top_prob", "propagate", extras)
+        columns["full_depth_flops"] = by_document(cost_table.full)
         for number, layer in enumerate(states.exits):
             columns[f"{translators}_layer_{layer}"] = by_document(right[number])
         agrees = np.concatenate([right, np.ones((1, right.shape[1]), dtype=bool)])
@@ -146,7 +146,7 @@ def _collect(folder: Path) -> dict[str, NDArray[np.int64]]:
                 place = np.arange(len(leave))
                 name = f"{translators}_top_prob_{threshold}"
                 columns[name] = by_document(agrees[leave, place])
-                columns[f"{name}_flops"] = by_document(tariff.spent[leave, place])
+                columns[f"{name}_flops"] = by_document(cost_table.spent[leave, place])
     return columns
 
 

@@ -42,7 +42,8 @@ def documents(subject: Subject) -> Iterator[Row]:
     quarter = full.config.num_hidden_layers * 3 // 4
     exits = make(**shared, exit_rule="fixed_depth", exit_layers=quarter, reference=False)
     yield from _against_full_depth(subject, {"full depth": full, "exits": exits}, manager)
-    yield _outside(subject, full)
+    timed = type("Timed", (_Timed, make), {})(**shared, mode="full")
+    yield _outside(subject, timed)
 
 
 def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> Iterator[Row]:
@@ -126,35 +127,35 @@ def _evaluation(subject: Subject, lm: Any, task: str, manager: Any) -> Callable[
     )
 
 
+class _Timed:
+    """A model that adds up the seconds in which it answers."""
+
+    inside = 0.0
+
+    def generate_until(self, requests: Any, *args: Any) -> Any:
+        answers: list[Any] = []
+        answer = super().generate_until  # type: ignore[misc]
+        self.inside += seconds(lambda: answers.append(answer(requests, *args)))
+        return answers[0]
+
+
 def _outside(subject: Subject, lm: Any) -> Row:
     """The share of a run of short documents in which no request is answered."""
     from lm_eval.tasks import TaskManager
 
     count = 40 if subject.quick else 2000
-    inside: list[float] = []
-    answer = lm.generate_until
-
-    def timed(requests: Any, *args: Any) -> Any:
-        answers: list[Any] = []
-        inside.append(seconds(lambda: answers.append(answer(requests, *args))))
-        return answers[0]
-
     with tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(include_path=_short(Path(folder), count), include_defaults=False)
-        lm.generate_until = timed
-        try:
-            whole = seconds(_evaluation(subject, lm, "short", manager))
-        finally:
-            del lm.generate_until
+        whole = seconds(_evaluation(subject, lm, "short", manager))
     return Row(
         "Documents",
         _name(subject),
         f"{count} short documents, mode=full",
         "outside the model / all",
-        1 - sum(inside) / whole,
+        1 - lm.inside / whole,
         0.1,
         at_most=True,
-        seconds={"all": whole, "model": sum(inside)},
+        seconds={"all": whole, "model": lm.inside},
     )
 
 

@@ -10,7 +10,8 @@ import torch
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate
-from dynamax_lm.decoders.ssd import TRUSTED, StateSpace
+from dynamax_lm.decoders.state_space import StateSpace
+from dynamax_lm.decoders.transformers_kernels import TRUSTED
 
 
 def scan(subject: Subject) -> Iterator[Row]:

@@ -69,6 +69,12 @@ class _Depth(NamedTuple):
 class Ledger:
     """Bills answers under one exit policy.
 
+    >>> import dynamax_lm
+    >>> costs = dynamax_lm.load("tiny").lm.stack.costs
+    >>> bill = Ledger(costs, exit_layers=(4, 8)).answer(prompt_tokens=10, layers_used=[4, 16])
+    >>> bill.layers < bill.full_depth and bill.checks > 0
+    True
+
     Args:
         costs: the architecture.
         exit_layers: ascending, each in 1..L-1; empty for full depth.

@@ -83,7 +83,7 @@ def run_token_batch(
     if sink is not None:
         measure = make_confidence(policy.confidence, tokens=count, exits=len(exits))
         check = ExitCheck(stack, policy, measure, sink, session, targets)
-    if session is not None and policy.confidence == "head":
+    if session is not None and policy.reads_heads:
         session.begin(token_batch, run.slots)
     for layer in range(stack.n_layers):
         hidden = stack.layer(layer, slots.resume(layer, hidden), run)

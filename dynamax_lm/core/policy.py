@@ -18,6 +18,10 @@ from dynamax_lm.core.thresholds import ThresholdRule, cutoff_of
 class ExitPolicy:
     """A token exits at the first exit whose confidence reaches the threshold.
 
+    >>> policy = ExitPolicy(exit_layers=(4, 8), confidence="top_prob", threshold=0.9)
+    >>> policy.exiting(torch.tensor([0.5, 0.95])).tolist()
+    [False, True]
+
     Attributes:
         exit_layers: layers run before each exit, ascending, each in 1..L-1; empty for full depth.
         confidence: name of the measure.
@@ -51,6 +55,11 @@ class ExitPolicy:
     def needs_target(self) -> bool:
         """Whether the measure compares with full depth's token."""
         return bool(self.exit_layers) and facts_of(self.confidence).needs_target
+
+    @property
+    def reads_heads(self) -> bool:
+        """Whether trained heads decide, so that their state must include every token."""
+        return self.confidence == "head"
 
     @property
     def except_threshold(self) -> tuple[object, ...]:

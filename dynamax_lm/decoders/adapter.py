@@ -172,7 +172,14 @@ class LayerPlan:
 
     Named by ``layers=FILE.py:CLASS``, or by an entry point; made as ``CLASS()``. See CONTRIBUTING,
     "A kind of layer".
+
+    Attributes:
+        norm: for a ``model_type`` that the package lacks: the name of the final norm in the model,
+            such as ``gpt_neox.final_layer_norm``. The plan then has `new_costs` in place of
+            `costs`, and an adapter for each of transformers' layers.
     """
+
+    norm: str = ""
 
     def costs(self, own: Sequence[LayerCosts]) -> Sequence[LayerCosts]:
         """The costs of each layer, bottom to top; called before the weights load.
@@ -182,11 +189,20 @@ class LayerPlan:
         """
         raise NotImplementedError
 
+    def new_costs(self, config: Any) -> Sequence[LayerCosts]:
+        """The same for a ``model_type`` that the package lacks.
+
+        Args:
+            config: transformers' configuration.
+        """
+        raise NotImplementedError
+
     def layers(self, own: Sequence[LayerAdapter], model: Any) -> Sequence[LayerAdapter]:
         """The layers, bottom to top, with these costs.
 
         Args:
-            own: adapters of the checkpoint's layers.
+            own: adapters of the checkpoint's layers; none for a ``model_type`` that the package
+                lacks.
             model: transformers' model, its weights loaded.
         """
         raise NotImplementedError

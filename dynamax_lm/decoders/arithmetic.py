@@ -1,4 +1,4 @@
-"""Matrix products and norms of one decoder: transformers' own operations, or faster ones."""
+"""Matrix products and norms of one decoder: ``F.linear`` until faster products are chosen."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from dynamax_lm.decoders.cpu.chosen_products import (
     LinearPlace,
     choose_products,
 )
-from dynamax_lm.decoders.cpu.norms import normalise, normalise_trusted
+from dynamax_lm.decoders.cpu.norms import normalise
 from dynamax_lm.decoders.cpu.products import project_trusted
 
 
 class Arithmetic:
     """The operations that a decoder's layers share.
-
-    Args:
-        trusted: whether every operation is transformers' own, to the last bit.
 
     Attributes:
         products: which products were chosen.
@@ -29,19 +26,17 @@ class Arithmetic:
         normalise: ``norm(hidden)`` for a norm and hidden states (..., D).
     """
 
-    def __init__(self, trusted: bool) -> None:
-        self.trusted = trusted
+    def __init__(self) -> None:
         self.products: ChosenProducts = NOTHING_CHOSEN
         self.project: Callable[[nn.Module, Tensor], Tensor] = project_trusted
-        self.normalise = normalise_trusted if trusted else normalise
+        self.normalise: Callable[[nn.Module, Tensor], Tensor] = normalise
 
     def choose(self, linears: Sequence[LinearPlace], **options: Any) -> None:
-        """Measure which products are fastest here; trusted operations stay as they are.
+        """Measure which products are fastest here.
 
         Args:
             linears: the decoder's linear layers.
             **options: see ``chosen_products.choose_products``.
         """
-        if not self.trusted:
-            self.products = choose_products(linears, **options)
-            self.project = self.products.project
+        self.products = choose_products(linears, **options)
+        self.project = self.products.project

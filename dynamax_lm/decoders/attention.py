@@ -136,7 +136,6 @@ class AttentionLayer:
             and kind.config._attn_implementation == "sdpa"
             and not kind.names.soft_cap
             and types - {None} <= _STATIC_ROTARY
-            and not self._arithmetic.trusted
             and not any_hooked(self._attention, kind.rotary)
         )
 
@@ -364,16 +363,15 @@ class MistralStack(Decoder):
 
     Args:
         model: the loaded model, in evaluation mode.
-        trusted: whether every operation is transformers' own, to the last bit.
 
     Attributes:
         decoder: the model without its vocabulary head.
     """
 
-    def __init__(self, model: Any, *, trusted: bool = False) -> None:
+    def __init__(self, model: Any) -> None:
         check_unaltered(model)
         self.decoder = model.model
-        arithmetic = Arithmetic(trusted)
+        arithmetic = Arithmetic()
         kind = AttentionKind(model.config, self.decoder.rotary_emb, self.decoder.embed_tokens)
         super().__init__(
             [AttentionLayer(layer, kind, arithmetic) for layer in self.decoder.layers],

@@ -109,7 +109,7 @@ class Block:
         """(N, D) the feed-forward module; a gated one with the chosen products."""
         arithmetic = self._arithmetic
         first, *others = self._feed_forward
-        if not self._gated or arithmetic.trusted or is_hooked(first):
+        if not self._gated or is_hooked(first):
             fed = _call(first, rows)
             for other in others:
                 fed = fed + _call(other, rows)

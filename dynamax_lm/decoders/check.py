@@ -33,12 +33,13 @@ def layers_needed(stack: Decoder) -> int:
     return max(kinds.index(kind) for kind in set(kinds)) + 1
 
 
-def check_layers(model: Any, stack: Any) -> None:
+def check_layers(model: Any, stack: Any, source: str = "the table of families") -> None:
     """Compare the logits after the lowest layers, for a prompt and one further token.
 
     Args:
         model: transformers' model, with plain weights.
-        stack: its ``FamilyStack``.
+        stack: its decoder, with the model without its vocabulary head as ``decoder``.
+        source: of the description of its layers.
 
     Raises:
         SettingError: they differ by more than rounding.
@@ -58,7 +59,7 @@ def check_layers(model: Any, stack: Any) -> None:
     error = min(errors)
     raise SettingError(
         f"model_type {model.config.model_type!r}: the first {depth} layers of this checkpoint "
-        f"are not those that the table of families describes (relative difference "
+        f"are not those that {source} describes (relative difference "
         f"{error:.2g}); it cannot be run with early exits"
     )
 

@@ -163,21 +163,31 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         known = known.__cause__ or known.__context__
 
 
-def check_config(config: Any, architecture: Architecture) -> None:
+_OTHER_TYPES = "; layers=FILE.py:CLASS can give --model dynamax its layers (CONTRIBUTING.md)"
+
+
+def is_known(config: Any) -> bool:
+    """Whether the package has the decoder of a configuration's ``model_type``."""
+    return _kind(config) in FAMILY.types
+
+
+def check_config(config: Any, architecture: Architecture, *, planned: bool = False) -> None:
     """Refuse architectures that the decoders cannot run.
 
     Args:
         config: transformers' configuration, of a decoder or of a multimodal wrapper of one.
         architecture: of the model that is to run it.
+        planned: whether all layers of another ``model_type`` come from outside the package.
 
     Raises:
         SettingError: another architecture, or a variant whose decoding and scoring would differ.
     """
     kind, text = _kind(config), text_config(config)
     inner = "" if text is config else f" with the text decoder {_kind(text)!r}"
-    if kind not in architecture.types:
+    new = planned and architecture is FAMILY and not is_known(config) and text is config
+    if kind not in architecture.types and not new:
         other = next((one for one in ARCHITECTURES if kind in one.types), None)
-        use = f"; use --model {other.model}" if other else ""
+        use = f"; use --model {other.model}" if other else "" if inner else _OTHER_TYPES
         raise SettingError(
             f"{architecture.model} runs model_type {_listed(architecture.types)}, and this "
             f"checkpoint has model_type {kind!r}{inner}{use}"

@@ -7,101 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.costs import DecoderCosts, LayerCosts, costs_of_layers
-from dynamax_lm.core.pending import PendingTokens
 from dynamax_lm.core.skipped_states import by_kind, for_kind, lacking, registered
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import (
     LayerAdapter,
-    LayerKind,
-    LayerState,
-    PassContext,
     SkipPolicy,
     WithdrawingKind,
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.cheap_projection import CheapProjection, scale_of
 from dynamax_lm.decoders.cpu.chosen_products import ChosenProducts, LinearPlace
+from dynamax_lm.decoders.decoder_state import DecoderPass, LayerStates, Mark
 from dynamax_lm.decoders.hooks import any_hooked
-from dynamax_lm.decoders.recorded_steps import RecordedSteps, StepPass, StepShape, recorded_steps
+from dynamax_lm.decoders.recorded_steps import RecordedSteps, StepPass, recorded_steps
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.scaling import UNSCALED, Scaling
-
-
-@dataclass
-class LayerStates:
-    """The state of a decoder.
-
-    Attributes:
-        layers: of each layer, its own.
-        rows: padding and lengths of the rows, the same for every layer.
-        pending: pending tokens; they are counted in ``rows``, and their last layers have not run.
-        recorded: steps over this state, by shape.
-    """
-
-    layers: list[LayerState]
-    rows: RowLengths
-    pending: PendingTokens = field(default_factory=PendingTokens)
-    recorded: dict[StepShape, Any] = field(default_factory=dict)
-
-    def seen(self, layer: int) -> list[int]:
-        """Tokens of each row that have run ``layer``, from 0."""
-        batch = range(len(self.rows.columns))
-        given = [self.rows.tokens(row) - self.pending.missing(row, layer) for row in batch]
-        return self.layers[layer].seen(given)
-
-    def drafts(self) -> bool:
-        """Whether a layer keeps what it needs to withdraw tokens."""
-        return any(getattr(layer, "draft", None) is not None for layer in self.layers)
-
-    def addresses(self, layers: Sequence[int]) -> tuple[Any, ...]:
-        """Address and shape of every tensor in the states of recordable ``layers``."""
-        states: list[Any] = [self.layers[index] for index in layers]
-        return tuple((one.data_ptr(), one.shape) for state in states for one in state.tensors())
-
-
-class Mark(NamedTuple):
-    """A snapshot of a state."""
-
-    layers: list[Any]
-    rows: RowLengths
-    pending: PendingTokens
-
-
-class DecoderPass(ForwardPass):
-    """A pass through all layers.
-
-    Attributes:
-        state: of the decoder.
-        skipped_state: name of the policy for frozen slots.
-        contexts: of each kind of layer, the data that its layers share.
-    """
-
-    def __init__(
-        self,
-        token_batch: TokenBatch,
-        state: LayerStates,
-        skipped_state: str,
-        kinds: Sequence[LayerKind],
-    ) -> None:
-        super().__init__(token_batch)
-        self.state = state
-        self.skipped_state = skipped_state
-        state.rows.begin(token_batch)
-        self.contexts: list[PassContext] = [
-            kind.begin(self, state.rows, skipped_state) for kind in kinds
-        ]
-
-    def changed(self) -> None:
-        for context in self.contexts:
-            context.changed()
 
 
 class Decoder:
@@ -255,7 +182,7 @@ class Decoder:
     def choose_products(self, **options: Any) -> None:
         """Measure which products are fastest on this machine, and repack the weights for them.
 
-        The model stays usable. Trusted operations stay as they are.
+        The model stays usable.
 
         Args:
             **options: see ``chosen_products.choose_products``.

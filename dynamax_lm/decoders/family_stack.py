@@ -29,7 +29,7 @@ from dynamax_lm.decoders.parallel import ParallelKind, ParallelLayer
 from dynamax_lm.decoders.recurrent_layer import RecurrentKind
 from dynamax_lm.decoders.scaling import Scaling
 from dynamax_lm.decoders.shared_block import SharedBlockLayer, SharedKind
-from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
+from dynamax_lm.decoders.transformers_kernels import best_kernels
 
 
 class FamilyStack(Decoder):
@@ -37,19 +37,18 @@ class FamilyStack(Decoder):
 
     Args:
         model: the loaded model, in evaluation mode.
-        trusted: whether every operation is transformers' own, to the last bit.
 
     Attributes:
         decoder: the text model without its vocabulary head.
         family: its row.
     """
 
-    def __init__(self, model: Any, *, trusted: bool = False) -> None:
+    def __init__(self, model: Any) -> None:
         check_unaltered(model)
         self.family, config = text_decoder(model.config)
         names = self.family.modules
         self.decoder = model.get_submodule(names.base)
-        arithmetic = Arithmetic(trusted)
+        arithmetic = Arithmetic()
         super().__init__(
             _Layers(self.family, config, self.decoder, arithmetic).build(),
             embedding=getattr(self.decoder, names.embedding),
@@ -68,7 +67,7 @@ class _Layers:
         self._family, self._config, self._base = family, config, base
         self._arithmetic = arithmetic
         device = getattr(base, family.modules.embedding).weight.device
-        self._kernels: Kernels = TRUSTED if arithmetic.trusted else best_kernels(device)
+        self._kernels = best_kernels(device)
         self._costs = layer_costs(family, config)
         self._kinds: dict[Any, Any] = {}
 

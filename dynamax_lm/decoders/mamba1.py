@@ -11,7 +11,6 @@ K its width, S SSM state size, R width of the projection that dt follows from (M
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.cpu.products import project_first, project_parted
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Rows
-from dynamax_lm.decoders.ssd import StateSpace
+from dynamax_lm.decoders.state_space import StateSpace
 
 _FEW = 8
 _CHUNK, _TOGETHER = 16, 64
@@ -45,7 +44,6 @@ class Mamba1Layer(RecurrentLayer):
         # exp2 takes half of exp's time on a CPU.
         self._rates = (decay.t() / math.log(2)).contiguous()  # (S, I)
         self._selected = mixer.time_step_rank + mixer.ssm_state_size
-        self._own_scan = sys.modules[type(mixer).__module__].mamba_selective_scan
 
     def linears(self) -> Iterator[LinearPlace]:
         """``in_proj`` and ``x_proj``, of which frozen slots need the first columns, and others."""
@@ -117,8 +115,6 @@ class Mamba1Layer(RecurrentLayer):
         shape = convolved.shape[:2]
         raw, b, c = self._select(convolved.flatten(0, 1), output=output)
         raw, b = raw.unflatten(0, shape), b.unflatten(0, shape)
-        if self._arithmetic.trusted and initial is None and c is not None:
-            return self._scan_trusted(convolved, raw, b, c.unflatten(0, shape))
         steps, x = self._steps(raw, dt), convolved.float()
         added, b = steps * x, b.float()
         state = x.new_zeros(shape[0], *self._rates.shape) if initial is None else initial.float()
@@ -138,22 +134,3 @@ class Mamba1Layer(RecurrentLayer):
                 read = c.unflatten(0, shape)[:, part, None].float()
                 scanned[:, part] += (read @ after)[:, :, 0]
         return scanned, state
-
-    def _scan_trusted(self, x: Tensor, raw: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by transformers' function, which starts at zero and knows no empty slots."""
-        mixer = self._mixer
-        scanned, state = self._own_scan(
-            x.transpose(1, 2),
-            raw.transpose(1, 2),
-            self.space.decay,
-            b.transpose(1, 2),
-            c.transpose(1, 2),
-            D=mixer.D.float(),
-            delta_bias=mixer.dt_proj.bias.float(),
-            delta_softplus=True,
-            return_last_state=True,
-            use_mambapy=getattr(mixer, "use_mambapy", False),
-            use_associative_scan=getattr(mixer, "use_associative_scan", False),
-        )
-        turned: Tensor = scanned.transpose(1, 2)
-        return turned, state.transpose(1, 2).contiguous()

@@ -28,7 +28,9 @@ from dynamax_lm.decoders.hooks import any_hooked
 from dynamax_lm.decoders.recurrent_layer import Inputs, RecurrentKind, RecurrentLayer
 from dynamax_lm.decoders.recurrent_state import Recurrence, Replay, Rows
 from dynamax_lm.decoders.scaling import Scaling
-from dynamax_lm.decoders.ssd import TRUSTED, Kernels, StateSpace, best_kernels, replay
+from dynamax_lm.decoders.ssd import replay
+from dynamax_lm.decoders.state_space import Kernels, StateSpace
+from dynamax_lm.decoders.transformers_kernels import best_kernels
 
 _AT_ONCE = 1 << 26
 """Most bytes of states that are replayed together."""
@@ -178,18 +180,17 @@ class Mamba2Stack(Decoder):
 
     Args:
         model: the loaded model, in evaluation mode.
-        kernels: advance windows and states; by default the fastest for the model's device.
 
     Attributes:
         decoder: the model without its vocabulary head.
-        kernels: in use. With the trusted ones, every operation is transformers' own.
+        kernels: advance windows and states, the fastest for the model's device.
     """
 
-    def __init__(self, model: Any, kernels: Kernels | None = None) -> None:
+    def __init__(self, model: Any) -> None:
         check_unaltered(model)
         self.decoder = model.backbone
-        self.kernels = kernels or best_kernels(self.decoder.embeddings.weight.device)
-        arithmetic = Arithmetic(self.kernels is TRUSTED)
+        self.kernels = best_kernels(self.decoder.embeddings.weight.device)
+        arithmetic = Arithmetic()
         kind = Mamba2Kind(model.config, self.kernels)
         super().__init__(
             [Mamba2Layer(block, kind, arithmetic) for block in self.decoder.layers],

@@ -36,7 +36,7 @@ from dynamax_lm.decoders.recurrent_state import (
     StateInputs,
 )
 from dynamax_lm.decoders.rows import RowLengths
-from dynamax_lm.decoders.ssd import Kernels, StateSpace
+from dynamax_lm.decoders.state_space import Kernels, StateSpace
 
 FREEZE = "freeze"
 

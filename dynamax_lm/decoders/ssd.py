@@ -1,12 +1,9 @@
-"""Mamba-2's convolution and state space, in plain torch and through transformers' functions.
+"""Mamba-2's convolution and state space in plain torch.
 
-This module has two sets of kernels with one protocol, and the choice between them.
-
-``TRUSTED`` calls transformers' functions, which are those of ``mamba-ssm`` and ``causal-conv1d``
-where these are installed: the reference, and the default on a GPU with them. ``PLAIN`` is the
-same arithmetic as batched matrix products (Mamba-2's SSD algorithm, arXiv 2405.21060): B and C are
-never repeated over the heads of a group, the sequence is divided into chunks that fit a processor's
-cache, no chunk is padded, and decays are summed in float64, so that their differences are exact.
+The arithmetic of transformers' functions as batched matrix products (Mamba-2's SSD algorithm, arXiv
+2405.21060): B and C are never repeated over the heads of a group, the sequence is divided into
+chunks that fit a processor's cache, no chunk is padded, and decays are summed in float64, so that
+their differences are exact.
 
 Glossary: B rows, T tokens, C channels of the convolution, K its width, H heads, P head width, G
 groups, R = H / G heads of a group, S state size.
@@ -15,23 +12,13 @@ groups, R = H / G heads of a group, S state size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers.activations import ACT2FN
-from transformers.models.mamba2.modeling_mamba2 import (
-    causal_conv1d_fn,
-    causal_conv1d_update,
-    mamba2_chunk_scan,
-    mamba2_selective_state_update,
-)
-from transformers.utils.import_utils import is_causal_conv1d_available, is_mamba_2_ssm_available
 
-_STRIDES = 8
-"""causal-conv1d refuses inputs, channels last, whose other strides are no multiples of this."""
+from dynamax_lm.decoders.state_space import Kernels, StateSpace
 
 _CHUNK = 64
 """Tokens in a chunk: their scores of all heads fit a processor's second-level cache."""
@@ -41,119 +28,6 @@ _SHORT = 32
 
 _WORTH_BLOCKS = 1 << 18
 """Bytes of a row's state from which a step runs group by group on a CPU: 2.2 times faster."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateSpace:
-    """Constants of a layer's mixer.
-
-    Attributes:
-        mixer: transformers' ``Mamba2Mixer``.
-        decay: (H,) A, negative, float32.
-        taps: (K, C) the convolution's weights.
-        limits: smallest and largest step size.
-    """
-
-    mixer: Any
-    decay: Tensor
-    taps: Tensor
-    limits: tuple[float, float]
-
-    @classmethod
-    def of(cls, mixer: Any) -> StateSpace:
-        """The constants of ``mixer``."""
-        low, high = mixer.time_step_limit
-        taps = mixer.conv1d.weight.detach()[:, 0].t().contiguous()
-        return cls(mixer, -torch.exp(mixer.A_log.detach().float()), taps, (low, high))
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether the limits are 0 and infinity."""
-        low, high = self.limits
-        return low <= 0.0 and high == float("inf")
-
-    def steps(self, dt: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Step sizes from raw ``dt`` (..., H); -inf gives 0, which does not change a state.
-
-        ``bias``, in place of the layer's, is that of layers with the same limits.
-        """
-        raw = dt + (self.mixer.dt_bias if bias is None else bias)
-        steps = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)))
-        if self.unlimited:
-            return steps
-        limited = steps.clamp(*self.limits)
-        return limited.masked_fill(raw == -torch.inf, 0.0) if self.limits[0] > 0.0 else limited
-
-
-class Kernels(Protocol):
-    """The four operations on a layer's recurrent state.
-
-    Attributes:
-        few: number of tokens up to which steps are faster than a scan that continues a state.
-    """
-
-    few: int
-
-    def scan(
-        self,
-        space: StateSpace,
-        x: Tensor,
-        dt: Tensor,
-        b: Tensor,
-        c: Tensor | None,
-        initial: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Many tokens a row.
-
-        Args:
-            space: the layer.
-            x: (B, T, H, P).
-            dt: (B, T, H), raw.
-            b: (B, T, G, S).
-            c: (B, T, G, S), read-out, or ``None`` for no output.
-            initial: (B, H, P, S) state before, not modified; ``None`` for zeros.
-
-        Returns:
-            (B, T, H, P) output, without ``c`` anything, and (B, H, P, S) state after.
-        """
-        ...
-
-    def step(
-        self,
-        space: StateSpace,
-        state: Tensor,
-        rows: list[int] | Tensor | None,
-        x: Tensor,
-        dt: Tensor,
-        b: Tensor,
-        c: Tensor | None,
-    ) -> Tensor:
-        """One token a row; ``state`` advances in place.
-
-        Args:
-            space: the layer.
-            state: (B, H, P, S).
-            rows: the N rows that have a token; ``None`` for all, in order.
-            x: (N, H, P).
-            dt: (N, H), raw.
-            b: (N, G, S).
-            c: (N, G, S), or ``None`` for no output.
-
-        Returns:
-            (N, H, P) output; without ``c``, ``x``.
-        """
-        ...
-
-    def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
-        """(B, tokens, C) activated outputs of the last ``tokens`` of ``seen`` (B, T', C).
-
-        Inputs before the first of ``seen`` count as zeros.
-        """
-        ...
-
-    def convolve_step(self, space: StateSpace, window: Tensor, xbc: Tensor) -> Tensor:
-        """(N, C) activated output for one new input a row; ``window`` (N, K, C) rolls in place."""
-        ...
 
 
 class Plain:
@@ -373,111 +247,4 @@ def _activate(space: StateSpace, summed: Tensor) -> Tensor:
     return activated
 
 
-class Trusted:
-    """Transformers' functions, with the kernels that they select."""
-
-    few = 8
-
-    def scan(
-        self,
-        space: StateSpace,
-        x: Tensor,
-        dt: Tensor,
-        b: Tensor,
-        c: Tensor | None,
-        initial: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        c = b if c is None else c  # their function always computes an output
-        own = int(space.mixer.chunk_size)
-        limits, bias, softplus = space.limits, space.mixer.dt_bias, True
-        if limits[0] > 0.0:  # would give empty slots, whose dt is -inf, a step
-            dt, limits, bias, softplus = space.steps(dt), (0.0, float("inf")), None, False
-        if initial is not None:  # no longer than a short continuation needs
-            own = min(own, 1 << (x.shape[1] - 1).bit_length())
-        output, final = mamba2_chunk_scan(
-            x,
-            dt,
-            space.decay,
-            b,
-            c,
-            chunk_size=own,
-            D=space.mixer.D,
-            z=None,
-            return_final_states=True,
-            dt_bias=bias,
-            dt_softplus=softplus,
-            initial_states=initial,
-            dt_limit=limits,
-        )
-        return output, final.contiguous()
-
-    def step(
-        self,
-        space: StateSpace,
-        state: Tensor,
-        rows: list[int] | Tensor | None,
-        x: Tensor,
-        dt: Tensor,
-        b: Tensor,
-        c: Tensor | None,
-    ) -> Tensor:
-        if (
-            c is None
-        ):  # their function always computes the output, which a skipped layer does not need
-            return PLAIN.step(space, state, rows, x, dt, b, c)
-        bias: Tensor | None = space.mixer.dt_bias
-        # The scan clamps dt and this step does not: clamped here, decoding equals scoring.
-        softplus = space.unlimited
-        if not softplus:
-            dt, bias = space.steps(dt).to(dt.dtype), None
-        wide = (-1, space.mixer.head_dim)
-        some = state if rows is None else state[rows]
-        output: Tensor = mamba2_selective_state_update(
-            some,
-            x,
-            dt[..., None].expand(-1, *wide),
-            space.decay[:, None, None].expand(*wide, space.mixer.ssm_state_size),
-            b,
-            c,
-            space.mixer.D[:, None].expand(*wide),
-            z=None,
-            dt_bias=None if bias is None else bias[:, None].expand(*wide),
-            dt_softplus=softplus,
-        )
-        if rows is not None:
-            state[rows] = some
-        return output
-
-    def convolve(self, space: StateSpace, seen: Tensor, tokens: int) -> Tensor:
-        channels = seen.transpose(1, 2)
-        if any(stride % _STRIDES for stride in seen.stride()[:2]):
-            channels = channels.contiguous()  # the layout without such a rule
-        convolved: Tensor = causal_conv1d_fn(
-            channels,
-            space.mixer.conv1d.weight.squeeze(1),
-            space.mixer.conv1d.bias,
-            activation=space.mixer.activation,
-        )
-        return convolved[:, :, -tokens:].transpose(1, 2)
-
-    def convolve_step(self, space: StateSpace, window: Tensor, xbc: Tensor) -> Tensor:
-        turned = window.transpose(1, 2).contiguous()
-        output: Tensor = causal_conv1d_update(
-            xbc[:, :, None],
-            turned,
-            space.mixer.conv1d.weight.squeeze(1),
-            space.mixer.conv1d.bias,
-            activation=space.mixer.activation,
-        )
-        window.copy_(turned.transpose(1, 2))
-        return output[:, :, 0]
-
-
 PLAIN: Kernels = Plain()
-TRUSTED: Kernels = Trusted()
-
-
-def best_kernels(device: torch.device) -> Kernels:
-    """``TRUSTED`` on a GPU where mamba-ssm and causal-conv1d are installed, else ``PLAIN``."""
-    fused = device.type == "cuda" and is_mamba_2_ssm_available() and is_causal_conv1d_available()
-    return TRUSTED if fused else PLAIN

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamax_lm.api import ExitGrid
+    from dynamax_lm.answers import ExitGrid
 
 _NAMED = 40
 """Largest number of tokens whose texts are written on the axis."""

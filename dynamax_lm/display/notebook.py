@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dynamax_lm.common.plots import shades
 
 if TYPE_CHECKING:
-    from dynamax_lm.api import Answer
+    from dynamax_lm.answers import Answer
 
 _TOKEN = "padding:.1em .15em;margin:0 1px;border-radius:2px;"
 

@@ -10,7 +10,8 @@ Read in this order to follow a request to its answer:
 4. ``generate``: generation in batches. ``decode`` runs rows segment by segment, each at its own
    token, by ``segment``; ``scheduler`` determines which run next, ``flight`` and ``state_size``
    how many.
-   ``lossless``: self-speculative decoding; ``draft_costs``: what its rounds cost.
+   ``lossless``: self-speculative decoding; ``draft_length``: how far a row drafts;
+   ``draft_costs``: what its rounds cost.
 5. ``head_session``: the state of trained heads over a batch.
 6. ``reference``: the full-depth model's tokens and answers, with which agreement and consistency
    compare. ``phase_timer``: the seconds of each part.

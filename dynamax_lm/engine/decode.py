@@ -146,7 +146,7 @@ class Decoding:
             self._check.targets[list(rows)] = full.tokens.to(self._stack.device)
             for row, token in zip(rows, full.tokens.tolist(), strict=True):
                 self._progress[row].exact.append(token)
-        if self._session is not None and self._policy.confidence == "head":
+        if self._session is not None and self._policy.reads_heads:
             self._session.begin_tokens(torch.tensor(rows, device=self._stack.device))
         if facts_of(self._policy.confidence).outside:  # it may keep anything about earlier exits
             measure = self._new_measure()

@@ -53,6 +53,15 @@ def probe_exits(
 ) -> None:
     """Run ``token_batch`` at full depth and call ``observers`` at every exit of every token.
 
+    >>> import dynamax_lm
+    >>> stack = dynamax_lm.load("tiny").lm.stack
+    >>> predicted = TokenGrid(tokens=3, exits=2)
+    >>> batch = dynamax_lm.TokenBatch.of([[1, 5, 9]], [0], stack.device)
+    >>> with torch.inference_mode():
+    ...     dynamax_lm.probe_exits(stack, stack.new_state(1), batch, [4, 8], [predicted])
+    >>> predicted.tokens.shape  # of every token: both exits, and full depth
+    torch.Size([3, 3])
+
     Args:
         stack: the decoder.
         state: its state, in which no token is pending; afterwards it includes the token batch.

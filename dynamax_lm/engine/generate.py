@@ -58,6 +58,14 @@ def generate(
 ) -> list[GeneratedAnswer]:
     """Continue every request, each token exiting where the policy decides.
 
+    >>> import dynamax_lm
+    >>> stack = dynamax_lm.load("tiny").lm.stack
+    >>> request = dynamax_lm.GenerateRequest((1, 5, 9), max_new=4, stops=lambda answer: False)
+    >>> policy = dynamax_lm.ExitPolicy((4, 8), "top_prob", threshold=0.5)
+    >>> (answer,) = dynamax_lm.generate(stack, [request], policy=policy)
+    >>> len(answer.trace.tokens) == len(answer.trace.layers_used) == 4
+    True
+
     Args:
         stack: the decoder.
         requests: what to continue; those of similar length next to each other.

@@ -249,7 +249,7 @@ def _draft(
     numbers = tuple(row.number for row in rows)
     batch = TokenBatch(ids, (1,) * len(rows), numbers)
     hidden = run_segment(stack, state, batch, range(depth), None, RECOMPUTE)
-    if session is not None and policy.confidence == "head":
+    if session is not None and policy.reads_heads:
         session.begin(batch, batch.slots())
     checked = [place for place, row in enumerate(rows) if row.may_draft]
     for row, state_at_exit in zip(rows, hidden.unbind(), strict=True):
@@ -263,7 +263,7 @@ def _draft(
         choose = TokenChoice([row.request for row in rows], [row.with_draft for row in rows]).choose
     view = View(stack.unembed, 0, depth, index, some, session, choose=choose, stack=stack)
     confidence = make_confidence(policy.confidence, tokens=len(rows), exits=1).ask(view)
-    if session is not None and session.along_tokens and policy.confidence == "head":
+    if session is not None and session.along_tokens and policy.reads_heads:
         taken = session.take([rows[place].number for place in checked])
         for number, place in enumerate(checked):
             rows[place].heads[-1] = taken, number

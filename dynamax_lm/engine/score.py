@@ -264,6 +264,14 @@ def score(
 ) -> list[ScoredAnswer]:
     """Score every request, each token exiting where the policy decides.
 
+    >>> import dynamax_lm
+    >>> stack = dynamax_lm.load("tiny").lm.stack
+    >>> request = dynamax_lm.ScoreRequest(prompt=(1, 5, 9), continuation=(2, 6))
+    >>> policy = dynamax_lm.ExitPolicy((4, 8), "top_prob", threshold=0.0)
+    >>> (scored,) = dynamax_lm.score(stack, [request], policy=policy)
+    >>> scored.trace.layers_used
+    (4, 4)
+
     Args:
         stack: the decoder.
         requests: what to score, as one batch.

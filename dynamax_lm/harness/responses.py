@@ -61,6 +61,16 @@ class TracedTotal(float):
 
 
 def record_of(response: object) -> ExitRecord | None:
-    """The record a response carries, or ``None`` (another model's response, or a rebuilt one)."""
+    """The record a response carries, or ``None`` (another model's response, or a rebuilt one).
+
+    >>> import dynamax_lm
+    >>> from lm_eval.api.instance import Instance
+    >>> lm = dynamax_lm.load("tiny").lm
+    >>> request = Instance("generate_until", {}, ("Hello", {"max_gen_toks": 3}), 0)
+    >>> (response,) = lm.generate_until([request], disable_tqdm=True)
+    >>> (trace,) = record_of(response).traces
+    >>> len(trace.layers_used)
+    3
+    """
     record = getattr(response, "record", None)
     return record if isinstance(record, ExitRecord) else None

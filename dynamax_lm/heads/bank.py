@@ -43,6 +43,11 @@ class HeadsState:
 class ExitHeads(nn.Module, PyTorchModelHubMixin):
     """Classifiers and translators of every exit.
 
+    >>> from dynamax_lm.heads.shipped import shipped_folder
+    >>> heads = ExitHeads.from_pretrained(shipped_folder("tiny-mistral"))
+    >>> len(heads.config.exit_layers) > 0
+    True
+
     Args:
         config: of the heads. Weights start random, translators at the identity.
         card: text of the model card that is saved with them.

@@ -296,7 +296,7 @@ class Answering(Processes):
         )
 
     def _expect(self, what: str, requests: list[_Item], seconds: Callable[..., float]) -> None:
-        """Tell a tool that wants to know how long ``requests`` will take at most."""
+        """Tell a tool that asks for it how many seconds ``requests`` will take at most."""
         if self._on_expected is None or not requests or self.rank != 0:
             return
         with self._context():

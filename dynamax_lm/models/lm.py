@@ -58,7 +58,11 @@ from dynamax_lm.models.arguments import (
 )
 from dynamax_lm.models.look_factors import LookFactors
 from dynamax_lm.models.look_text import calibration_rows
-from dynamax_lm.models.outside_layers import announced_costs, planned_decoder
+from dynamax_lm.models.outside_layers import (
+    announced_costs,
+    describes_new_types,
+    planned_decoder,
+)
 from dynamax_lm.models.prompt_maps import ChosenMaps, choose_maps, load_maps
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
@@ -155,10 +159,12 @@ class DynamaxLM(Answering):
         )
         check_adapters(self.model)
         self._checkpoint = identity_of(self.model, self.tokenizer)
-        self._stack = self._build(self._unwrapped)
+        own = self._build(self._unwrapped) if checkpoint.is_known(self.config) else None
         if self._plan is not None:
             costs = self._costs_of(self.config)
-            self._stack = planned_decoder(self._plan, self._stack, self._unwrapped, costs)
+            own = planned_decoder(self._plan, own, self._unwrapped, costs)
+        assert own is not None, "other configurations are refused before the weights load"
+        self._stack: Decoder = own
         if self.device.type == "cpu" and (slower := busy_cores(self._stack.costs.width)):
             _log.warning("%s", slower)
         if self.mixed_precision_dtype is None:
@@ -181,8 +187,11 @@ class DynamaxLM(Answering):
 
     def _costs_of(self, config: Any) -> DecoderCosts:
         """The same with the layers that run, those from outside the package if there are any."""
-        own = self._costs(config)
-        return own if self._plan is None else announced_costs(self._plan, own)
+        own = self._costs(config) if checkpoint.is_known(config) else None
+        if self._plan is not None:
+            return announced_costs(self._plan, config, own)
+        assert own is not None, "other configurations are refused first"
+        return own
 
     def _build(self, model: Any) -> Any:
         """The decoder of the loaded model, with the checkpoint's own layers."""
@@ -315,7 +324,8 @@ class DynamaxLM(Answering):
 
     def _get_backend(self, config: Any, **kwargs: Any) -> None:
         """The last call before tokenizer and weights: the settings meet the configuration."""
-        checkpoint.check_config(config, self.ARCHITECTURE)
+        planned = describes_new_types(self._plan)
+        checkpoint.check_config(config, self.ARCHITECTURE, planned=planned)
         self.settings, self._chosen_heads, self._chosen_maps = self._resolve(
             self._raw_settings, config
         )

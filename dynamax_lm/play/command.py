@@ -15,7 +15,8 @@ from dynamax_lm.common.options import CommandParser
 from dynamax_lm.harness.command_line import add_lm_eval_options, load_lm
 
 if TYPE_CHECKING:
-    from dynamax_lm.api import Answer, ExitGrid, ExitModel
+    from dynamax_lm.answers import Answer, ExitGrid
+    from dynamax_lm.api import ExitModel
 
 _OPTIONS = (
     *("model", "model_args", "gen_kwargs", "device", "seed", "trust_remote_code"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynamax_lm.api import ExitGrid
+from dynamax_lm.answers import ExitGrid
 from dynamax_lm.play.session import Played
 
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from dynamax_lm.api import Answer, ExitModel
+from dynamax_lm.answers import Answer
+from dynamax_lm.api import ExitModel
 from dynamax_lm.engine.generate import GeneratedAnswer, generate
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest, Progress

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from dynamax_lm.api import Answer, ExitGrid
+from dynamax_lm.answers import Answer, ExitGrid
 from dynamax_lm.common.plots import shades
 from dynamax_lm.play.session import Played
 from dynamax_lm.play.stream import StreamedToken

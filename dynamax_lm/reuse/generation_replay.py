@@ -177,7 +177,7 @@ def _continue(
     forked = stack.take(state, numbers)
     token_batch = TokenBatch.of(inputs, range(len(numbers)), stack.device)
     session = HeadSession.of(heads, len(numbers))
-    if policy.confidence == "head" and heads is not None and heads.along_tokens:
+    if policy.reads_heads and heads is not None and heads.along_tokens:
         # The state of each classifier must include those of these tokens that reached its exit.
         owners = [request for request, row in zip(some, begun, strict=True) for _ in row.tokens]
         prefixes = [row.tokens[:step] for row in begun for step in range(len(row.tokens))]

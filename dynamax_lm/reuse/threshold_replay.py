@@ -157,7 +157,7 @@ def replay_thresholds(
     if not policy.needs_target:  # the oracle's target is known only after the pass
         grid = ConfidenceGrid(policy.confidence, tokens, exits)
         observers.insert(0, grid)
-    if policy.confidence == "head" and heads is not None and heads.along_tokens:
+    if policy.reads_heads and heads is not None and heads.along_tokens:
         states = HiddenStates(torch.arange(tokens, device=slots.device), tokens, exits)
         observers.append(states)
     probe_exits(stack, state, token_batch, policy.exit_layers, observers, heads=heads)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from benchmarks.criteria import report as pages
 from benchmarks.criteria.accounts import (
+    CostTable,
     Grid,
     PerDocument,
-    Tariff,
     static_depths,
     twin,
     twin_agreement,
@@ -183,8 +183,8 @@ def test_a_document_costs_what_the_ledger_bills(backbone: Backbone) -> None:
     right = np.random.default_rng(0).random((3, len(states.token))) < 0.5
     leave = np.random.default_rng(1).integers(0, 4, len(states.token))
     for confidence in ("top_prob", "head", "saturation", "oracle"):
-        tariff = Tariff.of(states, backbone.costs, confidence, "propagate", extras)
-        account = tariff.account(leave, right)
+        cost_table = CostTable.of(states, backbone.costs, confidence, "propagate", extras)
+        account = cost_table.account(leave, right)
         ledger = Ledger(
             backbone.costs, exit_layers=EXITS, confidence=confidence, exit_extras=extras
         )
@@ -204,7 +204,7 @@ def test_a_fixed_depth_costs_what_a_model_of_so_many_layers_costs(
 ) -> None:
     states = backbone.states
     right = np.ones((3, len(states.token)), dtype=bool)
-    fixed = Tariff.of_fixed_depths(states, backbone.costs, [7, 7, 7])
+    fixed = CostTable.of_fixed_depths(states, backbone.costs, [7, 7, 7])
     shorter = dataclasses.replace(backbone.costs, n_layers=cut)
     saved = static_depths(fixed, right).saved
     for document in range(len(states.tasks)):
@@ -222,15 +222,15 @@ def test_only_counted_tokens_make_a_document_s_numbers(backbone: Backbone) -> No
     assert np.array_equal(np.flatnonzero(states.of_text), first)
     right = np.random.default_rng(0).random((3, len(states.token))) < 0.5
     leave = np.random.default_rng(1).integers(0, 3, len(states.token))
-    tariff = Tariff.of(states, backbone.costs, "oracle", "propagate", [], states.of_text)
-    account = tariff.account(leave, right)
+    cost_table = CostTable.of(states, backbone.costs, "oracle", "propagate", [], states.of_text)
+    account = cost_table.account(leave, right)
     assert np.array_equal(account.agreement, right[leave[first], first])
     assert np.array_equal(account.layers, np.array(EXITS)[leave[first]])
     some = [1, 4, 5]
     part = states.of(some)
     mine = np.isin(states.document, some)
-    tariff = Tariff.of(part, backbone.costs, "oracle", "propagate", [], part.of_text)
-    for ours, theirs in zip(tariff.account(leave[mine], right[:, mine]), account, strict=True):
+    cost_table = CostTable.of(part, backbone.costs, "oracle", "propagate", [], part.of_text)
+    for ours, theirs in zip(cost_table.account(leave[mine], right[:, mine]), account, strict=True):
         np.testing.assert_allclose(ours, theirs[some])
     assert torch.equal(part.at(2), states.at(2, mine))
     assert part.prompts == tuple(states.prompts[number] for number in some)
@@ -239,12 +239,12 @@ def test_only_counted_tokens_make_a_document_s_numbers(backbone: Backbone) -> No
 def test_the_twin_costs_what_the_dynamic_rule_costs(backbone: Backbone) -> None:
     states = backbone.states
     exits = read_exits(states, backbone.stack.unembed, None, ())
-    statics = static_depths(Tariff.of_fixed_depths(states, backbone.costs, [0] * 3), exits.right)
+    statics = static_depths(CostTable.of_fixed_depths(states, backbone.costs, [0] * 3), exits.right)
     saved, agreement = statics.saved.mean(1), statics.agreement.mean(1)
-    tariff = Tariff.of(states, backbone.costs, "oracle", "propagate", [])
+    cost_table = CostTable.of(states, backbone.costs, "oracle", "propagate", [])
     for seed in range(5):
         leave = np.random.default_rng(seed).integers(0, 4, len(states.token))
-        dynamic = tariff.account(leave, exits.right).means[0]
+        dynamic = cost_table.account(leave, exits.right).means[0]
         found = twin(dynamic, saved, agreement)
         assert found is not None
         mixed = (1 - found.share) * saved[found.shallow] + found.share * saved[found.deep]
@@ -349,9 +349,9 @@ def test_the_engine_agrees_with_exact_state_where_no_state_was_skipped(
     found = engine_agreement(
         backbone.stack, states, trials, folds(states.tasks, 0), documents, batch_size=4
     )
-    tariff = Tariff.of(states, backbone.costs, "oracle", "propagate", [])
+    cost_table = CostTable.of(states, backbone.costs, "oracle", "propagate", [])
     for one, leave in zip(found, leaves, strict=False):
-        assert np.array_equal(one, tariff.account(leave, exits.right).agreement)
+        assert np.array_equal(one, cost_table.account(leave, exits.right).agreement)
         assert one.mean() < 1
     assert np.array_equal(found[2], np.ones(len(documents)))
 

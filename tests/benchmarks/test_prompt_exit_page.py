@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.prompt_exit import groups_of, picture, prefill_table, shares, table
+from benchmarks.prompt_exit import shares
+from benchmarks.prompt_exit_page import groups_of, picture, prefill_table, table
 from benchmarks.published import published
 from dynamax_lm.common.markdown import markdown_table
 

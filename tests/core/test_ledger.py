@@ -34,11 +34,11 @@ from dynamax_lm.decoders.attention import MistralStack
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
-from dynamax_lm.decoders.ssd import TRUSTED
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads.prompt_map_config import KINDS as MAPS
 from dynamax_lm.models.trained import exit_extras
+from tests.decoders.transformers_own import transformers_own
 from tests.heads.builders import heads_of, kinds, random_maps
 
 models = settings(max_examples=25, deadline=None)
@@ -377,7 +377,9 @@ def test_a_run_with_exits_costs_what_the_bill_says_on_mamba2(
 ) -> None:
     config.num_hidden_layers = data.draw(st.integers(3, 5))
     # transformers' own functions: the counter's view of ours is another, of the same numbers
-    stack, costs = Mamba2Stack(mamba2_model(config), TRUSTED), Mamba2Costs.from_config(config)
+    with transformers_own():
+        stack = Mamba2Stack(mamba2_model(config))
+    costs = Mamba2Costs.from_config(config)
     counted, bill, exits, confidence, used, unneeded, prompt_layers = run_with_exits(
         *(stack, costs, data, ("propagate", "freeze")),
         lists=False,  # their products are batched ones, which are counted item by item below

@@ -10,8 +10,10 @@ from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.decoder import Decoder
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
-from dynamax_lm.decoders.ssd import TRUSTED, Kernels, best_kernels
+from dynamax_lm.decoders.state_space import Kernels
+from dynamax_lm.decoders.transformers_kernels import TRUSTED, best_kernels
 from tests.builders import VOCAB, random_model
+from tests.decoders.transformers_own import own_arithmetic
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,16 @@ class Hybrid:
 
 
 def build_hybrid(layers: int = 6, *, seed: int = 0, trusted: bool = False) -> Hybrid:
-    """Layers 0, 2, ... are attention, layers 1, 3, ... are Mamba-2."""
+    """Layers 0, 2, ... are attention, layers 1, 3, ... are Mamba-2.
+
+    Args:
+        layers: their number.
+        seed: of the weights.
+        trusted: whether every operation is transformers' own.
+    """
     mistral = random_model("mistral", (layers + 1) // 2, seed=seed)
     mamba2 = random_model("mamba2", max(1, layers // 2), seed=seed + 1)
-    arithmetic = Arithmetic(trusted)
+    arithmetic = own_arithmetic() if trusted else Arithmetic()
     kernels: Kernels = TRUSTED if trusted else best_kernels(mistral.device)
     attention = AttentionKind(mistral.config, mistral.model.rotary_emb, mistral.model.embed_tokens)
     recurrence = Mamba2Kind(mamba2.config, kernels)

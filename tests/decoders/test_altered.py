@@ -76,7 +76,7 @@ def test_a_hook_on_what_is_called_is_honoured(kind: str) -> None:
     model.model.layers[2].mlp.register_forward_hook(lambda module, given, output: output * 2.0)
     changed = model(torch.tensor([[1, 5, 9]])).logits
     assert not torch.allclose(plain, changed)
-    stack = STACKS[kind](model, trusted=True)
+    stack = STACKS[kind](model)
     batch = TokenBatch(torch.tensor([[1, 5, 9]]), (3,), (0,), prefill=True)
     hidden = run_all(stack, batch)
     torch.testing.assert_close(stack.unembed(hidden), changed[0])
@@ -201,7 +201,7 @@ def test_a_llama_with_a_stray_window_attends_to_everything_as_in_transformers(
 ) -> None:
     model = random_model("llama", sliding_window=2, attn_implementation=implementation)
     ids = torch.tensor([[1, 5, 9, 2, 7, 4, 4, 3]])
-    stack = STACKS["llama"](model, trusted=True)
+    stack = STACKS["llama"](model)
     assert stack.costs.window is None
     from dynamax_lm.engine.exit_probe import HiddenStates, probe_exits
 

@@ -13,7 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from dynamax_lm.decoders import ssd
-from dynamax_lm.decoders.ssd import PLAIN, TRUSTED, Kernels, StateSpace
+from dynamax_lm.decoders.ssd import PLAIN
+from dynamax_lm.decoders.state_space import Kernels, StateSpace
+from dynamax_lm.decoders.transformers_kernels import TRUSTED
 from tests.builders import make_config
 
 FLOOR = 16 * torch.finfo(torch.float32).eps

@@ -21,7 +21,7 @@ from dynamax_lm.heads.prompt_maps import PromptMapBank
 from tests.checkpoints import save_checkpoint
 from tests.heads.builders import heads_of, maps_of
 from tests.models.test_lm import PROMPTS, ours, texts
-from tests.models.test_trained import no_weights
+from tests.models.test_trained import is_refused, no_weights
 
 KINDS = ["mistral", "mamba2"]
 
@@ -118,14 +118,7 @@ def test_wrong_maps_are_refused_before_weights_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(HFLM, "_create_model", no_weights)
-    folders = {kind: str(maps) for kind, (_, maps) in places.items()}
-    given = {
-        name: value.format(**folders) if isinstance(value, str) else value
-        for name, value in options.items()
-    }
-    with pytest.raises(SettingError, match=words) as caught:
-        ours("mistral", places["mistral"][0], **given)
-    assert len(str(caught.value).splitlines()) == 1
+    is_refused(options, words, places)
 
 
 def cut(folder: Path) -> None:

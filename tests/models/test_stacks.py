@@ -12,10 +12,8 @@ from torch import Tensor
 
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.decoders.attention import MistralStack
-from dynamax_lm.decoders.mamba2 import Mamba2Stack
-from dynamax_lm.decoders.ssd import TRUSTED
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
+from tests.decoders.transformers_own import transformers_own
 
 
 class Keep:
@@ -33,10 +31,8 @@ class Keep:
 
 def layer_by_layer(model: Any, kind: str, rows: list[tuple[int, ...]]) -> Tensor:
     """(B, T, V) logits through the stack with transformers' kernels, pads on the left."""
-    if kind == "mamba2":
-        stack: Any = Mamba2Stack(model, TRUSTED)
-    else:
-        stack = MistralStack(model, trusted=True)
+    with transformers_own():
+        stack: Any = STACKS[kind](model)
     token_batch = TokenBatch.of(rows, range(len(rows)), stack.device, prefill=True)
     kept = Keep(token_batch.ids.numel())
     run_token_batch(stack, stack.new_state(len(rows)), token_batch, kept)

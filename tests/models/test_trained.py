@@ -195,6 +195,18 @@ def test_recalibrated_heads_are_other_heads(own: tuple[Path, Path]) -> None:
     assert ours("mistral", checkpoint, heads=str(heads)).fingerprint != before
 
 
+def is_refused(options: dict[str, Any], word: str, places: dict[str, tuple[Path, Path]]) -> None:
+    """In one line with ``word``; ``{mistral}`` in an option stands for the folder of that kind."""
+    folders = {kind: str(folder) for kind, (_, folder) in places.items()}
+    given = {
+        name: value.format(**folders) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    with pytest.raises(SettingError, match=word) as caught:
+        ours("mistral", places["mistral"][0], **given)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def no_weights(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("weights were loaded before the refusal")
 
@@ -219,14 +231,7 @@ def test_wrong_heads_are_refused_before_weights_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(HFLM, "_create_model", no_weights)
-    folders = {kind: str(heads) for kind, (_, heads) in places.items()}
-    given = {
-        name: value.format(**folders) if isinstance(value, str) else value
-        for name, value in options.items()
-    }
-    with pytest.raises(SettingError, match=word) as caught:
-        ours("mistral", places["mistral"][0], **given)
-    assert len(str(caught.value).splitlines()) == 1
+    is_refused(options, word, places)
 
 
 def test_another_backbone_of_the_same_shape_is_refused(

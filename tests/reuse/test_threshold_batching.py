@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -57,15 +58,13 @@ def test_bars_decide_as_each_threshold_does(pairs: list[tuple[float, float]]) ->
     assert together.tolist() == [bool(one) for one in apart]
 
 
-@settings(max_examples=20)
-@given(shape=shapes(), rows=prompts(), data=st.data())
-def test_rows_answer_as_if_alone(
-    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
-) -> None:
+def draw_points(
+    data: st.DataObject, shape: Shape
+) -> Iterator[tuple[Any, ReuseRunner, dict[str, Any]]]:
+    """A decoder, a runner that expects the later thresholds, and the options of each threshold."""
     model = shape.model()
     stack = STACKS[shape.kind](model)
     heads, measure, exits = draw_exits(data, shape, model)
-    asked = draw_requests(data, rows)
     runner, grid = draw_runner(data), draw_grid(data)
     early = data.draw(st.none() | st.integers(1, shape.layers))
     options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
@@ -73,9 +72,19 @@ def test_rows_answer_as_if_alone(
     for number, threshold in enumerate(grid, start=1):
         options["policy"] = ExitPolicy(exits, measure, threshold, prompt_exit=early)
         runner.expect(grid[number:])
-        tally = Tally(threshold)
-        beside = runner.generate(stack, asked, **options)
-        for ours, other in zip(beside, generate(stack, asked, **options), strict=True):
+        yield stack, runner, options
+
+
+@settings(max_examples=20)
+@given(shape=shapes(), rows=prompts(), data=st.data())
+def test_rows_answer_as_if_alone(
+    shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    asked = draw_requests(data, rows)
+    for stack, runner, options in draw_points(data, shape):
+        tally = Tally(options["policy"].threshold)
+        batched = runner.generate(stack, asked, **options)
+        for ours, other in zip(batched, generate(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.reference == other.reference
             if ours.trace.layers_used == other.trace.layers_used:
@@ -105,20 +114,11 @@ def check_references(ours: ScoredAnswer, other: ScoredAnswer) -> None:
 def test_rows_score_as_if_alone(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
-    model = shape.model()
-    stack = STACKS[shape.kind](model)
-    heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_scores(data, rows)
-    runner, grid = draw_runner(data), draw_grid(data)
-    early = data.draw(st.none() | st.integers(1, shape.layers))
-    options: dict[str, Any] = {"heads": heads, "skipped_state": draw_skipped(data, stack)}
-    options["reference"] = data.draw(st.booleans())
-    for number, threshold in enumerate(grid, start=1):
-        options["policy"] = ExitPolicy(exits, measure, threshold, prompt_exit=early)
-        runner.expect(grid[number:])
-        tally = Tally(threshold)
-        beside = runner.score(stack, asked, **options)
-        for ours, other in zip(beside, score(stack, asked, **options), strict=True):
+    for stack, runner, options in draw_points(data, shape):
+        tally = Tally(options["policy"].threshold)
+        batched = runner.score(stack, asked, **options)
+        for ours, other in zip(batched, score(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
             assert ours.trace.full_depth == other.trace.full_depth
             check_references(ours, other)
@@ -142,9 +142,9 @@ def test_every_classifier_keeps_its_rows_apart(kind: str, classifier: str) -> No
         runner.expect(grid[number:])
         tally = Tally(threshold)
         for door, requests in ((generate, asked), (score, scored)):
-            beside = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
+            batched = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
             alone = door(stack, requests, **options)  # type: ignore[operator]
-            for ours, other in zip(beside, alone, strict=True):
+            for ours, other in zip(batched, alone, strict=True):
                 tally.same(ours.trace, other.trace)
                 depths.update(ours.trace.layers_used)
         tally.check()
@@ -189,23 +189,23 @@ def test_rows_that_say_the_same_share_one_reference(kind: str) -> None:
 
 
 def test_as_many_thresholds_run_together_as_there_is_room_for() -> None:
-    beside = ThresholdBatcher(tokens_at_once=10, most_bytes=100, to_come=(0.2, 0.3, 0.4))
-    assert beside.together(0.1, 1, 0) == (0.1, 0.2, 0.3, 0.4)
-    assert beside.together(0.1, 5, 1) == (0.1, 0.2)
-    assert beside.together(0.1, 11, 1) == (0.1,)
-    assert beside.together(0.1, 1, 34) == (0.1, 0.2)
-    assert beside.together(0.1, 1, 101) == (0.1,)
-    assert beside.together(0.3, 1, 0) == (0.3, 0.2, 0.4), "no threshold twice"
+    batcher = ThresholdBatcher(tokens_at_once=10, most_bytes=100, to_come=(0.2, 0.3, 0.4))
+    assert batcher.together(0.1, 1, 0) == (0.1, 0.2, 0.3, 0.4)
+    assert batcher.together(0.1, 5, 1) == (0.1, 0.2)
+    assert batcher.together(0.1, 11, 1) == (0.1,)
+    assert batcher.together(0.1, 1, 34) == (0.1, 0.2)
+    assert batcher.together(0.1, 1, 101) == (0.1,)
+    assert batcher.together(0.3, 1, 0) == (0.3, 0.2, 0.4), "no threshold twice"
     assert ThresholdBatcher().together(0.1, 1, 0) == (0.1,)
 
 
 def test_answers_wait_for_their_threshold_and_question_and_are_given_once() -> None:
-    beside = ThresholdBatcher(10, 100)
-    assert beside.keep("a", (0.1, 0.2), [1, 2, 3, 4]) == [1, 2]
-    assert beside.take("a", 0.1) is None
-    assert beside.take("b", 0.2) is None
-    assert beside.take("a", 0.2) == [3, 4]
-    assert beside.take("a", 0.2) is None
+    batcher = ThresholdBatcher(10, 100)
+    assert batcher.keep("a", (0.1, 0.2), [1, 2, 3, 4]) == [1, 2]
+    assert batcher.take("a", 0.1) is None
+    assert batcher.take("b", 0.2) is None
+    assert batcher.take("a", 0.2) == [3, 4]
+    assert batcher.take("a", 0.2) is None
 
 
 @pytest.mark.parametrize("other", ["measure", "exits", "skipped", "reference", "request"])

@@ -1,4 +1,4 @@
-"""What a survey tells of a threshold is what running it gives: no point of a sweep may differ."""
+"""What one full-depth pass says of a threshold is what running it gives, at every point."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_scores(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[ScoreR
 
 @settings(max_examples=15)
 @given(shape=shapes(), rows=prompts(), data=st.data())
-def test_scores_follow_from_a_survey(
+def test_scores_follow_from_one_pass(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
     model = shape.model()

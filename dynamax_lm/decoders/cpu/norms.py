@@ -23,15 +23,10 @@ _MODULES = frozenset(f"transformers.models.{name}.modeling_{name}" for name in A
 def normalise(norm: nn.Module, hidden: Tensor) -> Tensor:
     """(..., D) ``norm`` of ``hidden`` (..., D), up to rounding."""
     if not _is_known(type(norm)) or hidden.dtype != norm.weight.dtype or is_hooked(norm):
-        return normalise_trusted(norm, hidden)
+        normed: Tensor = norm(hidden)
+        return normed
     epsilon = float(norm.variance_epsilon)  # type: ignore[arg-type]
     return F.rms_norm(hidden, hidden.shape[-1:], norm.weight, epsilon)  # type: ignore[arg-type]
-
-
-def normalise_trusted(norm: nn.Module, hidden: Tensor) -> Tensor:
-    """``norm(hidden)``, as transformers calls it."""
-    normed: Tensor = norm(hidden)
-    return normed
 
 
 def _is_known(kind: type[nn.Module]) -> bool:

@@ -17,15 +17,15 @@ one row and several rows may use different products.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from dynamax_lm.decoders.cpu.product_meter import Clock, Meter, Product
 from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, is_turned, turned, unpacked
 
 AUTO, PACKED, PLAIN = "auto", "packed", "plain"
@@ -51,72 +51,6 @@ _ELEMENTS = 1 << 21
 """Elements of a weight that are timed, in whole outputs; the time of the rest is proportional."""
 _OUT_OF_CACHE = 32 << 20
 """Bytes of weights in each product's timing, if the model has enough of the shape."""
-_SAMPLED = 2048
-"""Least number of outputs in an error estimate."""
-_REFERRED = 512
-"""Outputs of a weight that are computed in float64."""
-_SECONDS = 0.015
-"""Seconds for the timing of one product at one row count, beyond the fewest rounds."""
-_ROUNDS = (5, 40)
-"""Least and largest number of rounds of a timing."""
-
-Product = Callable[[Tensor, int], Tensor]
-"""(N, E) of rows (N, D) and the number of a weight among those of the shape."""
-
-
-class Meter(Protocol):
-    """Measures errors and times; tests use a scripted one."""
-
-    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
-        """Root mean square error of ``product`` with the first weight, against float64."""
-        ...
-
-    def seconds(
-        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
-    ) -> Mapping[str, Sequence[float]]:
-        """Seconds of each product in each round; products alternate within a round."""
-        ...
-
-
-class Clock:
-    """Errors against float64, and times by a clock."""
-
-    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
-        """Over fixed normal inputs."""
-        del name
-        outputs = min(_REFERRED, weight.shape[0])
-        draws = -(-_SAMPLED // (rows * outputs))
-        inputs = _inputs(draws * rows, weight)
-        exact = inputs.double() @ weight[:outputs].double().t()
-        found = [product(some, 0)[:, :outputs] for some in inputs.split(rows)]
-        return float((torch.cat(found).double() - exact).square().mean().sqrt())
-
-    def seconds(
-        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
-    ) -> Mapping[str, Sequence[float]]:
-        """Over weights in turn, so that they are read from memory, as in a model.
-
-        One thread is timed by its processor time, which the load of other programs does not affect;
-        several threads by wall-clock time.
-        """
-        now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        inputs = _inputs(rows, weights[0])
-        order = list(products)
-        for name in order:
-            for which in range(len(weights)):  # packs them
-                products[name](inputs[:1], which)
-            products[name](inputs, 0)
-        taken: dict[str, list[float]] = {name: [] for name in order}
-        fewest, most = _ROUNDS
-        end = now() + _SECONDS * len(order)
-        for number in range(most):
-            for name in order if number % 2 == 0 else reversed(order):
-                start = now()
-                products[name](inputs, number % len(weights))
-                taken[name].append(now() - start)
-            if number + 1 >= fewest and now() > end:
-                break
-        return taken
 
 
 class AtRows(NamedTuple):
@@ -392,12 +326,6 @@ def _packed(weights: Sequence[Tensor], cut: int, width: int) -> Product:
         return torch.cat([first, layer.part(rows, 1)], dim=-1) if cut else first
 
     return product
-
-
-def _inputs(rows: int, weight: Tensor) -> Tensor:
-    """(rows, D) fixed normal numbers."""
-    generator = torch.Generator().manual_seed(rows)
-    return torch.randn(rows, weight.shape[1], generator=generator).to(weight.dtype)
 
 
 def _rounded(value: float) -> float:

@@ -24,12 +24,11 @@ from dynamax_lm.decoders.cpu.product_choice import (
     UNPACKED,
     AtRows,
     Choice,
-    Clock,
-    Product,
     choose,
     decide,
     packed_name,
 )
+from dynamax_lm.decoders.cpu.product_meter import Clock, Product
 from dynamax_lm.decoders.cpu.products import Packed, can_pack
 
 OUTPUTS = 256  # times 256 columns are worth the measurement

@@ -222,21 +222,6 @@ def test_a_packed_layer_can_be_copied(copied: Callable[[Packed], Packed], cut: i
     assert (again.cut, again.width) == (cut, 1024)
 
 
-def test_trusted_stacks_stay_as_they_are() -> None:
-    from dynamax_lm.decoders.attention import MistralStack
-    from dynamax_lm.decoders.mamba2 import Mamba2Stack
-    from dynamax_lm.decoders.ssd import TRUSTED
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chosen, "_WORTH_MEASURING", 0)
-        for stack in (
-            MistralStack(random_model("mistral"), trusted=True),
-            Mamba2Stack(random_model("mamba2"), TRUSTED),
-        ):
-            stack.choose_products(batch=2, asked=PACKED)
-            assert not any(type(part) is Packed for part in stack.decoder.modules())
-
-
 def test_gradients_and_autocast_take_the_plain_weight() -> None:
     linear = nn.Linear(LARGE, LARGE)
     packed = Packed(linear)
