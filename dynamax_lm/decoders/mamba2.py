@@ -139,6 +139,17 @@ class Mamba2Layer(RecurrentLayer):
         kernels = self.kind.kernels
         return kernels.step(self.space, ssm, rows, x, dt, b, c if output else None).flatten(1)
 
+    def _continue_rows(
+        self, ssm: Tensor, rows: Rows | None, convolved: Tensor, dt: Tensor, *, output: bool
+    ) -> Tensor | None:
+        if isinstance(rows, Tensor):  # of a recorded step
+            return None
+        own = range(convolved.shape[0]) if rows is None else rows
+        x, b, c = self.split(convolved)
+        read_out = c if output else None
+        found = self.kind.kernels.continue_rows(self.space, ssm, own, x, dt, b, read_out)
+        return None if found is None else found.flatten(2)
+
     def _scan_state(
         self, convolved: Tensor, dt: Tensor, initial: Tensor | None, *, output: bool
     ) -> tuple[Tensor, Tensor]:

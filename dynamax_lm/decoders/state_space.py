@@ -6,6 +6,7 @@ groups, S state size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class StateSpace:
 
 
 class Kernels(Protocol):
-    """The four operations on a layer's recurrent state.
+    """The operations on a layer's recurrent state.
 
     Attributes:
         few: number of tokens up to which steps are faster than a scan that continues a state.
@@ -112,6 +113,33 @@ class Kernels(Protocol):
 
         Returns:
             (N, H, P) output; without ``c``, ``x``.
+        """
+        ...
+
+    def continue_rows(
+        self,
+        space: StateSpace,
+        state: Tensor,
+        rows: Sequence[int],
+        x: Tensor,
+        dt: Tensor,
+        b: Tensor,
+        c: Tensor | None,
+    ) -> Tensor | None:
+        """A few tokens of some rows; ``state`` advances in place, without gathering them.
+
+        Args:
+            space: the layer.
+            state: (B, H, P, S).
+            rows: the N rows that have tokens.
+            x: (N, T, H, P).
+            dt: (N, T, H), raw.
+            b: (N, T, G, S).
+            c: (N, T, G, S), or ``None`` for no output.
+
+        Returns:
+            (N, T, H, P) output, without ``c`` anything; ``None``, and nothing done, where ``scan``
+            is as fast.
         """
         ...
 

@@ -135,6 +135,49 @@ def test_a_step_is_a_scan_of_one_token(space: StateSpace, rows: int, data: st.Da
 
 
 @settings(max_examples=40)
+@given(space=spaces(), rows=st.integers(1, 4), tokens=st.integers(1, 12), data=st.data())
+def test_a_few_tokens_of_some_rows_are_a_scan(
+    space: StateSpace, rows: int, tokens: int, data: st.DataObject
+) -> None:
+    """In any order, with empty slots, and with no output wanted; others stay as they were."""
+    case = Case(data, space, rows, tokens)
+    start = torch.randn(rows, *(case.x.shape[2:]), case.b.shape[-1])
+    case.initial = start
+    exact, last = case.exact(space)
+    order = data.draw(st.permutations(range(rows)))
+    picked = order[: data.draw(st.integers(1, rows))]
+    inputs = (case.x[picked], case.dt[picked], case.b[picked])
+    state, silent = start.clone(), start.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssd, "_WORTH_ROWS", 0)
+        output = PLAIN.continue_rows(space, state, picked, *inputs, case.c[picked])
+        assert PLAIN.continue_rows(space, silent, picked, *inputs, None) is not None
+    assert output is not None
+    assert torch.equal(silent, state)
+    theirs, after = TRUSTED.scan(space, *inputs, case.c[picked], start[picked])
+    no_worse(output, theirs, exact[picked])
+    no_worse(state[picked], after, last[picked])
+    others = [row for row in range(rows) if row not in picked]
+    assert torch.equal(state[others], start[others])
+
+
+def test_small_states_and_long_continuations_are_left_to_a_scan() -> None:
+    mixer = Mamba2Mixer(make_config("mamba2", 1), layer_idx=0).requires_grad_(False)
+    space = StateSpace.of(mixer)
+    shape = (2, mixer.num_heads, mixer.head_dim, mixer.ssm_state_size)
+    for tokens, worth in ((3, 1 << 30), (33, 0)):
+        x = torch.randn(2, tokens, *shape[1:3])
+        dt = torch.randn(2, tokens, shape[1])
+        b = torch.randn(2, tokens, mixer.n_groups, shape[3])
+        state = torch.randn(shape)
+        before = state.clone()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ssd, "_WORTH_ROWS", worth)
+            assert PLAIN.continue_rows(space, state, [0, 1], x, dt, b, b) is None
+        assert torch.equal(state, before)
+
+
+@settings(max_examples=40)
 @given(space=spaces(), rows=st.integers(1, 3), tokens=st.integers(1, 20), data=st.data())
 def test_convolutions_agree(space: StateSpace, rows: int, tokens: int, data: st.DataObject) -> None:
     """All at once, with and without inputs before, and one at a time over a window."""
