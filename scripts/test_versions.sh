@@ -25,11 +25,7 @@ shown="torch transformers lm_eval datasets accelerate safetensors tokenizers hug
 lowest() {
   "$1" - <<'EOF'
 import re
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    from pip._vendor import tomli as tomllib
+import tomllib
 
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dynamax_lm.common.outputs import write_json
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 SCHEMA = 1
 """Version of the JSON format, raised where old readers would misread a value."""

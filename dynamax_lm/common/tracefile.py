@@ -21,7 +21,7 @@ from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.trace import AnswerTrace, DraftRound
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class TraceLine(NamedTuple):

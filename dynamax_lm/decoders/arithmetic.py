@@ -14,7 +14,7 @@ from dynamax_lm.decoders.cpu.chosen_products import (
     choose_products,
 )
 from dynamax_lm.decoders.cpu.norms import normalise
-from dynamax_lm.decoders.cpu.products import project_trusted
+from dynamax_lm.decoders.cpu.products import Product, project_trusted, torch_product
 
 
 class Arithmetic:
@@ -23,12 +23,14 @@ class Arithmetic:
     Attributes:
         products: which products were chosen.
         project: ``linear(rows)`` for a linear layer and rows (N, D).
+        product_of: the product for some outputs of a plain linear layer, for rows (N, D).
         normalise: ``norm(hidden)`` for a norm and hidden states (..., D).
     """
 
     def __init__(self) -> None:
         self.products: ChosenProducts = NOTHING_CHOSEN
         self.project: Callable[[nn.Module, Tensor], Tensor] = project_trusted
+        self.product_of: Callable[[nn.Linear, Tensor], Product] = torch_product
         self.normalise: Callable[[nn.Module, Tensor], Tensor] = normalise
 
     def choose(self, linears: Sequence[LinearPlace], **options: Any) -> None:
@@ -40,3 +42,4 @@ class Arithmetic:
         """
         self.products = choose_products(linears, **options)
         self.project = self.products.project
+        self.product_of = self.products.product_of

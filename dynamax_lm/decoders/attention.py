@@ -223,7 +223,9 @@ class AttentionLayer:
         """(N, G, P) keys, not yet rotated, and values."""
         if self.kind.names.fused:
             fused = self._attention.qkv_proj
-            return self._split(project_rest(fused, normed, self._query_width))
+            return self._split(
+                project_rest(fused, normed, self._query_width, self._arithmetic.product_of)
+            )
         key, value = self._projected("k_proj", normed), self._projected("v_proj", normed)
         return self._keys(key), value.unflatten(-1, (self.kind.kv_heads, -1))
 

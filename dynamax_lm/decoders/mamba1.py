@@ -69,7 +69,9 @@ class Mamba1Layer(RecurrentLayer):
 
     def state_inputs(self, normed: Tensor) -> Inputs:
         """X of the mixer's input (M, D); no gate."""
-        x = project_first(self._mixer.in_proj, normed, self._mixer.intermediate_size)
+        x = project_first(
+            self._mixer.in_proj, normed, self._mixer.intermediate_size, self._arithmetic.product_of
+        )
         return Inputs(x, x.new_zeros(x.shape[0], 1))
 
     def _gated(self, scanned: Tensor, gate: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class Mamba1Layer(RecurrentLayer):
         if output:
             first, last = project_parted(mixer.x_proj, x, self._selected, self._arithmetic.project)
         else:
-            first = project_first(mixer.x_proj, x, self._selected)
+            first = project_first(mixer.x_proj, x, self._selected, self._arithmetic.product_of)
         step, b = first.split([mixer.time_step_rank, size], dim=-1)
         if hasattr(mixer, "dt_layernorm"):
             step, b = mixer.dt_layernorm(step), mixer.b_layernorm(b)

@@ -111,7 +111,9 @@ class Mamba2Layer(RecurrentLayer):
     def state_inputs(self, normed: Tensor) -> Inputs:
         """x, B, C and dt of the mixer's input (M, D); no gate."""
         cut = self._mixer.intermediate_size
-        rest = project_rest(self._mixer.in_proj, self._scaled(normed), cut)
+        rest = project_rest(
+            self._mixer.in_proj, self._scaled(normed), cut, self._arithmetic.product_of
+        )
         factors = self._factors()
         return self._inputs(rest if factors is None else rest * factors[cut:])
 

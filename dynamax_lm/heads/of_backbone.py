@@ -15,7 +15,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.validation import Count, check_fields, read_fields, within, wrong_field
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 MOST_LAYERS = 10_000
 """More than any decoder has: a larger number is damage, and would be allocated for."""

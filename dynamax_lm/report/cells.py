@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.leaderboard import Entry
@@ -117,7 +117,7 @@ def date_of(seconds: float) -> str:
     """A day and time, or nothing where unknown."""
     if not seconds:
         return ""
-    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def speedup_of(row: Row) -> float | None:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import jinja2
@@ -126,7 +126,7 @@ def leaderboard_page(
         level=f"{LEVEL:.0%}",
         looked=tables.looked_text(board),
         version=__version__,
-        date=date_of(datetime.now(tz=timezone.utc).timestamp()),
+        date=date_of(datetime.now(tz=UTC).timestamp()),
         apart=board.apart,
         comparisons=[
             {**tables.comparison_record(one), "text": tables.difference_text(one)}

@@ -20,7 +20,7 @@ from dynamax_lm.common.certificate.setup import Setting, TaskSetup, difference
 from dynamax_lm.common.validation import NOT_EMPTY, Natural, OpenShare, Share
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 SCHEMA = 3
 """Version of the JSON format, raised where old readers would misread a value."""

@@ -9,7 +9,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.validation import check_fields, plain, read_fields, wrong_field
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 _SUBJECT = "certificate:"
 

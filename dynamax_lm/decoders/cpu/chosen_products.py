@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.decoders.cpu.pages import page_out
-from dynamax_lm.decoders.cpu.product_choice import AUTO, TRUSTED, TURNED, UNPACKED, Choice, choose
+from dynamax_lm.decoders.cpu.product_choice import AUTO, TURNED, UNPACKED, Choice, choose
 from dynamax_lm.decoders.cpu.products import (
     Packed,
+    Product,
     can_call,
     can_pack,
     computes_alone,
@@ -97,14 +99,19 @@ class ChosenProducts:
     def project(self, linear: nn.Module, rows: Tensor) -> Tensor:
         """``linear(rows)`` for rows (N, D), up to rounding."""
         if self._plain and is_plain(linear):
-            weight = linear.weight
-            choice = self._plain.get((weight.shape[0], weight.shape[1]))
-            if choice is not None and can_call(weight) and computes_alone(rows, weight):
-                name = choice.one_row if rows.shape[0] == 1 else choice.more_rows
-                if name != TRUSTED:
-                    product = unpacked if name == UNPACKED else turned
-                    return product(rows, weight, linear.bias)
+            product = self.product_of(linear, rows)
+            if product is not F.linear:
+                return product(rows, linear.weight, linear.bias)
         return project_trusted(linear, rows)
+
+    def product_of(self, linear: nn.Linear, rows: Tensor) -> Product:
+        """The product for all or some of a plain layer's outputs, for rows (N, D)."""
+        weight = linear.weight
+        choice = self._plain.get((weight.shape[0], weight.shape[1]))
+        if choice is None or not can_call(weight) or not computes_alone(rows, weight):
+            return F.linear
+        name = choice.one_row if rows.shape[0] == 1 else choice.more_rows
+        return {UNPACKED: unpacked, TURNED: turned}.get(name, F.linear)
 
     def describe(self) -> dict[str, Any]:
         """As JSON, shape by shape, for the results and the benchmark."""

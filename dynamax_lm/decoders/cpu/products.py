@@ -151,23 +151,43 @@ def project_parted(
     return both[:, :cut], both[:, cut:]
 
 
-def project_first(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
-    """(N, cut) the first of :func:`project_parted`, alone."""
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(N, E) of rows (N, D), a plain weight (E, D) and its bias (E,), if any."""
+
+
+def torch_product(linear: nn.Linear, rows: Tensor) -> Product:
+    """``F.linear``, for every plain layer and rows."""
+    del linear, rows
+    return F.linear
+
+
+def project_first(
+    linear: nn.Module,
+    rows: Tensor,
+    cut: int,
+    product_of: Callable[[nn.Linear, Tensor], Product] = torch_product,
+) -> Tensor:
+    """(N, cut) the first of :func:`project_parted`, alone; ``product_of``: for a plain layer."""
     if isinstance(linear, Packed) and linear.cut == cut:
         return linear.part(rows, 0)
     if is_plain(linear):
         bias = None if linear.bias is None else linear.bias[:cut]
-        return F.linear(rows, linear.weight[:cut], bias)
+        return product_of(linear, rows)(rows, linear.weight[:cut], bias)
     return project_trusted(linear, rows)[:, :cut]  # as below
 
 
-def project_rest(linear: nn.Module, rows: Tensor, cut: int) -> Tensor:
-    """(N, E - cut) the second of :func:`project_parted`, alone."""
+def project_rest(
+    linear: nn.Module,
+    rows: Tensor,
+    cut: int,
+    product_of: Callable[[nn.Linear, Tensor], Product] = torch_product,
+) -> Tensor:
+    """(N, E - cut) the second of :func:`project_parted`, alone; ``product_of`` as above."""
     if isinstance(linear, Packed) and linear.cut == cut:
         return linear.part(rows, 1)
     if is_plain(linear):
         bias = None if linear.bias is None else linear.bias[cut:]
-        return F.linear(rows, linear.weight[cut:], bias)
+        return product_of(linear, rows)(rows, linear.weight[cut:], bias)
     return project_trusted(linear, rows)[:, cut:]  # quantised, adapted or hooked: it cannot be cut
 
 

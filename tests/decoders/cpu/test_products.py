@@ -24,12 +24,16 @@ from dynamax_lm.decoders.cpu.chosen_products import (
 from dynamax_lm.decoders.cpu.product_choice import PACKED, TRUSTED, UNPACKED, Choice
 from dynamax_lm.decoders.cpu.products import (
     Packed,
+    can_call,
     can_pack,
     computes_alone,
     is_plain,
+    project_first,
     project_parted,
     project_rest,
     project_trusted,
+    turned,
+    unpacked,
 )
 from tests.builders import STACKS, Shape, prompts, random_model, shapes
 
@@ -78,9 +82,15 @@ def test_packed_is_the_plain_product_to_rounding(
     found = [packed(x)]
     for layer in (packed, linear):
         found.append(torch.cat(project_parted(layer, x, cut, project_trusted), dim=-1))
-        torch.testing.assert_close(
-            project_rest(layer, x, cut).double(), exact[:, cut:], rtol=tolerance, atol=tolerance
-        )
+        products = [F.linear, turned] + [unpacked] * (can_call(linear.weight) and not low)
+        for product in products:
+            first, rest = (
+                part(layer, x, cut, lambda *_, chosen=product: chosen).double()
+                for part in (project_first, project_rest)
+            )
+            torch.testing.assert_close(
+                torch.cat([first, rest], dim=-1), exact, rtol=tolerance, atol=tolerance
+            )
     for ours in found:
         assert ours.shape == exact.shape
         assert ours.dtype == dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tomllib
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,6 @@ from lm_eval.tasks import TaskManager, _yaml_loader
 
 from dynamax_lm.harness.plugin import bridge
 from dynamax_lm.harness.plugin.squad_metrics_shim import LastResort
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    from pip._vendor import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[3]
 STOCK = Path(lm_eval.tasks.__file__).parent
