@@ -102,7 +102,7 @@ class AttentionKind:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
             positions = context.positions()
             cos, sin = self.rotary(probe, positions, *self._rotary_type)
-            home = positions.device  # accelerate places the embedding with the last layers
+            home = positions.device  # accelerate places this module with the last layers
             context.cos, context.sin = cos.flatten(0, 1).to(home), sin.flatten(0, 1).to(home)
         if self.names.position_scale:
             context.scale = _position_scale(context.positions(), self.config.rope_parameters)
