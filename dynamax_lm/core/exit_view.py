@@ -30,7 +30,9 @@ Choose = Callable[[Tensor, Tensor], Tensor]
 class ExitView(Protocol):
     """The inputs of a measure at one exit. Reading ``logits`` computes a vocabulary projection.
 
-    Under a cheap look a measure's ``logits`` are those of the look.
+    Under a cheap look a measure's ``logits`` are those of the look. Where layers lie on several
+    devices, tokens and ``index`` are on one, ``hidden`` on its layer's, and ``logits`` on the
+    vocabulary projection's.
     """
 
     @property
@@ -194,17 +196,17 @@ class View:
 
     @property
     def emission(self) -> Tensor:
-        if self.choose is None:
-            return self.logits.argmax(-1)
         if self._chosen is None:
-            self._chosen = self.choose(self.index, self.logits)
+            choose, logits = self.choose, self.logits
+            chosen = logits.argmax(-1) if choose is None else choose(self.index, logits)
+            self._chosen = chosen.to(self.index.device)
         return self._chosen
 
     @property
     def target(self) -> Tensor:
         if self.targets is None:
             raise ValueError("confidence 'oracle' needs the full-depth tokens of the token batch")
-        return self.targets[self.index].to(self.hidden.device)
+        return self.targets[self.index.to(self.targets.device)].to(self.index.device)
 
     @property
     def trained(self) -> Tensor:

@@ -100,8 +100,10 @@ class AttentionKind:
         """``context`` with the rotary angles of its slots."""
         if self.rotates:
             probe: Any = self._embedding.weight[:1]  # type: ignore[index]
-            cos, sin = self.rotary(probe, context.positions(), *self._rotary_type)
-            context.cos, context.sin = cos.flatten(0, 1), sin.flatten(0, 1)
+            positions = context.positions()
+            cos, sin = self.rotary(probe, positions, *self._rotary_type)
+            home = positions.device  # accelerate places this module with the last layers
+            context.cos, context.sin = cos.flatten(0, 1).to(home), sin.flatten(0, 1).to(home)
         if self.names.position_scale:
             context.scale = _position_scale(context.positions(), self.config.rope_parameters)
         return context

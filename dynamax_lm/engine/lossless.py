@@ -256,8 +256,8 @@ def _draft(
         row.ran(state_at_exit)
     if not checked:
         return
-    index = torch.tensor(checked, device=hidden.device)
-    some = hidden if len(checked) == len(rows) else hidden[index]
+    index = torch.tensor(checked, device=stack.device)
+    some = hidden if len(checked) == len(rows) else hidden[index.to(hidden.device)]
     choose = None  # the most likely token
     if any(row.request.chooser is not None for row in rows):
         choose = TokenChoice([row.request for row in rows], [row.with_draft for row in rows]).choose

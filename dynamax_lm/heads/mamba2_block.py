@@ -34,10 +34,12 @@ class Memory(NamedTuple):
 
     def of(self, rows: Tensor) -> Memory:
         """The state of some rows, copied."""
+        rows = rows.to(self.ssm.device)
         return Memory(self.window[rows], self.ssm[rows])
 
     def put(self, rows: Tensor, new: Memory) -> None:
         """Replace the state of ``rows``."""
+        rows = rows.to(self.ssm.device)
         self.window[rows] = new.window
         self.ssm[rows] = new.ssm
 

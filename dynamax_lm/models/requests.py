@@ -164,7 +164,7 @@ class TextRequests:
             raise SettingError(f"max_gen_toks={max_new}: at least one token must be generated")
         max_length = kwargs.pop("max_length", None)
         with refusing(kwargs):
-            config = generation_config(lm.model, kwargs, lm.device)
+            config = generation_config(lm.model, kwargs)
             stops = StopRule(lm.tokenizer, until, stop_ids(config))
         return _Options(kwargs, until, stops, max_new, max_length, room, config)
 

@@ -147,7 +147,7 @@ def refusing(gen_kwargs: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.device) -> Any:
+def generation_config(model: Any, gen_kwargs: Mapping[str, Any]) -> Any:
     """The options in force, resolved as transformers' ``generate`` resolves them."""
     refuse_unsupported(gen_kwargs)
     given = dict(gen_kwargs)
@@ -164,7 +164,7 @@ def generation_config(model: Any, gen_kwargs: Mapping[str, Any], device: torch.d
             f"honour: they choose greedily or by sampling; edit its generation_config.json"
         )
     _check_checkpoints_own(config)
-    model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=device)
+    model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=model.device)
     return config
 
 
@@ -190,10 +190,11 @@ class RowChooser:
         self._prompt = list(prompt)
         self._sample = bool(config.do_sample)
         self._seed = seed
+        self._device = model.device  # of token ids and of processors; logits may be elsewhere
         self._processors = model._get_logits_processor(
             generation_config=config,
             input_ids_seq_length=len(self._prompt),
-            device=str(model.device),
+            device=str(self._device),
         )
 
     @property
@@ -203,8 +204,8 @@ class RowChooser:
 
     def __call__(self, answer: Sequence[int], logits: Tensor) -> int:
         """The next token after ``answer``, from raw ``logits`` (1, V)."""
-        ids = torch.tensor([[*self._prompt, *answer]], device=logits.device)
-        scores = self._processors(ids, logits.to(torch.float32, copy=True))
+        ids = torch.tensor([[*self._prompt, *answer]], device=self._device)
+        scores = self._processors(ids, logits.to(self._device, torch.float32, copy=True))
         if self._sample:
             # Gumbel noise turns sampling into an argmax, so that two close distributions with the
             # same random numbers mostly sample the same token (Gumbel-max; arXiv 1611.00712).

@@ -293,7 +293,7 @@ def test_successive_draws_have_full_depths_joint_distribution() -> None:
     assert expected.min() > 5, "else chi-square does not hold"
 
     options = {"do_sample": True, "temperature": temperature, "top_k": 0}
-    config = generation_config(model, options, torch.device("cpu"))
+    config = generation_config(model, options)
     choosers = [RowChooser(model, config, prompt, seed) for seed in range(draws)]
     asked = [GenerateRequest(prompt, 3, never, one) for one in choosers]
     policy = ExitPolicy((1,), "top_prob", 0.0)

@@ -268,9 +268,7 @@ def test_sampling_draws_from_transformers_distribution(folders: dict[str, Path])
     from dynamax_lm.models.sampling import RowChooser, generation_config
 
     model = ours("mistral", folders["mistral"]).model
-    config = generation_config(
-        model, {"do_sample": True, "temperature": 0.7, "top_k": 5}, torch.device("cpu")
-    )
+    config = generation_config(model, {"do_sample": True, "temperature": 0.7, "top_k": 5})
     logits = torch.linspace(-2, 2, 259)[None]
     draws = torch.zeros(259)
     for seed in range(4000):

@@ -129,7 +129,10 @@ class Backbone:
 
     @torch.no_grad()
     def read(self, batch: Batch, exit_layers: Sequence[int]) -> list[Tensor]:
-        """(B, A, D) at the answer tokens, after each of ``exit_layers`` and the final norm."""
+        """(B, A, D) at the answer tokens, after each of ``exit_layers`` and the final norm.
+
+        Those of exits are on the device of token ids, wherever their layers are.
+        """
         device = self.stack.device
         positions, _ = batch.checked()
         rows, width = batch.ids.shape
@@ -140,7 +143,7 @@ class Backbone:
         whole = TokenBatch(batch.ids.to(device), (width,) * rows, tuple(range(rows)), prefill=True)
         probe_exits(self.stack, self.stack.new_state(rows), whole, exit_layers, [seen])
         *hidden, last = (states[place.to(states.device)] for states in seen.hidden)
-        return [*hidden, self.stack.normed(last)]
+        return [*(one.to(device) for one in hidden), self.stack.normed(last)]
 
 
 def load_backbone(model: str, model_args: str, device: str | None) -> Backbone:
