@@ -114,6 +114,7 @@ def subjects(folder: Path) -> list[Subject]:
         return PromptMapBank.load(maps)
 
     point, stopped = _point(folder / "point"), _stopped_training(folder, checkpoint)
+    run = (str(stopped.file.parent),)
     own, theirs = (str(heads), "heads"), (str(checkpoint), "checkpoint", "config", "tokenizer")
     return [
         Subject("heads, config.json", heads / "config.json", load_heads, own, True),
@@ -139,7 +140,7 @@ def subjects(folder: Path) -> list[Subject]:
             "checkpoint, weights", checkpoint / "model.safetensors", load_checkpoint, theirs, False
         ),
         Subject("point of a sweep", point.file, point.read, (), True),
-        Subject("training checkpoint", stopped.file, stopped.read, (str(stopped.file),), False),
+        Subject("training checkpoint", stopped.file, stopped.read, run, False),
     ]
 
 

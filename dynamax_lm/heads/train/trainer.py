@@ -36,6 +36,7 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.objective import Losses, Objective
+from dynamax_lm.heads.train.seal import sealed, unsealed
 from dynamax_lm.heads.train.windows import POOL, Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
@@ -268,7 +269,7 @@ class Trainer:
         with self._writing():
             try:
                 with replacing(self._folder / CHECKPOINT) as partial:
-                    torch.save(state, partial)
+                    torch.save(sealed(state), partial)
             except RuntimeError as error:  # torch's writer hides the operating system's error
                 raise OSError(f"{first_line(error)} (is the disk full?)") from error
         self._saved = self.step
@@ -278,7 +279,7 @@ class Trainer:
         if not path.exists():
             return
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = unsealed(torch.load(path, map_location="cpu", weights_only=True))
             saved = dict(state["settings"])
         except Exception as error:  # a truncated zip, another file: many kinds
             raise self._no_checkpoint(error) from error

@@ -18,6 +18,7 @@ from dynamax_lm.heads.train import command as module
 from dynamax_lm.heads.train import finish as ending
 from dynamax_lm.heads.train.losses import CLASSIFIER_LOSSES
 from dynamax_lm.heads.train.options import LOSSES, read_options
+from dynamax_lm.heads.train.seal import sealed, unsealed
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Stopped, Trainer, read_log
 from tests.checkpoints import save_checkpoint
 
@@ -347,13 +348,15 @@ def test_a_checkpoint_with_other_contents_is_one_line(checkpoints, data, tmp_pat
         module.train(arguments)
     mend()
     path = tmp_path / CHECKPOINT
-    state = torch.load(path, weights_only=True)
+    state = unsealed(torch.load(path, weights_only=True))
     shorter = {name: tensor[..., :1] for name, tensor in state["heads"].items()}
     changed = [state | {"heads": shorter}]
     for name in set(state) - {"settings"}:
         changed.append({other: value for other, value in state.items() if other != name})
         changed += [state | {name: value} for value in (None, "x", [[]])]
-    for one in [*changed, [state], {"settings": 7}]:
+    heavier = {name: tensor + 1 for name, tensor in state["heads"].items()}
+    other = sealed(state) | {"heads": heavier}  # of the right kind and shape
+    for one in [*map(sealed, [*changed, {"settings": 7}]), [state], state, other]:
         torch.save(one, path)
         with pytest.raises(SettingError, match="no checkpoint of a run") as caught:
             module.train(arguments)
