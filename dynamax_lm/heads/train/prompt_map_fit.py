@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
@@ -85,15 +86,20 @@ class Prompts:
             tokens: after which no further batch is read.
         """
         windows = self._windows(held_out=held_out)
-        while tokens > 0:
-            some = [one for one, _ in zip(windows, range(self._options.batch_size), strict=False)]
-            if not some:
-                return
-            batch = Batch.of(some)
-            _, real = batch.checked()
-            read = self.backbone.read(batch, layers)[:-1]
-            yield [one[real.to(one.device)] for one in read]
-            tokens -= int(real.sum())
+        doing = "evaluating on held-out prompts" if held_out else "reading prompts"
+        with tqdm(total=tokens, desc=doing, unit="token") as bar:
+            while tokens > 0:
+                size = self._options.batch_size
+                some = [one for one, _ in zip(windows, range(size), strict=False)]
+                if not some:
+                    return
+                batch = Batch.of(some)
+                _, real = batch.checked()
+                read = self.backbone.read(batch, layers)[:-1]
+                yield [one[real.to(one.device)] for one in read]
+                count = int(real.sum())
+                bar.update(min(count, tokens))
+                tokens -= count
 
     def _windows(self, *, held_out: bool) -> Iterator[Window]:
         for document in self._source.documents(0):
