@@ -66,6 +66,15 @@ class LayerState(Protocol):
         ...
 
 
+@runtime_checkable
+class LoggingState(LayerState, Protocol):
+    """A state that records every token since the oldest draft."""
+
+    def end_draft(self, rows: Sequence[int]) -> None:
+        """No token of ``rows`` is withdrawn any more: their drafts need no record."""
+        ...
+
+
 class PassContext(Protocol):
     """Data that all layers of one kind share in a pass, computed once."""
 

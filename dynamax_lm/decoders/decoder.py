@@ -19,6 +19,7 @@ from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import (
     LayerAdapter,
     SkipPolicy,
+    LoggingState,
     WithdrawingKind,
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic
@@ -283,6 +284,12 @@ class Decoder:
         """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
         for layer in state.layers:
             layer.begin_draft(rows)
+
+    def end_draft(self, state: LayerStates, rows: Sequence[int]) -> None:
+        """Discard what the drafts of ``rows`` need: none of them is withdrawn any more."""
+        for layer in state.layers:
+            if isinstance(layer, LoggingState):
+                layer.end_draft(rows)
 
     def withdraw(
         self, state: LayerStates, kept: Mapping[int, int], given: Mapping[int, int]

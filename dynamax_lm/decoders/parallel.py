@@ -62,6 +62,10 @@ class BothStates:
         """Tokens that ``rows`` get from now on can be withdrawn."""
         self.recurrent.begin_draft(rows)
 
+    def end_draft(self, rows: Sequence[int]) -> None:
+        """The drafts of ``rows`` need no record any more."""
+        self.recurrent.end_draft(rows)
+
 
 class BothContexts(NamedTuple):
     """What such layers share in a pass: the contexts of both mixers."""

@@ -59,7 +59,16 @@ class DraftLog:
     def begin(self, rows: Sequence[int]) -> None:
         """The drafts of ``rows`` begin; passes that no draft needs are discarded."""
         self.begun.update((row, len(self.passes)) for row in rows)
-        if unused := min(self.begun.values()):
+        self._discard()
+
+    def end(self, rows: Sequence[int]) -> None:
+        """The drafts of ``rows`` end; passes that no draft needs are discarded."""
+        for row in rows:
+            self.begun.pop(row, None)
+        self._discard()
+
+    def _discard(self) -> None:
+        if unused := min(self.begun.values(), default=len(self.passes)):
             del self.passes[:unused]
             self.begun = {row: place - unused for row, place in self.begun.items()}
 
@@ -137,6 +146,11 @@ class Recurrence:
             self.draft.conv[index] = self.conv[index]
             self.draft.ssm[index] = self.ssm[index]
         self.draft.begin(rows)
+
+    def end_draft(self, rows: Sequence[int]) -> None:
+        """The drafts of ``rows`` need no record any more."""
+        if self.draft is not None:
+            self.draft.end(rows)
 
     def with_rows(self, old: Tensor, rows: list[int], new: Tensor) -> Tensor:
         """``old`` (B, ...), one of the state's tensors, with ``new`` in ``rows``."""

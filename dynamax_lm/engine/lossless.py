@@ -207,7 +207,9 @@ class LosslessDecoding:
         (depth,) = self._policy.exit_layers
         _verify(self._stack, self._state, complete, depth, self._session)
         self._active = [row for row in self._active if not row.finished]
-        return [row.number for row in complete if row.finished]
+        if finished := [row.number for row in complete if row.finished]:
+            self._stack.end_draft(self._state, finished)
+        return finished
 
 
 def decode_lossless(

@@ -66,6 +66,10 @@ class StatefulStack(LayerStack, Protocol):
         """Tokens that ``rows`` get from now on can be withdrawn; none is pending."""
         ...
 
+    def end_draft(self, state: Any, rows: Sequence[int]) -> None:
+        """Discard what the drafts of ``rows`` need: none of them is withdrawn any more."""
+        ...
+
     def withdraw(self, state: Any, kept: Mapping[int, int], given: Mapping[int, int]) -> None:
         """Remove tokens that some rows got since ``begin_draft``, except the first of them.
 

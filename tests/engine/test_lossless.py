@@ -17,6 +17,8 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.policy import FULL_DEPTH, ExitPolicy
 from dynamax_lm.core.trace import DraftRound
 from dynamax_lm.decoders.costs.attention import AttentionCosts
+from dynamax_lm.decoders.family_stack import FamilyStack
+from dynamax_lm.decoders.recurrent_state import DraftLog
 from dynamax_lm.engine.decode import decode
 from dynamax_lm.engine.draft_costs import DraftCosts
 from dynamax_lm.engine.draft_length import AUTO, DraftLength
@@ -28,6 +30,7 @@ from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.models.sampling import RowChooser, generation_config
 from tests.builders import STACKS, never, prompts, random_model
+from tests.decoders.tiny_families import tiny_model
 from tests.heads.builders import CLASSIFIERS, heads_of
 
 KINDS = ["mistral", "llama", "mamba2"]
@@ -203,6 +206,26 @@ def test_a_short_answer_does_not_leave_its_place_empty(
     lockstep, continuous = counts
     assert lockstep >= 2 * 2 * 24, "two passes a token, and each batch as long as its longest"
     assert continuous <= lockstep - 30, "the third and fourth answers begin with the third token"
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_h1"])
+def test_a_finished_row_keeps_no_record_of_the_others_tokens(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes are recorded for drafts in progress, however long the other rows' answers become."""
+    stack = FamilyStack(tiny_model(kind))
+    asked = [GenerateRequest((1, 2, 3 + n), most, never) for n, most in enumerate((3, 40))]
+    kept: list[int] = []
+    add = DraftLog.add
+
+    def counted(log: DraftLog, *more: Any) -> None:
+        add(log, *more)
+        kept.append(len(log.passes))
+
+    monkeypatch.setattr(DraftLog, "add", counted)
+    generate(stack, asked, policy=ExitPolicy((2,), "top_prob", 0.0), draft_length=4)
+    assert len(kept) > 40, "else nothing was recorded"
+    assert max(kept) <= 4 + 1, "a draft of four tokens, and the pass that verifies it"
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
