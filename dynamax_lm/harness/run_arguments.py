@@ -44,7 +44,14 @@ def check_run_arguments() -> None:
         writable_folder(path.parent if path.suffix == ".json" else given.output_path)
     if given.limit is not None and not 0 <= given.limit < math.inf:
         raise SettingError(f"--limit {given.limit:g}: give a number of documents, or leave it out")
-    check_seeds(int(word) for word in given.seed.split(",") if word.strip(" -+").isdecimal())
+    check_seeds(map(_whole_number, given.seed.split(",")))
+
+
+def _whole_number(word: str) -> int | None:
+    try:
+        return int(word)
+    except ValueError:
+        return None  # lm-eval's own parser tells, or knows it
 
 
 def check_seeds(seeds: Iterable[int | None]) -> None:

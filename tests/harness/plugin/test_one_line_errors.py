@@ -139,6 +139,8 @@ def test_a_closed_stream_is_no_place_for_the_next_file(tmp_path: Path) -> None:
         (["--seed", "4294967296"], "--seed 4294967296"),
         (["--limit", "2"], None),
         (["--limit", "0.5", "--seed", "0,None,1234"], None),
+        (["--seed", "5-"], None),  # lm-eval's own parser tells
+        (["--seed", "1,+-2"], None),
         (["--output_path", "{folder}/mine.json", "--limit", "2"], None),
         (["--output_path"], None),
     ],
