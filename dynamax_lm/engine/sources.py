@@ -169,9 +169,10 @@ class ComputedInOrder(Computed):
             rest = super().prompt_state(stack, prompts[1:], range(count - 1), prompt_exit)
             stack.put(state, [0], known, [0])
             stack.put(state, range(1, count), rest, range(count - 1))
-        if state is not known:
-            self._last[prompt_exit] = tuple(prompts[-1]), stack.take(state, [count - 1])
-        return stack.take(state, rows)
+        if state is known:
+            return stack.take(state, rows)
+        self._last[prompt_exit] = tuple(prompts[-1]), stack.take(state, [count - 1])
+        return state if list(rows) == list(range(count)) else stack.take(state, rows)
 
 
 class PromptStates(NamedTuple):

@@ -168,3 +168,18 @@ def test_a_prompt_across_two_batches_runs_once(kind: str) -> None:
     first, shared, others = len(header) + 2, len(header) + 1, 2 * 1
     continuations = 12 * 3
     assert sum(ran) == first + shared + others + continuations
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_of_a_batch_of_different_prompts_only_the_last_is_copied(kind: str) -> None:
+    stack = STACKS[kind](random_model(kind, 2))
+    taken: list[list[int]] = []
+    take = stack.take
+
+    def counted(state: Any, rows: Any) -> Any:
+        taken.append(list(rows))
+        return take(state, rows)
+
+    stack.take = counted
+    ComputedInOrder().prompt_state(stack, [(1, 2, 3), (1, 3), (2, 1)], range(3))
+    assert taken == [[2]]
