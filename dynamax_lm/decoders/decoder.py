@@ -18,8 +18,8 @@ from dynamax_lm.core.skipped_states import by_kind, for_kind, lacking, registere
 from dynamax_lm.core.stack import ForwardPass, TokenBatch
 from dynamax_lm.decoders.adapter import (
     LayerAdapter,
-    SkipPolicy,
     LoggingState,
+    SkipPolicy,
     WithdrawingKind,
 )
 from dynamax_lm.decoders.arithmetic import Arithmetic

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from dynamax_lm.decoders.cpu.product_meter import Clock, Meter, Product
+from dynamax_lm.decoders.cpu.product_meter import Clock, Meter, NumberedProduct
 from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, is_turned, turned, unpacked
 
 AUTO, PACKED, PLAIN = "auto", "packed", "plain"
@@ -153,7 +153,9 @@ def choose(
     cut = cut if cut < some[0].shape[0] else 0
     batch = min(batch, _PROMPT)
     counts = sorted({*range(1, min(batch, _FEW) + 1), 2, batch, _PROMPT})
-    products: dict[str, Product] = {TRUSTED: lambda rows, which: F.linear(rows, some[which])}
+    products: dict[str, NumberedProduct] = {
+        TRUSTED: lambda rows, which: F.linear(rows, some[which])
+    }
     with torch.inference_mode():
         errors = _Errors(meter, some[0], counts)
         errors.take(TRUSTED, products[TRUSTED])
@@ -275,7 +277,7 @@ class _Errors:
         self._meter, self._weight = meter, weight
         self._found: dict[int, dict[str, float]] = {rows: {} for rows in counts}
 
-    def take(self, name: str, product: Product) -> None:
+    def take(self, name: str, product: NumberedProduct) -> None:
         for rows, errors in self._found.items():
             errors[name] = self._meter.error(name, product, self._weight, rows)
 
@@ -312,7 +314,7 @@ def _some(weights: Sequence[Tensor]) -> list[Tensor]:
     return [weight.detach()[:outputs] for weight in weights[: max(1, _OUT_OF_CACHE // size)]]
 
 
-def _packed(weights: Sequence[Tensor], cut: int, width: int) -> Product:
+def _packed(weights: Sequence[Tensor], cut: int, width: int) -> NumberedProduct:
     """The product of packed copies, each made at its first use."""
     arranged: dict[int, Packed] = {}
 

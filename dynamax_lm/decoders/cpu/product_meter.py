@@ -21,19 +21,19 @@ _SECONDS = 0.015
 _ROUNDS = (5, 40)
 """Least and largest number of rounds of a timing."""
 
-Product = Callable[[Tensor, int], Tensor]
+NumberedProduct = Callable[[Tensor, int], Tensor]
 """(N, E) of rows (N, D) and the number of a weight among those of the shape."""
 
 
 class Meter(Protocol):
     """Measures errors and times; tests use a scripted one."""
 
-    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
+    def error(self, name: str, product: NumberedProduct, weight: Tensor, rows: int) -> float:
         """Root mean square error of ``product`` with the first weight, against float64."""
         ...
 
     def seconds(
-        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
+        self, products: Mapping[str, NumberedProduct], weights: Sequence[Tensor], rows: int
     ) -> Mapping[str, Sequence[float]]:
         """Seconds of each product in each round; products alternate within a round."""
         ...
@@ -42,7 +42,7 @@ class Meter(Protocol):
 class Clock:
     """Errors against float64, and times by a clock."""
 
-    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
+    def error(self, name: str, product: NumberedProduct, weight: Tensor, rows: int) -> float:
         """Over fixed normal inputs."""
         del name
         outputs = min(_REFERRED, weight.shape[0])
@@ -53,7 +53,7 @@ class Clock:
         return float((torch.cat(found).double() - exact).square().mean().sqrt())
 
     def seconds(
-        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
+        self, products: Mapping[str, NumberedProduct], weights: Sequence[Tensor], rows: int
     ) -> Mapping[str, Sequence[float]]:
         """Over weights in turn, so that they are read from memory, as in a model.
 

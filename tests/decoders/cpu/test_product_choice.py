@@ -28,7 +28,7 @@ from dynamax_lm.decoders.cpu.product_choice import (
     decide,
     packed_name,
 )
-from dynamax_lm.decoders.cpu.product_meter import Clock, Product
+from dynamax_lm.decoders.cpu.product_meter import Clock, NumberedProduct
 from dynamax_lm.decoders.cpu.products import Packed, can_pack
 
 OUTPUTS = 256  # times 256 columns are worth the measurement
@@ -56,14 +56,14 @@ class Scripted:
         self.errors, self.times = errors or {}, times or {}
         self.timed: list[tuple[str, int]] = []
 
-    def error(self, name: str, product: Product, weight: Tensor, rows: int) -> float:
+    def error(self, name: str, product: NumberedProduct, weight: Tensor, rows: int) -> float:
         if not self.errors:
             return Clock().error(name, product, weight, rows)
         product(torch.randn(rows, weight.shape[1]), 0)  # it can be computed
         return next((e for start, e in self.errors.items() if name.startswith(start)), 1.0)
 
     def seconds(
-        self, products: Mapping[str, Product], weights: Sequence[Tensor], rows: int
+        self, products: Mapping[str, NumberedProduct], weights: Sequence[Tensor], rows: int
     ) -> dict[str, list[float]]:
         self.timed += [(name, rows) for name in products]
         return {
