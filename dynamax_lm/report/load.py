@@ -66,8 +66,8 @@ class Library:
         lines = self.lines(files) if files else None
         if lines is not None and not (run.owns(task, lines) and self._as_written(run, files)):
             self.note(
-                f"{files[0]}: it is not the trace of {run.path}; it is another run's, or was "
-                f"changed; give each run a trace_dir of its own"
+                f"{files[0]}: it is not known to be the trace of {run.path}; it may be another "
+                f"run's, or was changed; give each run a trace_dir of its own"
             )
             return None
         return lines
