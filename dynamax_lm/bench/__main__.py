@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import shlex
 import sys
 import time
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(hardware.sentence(), flush=True)
     rows: list[Row] = []
     products: list[Products] = []
+    begun, total = itertools.count(1), len(kinds) * len(parts)
     for kind in kinds:
         with torch.inference_mode():
             subject = _subject(given, kind, extra, device)
@@ -134,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{subject.name}: {size}: {shape['chosen']} ({shape['why']})", flush=True)
             for part in parts:
                 start = time.perf_counter()
-                print(f"{subject.name}: {part} ...", flush=True)
+                print(f"[{next(begun)}/{total}] {subject.name}: {part} ...", flush=True)
                 for row in _measure(part, subject, batches):
                     rows.append(row)
                     print("   " + " | ".join(row.cells()[1:]), flush=True)
@@ -145,7 +147,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"written to {write(Path(given.output_path), rows, hardware, command, products)}")
     else:
         print(markdown(rows, hardware, command, products))
+    print(f"next: {next_step(given)}")
     return 0
+
+
+def next_step(given: argparse.Namespace) -> str:
+    """What to do with the measurement: its real shapes, a folder for it, or its page."""
+    if given.quick:
+        return "python -m dynamax_lm.bench --parts decode,exits --output_path bench"
+    if given.output_path is None:
+        return "the same command with --output_path FOLDER, which keeps what it measures"
+    return f"open {Path(given.output_path) / 'bench.md'}"
 
 
 def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:

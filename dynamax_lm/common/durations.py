@@ -34,6 +34,7 @@ def announcer(say: Callable[[str], None], settings: int = 1) -> Callable[[str, f
     under = f" under {settings} settings" if settings > 1 else ""
 
     def announce(what: str, seconds: float) -> None:
-        say(f"{what}{under}: at most {in_words(seconds * settings)}")
+        words = in_words(seconds * settings)
+        say(f"{what}{under}: {words if words.startswith('under') else f'at most {words}'}")
 
     return announce

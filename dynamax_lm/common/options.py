@@ -16,6 +16,7 @@ from typing import NoReturn
 from dynamax_lm.common.errors import SettingError
 
 _UNKNOWN = "unrecognized arguments: "
+_MISSING = "the following arguments are required: "
 _WIDTH = 79
 
 
@@ -49,6 +50,7 @@ class CommandParser(argparse.ArgumentParser):
             abbreviate: whether an option may be given by the beginning of its name.
         """
         self.example = example
+        self._given: list[str] = []
         super().__init__(
             prog=prog,
             description=textwrap.fill(description, _WIDTH),
@@ -65,8 +67,9 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             SettingError: an argument is not UTF-8.
         """
-        refuse_undecodable(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        self._given = list(sys.argv[1:] if args is None else args)
+        refuse_undecodable(self._given)
+        return super().parse_known_args(self._given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2; an unknown option is told with the nearest one.
@@ -75,15 +78,27 @@ class CommandParser(argparse.ArgumentParser):
             message: argparse's.
         """
         if message.startswith(_UNKNOWN):
-            given = message.removeprefix(_UNKNOWN).split()
-            known = [name for action in self._actions for name in action.option_strings]
-            for word in given:
-                name = word.partition("=")[0].replace("_", "-")
-                by_dashes = {one.replace("_", "-"): one for one in known}
-                if near := get_close_matches(name, by_dashes, n=1):
-                    message += f"; did you mean {by_dashes[near[0]]}?"
-                    break
+            if found := self._nearest(message.removeprefix(_UNKNOWN).split()):
+                message += f"; did you mean {found[1]}?"
+        elif message.startswith(_MISSING) and (found := self._nearest(self._unknown())):
+            message += f"; {found[0]} is unknown: did you mean {found[1]}?"
         super().error(message)
+
+    def _unknown(self) -> list[str]:
+        """Options of the command line, without their values, that begin the name of none."""
+        names = [name for action in self._actions for name in action.option_strings]
+        words = [word.partition("=")[0] for word in self._given if word.startswith("--")]
+        return [word for word in words if not any(name.startswith(word) for name in names)]
+
+    def _nearest(self, given: Iterable[str]) -> tuple[str, str] | None:
+        """The first of these words that is near an option, and that option."""
+        known = [name for action in self._actions for name in action.option_strings]
+        by_dashes = {one.replace("_", "-"): one for one in known}
+        for word in given:
+            name = word.partition("=")[0].replace("_", "-")
+            if near := get_close_matches(name, by_dashes, n=1):
+                return word, by_dashes[near[0]]
+        return None
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

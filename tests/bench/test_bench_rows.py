@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from dynamax_lm.bench.__main__ import main
+from dynamax_lm.bench.__main__ import main, next_step, parser
 from dynamax_lm.bench.continuous import Evenly
 from dynamax_lm.bench.exits import EveryFew
 from dynamax_lm.bench.rows import Hardware, Row, write
@@ -101,4 +102,21 @@ def test_it_measures(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     known = json.loads((tmp_path / "bench.json").read_text())
     assert {one["part"] for one in known["rows"]} >= {"Decode"}
     assert all(isinstance(one["ratio"], float) for one in known["rows"])  # how large is no test
-    assert "GB/s" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "GB/s" in said
+    assert re.findall(r"^\[(\d)/(\d)\] .*: (\w+) \.\.\.$", said, re.MULTILINE) == [
+        ("1", "2", "decode"),
+        ("2", "2", "scan"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (["--quick", "--output_path", "out"], "python -m dynamax_lm.bench --parts"),
+        (["--parts", "decode"], "--output_path FOLDER"),
+        (["--output_path", "out"], "open out/bench.md"),
+    ],
+)
+def test_it_says_what_comes_next(words: list[str], then: str) -> None:
+    assert then in next_step(parser().parse_args(words))

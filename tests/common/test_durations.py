@@ -27,7 +27,9 @@ def test_settings_multiply_the_seconds_of_one() -> None:
     said: list[str] = []
     announcer(said.append, 5)("Scoring for 7 requests", 60.0)
     announcer(said.append)("Scoring for 7 requests", 300.0)
+    announcer(said.append)("Scoring for 7 requests", 20.0)
     assert said == [
         "Scoring for 7 requests under 5 settings: at most about 5 minutes",
         "Scoring for 7 requests: at most about 5 minutes",
+        "Scoring for 7 requests: under a minute",
     ]

@@ -84,6 +84,27 @@ def test_an_unknown_option_is_told_with_the_nearest(
     assert last.endswith(told or given)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--modle=x --threshold 1", "--model; --modle is unknown: did you mean --model?"),
+        ("--threshold 1 --treshold 1", "--model; --treshold is unknown: did you mean --threshold?"),
+        ("--threshold 1", "required: --model"),
+        ("--thresh 1 --qqqqq", "required: --model"),
+    ],
+)
+def test_a_misspelt_option_is_told_where_a_required_one_is_missing(
+    given: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = CommandParser("command", "Text.", "command")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--threshold")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(given.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(told)
+
+
 def test_defaults_are_told_once_and_only_where_there_is_one() -> None:
     parser = CommandParser("command", "Text.", "command")
     parser.add_argument("--one", default=3, help="a number")
