@@ -266,7 +266,7 @@ class Answering(Processes):
         if self._lossless:
             _log.info("mode=lossless: log-likelihoods are computed at full depth")
         answers: dict[int, ScoredAnswer] = {}
-        shared = {"sources": ComputedInOrder()} if self._runner.continuous else {}
+        sources = ComputedInOrder()
         self._expect("Scoring", [requests[number] for number in order], scoring_seconds)
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar, self._context():
             for numbers in self._batches(order):
@@ -279,7 +279,7 @@ class Answering(Processes):
                     heads=self._heads,
                     softmax_dtype=self.softmax_dtype or torch.float32,
                     timer=self.timer,
-                    **shared,
+                    sources=sources,
                 )
                 answers.update(zip(numbers, scored, strict=True))
                 bar.update(len(numbers))

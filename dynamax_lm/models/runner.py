@@ -18,6 +18,7 @@ from dynamax_lm.engine.head_session import TrainedHeads
 from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
+from dynamax_lm.engine.sources import Computed
 from dynamax_lm.engine.stateful_stack import StatefulStack
 
 
@@ -25,8 +26,7 @@ class Runner(Protocol):
     """Answers a batch of requests; arguments are those of the engine's functions.
 
     Attributes:
-        continuous: whether ``generate`` may be given all requests at once, and successive batches
-            to score share prompt states of the engine's own.
+        continuous: whether ``generate`` may be given all requests at once.
     """
 
     continuous: ClassVar[bool]
@@ -42,12 +42,9 @@ class Runner(Protocol):
         softmax_dtype: torch.dtype,
         heads: TrainedHeads | None,
         timer: PhaseTimer | None,
-        **continuous: Any,
+        sources: Computed | None,
     ) -> list[ScoredAnswer]:
-        """See ``engine.score.score``.
-
-        ``sources`` are given to a ``continuous`` runner alone.
-        """
+        """See ``engine.score.score``; successive batches of a call share ``sources``."""
         ...
 
     def generate(

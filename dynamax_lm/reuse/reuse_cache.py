@@ -12,9 +12,8 @@ from typing import Any
 
 from dynamax_lm.common.identity import digest
 from dynamax_lm.core.prompt_maps import PromptExit
-from dynamax_lm.engine.prefill import SharedPrefixes
 from dynamax_lm.engine.reading import Reading
-from dynamax_lm.engine.sources import FullDepthAnswers
+from dynamax_lm.engine.sources import Computed, FullDepthAnswers
 from dynamax_lm.engine.state_size import tensor_bytes
 from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.reuse.threshold_replay import ThresholdReplay
@@ -95,6 +94,7 @@ class ReuseCache:
         prompts: Sequence[Sequence[int]],
         rows: Sequence[int],
         prompt_exit: PromptExit | None = None,
+        computed: Computed | None = None,
     ) -> Any:
         """An independent state whose row i has ``prompts[rows[i]]`` without its last token.
 
@@ -103,14 +103,16 @@ class ReuseCache:
             prompts: token ids.
             rows: of each row of the state, which prompt it has.
             prompt_exit: where these tokens exit; ``None`` for no exit.
+            computed: computes what is not kept, after earlier batches; by default each alone.
         """
         layer, maps = prompt_exit or (None, None)
-        key = digest(layer, None if maps is None else maps.identity, *prompts)
+        shared = computed is not None  # with batches before, whose rounding it then has
+        key = digest(layer, None if maps is None else maps.identity, shared, *prompts)
         kept = self._states.get(key)
         self.states.note(kept is not None)
         if kept is None:
-            prefixes = SharedPrefixes(stack, prompt_exit=prompt_exit)
-            kept = prefixes.prefill(prompts)  # as the engine does for a batch
+            each = range(len(prompts))
+            kept = (computed or Computed()).prompt_state(stack, prompts, each, prompt_exit)
             size = tensor_bytes(kept)
             if self.bytes + size > self.most_bytes:
                 own = list(rows) == list(range(len(prompts)))

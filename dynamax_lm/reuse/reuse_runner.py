@@ -22,7 +22,7 @@ from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.reading import Reading
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreBatch, ScoredAnswer, ScoreRequest, score
-from dynamax_lm.engine.sources import FullDepthAnswers
+from dynamax_lm.engine.sources import Computed, FullDepthAnswers
 from dynamax_lm.engine.state_size import tensor_bytes
 from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.reuse.generation_replay import replay_generation
@@ -80,10 +80,9 @@ class ReuseRunner:
         softmax_dtype: torch.dtype = torch.float32,
         heads: TrainedHeads | None = None,
         timer: PhaseTimer | None = None,
-        **continuous: Any,
+        sources: Computed | None = None,
     ) -> list[ScoredAnswer]:
-        """Equal to ``engine.score.score``."""
-        del continuous
+        """Equal to ``engine.score.score``; ``sources`` compute what is not kept."""
         timer = timer or PhaseTimer()
         key = digest(requests, softmax_dtype)
         if self._derives and decisions_follow(policy, skipped_state):
@@ -102,7 +101,7 @@ class ReuseRunner:
         batch_key: Hashable = None
         if policy.exit_layers:
             batch_key = (key, *policy.except_threshold, skipped_state, reference, heads)
-        call = _Call(self.cache, self.batcher, batch_key, score_key=key)
+        call = _Call(self.cache, self.batcher, batch_key, score_key=key, computed=sources)
         ready = self._ready(call, policy)
         if ready is not None:
             return ready
@@ -210,6 +209,7 @@ class _Call:
             ``None`` where no other threshold may run with this one.
         score_key: identifies the continuations to score and their number format.
         replay: completes rows without decoding; whether it did.
+        computed: computes prompt states that are not kept; by default each batch alone.
 
     Attributes:
         together: the thresholds that ran.
@@ -224,9 +224,10 @@ class _Call:
         *,
         score_key: str = "",
         replay: Callable[[Any, Sequence[Progress]], bool] | None = None,
+        computed: Computed | None = None,
     ) -> None:
         self._cache, self._batcher, self.key = cache, batcher, key
-        self._score_key, self._replay = score_key, replay
+        self._score_key, self._replay, self._computed = score_key, replay, computed
         self.full_depth: FullDepthAnswers = cache.full_depth
         self.together: tuple[float, ...] = ()
         self.replayed = False
@@ -239,7 +240,7 @@ class _Call:
         prompt_exit: PromptExit | None = None,
     ) -> Any:
         """From the cache."""
-        return self._cache.prompt_state(stack, prompts, rows, prompt_exit)
+        return self._cache.prompt_state(stack, prompts, rows, prompt_exit, self._computed)
 
     def full_depth_scores(self, run: Callable[[], Reading]) -> Reading:
         """From the cache."""

@@ -21,14 +21,14 @@ from dynamax_lm.certify.cli import main, parser
 from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
 from dynamax_lm.common.certificate import Certificate
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.engine.prefill import SharedPrefixes
+from dynamax_lm.engine.sources import ComputedInOrder
 from dynamax_lm.harness.command_line import Command
 from dynamax_lm.harness.decontamination import read_records
 from dynamax_lm.harness.plugin.bridge import TASKS
 from dynamax_lm.heads import read_config
+from dynamax_lm.models import answering
 from dynamax_lm.models.lm import DynamaxMamba
 from dynamax_lm.models.runner import EngineRunner
-from dynamax_lm.reuse import reuse_cache
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.heads.builders import heads_of
 from tests.quick import only_toys_alone
@@ -127,7 +127,7 @@ def test_a_certificate_says_what_a_run_at_its_threshold_shows(
     certificate = run()
     printed, told = capsys.readouterr()
     assert certificate == _written(tmp_path)
-    assert told.count(" requests: at most ") == 1, "before the first threshold, of it alone"
+    assert told.count(" requests: under a minute") == 1, "before the first threshold, of it alone"
     assert told.count("2 more thresholds, fewer if one fails: ") == 1, "after the second"
     assert certificate.documents == DOCUMENTS
     assert "1 left out: in evaluation samples" in printed
@@ -165,12 +165,12 @@ def test_shared_prompts_and_reference_change_nothing_of_a_certificate(
     """That every threshold is really run, whatever the skipped state, is the runner's own test."""
     prefilled: list[int] = []
 
-    class Counted(SharedPrefixes):
-        def prefill(self, prompts: Any) -> Any:
+    class Counted(ComputedInOrder):
+        def prompt_state(self, *given: Any) -> Any:
             prefilled.append(1)
-            return super().prefill(prompts)
+            return super().prompt_state(*given)
 
-    monkeypatch.setattr(reuse_cache, "SharedPrefixes", Counted)
+    monkeypatch.setattr(answering, "ComputedInOrder", Counted)
     options = {"tasks": "toy_mc", "metric": "consistency", "risk": 0.3, "thresholds": "1,0.5"}
     shared = run(**options)
     assert len(shared.grid) == 2
