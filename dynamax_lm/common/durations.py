@@ -34,7 +34,8 @@ def announcer(say: Callable[[str], None], settings: int = 1) -> Callable[[str, f
     under = f" under {settings} settings" if settings > 1 else ""
 
     def announce(what: str, seconds: float) -> None:
-        words = in_words(seconds * settings)
-        say(f"{what}{under}: {words if words.startswith('under') else f'at most {words}'}")
+        whole = seconds * settings
+        most = "at most " if whole >= _MINUTE else ""  # else in words it is a bound already
+        say(f"{what}{under}: {most}{in_words(whole)}")
 
     return announce

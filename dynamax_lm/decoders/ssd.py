@@ -211,18 +211,15 @@ def _continue_rows(
     groups, size = b.shape[2:]
     joined = heads // groups * width
     value, since = _entering(space, x, dt)
-    total = since[:, -1:]
-    kept = (value * (total - since).exp_()[..., None]).view(-1, tokens, groups, joined)
-    news = kept.permute(0, 2, 3, 1).flatten(0, 1).unbind()  # (R * P, T) each
-    keeps = total.exp().view(len(rows) * groups, heads // groups, 1).unbind()
+    news = _left(value, since, groups).flatten(0, 1).unbind()  # (R * P, T) each
+    keeps = since[:, -1].exp().view(len(rows) * groups, heads // groups, 1).unbind()
     bs = b.transpose(1, 2).flatten(0, 1).unbind()  # (T, S) each
     faded = state.view(-1, heads // groups, width * size).unbind()
     blocks = state.view(-1, joined, size).unbind()
-    across = None if c is None else x.new_empty(len(rows) * groups, tokens, joined)
-    if c is not None:
-        c = c.to(x.dtype).transpose(1, 2)  # (B, G, T, S)
-    told = () if c is None else c.flatten(0, 1).unbind()
-    outputs = () if across is None else across.unbind()
+    read = None if c is None else c.to(x.dtype).transpose(1, 2)  # (B, G, T, S)
+    told = () if read is None else read.flatten(0, 1).unbind()
+    across = x.new_empty(len(told), tokens, joined)
+    outputs = across.unbind()
     for number, row in enumerate(rows):
         for group in range(groups):
             place, here = number * groups + group, row * groups + group
@@ -230,10 +227,10 @@ def _continue_rows(
                 torch.mm(told[place], blocks[here].t(), out=outputs[place])
             faded[here].mul_(keeps[place])
             blocks[here].addmm_(news[place], bs[place])
-    if c is None or across is None:
+    if read is None:
         return x
     across = across.view(-1, groups, tokens, joined).transpose(1, 2).reshape(x.shape)
-    return _read(space, x, value, since, b, c, across)
+    return _read(space, x, value, since, b, read, across)
 
 
 def _entering(space: StateSpace, x: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -311,13 +308,16 @@ def _after(value: Tensor, since: Tensor, b: Tensor, initial: Tensor) -> Tensor:
         b: (B, T, G, S).
         initial: (B, H, P, S) the state before.
     """
-    rows, tokens, heads, width = value.shape
-    groups = b.shape[2]
-    total = since[:, -1:]
-    kept = value * (total - since).exp_()[..., None]
-    kept = kept.view(rows, tokens, groups, heads // groups * width)
-    added = kept.permute(0, 2, 3, 1) @ b.transpose(1, 2)  # (B, G, R * P, S)
-    return torch.addcmul(added.view(initial.shape), initial, total.exp().view(rows, heads, 1, 1))
+    added = _left(value, since, b.shape[2]) @ b.transpose(1, 2)  # (B, G, R * P, S)
+    fade = since[:, -1].exp()[..., None, None]
+    return torch.addcmul(added.view(initial.shape), initial, fade)
+
+
+def _left(value: Tensor, since: Tensor, groups: int) -> Tensor:
+    """(B, G, R * P, T) of each token's value, what is left after the last one."""
+    rows, tokens = value.shape[:2]
+    faded = value * (since[:, -1:] - since).exp_()[..., None]
+    return faded.view(rows, tokens, groups, -1).permute(0, 2, 3, 1)
 
 
 def _weigh(space: StateSpace, inputs: Sequence[Tensor]) -> Tensor:

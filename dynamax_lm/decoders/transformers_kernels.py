@@ -6,8 +6,6 @@ default on a GPU with them, and the reference of tests and benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from transformers.models.mamba2.modeling_mamba2 import (
@@ -25,7 +23,7 @@ _STRIDES = 8
 """causal-conv1d refuses inputs, channels last, whose other strides are no multiples of this."""
 
 
-class Trusted:
+class Trusted(Kernels):
     """Transformers' functions, with the kernels that they select."""
 
     few = 8
@@ -62,19 +60,6 @@ class Trusted:
             dt_limit=limits,
         )
         return output, final.contiguous()
-
-    def continue_rows(
-        self,
-        space: StateSpace,
-        state: Tensor,
-        rows: Sequence[int],
-        x: Tensor,
-        dt: Tensor,
-        b: Tensor,
-        c: Tensor | None,
-    ) -> Tensor | None:
-        del space, state, rows, x, dt, b, c
-        return None
 
     def step(
         self,

@@ -22,6 +22,19 @@ from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
+def passes_of(stack: Any) -> list[int]:
+    """How many slots each later pass of ``stack`` begins with."""
+    ran: list[int] = []
+    inner = stack.embed
+
+    def counted(run: Any) -> torch.Tensor:
+        ran.append(run.slots.shape[0])
+        return inner(run)
+
+    stack.embed = counted
+    return ran
+
+
 def step(stack: Any, state: Any, rows: int) -> torch.Tensor:
     """(rows, V) logits after one more token of every row."""
     token_batch = TokenBatch.of([[1]] * rows, range(rows), stack.device)
@@ -79,14 +92,7 @@ def test_pieces_of_prompts_leave_the_state_of_whole_ones(
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_a_shared_prefix_runs_once_in_all_batches(kind: str) -> None:
     stack = STACKS[kind](random_model(kind, 2))
-    ran: list[int] = []
-    inner = stack.embed
-
-    def counted(run: Any) -> torch.Tensor:
-        ran.append(run.slots.shape[0])
-        return inner(run)
-
-    stack.embed = counted
+    ran = passes_of(stack)
     shared = SharedPrefixes(stack, shortest=4)
     header = (1, 2, 3, 1, 2, 3)
     for batch in ([(1, 2), (3, 1)], [(2, 2), (3, 3)], [(3, 2)]):
@@ -98,14 +104,7 @@ def test_a_shared_prefix_runs_once_in_all_batches(kind: str) -> None:
 
 def test_prompts_one_at_a_time_share_what_they_begin_with() -> None:
     stack = STACKS["mistral"](random_model("mistral", 2))
-    ran: list[int] = []
-    inner = stack.embed
-
-    def counted(run: Any) -> torch.Tensor:
-        ran.append(run.slots.shape[0])
-        return inner(run)
-
-    stack.embed = counted  # type: ignore[method-assign]
+    ran = passes_of(stack)
     shared = SharedPrefixes(stack, shortest=4)
     for rest in range(6):
         shared.prefill([(1, 2, 3, 1, 2, 3, rest, 0)])
@@ -145,14 +144,7 @@ def test_batches_that_share_a_prompt_score_as_one_batch(shape: Shape, data: st.D
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_a_prompt_across_two_batches_runs_once(kind: str) -> None:
     stack = STACKS[kind](random_model(kind, 2))
-    ran: list[int] = []
-    inner = stack.embed
-
-    def counted(run: Any) -> torch.Tensor:
-        ran.append(run.slots.shape[0])
-        return inner(run)
-
-    stack.embed = counted
+    ran = passes_of(stack)
     header, sources = (1, 2, 3, 1) * 10, ComputedInOrder()
     asked = [
         ScoreRequest((*header, 2, number, 3), (1, choice))

@@ -76,19 +76,20 @@ def answered(
     settings = f"{backbone.identity.digest} {window} {max_gen_toks}"
     if until:
         prompted = [one._replace(until=tuple(until)) for one in prompted]
-    missing = [one for one in prompted if _key(settings, one) not in known]
+    keys = {one: _key(settings, one) for one in prompted}
+    missing = [one for one in prompted if keys[one] not in known]
     groups = list(_groups(missing, batch_size))
     try:
         for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
             found = _answer(backbone, group, max_gen_toks, window)
-            new = {_key(settings, one): text for one, text in zip(group, found, strict=True)}
+            new = {keys[one]: text for one, text in zip(group, found, strict=True)}
             with path.open("a", encoding="utf-8") as lines:
                 rows = ({"key": key, "answer": text} for key, text in new.items())
                 lines.writelines(json.dumps(row) + "\n" for row in rows)
             known |= new
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (one._replace(answer=known[_key(settings, one)], until=()) for one in prompted)
+    documents = (one._replace(answer=known[keys[one]], until=()) for one in prompted)
     return LocalSource(tuple(one for one in documents if one.answer), seed)
 
 
