@@ -105,6 +105,7 @@ TABLE: dict[str, Row] = {
     "decoders.families": row("decoders.description", HEAVY),
     "decoders.family_costs": row("core.costs decoders.costs decoders.description", HEAVY),
     "decoders.pretrained": row("common.errors decoders", LM_EVAL),
+    "decoders.outside_stack": row("common.errors core decoders", LM_EVAL),
     "decoders.check": row("common.errors core.stack decoders.decoder", LM_EVAL),
     "decoders": row("core.catchup core.costs core.pending core.skipped_states core.stack", LM_EVAL),
     # this package's arguments, before weights load

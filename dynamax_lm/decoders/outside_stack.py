@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders.adapter import LayerPlan
 from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
@@ -18,6 +19,9 @@ class OutsideStack(Decoder):
         model: transformers' causal language model, in evaluation mode.
         plan: with ``norm``.
 
+    Raises:
+        SettingError: the model has no vocabulary projection that can be found.
+
     Attributes:
         decoder: the model without its vocabulary head.
     """
@@ -26,7 +30,12 @@ class OutsideStack(Decoder):
         check_unaltered(model)
         self.decoder = model.base_model
         head = model.get_output_embeddings()
-        (name,) = (name for name, module in model.named_modules() if module is head)
+        name = next((name for name, module in model.named_modules() if module is head), None)
+        if name is None:
+            raise SettingError(
+                f"{type(model).__name__} has no vocabulary projection: its get_output_embeddings() "
+                f"gives none of its modules; give layers to a causal language model"
+            )
         owner, _, slot = name.rpartition(".")
         super().__init__(
             list(plan.layers((), model)),

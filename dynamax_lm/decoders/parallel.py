@@ -24,7 +24,7 @@ from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
 from dynamax_lm.decoders.recurrent_layer import Inputs
-from dynamax_lm.decoders.recurrent_state import Recurrence, RecurrentContext
+from dynamax_lm.decoders.recurrent_state import DraftLog, Recurrence, RecurrentContext
 from dynamax_lm.decoders.rows import RowLengths
 
 
@@ -34,6 +34,11 @@ class BothStates:
 
     attention: KeyValues
     recurrent: Recurrence
+
+    @property
+    def draft(self) -> DraftLog | None:
+        """The record of tokens that can be withdrawn; ``None`` before the first draft."""
+        return self.recurrent.draft
 
     def seen(self, given: list[int]) -> list[int]:
         """Tokens in the recurrent state, per row; attention has all that were given."""

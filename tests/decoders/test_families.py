@@ -221,6 +221,16 @@ def test_recompute_and_lossless_end_in_full_depths_state(family: str) -> None:
     assert [one.trace.tokens for one in drafted] == [one.trace.tokens for one in plain]
 
 
+def test_a_draft_is_known_once_it_begins(family: str) -> None:
+    """Recorded steps write no drafts: a layer that keeps one says so, inside another layer too."""
+    stack = FamilyStack(tiny_model(family))
+    state = prefill(stack, ROWS[:2])
+    recurrent = any(isinstance(part, Mamba2Costs | MambaCosts) for part in stack.costs.parts)
+    assert not state.drafts()
+    stack.begin_draft(state, [1])
+    assert state.drafts() == recurrent
+
+
 def test_the_ledger_is_the_flop_counter(family: str) -> None:
     billed_as_counted(family)
 
