@@ -15,6 +15,10 @@ def main() -> None:
         check_run_arguments()  # lm-eval takes seeds before it makes a model
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from lm_eval._cli import HarnessCLI
+
+        HarnessCLI().parse_args()  # ends here; what else a run imports would take a second more
     force()
     from lm_eval.__main__ import cli_evaluate
 

@@ -148,3 +148,26 @@ def test_a_wrong_value_is_one_line_and_status_one(number: int, runs: list[Ran]) 
     assert errors.count("error:") == 1
     for word in CASES[number].words:
         assert word in last
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--help"], "Language Model Evaluation Harness"),
+        (["run", "-h"], "--model_args"),
+        (["--model", "hf", "--help"], "--model_args"),
+    ],
+)
+def test_help_imports_the_parser_alone(words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "dynamax_lm", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "lm_eval._cli.run" in imported
+    assert not imported & {"torch", "numpy", "lm_eval.utils", "lm_eval.evaluator"}

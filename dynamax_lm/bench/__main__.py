@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.common.durations import in_words
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.common.outputs import writable_folder
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     [clock] = _names("clock", given.clock, ("wall", "processor"))
     import torch
 
+    from dynamax_lm.bench.expected import expected_seconds
     from dynamax_lm.bench.limits import bandwidth
     from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
@@ -127,16 +129,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     products: list[Products] = []
     begun, total = itertools.count(1), len(kinds) * len(parts)
+    expected: list[dict[str, float]] = []
+    subject: Any = None
+    use_clock("wall")  # what the reader waits
     for kind in kinds:
+        subject = None  # one model in memory at a time
+        subject = _subject(given, kind, extra, device)
+        expected.append(expected_seconds(subject, parts, batches))
+    whole = sum(sum(some.values()) for some in expected)
+    print(
+        f"{total} part{'s' if total > 1 else ''}, by a short trial: {in_words(whole)}", flush=True
+    )
+    use_clock(clock)
+    for kind, seconds in zip(kinds, expected, strict=True):
         with torch.inference_mode():
-            subject = _subject(given, kind, extra, device)
+            if len(kinds) > 1:
+                subject = None
+                subject = _subject(given, kind, extra, device)
             products.append(Products(subject.name, subject.stack.products.describe()))
             for shape in products[-1].chosen["shapes"]:
                 size = f"{shape['outputs']} x {shape['inputs']}"
                 print(f"{subject.name}: {size}: {shape['chosen']} ({shape['why']})", flush=True)
             for part in parts:
                 start = time.perf_counter()
-                print(f"[{next(begun)}/{total}] {subject.name}: {part} ...", flush=True)
+                told = f"{subject.name}: {part}, about {seconds[part]:.0f} s"
+                print(f"[{next(begun)}/{total}] {told}", flush=True)
                 for row in _measure(part, subject, batches):
                     rows.append(row)
                     print("   " + " | ".join(row.cells()[1:]), flush=True)

@@ -54,11 +54,16 @@ class _Rule:
         raise NotImplementedError
 
 
+def steps_of(subject: Subject) -> int:
+    """Tokens of a row behind the seconds of one."""
+    return _QUICK_STEPS if subject.quick else _STEPS[subject.stack.device.type == "cuda"]
+
+
 def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
     """Exits spread evenly over the layers, 8 rows a step and 32 in flight, against full depth."""
     layers = subject.layers
     exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
-    steps = _QUICK_STEPS if subject.quick else _STEPS[subject.stack.device.type == "cuda"]
+    steps = steps_of(subject)
     prompts = subject.prompts(_FLIGHT, 32)
 
     def exiting(new: int) -> Any:

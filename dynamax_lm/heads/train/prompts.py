@@ -111,8 +111,10 @@ def _record(task: Any, doc: dict[str, Any], num_fewshot: int | None) -> dict[str
         "answer": f"{task.config.target_delimiter}{answer}",
         "task": str(task.task_name),
     }
-    stops = (task.config.generation_kwargs or {}).get("until") or []
-    return record | ({"until": [stops] if isinstance(stops, str) else list(stops)} if stops else {})
+    until = (task.config.generation_kwargs or {}).get("until") or []
+    # An empty stop ends nothing: lm-eval passes over it, and head training would refuse it.
+    stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
+    return record | ({"until": stops} if stops else {})
 
 
 def _shown(documents: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:

@@ -88,6 +88,17 @@ def test_prompts_are_the_tasks_own_and_none_is_evaluated(tasks: Path) -> None:
         assert document.until == ("\n",)
 
 
+@pytest.mark.parametrize(("until", "kept"), [('["", "\\n"]', ["\n"]), ('[""]', None), ('""', None)])
+def test_an_empty_stop_is_left_out(tasks: Path, until: str, kept: list[str] | None) -> None:
+    file = tasks / "plain.yaml"
+    file.write_text(file.read_text().replace('until: ["\\n"]', f"until: {until}"))
+    found = _run(tasks, "plain")
+    assert found
+    for one in found:
+        assert one.get("until") == kept
+        Layout(group_by="group").document(one, "here")  # head training takes it
+
+
 def test_one_passage_is_one_group(tasks: Path) -> None:
     found = _run(tasks, "stories")
     groups: dict[str, set[int]] = {}
