@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
@@ -208,3 +209,60 @@ def test_one_long_answer_holds_up_no_others() -> None:
     generate(stack, requests, flight=Flight(4))
     tokens = 8 * 40 + 24
     assert steps[0] <= tokens / 4 + 8 + 45  # full steps, prefills, and the end of the last answers
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn(ExitPolicy):
+    """Two of three tokens exit, at random."""
+
+    random: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def exiting(
+        self, confidence: torch.Tensor, cutoffs: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(n,) bool."""
+        return torch.rand(confidence.shape, generator=self.random) < 2 / 3
+
+
+@pytest.mark.parametrize("skipped", ["propagate", "recompute"])
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_a_step_reads_its_layers_once_whatever_is_pending(kind: str, skipped: str) -> None:
+    """State of exited tokens is computed with the next rows that run those layers, not on its own.
+
+    Every step runs each layer of one segment in one call, and checks its exit by one projection for
+    all its rows, however many exited tokens are pending in them.
+    """
+    stack = STACKS[kind](random_model(kind, 6))
+    exits = (2, 4)
+    segments = {(0, 1), (2, 3), (4, 5)}
+    requests = [GenerateRequest((1 + number, 2), 9, never) for number in range(6)]
+    rows = [Progress() for _ in requests]
+    state = prefill(stack, [one.prompt for one in requests])
+    decoding = Decoding(stack, state, 6, Drawn(exits, "top_prob", 0.5), skipped, None, 3)
+    for row, request in enumerate(requests):
+        decoding.start(row, request, rows[row])
+    calls: list[int] = []
+    projections: list[int] = []
+    together: list[int] = []
+    layer, unembed = stack.layer, stack.unembed
+
+    def run_layer(index: int, hidden: torch.Tensor, run: object) -> torch.Tensor:
+        calls.append(index)
+        batch = run.token_batch  # type: ignore[attr-defined]
+        together.append(sum(batch.lengths) - len(batch.rows))
+        return layer(index, hidden, run)  # type: ignore[arg-type]
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        projections.append(hidden.shape[0])
+        return unembed(hidden)
+
+    stack.layer = run_layer  # type: ignore[method-assign]
+    stack.unembed = project  # type: ignore[method-assign]
+    while decoding:
+        calls.clear()
+        projections.clear()
+        decoding.step()
+        assert tuple(calls) in segments
+        assert len(projections) == 1
+    assert max(together) > 0, "else no token was pending in any step"
+    assert {depth for row in rows for depth in row.layers_used} == {2, 4, 6}

@@ -13,6 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.report.__main__ import main as report
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import verify
 from dynamax_lm.sweep.__main__ import main
@@ -471,3 +472,37 @@ def test_wrong_input_is_one_line_before_anything_is_written(
         sweep(checkpoints["mistral"], tmp_path, *more)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba2"])
+def test_lossless_points_vary_in_exit_and_draft_length(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All have the same texts, and a speed: in the table, and in the report's picture."""
+    sweep(
+        *(checkpoints[kind], tmp_path / "sweep", "--thresholds", "0.0"),
+        *("--vary", "mode=lossless", "--vary", "exit_layers=1,2", "--vary", "draft_length=1,auto"),
+        kind=kind,
+    )
+    head, _, *rows = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+    heads = [cell.strip() for cell in head.split("|")]
+    place = heads.index("Speed")
+    assert all(float(row.split("|")[place]) > 0 for row in rows)
+    drafts = {}
+    for name, folder in points(tmp_path / "sweep").items():
+        results = results_in(folder)
+        block = results["config"]["early_exit"]
+        assert block["speed"]["documents"] > 0
+        assert block["agreement"] == 1.0
+        drafts[name] = block["drafts"]
+        texts = [
+            json.loads(line)["resps"] for line in samples_in(folder)["samples_toy_gen"].splitlines()
+        ]
+        drafts[name]["texts"] = texts
+    assert len(drafts) == 4
+    assert len({str(one["texts"]) for one in drafts.values()}) == 1
+    assert len({str({**one, "texts": None}) for one in drafts.values()}) > 1, (
+        "settings had no effect"
+    )
+    assert report([str(tmp_path / "sweep"), "--output_path", str(tmp_path / "report")]) == 0
+    assert list((tmp_path / "report").rglob("*_speed*"))
