@@ -1,9 +1,13 @@
 """``python -m benchmarks.real.ship``: the heads of a study as the folder that the package ships.
 
-    python -m benchmarks.real.ship --model_args pretrained=SmolLM2 --study runs/real/study \
-        --heads ffn-narrow-0 --output_path heads/smollm2-135m-instruct
+    python -m benchmarks.real.ship --model_args pretrained=SmolLM2 --states runs/real/states \
+        --exit_layers 16+20+22+24+26+28 --study runs/real/study --heads ffn-narrow-0 \
+        --results benchmarks/real/results/smollm2-shipped.json \
+        --output_path heads/smollm2-135m-instruct
 
-It adds the card and the configuration's record; the weights are those of the study.
+It rounds the study's weights to bfloat16, measures the rounded heads on the study's test states,
+and adds the configuration's record, a sample of the unembedding, and the card. All numbers of the
+card are in ``--results``.
 """
 
 from __future__ import annotations
