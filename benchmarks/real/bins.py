@@ -210,7 +210,7 @@ def _evaluate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         task_manager=TaskManager(include_path=[str(OWN)], include_defaults=False),
         limit=options.limit,
         batch_size=16,
-        bootstrap_iters=0,
+        bootstrap_iters=10,
         log_samples=True,
     )
     assert results is not None

@@ -84,9 +84,7 @@ def check_backbone(trained: OfBackbone, config: Any, unembedding: Tensor) -> Bac
     return BackboneMatch("rounded", difference)
 
 
-def check_named(
-    trained: OfBackbone, name: str, config: Any, unembedding: Tensor
-) -> BackboneMatch:
+def check_named(trained: OfBackbone, name: str, config: Any, unembedding: Tensor) -> BackboneMatch:
     """The same for modules that a setting names; a quantised unembedding cannot be compared.
 
     Args:

@@ -93,7 +93,8 @@ class UnembeddingSample:
         values = self.values.astype(np.float64)
         gap = np.abs(theirs - values)
         formats = _OF_SCALES + torch.finfo(unembedding.dtype).eps / 2
-        within = bool((gap <= self.half_steps + formats * np.abs(values)).all())
+        sizes = np.maximum(np.abs(values), np.abs(theirs))
+        within = bool((gap <= self.half_steps + formats * sizes).all())
         scale = math.sqrt(float(np.square(values).mean()))
         size = math.sqrt(float(np.square(gap).mean()))
         return Difference(within, size / scale if scale else math.inf)
