@@ -108,8 +108,8 @@ def check_named(trained: OfBackbone, name: str, config: Any, unembedding: Tensor
     match = check_backbone(trained, config, unembedding)
     if match.kind == "rounded":
         _log.warning(
-            "%s=%s: trained on weights of which this checkpoint's differ by quantisation "
-            "(by %.2g %% in a sample of the unembedding): what was measured there holds there",
+            "%s=%s: this checkpoint's weights differ from those that they were trained on as by "
+            "quantisation (%.2g %% in a sample of the unembedding); they were measured on those",
             trained.ARGUMENT,
             name,
             100 * (match.difference or 0.0),
