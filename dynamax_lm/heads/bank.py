@@ -9,7 +9,7 @@ An exit is identified by its *layer*: the layers run before it, 1..L-1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,19 +204,33 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
 
     # -- the backbone ---------------------------------------------------------------------------
 
-    def check_backbone(self, config: Any, unembedding: Tensor) -> None:
+    def check_backbone(self, config: Any, unembedding: Tensor) -> backbone_check.BackboneMatch:
         """Refuse a backbone that these heads were not trained on.
 
         Args:
             config: the backbone's transformers configuration.
             unembedding: (V, D) its vocabulary projection's weight.
 
+        Returns:
+            How it was recognised.
+
         Raises:
             SettingError: with the difference.
         """
-        backbone_check.check_backbone(self.config, config, unembedding)
+        return backbone_check.check_backbone(self.config, config, unembedding)
 
     # -- files ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def round_to(self, number_format: str) -> None:
+        """Round every weight, so that it can be stored in this format; computing stays float32.
+
+        Args:
+            number_format: ``float32`` or ``bfloat16``.
+        """
+        self.config = replace(self.config, number_format=number_format, weights_sha256="")
+        for one in self.state_dict().values():
+            one.copy_(one.to(getattr(torch, number_format)))
 
     def save_pretrained(
         self,

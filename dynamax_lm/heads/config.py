@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.validation import NOT_EMPTY, Count, one_of
 from dynamax_lm.heads.of_backbone import OfBackbone
+
+if TYPE_CHECKING:
+    from dynamax_lm.heads.unembedding_sample import UnembeddingSample
 
 SCHEMA = 1
 """Version of the fields below."""
@@ -21,6 +25,8 @@ TRANSLATORS = ("identity", "low_rank", "affine")
 _ARCHITECTURES = {"mistral": "attention", "llama": "attention"}
 """By ``model_type``, where the name in a configuration is another."""
 LABELS = ("top1", "top_k")
+NUMBER_FORMATS = ("float32", "bfloat16")
+"""Of the weights' file; heads compute in float32."""
 
 
 def architecture_of(model_type: str) -> str:
@@ -56,6 +62,9 @@ class HeadsConfig(OfBackbone):
         reliability: rows of the reliability table.
         certificate: of a threshold, or ``None``.
         weights_sha256: of ``model.safetensors``; set when the heads are saved, empty before.
+        number_format: of the numbers in ``model.safetensors``, ``float32`` or ``bfloat16``.
+        unembedding_sample: as :mod:`dynamax_lm.heads.unembedding_sample` writes it, or ``None``:
+            then a backbone is recognised by its fingerprint alone.
         schema: version of these fields.
 
     Raises:
@@ -72,7 +81,10 @@ class HeadsConfig(OfBackbone):
         "training",
         "loss",
         "backbone",
+        "number_format",
+        "unembedding_sample",
     )
+    LATER: ClassVar[tuple[str, ...]] = ("number_format", "unembedding_sample")
 
     exit_layers: Annotated[tuple[int, ...], NOT_EMPTY]
     classifier: Annotated[str, one_of(*CLASSIFIERS)]
@@ -93,6 +105,8 @@ class HeadsConfig(OfBackbone):
     reliability: tuple[Mapping[str, Any], ...] = ()
     certificate: Mapping[str, Any] | None = None
     weights_sha256: str = ""
+    number_format: Annotated[str, one_of(*NUMBER_FORMATS)] = "float32"
+    unembedding_sample: Mapping[str, Any] | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -100,6 +114,7 @@ class HeadsConfig(OfBackbone):
         self._check_exits()
         self._check_sizes()
         self._check_calibration()
+        self._check_sample()
 
     def _check_exits(self) -> None:
         exits = self.exit_layers
@@ -138,6 +153,20 @@ class HeadsConfig(OfBackbone):
             if pair["scale"] <= 0:
                 why = "above 0, so that confidence rises with the classifier's logit"
                 raise self._bad(f"calibration {layer} scale", pair["scale"], why)
+
+    def _check_sample(self) -> None:
+        try:
+            self.sample()
+        except SettingError as error:
+            raise self._bad("unembedding_sample", self.unembedding_sample, str(error)) from error
+
+    def sample(self) -> UnembeddingSample | None:
+        """The recorded weights of the unembedding, if any."""
+        if self.unembedding_sample is None:
+            return None
+        from dynamax_lm.heads.unembedding_sample import UnembeddingSample
+
+        return UnembeddingSample.from_json(self.unembedding_sample)
 
     @property
     def has_classifier(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dynamax_lm.common.errors import SettingError
@@ -16,6 +16,8 @@ from dynamax_lm.common.validation import Count, check_fields, read_fields, withi
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from dynamax_lm.heads.unembedding_sample import UnembeddingSample
 
 MOST_LAYERS = 10_000
 """More than any decoder has: a larger number is damage, and would be allocated for."""
@@ -30,6 +32,7 @@ class OfBackbone:
         ARGUMENT: the model argument that names one.
         REMEDY: what to do with another backbone.
         DESCRIPTIVE: fields that can change no number.
+        LATER: fields that earlier files lack; they have their defaults there.
         backbone: name of the checkpoint.
         architecture: of the backbone, by ``config.architecture_of``.
         n_layers: the backbone's L.
@@ -42,6 +45,7 @@ class OfBackbone:
     ARGUMENT: ClassVar[str]
     REMEDY: ClassVar[str]
     DESCRIPTIVE: ClassVar[tuple[str, ...]]
+    LATER: ClassVar[tuple[str, ...]] = ()
 
     backbone: str
     architecture: str
@@ -74,7 +78,14 @@ class OfBackbone:
             given = json.loads(text)
         except ValueError as error:
             raise SettingError(f"{where} is not JSON: {error}") from error
+        if isinstance(given, dict):
+            later = (one for one in fields(cls) if one.name in cls.LATER)
+            given = {one.name: one.default for one in later} | given
         return cls(**read_fields(cls, given, where))
+
+    def sample(self) -> UnembeddingSample | None:
+        """The recorded weights of the unembedding, if any."""
+        return None
 
     def _check_kinds(self, schema: int, known: int) -> None:
         """Refuse another schema than the ``known`` one, and values of a wrong kind."""

@@ -13,12 +13,15 @@ NAMES = ("tiny-mistral", "tiny-mamba", "tiny-hybrid")
 DRAFTS = ("tiny-mistral-drafts", "tiny-mamba-drafts")
 """Translators of early layers for ``mode=lossless``, without classifier and certificate."""
 
+OF_CHECKPOINTS = ("smollm2-135m-instruct",)
+"""Heads of published checkpoints, which do not ship."""
+
 _PLACES = (Path(__file__).parents[1] / "shipped_heads", Path(__file__).parents[2] / "heads")
 
 
 def shipped_folder(name: str) -> Path | None:
     """The folder of the shipped heads ``name``, or ``None`` if there are none."""
-    if name not in NAMES + DRAFTS:
+    if name not in NAMES + DRAFTS + OF_CHECKPOINTS:
         return None
     found = (place / name for place in _PLACES)
     return next((folder for folder in found if (folder / "config.json").is_file()), None)

@@ -128,13 +128,23 @@ def filled(
             f"{config.SUBJECT} {folder / CONFIG}: {config.SUBJECT} of such sizes cannot be made "
             f"({error_line(error, 120)})"
         ) from error
-    _compare(plan.state_dict(), tensors, f"{config.SUBJECT} {folder / WEIGHTS}")
+    kind = _dtype(config)
+    _compare(plan.state_dict(), tensors, kind, f"{config.SUBJECT} {folder / WEIGHTS}")
     module = make()
     module.load_state_dict(dict(tensors))
     return module.eval()
 
 
-def _compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+def _dtype(config: HeadsConfig | PromptMapsConfig) -> torch.dtype:
+    """Of the tensors in the file."""
+    name = config.number_format if isinstance(config, HeadsConfig) else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _compare(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str
+) -> None:
     """Refuse tensors that are not those of the configuration."""
     for what, names in (
         ("lacks", own.keys() - tensors.keys()),
@@ -143,10 +153,10 @@ def _compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: st
         if names:
             raise SettingError(f"{where} {what} {', '.join(sorted(names)[:3])}")
     for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+        if tensor.shape != own[name].shape or tensor.dtype != dtype:
             raise SettingError(
                 f"{where}: {name} is {list(tensor.shape)} {tensor.dtype}, and the configuration "
-                f"says {list(own[name].shape)} {own[name].dtype}"
+                f"says {list(own[name].shape)} {dtype}"
             )
         if not bool(tensor.isfinite().all()):
             raise SettingError(f"{where}: {name} is not finite")
@@ -167,9 +177,17 @@ def write_folder(
         The configuration as written, with the digest of the weights.
 
     Raises:
-        SettingError: the folder cannot be written.
+        SettingError: the folder cannot be written, or the tensors are not numbers of the format
+            that the configuration states.
     """
-    content = save({name: one.detach().cpu().contiguous() for name, one in tensors.items()})
+    dtype = _dtype(config)
+    written = {name: one.detach().cpu().to(dtype).contiguous() for name, one in tensors.items()}
+    for name, one in tensors.items():
+        if not torch.equal(written[name].to(one.dtype), one.detach().cpu()):
+            raise SettingError(
+                f"{config.SUBJECT}: {name} has numbers that {dtype} does not have; round them first"
+            )
+    content = save(written)
     config = replace(config, weights_sha256=hashlib.sha256(content).hexdigest())
     contents = {WEIGHTS: content, CARD: card.encode(), CONFIG: config.to_json().encode()}
     _replace_files(folder, contents, config.SUBJECT)

@@ -67,7 +67,13 @@ from dynamax_lm.models.prompt_maps import ChosenMaps, choose_maps, load_maps
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
 from dynamax_lm.models.speed_check import SpeedCheck
-from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
+from dynamax_lm.models.trained import (
+    ChosenHeads,
+    LoadedHeads,
+    choose_heads,
+    exit_extras,
+    load_heads,
+)
 from dynamax_lm.settings import (
     FIXED_AT_LOADING,
     OUR_NAMES,
@@ -139,6 +145,7 @@ class DynamaxLM(Answering):
         self._shown_name = shown if isinstance(shown, str) else shown.config.name_or_path
         self._given = passed_on
         self._chosen_heads: ChosenHeads | None = None
+        self._loaded_heads: LoadedHeads | None = None
         self._heads: ExitHeads | None = None
         self._chosen_maps: ChosenMaps | None = None
         self._maps: PromptMapBank | None = None
@@ -279,16 +286,18 @@ class DynamaxLM(Answering):
             maps = self._maps
             if maps is None or maps.config != chosen_maps.config:
                 maps = load_maps(chosen_maps, self._unwrapped)
-        heads: ExitHeads | None = None
+        loaded_heads: LoadedHeads | None = None
         if chosen is not None and settings.exit_layers:
-            heads = self._heads
-            if heads is None or heads.config != chosen.config:
-                heads = load_heads(chosen, self._unwrapped)
+            loaded_heads = self._loaded_heads
+            if loaded_heads is None or loaded_heads.heads.config != chosen.config:
+                loaded_heads = load_heads(chosen, self._unwrapped)
+        heads = None if loaded_heads is None else loaded_heads.heads
         if settings.exit_layers:
             self._looks.prepare(
                 settings, heads, lambda: calibration_rows(self.tok_encode, self.max_length)
             )
         self.settings, self._chosen_heads, self._heads = settings, chosen, heads
+        self._loaded_heads = loaded_heads
         self._chosen_maps, self._maps = chosen_maps, maps
         costs = self._costs_of(self.config)
         extras = exit_extras(heads, settings.exit_layers)
@@ -419,6 +428,8 @@ class DynamaxLM(Answering):
                 self.timer.answer,
             )
         heads = None if self._chosen_heads is None else self._chosen_heads.describe()
+        if heads is not None and self._loaded_heads is not None:
+            heads |= self._loaded_heads.describe()
         products = {"processor": processor_name()} | self._stack.products.describe()
         block = early_exit_block(self) | {"seconds": seconds, "heads": heads, "products": products}
         if self._chosen_maps is not None:

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamax_lm.common.certificate import Certificate, CertificateError
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
 from dynamax_lm.decoders.description import text_config
 from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
-from dynamax_lm.heads.backbone_check import check_named
+from dynamax_lm.heads.backbone_check import BackboneMatch, check_named
 from dynamax_lm.heads.shipped import shipped_folder
 from dynamax_lm.settings import HeadsFacts, RawSettings
 from dynamax_lm.settings.exits import Spread
@@ -122,8 +122,19 @@ def _fits(raw: RawSettings, n_layers: int, facts: HeadsFacts) -> bool:
     return isinstance(raw.exit_layers, Spread) or set(placed) <= set(facts.exit_layers)
 
 
-def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
-    """Load the tensors, and compare the fingerprint with the loaded backbone's.
+class LoadedHeads(NamedTuple):
+    """Heads, and how the loaded backbone was recognised as theirs."""
+
+    heads: ExitHeads
+    match: BackboneMatch
+
+    def describe(self) -> dict[str, Any]:
+        """The backbone's part of their entry in a results file."""
+        return {"backbone": self.match.kind, "backbone_difference": self.match.difference}
+
+
+def load_heads(chosen: ChosenHeads, model: Any) -> LoadedHeads:
+    """Load the tensors, and compare the recorded unembedding with the loaded backbone's.
 
     Args:
         chosen: from :func:`choose_heads`.
@@ -134,8 +145,8 @@ def load_heads(chosen: ChosenHeads, model: Any) -> ExitHeads:
     """
     heads = ExitHeads.from_pretrained(chosen.folder)
     unembedding = model.get_output_embeddings().weight
-    check_named(heads.config, chosen.facts.name, text_config(model.config), unembedding)
-    return heads.to(unembedding.device)
+    match = check_named(heads.config, chosen.facts.name, text_config(model.config), unembedding)
+    return LoadedHeads(heads.to(unembedding.device), match)
 
 
 def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[HeadCosts]:

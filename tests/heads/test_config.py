@@ -32,7 +32,10 @@ def test_a_configuration_survives_its_text(options: dict[str, Any], full: bool) 
     assert HeadsConfig.from_json(config.to_json()) == config
 
 
-@given(st.sampled_from([field.name for field in fields(HeadsConfig)]))
+FIRST = [field.name for field in fields(HeadsConfig) if field.name not in HeadsConfig.LATER]
+
+
+@given(st.sampled_from(FIRST))
 def test_a_missing_field_is_named(name: str) -> None:
     given = json.loads(heads_config(**FULL).to_json())
     del given[name]

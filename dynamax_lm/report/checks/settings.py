@@ -15,6 +15,7 @@ from dynamax_lm.common.certificate import CertificateError
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.extensions import without_digest
 from dynamax_lm.common.identity import fingerprint_of
+from dynamax_lm.common.validation import is_finite
 from dynamax_lm.core.looks import FULL
 from dynamax_lm.core.summary import GENERATION, HIGHER_IS_BETTER
 from dynamax_lm.core.thresholds import PLAIN
@@ -227,11 +228,15 @@ def _check_heads(
     trained = set(heads.get("exit_layers") or ())
     unheaded = sorted(set(settings.get("exit_layers") or ()) - trained)
     found.require(not unheaded, f"{where} heads exit_layers: none is trained for {unheaded}")
+    _check_backbone(where, heads, found)
     folder = shipped_folder(str(heads.get("name")))
     if folder is None:
         found.leave(f"{where} heads", "the heads are not here to be compared")
         return
     ours = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if ours.get("unembedding_sample") is None:
+        found.require(heads.get("backbone") != "rounded", f"{where} heads backbone: no sample")
+        found.compare(f"{where} heads backbone_difference", heads.get("backbone_difference"), None)
     for name in ("classifier", "classifier_width", "translator", "exit_layers"):
         found.compare(f"{where} heads {name}", heads.get(name), ours.get(name))
     label = ours.get("label")
@@ -241,6 +246,19 @@ def _check_heads(
         certificate = block.get("certificate")
         own = of_the_heads(certificate) if isinstance(certificate, Mapping) else certificate
         found.compare_exactly(f"{where} certificate", own, ours.get("certificate"))
+
+
+def _check_backbone(where: str, heads: Mapping[str, Any], found: Verification) -> None:
+    """How the backbone was recognised; earlier results do not say."""
+    kind, difference = heads.get("backbone"), heads.get("backbone_difference")
+    found.require(
+        kind in {None, "equal", "rounded"}, f"{where} heads backbone: neither equal nor rounded"
+    )
+    there = is_finite(difference) and difference >= 0
+    found.require(
+        there or (difference is None and kind != "rounded"),
+        f"{where} heads backbone_difference: no share",
+    )
 
 
 def _check_prompt_maps(
