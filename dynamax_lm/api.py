@@ -27,7 +27,8 @@ from dynamax_lm.decoders.checkpoint import (
 )
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, ExitObserver, TokenGrid, probe_exits
 from dynamax_lm.harness.responses import record_of
-from dynamax_lm.models.lm import Dynamax, DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.exit_model import DynamaxLM
+from dynamax_lm.models.lm import Dynamax, DynamaxMamba, DynamaxMistral
 from dynamax_lm.settings import ExitSettings, measures, skipped
 
 _MODELS = {

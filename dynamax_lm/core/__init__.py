@@ -23,5 +23,12 @@ Read in this order to follow every number of the results table from a logit to i
 9. ``texts``, ``drafts`` and ``totals``: pooled counts. ``summary``: from traces and bills to the
    values of the results table.
 
-How requests are batched and run, scored and compared with full depth is in ``engine``.
+``engine`` batches requests and runs them: ``engine.score`` and ``engine.generate`` fill the traces,
+``engine.reference`` their full-depth tokens, and ``engine.exit_probe`` evaluates every exit on
+every token for the tools. Which tokens exit, and what they cost, is decided here.
+
+Four things come from elsewhere: the task's own metrics and all standard errors from lm-eval;
+``full_depth_<metric>``, the task's metric on full depth's answer, from ``harness.reference``; the
+FLOPs of one layer of each kind, with which ``costs`` is filled, from ``decoders.costs``; and which
+tokens belong to the text before the stop (text_tokens) from ``models.stops``.
 """

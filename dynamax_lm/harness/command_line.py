@@ -21,7 +21,7 @@ from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.harness.run_arguments import check_seeds
 
 if TYPE_CHECKING:
-    from dynamax_lm.models.lm import DynamaxLM
+    from dynamax_lm.models.exit_model import DynamaxLM
 
 SHARED = (
     *("config", "model", "model_args", "tasks", "num_fewshot", "batch_size", "max_batch_size"),

@@ -1,7 +1,7 @@
 """Answers to lm-eval's three request types, in batches, each response with its record.
 
 This module has batching, billing and the progress bars. Settings, weights and heads are the model's
-(``models.lm``).
+(``models.exit_model``).
 """
 
 from __future__ import annotations

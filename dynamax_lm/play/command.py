@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still shows answers
     from dynamax_lm.api import ExitModel
-    from dynamax_lm.models.lm import DynamaxLM
+    from dynamax_lm.models.exit_model import DynamaxLM
 
     lm: DynamaxLM = load_lm(options.model, model_args, device=options.device)
     try:

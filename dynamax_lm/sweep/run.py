@@ -30,7 +30,7 @@ from dynamax_lm.sweep.folder import PointFolder
 from dynamax_lm.sweep.grid import Point, show
 
 if TYPE_CHECKING:
-    from dynamax_lm.models.lm import DynamaxLM
+    from dynamax_lm.models.exit_model import DynamaxLM
 
 How = Literal["run", "rows", "derived", "partly", "kept"]
 """``run``: on its own; ``rows``: some requests or all together with other thresholds, as rows of

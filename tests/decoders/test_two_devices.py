@@ -28,7 +28,7 @@ from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.windows import Batch, Window
-from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.models.exit_model import DynamaxLM
 from tests.builders import SKIPPED, STACKS, never, random_model
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.decoders.simulated_devices import MixedDevicesError, simulated_devices

@@ -19,7 +19,8 @@ from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu import product_choice as choice
 from dynamax_lm.decoders.cpu import products
 from dynamax_lm.harness.responses import record_of
-from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.exit_model import DynamaxLM
+from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint, save_checkpoints
 
 KINDS = ["mistral", "llama", "mamba2"]

@@ -12,7 +12,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.models.lm import DynamaxLM
+from dynamax_lm.models.exit_model import DynamaxLM
 from dynamax_lm.report.__main__ import main as report
 from dynamax_lm.report.load import load
 from dynamax_lm.report.verify import verify

@@ -15,7 +15,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from dynamax_lm.harness.plugin import bridge
-from dynamax_lm.models.lm import DynamaxLM, DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.exit_model import DynamaxLM
+from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint
 
 STOCK = Path(lm_eval.tasks.__file__).parent

@@ -168,12 +168,7 @@ def project_first(
     product_of: Callable[[nn.Linear, Tensor], Product] = torch_product,
 ) -> Tensor:
     """(N, cut) the first of :func:`project_parted`, alone; ``product_of``: for a plain layer."""
-    if isinstance(linear, Packed) and linear.cut == cut:
-        return linear.part(rows, 0)
-    if is_plain(linear):
-        bias = None if linear.bias is None else linear.bias[:cut]
-        return product_of(linear, rows)(rows, linear.weight[:cut], bias)
-    return project_trusted(linear, rows)[:, :cut]  # as below
+    return _project_part(linear, rows, cut, 0, product_of)
 
 
 def project_rest(
@@ -183,12 +178,24 @@ def project_rest(
     product_of: Callable[[nn.Linear, Tensor], Product] = torch_product,
 ) -> Tensor:
     """(N, E - cut) the second of :func:`project_parted`, alone; ``product_of`` as above."""
+    return _project_part(linear, rows, cut, 1, product_of)
+
+
+def _project_part(
+    linear: nn.Module,
+    rows: Tensor,
+    cut: int,
+    part: int,
+    product_of: Callable[[nn.Linear, Tensor], Product],
+) -> Tensor:
+    """The outputs before ``cut`` (``part`` 0), or from it on (1)."""
     if isinstance(linear, Packed) and linear.cut == cut:
-        return linear.part(rows, 1)
+        return linear.part(rows, part)
+    some = slice(cut, None) if part else slice(None, cut)
     if is_plain(linear):
-        bias = None if linear.bias is None else linear.bias[cut:]
-        return product_of(linear, rows)(rows, linear.weight[cut:], bias)
-    return project_trusted(linear, rows)[:, cut:]  # quantised, adapted or hooked: it cannot be cut
+        bias = None if linear.bias is None else linear.bias[some]
+        return product_of(linear, rows)(rows, linear.weight[some], bias)
+    return project_trusted(linear, rows)[:, some]  # quantised, adapted or hooked: it cannot be cut
 
 
 def project_trusted(linear: nn.Module, rows: Tensor) -> Tensor:
