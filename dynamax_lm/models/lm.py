@@ -42,7 +42,6 @@ from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.decoders.pretrained import check_device
 from dynamax_lm.decoders.tokenizer_file import check_token_ids
 from dynamax_lm.engine.draft_costs import DraftCosts
-from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.harness.install import announce
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.results_config import early_exit_block
@@ -66,7 +65,6 @@ from dynamax_lm.models.outside_layers import (
 from dynamax_lm.models.prompt_maps import ChosenMaps, choose_maps, load_maps
 from dynamax_lm.models.run_record import LoadedModel, cost_record
 from dynamax_lm.models.runner import EngineRunner, Runner
-from dynamax_lm.models.speed_check import SpeedCheck
 from dynamax_lm.models.trained import ChosenHeads, choose_heads, exit_extras, load_heads
 from dynamax_lm.settings import (
     FIXED_AT_LOADING,
@@ -307,9 +305,7 @@ class DynamaxLM(Answering):
             own = settings.threshold if isinstance(settings.threshold, float) else 0.0
             policy = ExitPolicy(settings.exit_layers, settings.measure, own, settings.rule)
         self._policy = replace(policy, prompt_exit=settings.prompt_exit, prompt_maps=maps)
-        self.timer = PhaseTimer()
-        self.speed = SpeedCheck()
-        self.rows_in_flight = 0
+        self.begin_evaluation()
         loaded = LoadedModel(
             self.ARCHITECTURE.model,
             self._shown_name,
