@@ -51,11 +51,17 @@ class _Clock:
 
 
 def around_evaluate(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Wraps ``evaluate``: makes the run of this model, or of the model behind a cache, current."""
+    """Wraps ``evaluate``: makes the run of this model, or of the model behind a cache, current.
+
+    A model may be evaluated several times; ``begin_evaluation()`` tells it so, if it has it.
+    """
     lm = kwargs.get("lm", args[0] if args else None)
     model = getattr(lm, "__dict__", {}).get("lm", lm)
     bring_forward(model)
     _Clock.ours = run_of(model) is not None
+    begin = getattr(model, "begin_evaluation", None)
+    if _Clock.ours and begin is not None:
+        begin()
     return original(*args, **kwargs)
 
 

@@ -64,7 +64,7 @@ class Answering(Processes):
     Attributes:
         rows_in_flight: the largest number of rows that were generated at a time.
         settings: in force.
-        timer: seconds of each phase under these settings.
+        timer: seconds of each phase of this evaluation.
         speed: of lossless decoding against full depth.
         fingerprint: of the checkpoint and the settings, written into every record.
     """
@@ -81,6 +81,10 @@ class Answering(Processes):
     _runner: Runner
     _doing: str = ""
     _on_expected: OnExpected | None = None
+
+    def begin_evaluation(self) -> None:
+        """Start counting seconds and rows anew: they are those of one evaluation."""
+        self.timer, self.speed, self.rows_in_flight = PhaseTimer(), SpeedCheck(), 0
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """A fixed size on a CPU, where probing with full contexts takes minutes."""

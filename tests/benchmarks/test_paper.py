@@ -12,6 +12,7 @@ import pytest
 from benchmarks.paper import __main__ as paper
 from benchmarks.paper.plan import Rule, check_states, read_backbone, read_heads, rules
 from benchmarks.paper.report import best, markdown, rows
+from benchmarks.paper.seconds import FULL, read_setting, row, table
 from dynamax_lm.common.errors import SettingError
 
 MISTRAL, MAMBA = read_backbone("dynamax-mistral=tiny"), read_backbone("dynamax-mamba=org/name")
@@ -127,3 +128,27 @@ def test_the_page_has_the_tables_of_its_results() -> None:
     page = (root / "docs" / "paper.md").read_text(encoding="utf-8")
     for data in (root / "benchmarks" / "paper" / "results").glob("*.json"):
         assert best(json.loads(data.read_text(encoding="utf-8"))) in page, data.name
+
+
+def test_seconds_are_ratios_to_full_depth_in_the_same_round() -> None:
+    def block(prompt: float, answer: float, tokens: int) -> dict[str, Any]:
+        return {
+            "tasks": {"task": {"with_stop": {"tokens": tokens}}},
+            "flops_saved": 0.25,
+            "flops_saved_total": 0.01,
+            "seconds": {"prompt": prompt, "answer": answer, "reference": 0.0},
+        }
+
+    full = row(FULL, "mode=full", [4.0, 8.0], [block(2.0, 1.0, 10), block(4.0, 2.0, 10)])
+    half = row("ffn", "threshold=0.9", [2.0, 4.0], [block(2.0, 1.0, 20), block(2.0, 3.0, 20)])
+    lines = table([full, half]).splitlines()
+    assert "1.00 (1.00 to 1.00)" in lines[-2]
+    # A token of an answer: (1/20) / (1/10) and (3/20) / (2/10); prompts: 2/2 and 2/4.
+    for cell in ("25.0 %", "0.62 (0.50 to 0.75)", "0.75 (0.50 to 1.00)", "0.50 (0.50 to 0.50)"):
+        assert cell in lines[-1]
+
+
+@pytest.mark.parametrize("text", ["threshold=0.9", ": threshold=0.9", "name:", f"{FULL}: x=1"])
+def test_a_timed_setting_has_a_name_of_its_own(text: str) -> None:
+    with pytest.raises(SettingError, match="NAME: ARGUMENTS"):
+        read_setting(text)

@@ -523,3 +523,25 @@ def test_products_are_fixed_at_loading_and_refused_where_they_cannot_be(tmp_path
         ours("mistral", folder, products="packed", device="cuda")
     with pytest.raises(SettingError, match="products=fast"):
         ours("mistral", folder, products="fast")
+
+
+def test_seconds_and_rows_are_of_one_evaluation(folders: dict[str, Path]) -> None:
+    from lm_eval import simple_evaluate
+
+    from dynamax_lm.harness.plugin.bridge import own_tasks
+
+    model = ours("mistral", folders["mistral"], exit_layers="1", threshold=0.0)
+    model.timer.answer, model.rows_in_flight = 1e6, 1000
+    results = simple_evaluate(
+        model,
+        tasks=["dynamax_triviaqa_sample"],
+        task_manager=own_tasks(),
+        limit=1,
+        num_fewshot=0,
+        bootstrap_iters=0,
+        gen_kwargs={"max_gen_toks": 2},
+    )
+    assert results is not None
+    block = results["config"]["early_exit"]
+    assert 0 < block["seconds"]["answer"] < 1e6
+    assert block.get("rows_in_flight", 0) < 1000
