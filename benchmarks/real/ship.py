@@ -91,6 +91,9 @@ agreement of 95 %, and lose to fixed depths of equal total FLOPs: running a 16-l
 
 {certificate}
 
+What the scores of the sample lose at this threshold is in `docs/real-model.md`; for equal scores
+ask for a higher one.
+
 ## On the original weights: an estimate
 
 Each original weight lies within half a quantisation step of the dequantised one (unless other

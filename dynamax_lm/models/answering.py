@@ -254,7 +254,7 @@ class Answering(Processes):
         return self.settings.draft_length is not None
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
-        """Score in batches, longest first; requests that share a prompt are adjacent."""
+        """Score in batches, longest first; requests of one prompt are adjacent, longest first too."""
         longest: dict[tuple[int, ...], int] = {}
         for one in requests:
             whole = len(one.prompt) + len(one.continuation)
@@ -264,6 +264,7 @@ class Answering(Processes):
             key=lambda n: (
                 -longest[requests[n].prompt],
                 requests[n].prompt,
+                -len(requests[n].continuation),
                 requests[n].continuation,
             ),
         )
