@@ -254,7 +254,7 @@ class Answering(Processes):
         return self.settings.draft_length is not None
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
-        """Score in batches, longest first; requests of one prompt are adjacent, longest first too."""
+        """Score in batches, longest first; requests of one prompt are adjacent, in this order."""
         longest: dict[tuple[int, ...], int] = {}
         for one in requests:
             whole = len(one.prompt) + len(one.continuation)
