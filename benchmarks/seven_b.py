@@ -6,7 +6,8 @@
 Checkpoints are drawn and saved first. The rest of the GPU's memory is held by this process, so that
 the commands, each in a process of its own, see a card of ``--memory_gib``; the largest use of it is
 observed from here. Published data sets are replaced by the package's samples. What a command prints
-is kept beside the table. Without a GPU, ``--small`` tries the commands on small shapes.
+is kept beside the table. Without a GPU they run on the processor, in the memory of the machine;
+``--small`` tries them on small shapes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -98,7 +100,7 @@ class Outcome:
         command: as typed; folders of this run are left out of their paths.
         status: its exit status; 124 where it was ended after its time.
         seconds: wall-clock, loading included.
-        gib: most memory of the GPU that it held at once; 0 without one.
+        gib: most memory of the GPU, or of a machine without one, that it held at once.
     """
 
     model: str
@@ -162,7 +164,7 @@ def commands(
 
 
 class Watch:
-    """The memory in use on the GPU, beyond what was in use when it began."""
+    """The memory in use on the GPU, or of the machine without one, beyond that at the beginning."""
 
     def __init__(self) -> None:
         self._gpu = torch.cuda.is_available()
@@ -172,7 +174,9 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def _free(self) -> int:
-        return torch.cuda.mem_get_info()[0] if self._gpu else 0
+        if self._gpu:
+            return torch.cuda.mem_get_info()[0]
+        return int(psutil.virtual_memory().available)
 
     def _look(self) -> None:
         while not self._done.wait(_EVERY):
@@ -218,7 +222,7 @@ def measure(
 
 def page(outcomes: Sequence[Outcome], hardware: str) -> str:
     """The table, and the commands as they were typed."""
-    headings = ["model", "what", "exit status", "seconds, loading included", "GPU memory, GiB"]
+    headings = ["model", "what", "exit status", "seconds, loading included", "memory, GiB"]
     rows = [
         [one.model, one.what, str(one.status), f"{one.seconds:.0f}", f"{one.gib:.1f}"]
         for one in outcomes
