@@ -7,6 +7,7 @@ prompts at full depth.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,25 +25,30 @@ def of_all_flops(column: Column, states: States, costs: LayerCosts) -> Column:
         states: of the documents; each has text.
         costs: of the architecture.
     """
-    table = CostTable.of_fixed_depths(states, costs, [0] * len(states.exits), states.of_text)
-    full = np.where(table.counted, table.full, 0.0)
-    answers = np.bincount(states.document, full, minlength=len(states.tasks))
+    table = CostTable.of_fixed_depths(states, costs, [0] * len(states.exits))
     seen = [len(one) - 1 for one in states.prompts]
     prompts = np.array([[costs.prompt(count, depth) for count in seen] for depth in states.layers])
-    whole = answers + prompts[-1]
 
-    def scaled(numbers: PerDocument, beside: Floats | float = 0.0) -> PerDocument:
-        return numbers._replace(saved=(numbers.saved * answers + beside) / whole)
+    def answers(counted: Any) -> Floats:
+        full = np.where(counted, table.full, 0.0)
+        return np.bincount(states.document, full, minlength=len(states.tasks))
 
-    def rescaled(grid: Grid) -> Grid:
-        return Grid(grid.thresholds, scaled(grid.numbers))
+    text, everything = answers(states.of_text), answers(True)
+
+    def scaled(numbers: PerDocument, own: Floats, beside: Floats | float = 0.0) -> PerDocument:
+        return numbers._replace(saved=(numbers.saved * own + beside) / (own + prompts[-1]))
+
+    def rescaled(grid: Grid, own: Floats) -> Grid:
+        return Grid(grid.thresholds, scaled(grid.numbers, own))
 
     return replace(
         column,
         contenders=tuple(
-            replace(one, grid=rescaled(one.grid), with_stop=rescaled(one.with_stop))
+            replace(
+                one, grid=rescaled(one.grid, text), with_stop=rescaled(one.with_stop, everything)
+            )
             for one in column.contenders
         ),
-        oracle=scaled(column.oracle),
-        statics=scaled(column.statics, prompts[-1] - prompts),
+        oracle=scaled(column.oracle, text),
+        statics=scaled(column.statics, text, prompts[-1] - prompts),
     )

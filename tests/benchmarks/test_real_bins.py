@@ -1,4 +1,4 @@
-"""Quantisation bins are those of the formats, and draws stay inside; shares of all FLOPs."""
+"""Quantisation bins are those of the formats, and draws stay inside."""
 
 from __future__ import annotations
 
