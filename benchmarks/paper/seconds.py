@@ -15,16 +15,17 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.plan import TASKS, read_backbone
+from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.bench.timing import samples, use_clock
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.harness.command_line import load_lm, run_command
+from dynamax_lm.harness.plugin.bridge import own_tasks
 
 Block = Mapping[str, Any]
 FULL = "full depth"
@@ -66,20 +67,13 @@ def read_setting(text: str) -> tuple[str, str]:
 def _evaluation(
     lm: Any, options: argparse.Namespace, keep: Callable[[Block], object]
 ) -> Callable[[], object]:
-    from lm_eval import simple_evaluate
+    manager = own_tasks()
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    def run() -> None:
+        results = evaluate(lm, options.tasks, manager, limit=options.limit)
+        keep(results["config"]["early_exit"])
 
-    evaluate = partial(
-        simple_evaluate,
-        lm,
-        tasks=list(options.tasks),
-        task_manager=own_tasks(),
-        limit=options.limit,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-    )
-    return lambda: keep(evaluate()["config"]["early_exit"])
+    return run
 
 
 def row(name: str, setting: str, whole: Sequence[float], blocks: Sequence[Block]) -> dict[str, Any]:

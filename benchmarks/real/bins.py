@@ -27,7 +27,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.common.outputs import write_text
+from dynamax_lm.harness.command_line import load_lm
+from dynamax_lm.harness.plugin.bridge import own_tasks
 
 TASKS = ("dynamax_truthfulqa_gen_sample", "dynamax_coqa_sample", "dynamax_triviaqa_sample")
 METRICS = ("agreement", "flops_saved", "consistency", "layers_used")
@@ -77,11 +80,7 @@ def q4_1(content: NDArray[np.uint8]) -> Bins:
     least = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
     pairs = blocks[:, 4:]
     levels = np.concatenate([pairs & 15, pairs >> 4], axis=1).astype(np.float32)
-    values = step * levels + least
-    low = np.where(levels == 0, values, values - step / 2)
-    high = np.where(levels == 15, values, values + step / 2)
-    shape = (*content.shape[:-1], -1)
-    return Bins(values.reshape(shape), low.reshape(shape), high.reshape(shape))
+    return _around(step * levels + least, step, levels, (0, 15), content.shape[:-1])
 
 
 def q8_0(content: NDArray[np.uint8]) -> Bins:
@@ -96,11 +95,16 @@ def q8_0(content: NDArray[np.uint8]) -> Bins:
     blocks = content.reshape(-1, 2 + _BLOCK)
     step = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     levels = blocks[:, 2:].copy().view(np.int8).astype(np.float32)
-    values = step * levels
-    low = np.where(levels <= -127, values, values - step / 2)
-    high = np.where(levels >= 127, values, values + step / 2)
-    shape = (*content.shape[:-1], -1)
-    return Bins(values.reshape(shape), low.reshape(shape), high.reshape(shape))
+    return _around(step * levels, step, levels, (-127, 127), content.shape[:-1])
+
+
+def _around(
+    values: Floats, step: Floats, levels: Floats, ends: tuple[int, int], shape: tuple[int, ...]
+) -> Bins:
+    """Half a step to either side of ``values``, inwards alone at the first and last level."""
+    low = np.where(levels <= ends[0], values, values - step / 2)
+    high = np.where(levels >= ends[1], values, values + step / 2)
+    return Bins(*(one.reshape(*shape, -1) for one in (values, low, high)))
 
 
 _READERS = {"Q4_1": q4_1, "Q8_0": q8_0}
@@ -191,29 +195,10 @@ def _relative(one: Tensor, other: Tensor) -> float:
 
 def _evaluate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Likeness and savings of every task, and how the backbone was recognised."""
-    from lm_eval import models as _  # noqa: F401 - left out where some model is registered
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    from dynamax_lm.harness.plugin.bridge import TASKS as OWN
-    from dynamax_lm.harness.plugin.hook import force
-
-    force()
-    results = simple_evaluate(
-        model="dynamax-mistral",
-        model_args={
-            "pretrained": str(folder),
-            "heads": options.heads,
-            "threshold": options.threshold,
-        },
-        tasks=list(TASKS),
-        task_manager=TaskManager(include_path=[str(OWN)], include_defaults=False),
-        limit=options.limit,
-        batch_size=16,
-        bootstrap_iters=10,
-        log_samples=True,
-    )
-    assert results is not None
+    own = {"pretrained": str(folder), "heads": options.heads, "threshold": options.threshold}
+    lm = load_lm("dynamax-mistral", own, batch_size=16)
+    limit, draws = options.limit, 10  # without draws there would be no standard errors
+    results = evaluate(lm, TASKS, own_tasks(), limit=limit, bootstrap_iters=draws)
     block = results["config"]["early_exit"]
     return {
         "backbone": block["heads"]["backbone"],

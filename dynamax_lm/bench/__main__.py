@@ -129,21 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     products: list[Products] = []
     begun, total = itertools.count(1), len(kinds) * len(parts)
-    expected: list[dict[str, float]] = []
+    expected: dict[str, dict[str, float]] = {}
     subject: Any = None
     use_clock("wall")  # what the reader waits
-    for kind in kinds:
+    for kind in reversed(kinds):  # so that the last model made is the first measured
         subject = None  # one model in memory at a time
         subject = _subject(given, kind, extra, device)
-        expected.append(expected_seconds(subject, parts, batches))
-    whole = sum(sum(some.values()) for some in expected)
+        expected[kind] = expected_seconds(subject, parts, batches)
+    whole = sum(sum(some.values()) for some in expected.values())
     print(
         f"{total} part{'s' if total > 1 else ''}, by a short trial: {in_words(whole)}", flush=True
     )
     use_clock(clock)
-    for kind, seconds in zip(kinds, expected, strict=True):
+    for kind in kinds:
         with torch.inference_mode():
-            if len(kinds) > 1:
+            if subject.kind != kind:
                 subject = None
                 subject = _subject(given, kind, extra, device)
             products.append(Products(subject.name, subject.stack.products.describe()))
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{subject.name}: {size}: {shape['chosen']} ({shape['why']})", flush=True)
             for part in parts:
                 start = time.perf_counter()
-                told = f"{subject.name}: {part}, about {seconds[part]:.0f} s"
+                told = f"{subject.name}: {part}, about {expected[kind][part]:.0f} s"
                 print(f"[{next(begun)}/{total}] {told}", flush=True)
                 for row in _measure(part, subject, batches):
                     rows.append(row)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.runs import embedded
 from dynamax_lm.bench.subject import Subject
@@ -114,17 +115,7 @@ def _name(subject: Subject) -> str:
 
 
 def _evaluation(subject: Subject, lm: Any, task: str, manager: Any) -> Callable[[], object]:
-    from lm_eval import simple_evaluate
-
-    return partial(
-        simple_evaluate,
-        lm,
-        tasks=[task],
-        task_manager=manager,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-        limit=4 if subject.quick else None,
-    )
+    return partial(evaluate, lm, [task], manager, limit=4 if subject.quick else None)
 
 
 class _Timed:

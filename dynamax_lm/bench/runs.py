@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import alternate
@@ -50,7 +51,6 @@ def _saved(subject: Subject) -> Iterator[str]:
 
 
 def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any) -> Iterator[Row]:
-    from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
     from dynamax_lm.harness.plugin.bridge import own_tasks
@@ -67,20 +67,17 @@ def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any
     mine = (DynamaxMistral if subject.attention else DynamaxMamba)(**shared)
     cut = mine.config.num_hidden_layers * 3 // 4
 
-    def evaluate(lm: Any, **own: Any) -> object:
-        if own:
-            mine.change(**own)
-        return simple_evaluate(
-            lm, tasks=[TASK], task_manager=manager, bootstrap_iters=0, verbosity="ERROR", **options
-        )
+    def ours(**own: Any) -> object:
+        mine.change(**own)
+        return evaluate(mine, [TASK], manager, **options)
 
     quarter = {"exit_layers": cut, "threshold": 0}
     found = alternate(
         {
-            "hf": lambda: evaluate(hf),
-            "threshold 1, reference": lambda: evaluate(mine, threshold=1, reference=True),
-            "a quarter saved": lambda: evaluate(mine, **quarter, reference=False),
-            "a quarter saved, reference": lambda: evaluate(mine, **quarter, reference=True),
+            "hf": lambda: evaluate(hf, [TASK], manager, **options),
+            "threshold 1, reference": lambda: ours(threshold=1, reference=True),
+            "a quarter saved": lambda: ours(**quarter, reference=False),
+            "a quarter saved, reference": lambda: ours(**quarter, reference=True),
         },
         max(1, subject.rounds // 2),
     )

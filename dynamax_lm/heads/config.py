@@ -160,6 +160,10 @@ class HeadsConfig(OfBackbone):
         except SettingError as error:
             raise self._bad("unembedding_sample", self.unembedding_sample, str(error)) from error
 
+    def stored_format(self) -> str:
+        """The number format of the tensors' file."""
+        return self.number_format
+
     def sample(self) -> UnembeddingSample | None:
         """The recorded weights of the unembedding, if any."""
         if self.unembedding_sample is None:

@@ -83,6 +83,10 @@ class OfBackbone:
             given = {one.name: one.default for one in later} | given
         return cls(**read_fields(cls, given, where))
 
+    def stored_format(self) -> str:
+        """The number format of the tensors' file."""
+        return "float32"
+
     def sample(self) -> UnembeddingSample | None:
         """The recorded weights of the unembedding, if any."""
         return None

@@ -137,8 +137,7 @@ def filled(
 
 def _dtype(config: HeadsConfig | PromptMapsConfig) -> torch.dtype:
     """Of the tensors in the file."""
-    name = config.number_format if isinstance(config, HeadsConfig) else "float32"
-    dtype: torch.dtype = getattr(torch, name)
+    dtype: torch.dtype = getattr(torch, config.stored_format())
     return dtype
 
 
