@@ -43,7 +43,11 @@ def states() -> States:
 def spent(depth: int, prompt: int, tokens: int, prompt_depth: int) -> int:
     """FLOPs of ``tokens`` at one depth after a prompt, whose last token is the first of them."""
     answer = COSTS.prompt(prompt - 1 + tokens, depth) - COSTS.prompt(prompt - 1, depth)
-    return answer + tokens * (norm_flops(COSTS) + unembed_flops(COSTS)) + COSTS.prompt(prompt - 1, prompt_depth)
+    return (
+        answer
+        + tokens * (norm_flops(COSTS) + unembed_flops(COSTS))
+        + COSTS.prompt(prompt - 1, prompt_depth)
+    )
 
 
 def test_savings_are_of_prompts_and_answers_together(states: States) -> None:
