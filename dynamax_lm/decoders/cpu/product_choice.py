@@ -8,7 +8,8 @@ format, and on the number of rows:
    rows of a prompt.
    Packed weights are divided into the widest pieces of columns that satisfy it.
 2. *Speed.* Of the admissible products, another than ``F.linear`` is chosen if it is significantly
-   faster over all row counts together, and significantly slower at none of them.
+   faster over all row counts together, and significantly slower at none of them. Two estimates of
+   each time say so, and both must agree: the load of other programs rarely biases both alike.
 
 A weight is packed for all row counts or for none, as it is in memory once; where it stays plain,
 one row and several rows may use different products.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -49,8 +51,9 @@ _WIDTHS = (1024, 512, 256, 128)
 """Column widths of the pieces of a packed float32 weight, widest first."""
 _ELEMENTS = 1 << 21
 """Elements of a weight that are timed, in whole outputs; the time of the rest is proportional."""
-_OUT_OF_CACHE = 32 << 20
-"""Bytes of weights in each product's timing, if the model has enough of the shape."""
+_OUT_OF_CACHE = 64 << 20
+"""Bytes of weights in each product's timing, if the model has enough of the shape; the third-level
+cache of a processor core's group is rarely larger than half of it."""
 
 
 class AtRows(NamedTuple):
@@ -69,13 +72,22 @@ class AtRows(NamedTuple):
     def slowness(self, name: str) -> float:
         """Time of ``name`` relative to the trusted product: the larger of two estimates.
 
-        These are the median of the ratio over rounds, and the ratio of the fastest rounds: the load
-        of other programs rarely biases both in favour of the same product. 1 where it was not timed
-        because it is the trusted product there.
+        1 where it was not timed because it is the trusted product there.
         """
+        return max(self._estimates(name))
+
+    def is_slower(self, name: str) -> bool:
+        """Whether ``name`` takes longer than the trusted product beyond noise, by both estimates.
+
+        A single fast round of the trusted product, of a weight that was in the cache, is no reason.
+        """
+        return min(self._estimates(name)) > 1 + NOISE
+
+    def _estimates(self, name: str) -> tuple[float, float]:
+        """The median of the ratio over rounds, and the ratio of the fastest rounds."""
         mine, trusted = self.seconds.get(name, self.seconds[TRUSTED]), self.seconds[TRUSTED]
         paired = statistics.median(a / b for a, b in zip(mine, trusted, strict=True))
-        return max(paired, min(mine) / min(trusted))
+        return paired, min(mine) / min(trusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +204,7 @@ def choose(
                 seconds={name: tuple(taken[name]) for name in taken}
             )
             packed = packed_name(width)
-            if packed in rivals and timed.slowness(packed) > 1 + NOISE:
+            if packed in rivals and timed.is_slower(packed):
                 del products[packed]  # excluded if slower at one row count
     return decide(found, width)
 
@@ -248,9 +260,8 @@ def _gains(name: str, measured: Sequence[AtRows]) -> bool:
         one.errors.get(name, float("inf")) <= _LAW_MEASURED for one in measured
     ):
         return False
-    slowness = [one.slowness(name) for one in timed]
-    faster = statistics.geometric_mean(slowness) <= 1 - NOISE
-    return faster and max(slowness) <= 1 + NOISE
+    faster = statistics.geometric_mean(one.slowness(name) for one in timed) <= 1 - NOISE
+    return faster and not any(one.is_slower(name) for one in timed)
 
 
 def _why_not(measured: Sequence[AtRows]) -> str:
@@ -307,11 +318,13 @@ def _widths(weight: Tensor) -> list[int]:
 
 
 def _some(weights: Sequence[Tensor]) -> list[Tensor]:
-    """The weights, and the part of them, that are measured."""
+    """The weights, or parts of them of one size, that are measured; as many as leave the cache."""
     first = weights[0]
     outputs = min(first.shape[0], max(1, _ELEMENTS // first.shape[1]))
     size = outputs * first.shape[1] * first.element_size()
-    return [weight.detach()[:outputs] for weight in weights[: max(1, _OUT_OF_CACHE // size)]]
+    starts = range(0, first.shape[0] - outputs + 1, outputs)
+    parts = (weight.detach()[start:][:outputs] for start in starts for weight in weights)
+    return list(islice(parts, max(1, _OUT_OF_CACHE // size)))
 
 
 def _packed(weights: Sequence[Tensor], cut: int, width: int) -> NumberedProduct:

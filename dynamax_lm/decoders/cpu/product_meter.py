@@ -57,8 +57,9 @@ class Clock:
     ) -> Mapping[str, Sequence[float]]:
         """Over weights in turn, so that they are read from memory, as in a model.
 
-        One thread is timed by its processor time, which the load of other programs does not affect;
-        several threads by wall-clock time.
+        No product reads a weight that another has just read, where there are more weights than
+        products: it would find it in the cache. One thread is timed by its processor time, which
+        the load of other programs does not affect; several threads by wall-clock time.
         """
         now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         inputs = _inputs(rows, weights[0])
@@ -69,11 +70,13 @@ class Clock:
             products[name](inputs, 0)
         taken: dict[str, list[float]] = {name: [] for name in order}
         fewest, most = _ROUNDS
+        first = {name: place * len(weights) // len(order) for place, name in enumerate(order)}
         end = now() + _SECONDS * len(order)
         for number in range(most):
             for name in order if number % 2 == 0 else reversed(order):
+                which = (number + first[name]) % len(weights)
                 start = now()
-                products[name](inputs, number % len(weights))
+                products[name](inputs, which)
                 taken[name].append(now() - start)
             if number + 1 >= fewest and now() > end:
                 break
