@@ -13,6 +13,7 @@ is kept beside the table. Without a GPU they run on the processor, in the memory
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import shutil
 import subprocess
@@ -124,6 +125,8 @@ def save_random(config: Mapping[str, Any], tokenizer: Path, folder: Path, device
     for name in _TOKENIZER:
         if (tokenizer / name).is_file():
             shutil.copy(tokenizer / name, folder / name)
+    del model
+    gc.collect()  # modules hold each other: the commands need this memory
 
 
 def commands(

@@ -1,7 +1,8 @@
-"""Benchmarks of many documents on the embedded model: against ``hf``, full depth, and the harness.
+"""Benchmarks of many documents: against ``hf``, full depth, and the harness.
 
 Uneven answers, shared few-shot examples, multiple choice, the package's own samples with exits, and
-the share of a run that is not the model's.
+the share of a run that is not the model's: on the embedded model, and the samples with exits on
+one of the shape that is measured too.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from typing import Any
 
 from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.bench.rows import Row
-from dynamax_lm.bench.runs import embedded
+from dynamax_lm.bench.runs import embedded, fits_tokenizer, saved
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, alternate, seconds
 
 _BATCH = 8
 _MOST = 64
 """Tokens of the longest answer."""
+_FEW = 8
+"""Documents of a sample for a model of the shape that is measured."""
 _SAMPLES = ("dynamax_coqa_sample", "dynamax_triviaqa_sample")
 _CHOICES = ("dynamax_truthfulqa_mc1_sample", "dynamax_truthfulqa_mc2_sample")
 
 
 def documents(subject: Subject) -> Iterator[Row]:
-    """All of them, float32, batch size 8."""
+    """All of them, float32, batch size 8; samples with exits also at the shape that is measured."""
     from lm_eval.models.huggingface import HFLM
 
     from dynamax_lm.harness.plugin.bridge import own_tasks
@@ -40,9 +43,12 @@ def documents(subject: Subject) -> Iterator[Row]:
     manager = own_tasks()
     full = make(**shared, mode="full")
     yield from _against_hf(subject, {"hf": HFLM(**shared), "ours": full}, manager)
-    quarter = full.config.num_hidden_layers * 3 // 4
-    exits = make(**shared, exit_rule="fixed_depth", exit_layers=quarter, reference=False)
-    yield from _against_full_depth(subject, {"full depth": full, "exits": exits}, manager)
+    limit = 4 if subject.quick else None
+    yield from _against_full_depth(subject, _name(subject), make, shared, manager, limit)
+    if fits_tokenizer(subject):
+        with saved(subject) as folder:
+            own = shared | {"pretrained": folder}
+            yield from _against_full_depth(subject, subject.name, make, own, manager, _FEW)
     timed = type("Timed", (_Timed, make), {})(**shared, mode="full")
     yield _outside(subject, timed)
 
@@ -62,29 +68,49 @@ def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> It
             name: partial(lm.generate_until, requests, True) for name, lm in models.items()
         }
         yield _row(subject, what, runs, "lm-eval hf / ours", ("hf", "ours"), goal)
+    limit = 4 if subject.quick else None
     for task in _CHOICES:
         yield _row(
             subject,
             f"multiple choice, {task}, mode=full",
-            {name: _evaluation(subject, lm, task, manager) for name, lm in models.items()},
+            {name: _evaluation(lm, task, manager, limit) for name, lm in models.items()},
             "lm-eval hf / ours",
             ("hf", "ours"),
             2.0,
         )
 
 
-def _against_full_depth(subject: Subject, models: Mapping[str, Any], manager: Any) -> Iterator[Row]:
-    """A quarter of the layers saved by every token of the answers; prompts run all layers."""
+def _against_full_depth(
+    subject: Subject,
+    name: str,
+    make: Callable[..., Any],
+    shared: Mapping[str, Any],
+    manager: Any,
+    limit: int | None,
+) -> Iterator[Row]:
+    """A quarter of the layers saved by every token of the answers, then by the prompts' too."""
+    full = make(**shared, mode="full")
+    depth = full.config.num_hidden_layers * 3 // 4
+    exits = {"exit_rule": "fixed_depth", "exit_layers": depth, "reference": False}
+    models = {
+        "full depth": full,
+        "answers": make(**shared, **exits),
+        "prompts too": make(**shared, **exits, prompt_exit=depth),
+    }
     for task in _SAMPLES:
-        yield _row(
-            subject,
-            f"{task}, every answer token after three quarters of the layers",
-            {name: _evaluation(subject, lm, task, manager) for name, lm in models.items()},
-            "exits / mode=full",
-            ("exits", "full depth"),
-            0.75,
-            at_most=True,
-        )
+        runs = {name: _evaluation(lm, task, manager, limit) for name, lm in models.items()}
+        found = alternate(runs, max(1, subject.rounds // 2))
+        for which in ("answers", "prompts too"):
+            yield Row(
+                "Documents",
+                name,
+                f"{task}, {limit or 'all'} documents, {which} after {depth} layers",
+                "exits / mode=full",
+                found[which] / found["full depth"],
+                0.75,
+                at_most=True,
+                seconds={some: found[some] for some in ("full depth", which)},
+            )
 
 
 def _row(
@@ -94,8 +120,6 @@ def _row(
     meaning: str,
     pair: tuple[str, str],
     goal: float,
-    *,
-    at_most: bool = False,
 ) -> Row:
     found = alternate(runs, max(1, subject.rounds // 2))
     return Row(
@@ -105,7 +129,6 @@ def _row(
         meaning,
         found[pair[0]] / found[pair[1]],
         goal,
-        at_most=at_most,
         seconds=found,
     )
 
@@ -114,8 +137,8 @@ def _name(subject: Subject) -> str:
     return subject.name.split()[0] + " tiny"
 
 
-def _evaluation(subject: Subject, lm: Any, task: str, manager: Any) -> Callable[[], object]:
-    return partial(evaluate, lm, [task], manager, limit=4 if subject.quick else None)
+def _evaluation(lm: Any, task: str, manager: Any, limit: int | None = None) -> Callable[[], object]:
+    return partial(evaluate, lm, [task], manager, limit=limit)
 
 
 class _Timed:
@@ -137,7 +160,7 @@ def _outside(subject: Subject, lm: Any) -> Row:
     count = 40 if subject.quick else 2000
     with tempfile.TemporaryDirectory() as folder:
         manager = TaskManager(include_path=_short(Path(folder), count), include_defaults=False)
-        whole = seconds(_evaluation(subject, lm, "short", manager))
+        whole = seconds(_evaluation(lm, "short", manager))
     return Row(
         "Documents",
         _name(subject),

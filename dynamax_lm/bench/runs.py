@@ -20,14 +20,11 @@ TASK = "dynamax_coqa_sample"
 
 def runs(subject: Subject) -> Iterator[Row]:
     """The sample of CoQA, on the embedded model, and on the subject if its vocabulary fits."""
-    from transformers import AutoConfig
-
     name = subject.name.split()[0] + " tiny"
     some = {"limit": 4 if subject.quick else None}
     yield from _compare(subject, name, "embedded model, " + TASK, embedded(subject), **some)
-    tokens = AutoConfig.from_pretrained(embedded(subject)).vocab_size
-    if not subject.quick and subject.config.vocab_size >= tokens:
-        with _saved(subject) as folder:
+    if fits_tokenizer(subject):
+        with saved(subject) as folder:
             what = f"{subject.layers} layers, 8 documents of {TASK}, 32 new tokens"
             options = {"limit": 8, "gen_kwargs": {"max_gen_toks": 32}}
             yield from _compare(subject, subject.name, what, folder, **options)
@@ -40,8 +37,16 @@ def embedded(subject: Subject) -> str:
     return resolve_name("tiny", ATTENTION if subject.attention else MAMBA2)
 
 
+def fits_tokenizer(subject: Subject) -> bool:
+    """Whether the subject can be measured with the embedded model's tokenizer, and is to be."""
+    from transformers import AutoConfig
+
+    tokens = AutoConfig.from_pretrained(embedded(subject)).vocab_size
+    return not subject.quick and bool(subject.config.vocab_size >= tokens)
+
+
 @contextmanager
-def _saved(subject: Subject) -> Iterator[str]:
+def saved(subject: Subject) -> Iterator[str]:
     """The subject as a checkpoint, with the embedded model's tokenizer."""
     with tempfile.TemporaryDirectory() as scratch:
         subject.model.save_pretrained(scratch)
@@ -101,7 +106,7 @@ def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any
 
 def memory(subject: Subject) -> Iterator[Row]:
     """Peak resident memory of the same run in a process of its own."""
-    with _saved(subject) as scratch:
+    with saved(subject) as scratch:
         shared = f"pretrained={scratch},dtype={str(subject.model.dtype).removeprefix('torch.')}"
         hf = _peak("hf", shared, subject)
         for what, extra in [("threshold 1", ",threshold=1"), ("threshold 0", ",threshold=0")]:
