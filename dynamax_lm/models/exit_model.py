@@ -278,16 +278,14 @@ class DynamaxLM(Answering):
 
     # -- construction ---------------------------------------------------------------------------
 
-    def _get_backend(self, config: Any, **kwargs: Any) -> None:
+    def check_config(self, config: Any) -> bool:
         """The last call before tokenizer and weights: the settings meet the configuration."""
         planned = describes_new_types(self._plan)
         checkpoint.check_config(config, self.ARCHITECTURE, planned=planned)
         self.settings, self._chosen_heads, self._chosen_maps = self._resolve(
             self._raw_settings, config
         )
-        if text_config(config) is not config:
-            kwargs["backend"] = "causal"  # of most wrappers lm-eval does not know it
-        super()._get_backend(config, **kwargs)
+        return text_config(config) is not config  # of most wrappers lm-eval does not know it
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -296,21 +294,14 @@ class DynamaxLM(Answering):
         with super()._context():
             yield
 
-    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:
-        """The ``hf`` model's, of a file whose ids are sound."""
-        source = tokenizer or pretrained
+    def check_tokenizer(self, source: Any) -> None:
+        """Refuse a file whose ids are not sound."""
         if isinstance(source, str):
             check_token_ids(source)
-        super()._create_tokenizer(pretrained, tokenizer, **kwargs)
 
-    def _create_model(self, *args: Any, **kwargs: Any) -> None:
-        """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""
-        auto_class = self.AUTO_MODEL_CLASS
-        self.AUTO_MODEL_CLASS = WholeModel(self.config)
-        try:
-            super()._create_model(*args, **kwargs)
-        finally:
-            self.AUTO_MODEL_CLASS = auto_class
+    def weights_loader(self) -> WholeModel:
+        """Refuses a checkpoint whose files lack a tensor."""
+        return WholeModel(self.config)
 
     def _resolve(self, raw: RawSettings, config: Any) -> Resolved:
         embedded = None
