@@ -161,11 +161,11 @@ TABLE: dict[str, Row] = {
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
     "models.requests": row("common.errors common.identity engine models.stops models.sampling"),
+    "models.chosen": row("decoders.description heads", LM_EVAL),
     "models.trained": row(
-        "common.certificate common.errors heads core.ledger settings decoders.checkpoint "
-        "decoders.description"
+        "common.certificate core.ledger decoders.checkpoint heads models.chosen settings", LM_EVAL
     ),
-    "models.prompt_maps": row("common.errors heads decoders.description settings"),
+    "models.prompt_maps": row("heads models.chosen settings", LM_EVAL),
     "models.outside_layers": row(
         "common.errors common.extensions core.costs decoders.check decoders.decoder "
         "decoders.outside_stack",

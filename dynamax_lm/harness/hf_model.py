@@ -27,6 +27,8 @@ def hf_parameters() -> Mapping[str, inspect.Parameter]:
 class HfModel(Processes):
     """The ``hf`` model, whose steps subclasses replace."""
 
+    AUTO_MODEL_CLASS: Any
+
     def check_config(self, config: Any) -> bool:
         """Called before tokenizer and weights load.
 

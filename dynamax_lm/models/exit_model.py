@@ -45,6 +45,7 @@ from dynamax_lm.models.arguments import (
     check_packing,
     refuse_arguments,
 )
+from dynamax_lm.models.chosen import kept_or_loaded
 from dynamax_lm.models.hf_arguments import hf_arguments, without_absent_gpu
 from dynamax_lm.models.in_force import ledger_of, policy_of
 from dynamax_lm.models.look_factors import LookFactors
@@ -243,16 +244,9 @@ class DynamaxLM(Answering):
     def _apply(self, resolved: Resolved) -> None:
         """Set up everything that depends on the settings; first what may be refused."""
         settings, chosen, chosen_maps = resolved
-        maps: PromptMapBank | None = None
-        if chosen_maps is not None:
-            maps = self._maps
-            if maps is None or maps.config != chosen_maps.config:
-                maps = load_maps(chosen_maps, self._unwrapped)
-        loaded_heads: LoadedHeads | None = None
-        if chosen is not None and settings.exit_layers:
-            loaded_heads = self._loaded_heads
-            if loaded_heads is None or loaded_heads.heads.config != chosen.config:
-                loaded_heads = load_heads(chosen, self._unwrapped)
+        model, used = self._unwrapped, chosen if settings.exit_layers else None
+        maps = kept_or_loaded(self._maps, chosen_maps, model, load_maps)
+        loaded_heads = kept_or_loaded(self._loaded_heads, used, model, load_heads)
         heads = None if loaded_heads is None else loaded_heads.heads
         if settings.exit_layers:
             self._looks.prepare(
