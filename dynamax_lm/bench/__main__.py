@@ -11,7 +11,7 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     [clock] = _names("clock", given.clock, ("wall", "processor"))
     import torch
 
-    from dynamax_lm.bench.expected import expected_seconds
     from dynamax_lm.bench.limits import bandwidth
+    from dynamax_lm.bench.parts import TABLE, expected_seconds
     from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
     from dynamax_lm.decoders.pretrained import check_device
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 start = time.perf_counter()
                 told = f"{subject.name}: {part}, about {expected[kind][part]:.0f} s"
                 print(f"[{next(begun)}/{total}] {told}", flush=True)
-                for row in _measure(part, subject, batches):
+                for row in TABLE[part].measure(subject, batches):
                     rows.append(row)
                     print("   " + " | ".join(row.cells()[1:]), flush=True)
                     if given.output_path:
@@ -175,32 +175,6 @@ def next_step(given: argparse.Namespace) -> str:
     if given.output_path is None:
         return "the same command with --output_path FOLDER, which keeps what it measures"
     return f"open {Path(given.output_path) / 'bench.md'}"
-
-
-def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
-    from dynamax_lm.bench import continuous, decode, documents, exits, prompts, runs, scan
-
-    if part == "decode":
-        yield from decode.decode(subject, batches)
-    elif part == "context":
-        yield from decode.context(subject)
-    elif part == "exits":
-        yield from exits.half_depth(subject)
-        yield from exits.caught_up(subject)
-    elif part == "continuous":
-        yield from continuous.spread(subject)
-    elif part == "documents":
-        yield from documents.documents(subject)
-    elif part == "scoring":
-        yield from exits.multiple_choice(subject)
-    elif part == "prompts":
-        yield from prompts.prompts(subject)
-    elif part == "scan" and not subject.attention:
-        yield from scan.scan(subject)
-    elif part == "runs":
-        yield from runs.runs(subject)
-    elif part == "memory":
-        yield from runs.memory(subject)
 
 
 def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device: str) -> Any:
