@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamax_lm.common.durations import in_words
 from dynamax_lm.common.errors import SettingError
@@ -108,6 +108,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
     [clock] = _names("clock", given.clock, ("wall", "processor"))
+    command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
+    _measure_all(given, _Asked(kinds, parts, batches, extra, clock), command)
+    print(f"next: {next_step(given)}")
+    return 0
+
+
+class _Asked(NamedTuple):
+    """What a command measures, of options that were checked.
+
+    Attributes:
+        kinds: of models.
+        parts: names of what is measured.
+        batches: rows of the ``decode`` measurements.
+        extra: arguments of the models.
+        clock: ``wall`` or ``processor``.
+    """
+
+    kinds: list[str]
+    parts: list[str]
+    batches: list[int]
+    extra: dict[str, str]
+    clock: str
+
+
+def _measure_all(given: argparse.Namespace, asked: _Asked, command: str) -> None:
+    """Say how long it takes, measure every part of every model, and print or write the rows."""
     import torch
 
     from dynamax_lm.bench.limits import bandwidth
@@ -116,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dynamax_lm.bench.timing import use_clock
     from dynamax_lm.decoders.pretrained import check_device
 
+    kinds, parts, batches, extra, clock = asked
     if given.threads is not None and given.threads < 1:
         raise SettingError(f"--threads {given.threads}: give at least 1")
     if given.threads is not None:
@@ -123,7 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_clock(clock)
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
-    command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
     hardware = Hardware.here(bandwidth(device))
     print(hardware.sentence(), flush=True)
     rows: list[Row] = []
@@ -164,8 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"written to {write(Path(given.output_path), rows, hardware, command, products)}")
     else:
         print(markdown(rows, hardware, command, products))
-    print(f"next: {next_step(given)}")
-    return 0
 
 
 def next_step(given: argparse.Namespace) -> str:
