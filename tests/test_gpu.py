@@ -28,9 +28,9 @@ from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.builders import SKIPPED, STACKS, catch_up, never, random_model
 from tests.checkpoints import save_checkpoint
-from tests.core.test_recompute import remembered
-from tests.engine.test_laws import Tally, _Ignore
-from tests.models.test_lm import texts
+from tests.laws import Ignore, Tally
+from tests.lm_requests import texts
+from tests.stacks import remembered
 
 pytestmark = pytest.mark.gpu
 
@@ -108,7 +108,7 @@ def test_recompute_flushed_is_the_full_depth_state(kind: str) -> None:
         token_batch = TokenBatch.of([[step + 3]] * len(ROWS), everyone, stack.device)
         run_token_batch(stack, exact, token_batch, None)
         run_token_batch(
-            stack, state, token_batch, _Ignore(), policy=policy, skipped_state="recompute"
+            stack, state, token_batch, Ignore(), policy=policy, skipped_state="recompute"
         )
     catch_up(stack, state, everyone)
     for wanted, found in zip(remembered(exact), remembered(state), strict=True):
