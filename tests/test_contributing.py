@@ -129,11 +129,7 @@ def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
             assert block["costs"]["measure"]["flops"] == [0, 0, 0]
         else:
             assert "measure" not in block["costs"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert f"{next(iter(digests))} ≥ 0.02" in to_markdown(build(load([here / "out"])))
 
     sweep(command)
@@ -224,11 +220,7 @@ def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     for block in easing:
         assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", block["settings"]["exit_rule"])
         assert block["layers_used"] == block["layers"], "no answer here has more than 8 tokens"
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     lists = ("--tasks", "toy_gen", "--limit", "3", "--vary", "threshold=[0.05,0.02,0.01],[0,1,1]")
     sweep([*options(checkpoint, *lists, trace_dir="more"), "--output_path", "lists"])
     assert report(["lists", "--verify"]) == 0
@@ -241,6 +233,15 @@ def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     )
     assert report(["fixed", "--verify"]) == 0
     assert "always layer 1" in to_markdown(build(load([here / "fixed"])))
+
+
+def verified(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sweep in ``out``, up to what code from outside computed."""
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
 
 
 def test_a_skipped_state_of_a_file_is_swept_verified_and_reported(
@@ -270,11 +271,7 @@ def test_a_skipped_state_of_a_file_is_swept_verified_and_reported(
             assert block["ledger"] == twin["ledger"]
         else:
             assert block["layers_used"] < block["layers"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert name in to_markdown(build(load([here / "out"])))
 
 
@@ -322,11 +319,7 @@ def test_layers_of_a_file_are_swept_verified_and_reported(
     assert [block["layers"] for block in own] == [2 * plain["layers"]] * 2
     full, early = sorted(own, key=lambda block: -block["settings"]["threshold"])
     assert full["layers_used"] == full["layers"] > early["layers_used"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert f"layers={name}" in to_markdown(build(load([here / "out"])))
 
 
