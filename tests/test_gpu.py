@@ -20,6 +20,7 @@ from dynamax_lm.core import catchup
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.decoders.recorded_steps import RecordedSteps
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
@@ -150,14 +151,15 @@ def test_recorded_steps_give_what_unrecorded_ones_give(
     cpu, gpu = pair(kind)
     wanted = generate(cpu, requests, **options)
     assert gpu.recordable
-    gpu.record_steps()
+    steps = RecordedSteps(gpu)
+    assert gpu.record_steps(steps)
     tally = Tally(threshold)
     for _ in range(3):  # each over a state of its own
         found = generate(gpu, requests, **options)
         for one, other in zip(wanted, found, strict=True):
             tally.same(one.trace, other.trace)
     assert tally.excluded <= 0.1 * tally.steps
-    assert gpu.recorded_graphs > 0
+    assert steps.graphs > 0
     assert gpu.records_steps
 
 
