@@ -442,9 +442,30 @@ def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
         assert not {"models.lm", "models.exit_model"} & reach(module)
 
 
+def named_in_order(text: str, part: str) -> list[str]:
+    """The modules of a part that a text names in code quotes, each at its first place."""
+    known = {name.rpartition(".")[2] for name in NAMES if name.startswith(f"{part}.")}
+    return [name for name in dict.fromkeys(re.findall(r"`+(\w+)`", text)) if name in known]
+
+
 @pytest.mark.parametrize(("part", "other"), [("core", "engine"), ("engine", "core")])
 def test_the_reading_order_names_every_module(part: str, other: str) -> None:
     order = ast.get_docstring(ast.parse((ROOT / PACKAGE / part / "__init__.py").read_text()))
     assert order is not None
     named = set(re.findall(r"``(\w+)``", order)) - {other}
     assert named == {name.rpartition(".")[2] for name in NAMES if name.startswith(f"{part}.")}
+
+
+def test_the_guide_gives_the_reading_order_of_the_core() -> None:
+    order = ast.get_docstring(ast.parse((ROOT / PACKAGE / "core/__init__.py").read_text()))
+    assert order is not None
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = guide[guide.index("\n1. `trace`") : guide.index("\n`core/` decides")]
+    assert named_in_order(listed, "core") == named_in_order(order, "core")
+
+
+def test_the_guide_names_every_folder() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = guide[guide.index("    dynamax_lm/") : guide.index("    tests/")]
+    folders = {path.parent.name for path in (ROOT / PACKAGE).glob("*/__init__.py")}
+    assert folders <= set(re.findall(r"(\w+)/", listed))
