@@ -51,7 +51,7 @@ TABLE: dict[str, Row] = {
     "common.clustered_share": row("common.intervals", HEAVY),
     "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
-    "common.manifest": row("common.outputs", HEAVY),
+    "common.manifest": row("common.outputs common.validation", HEAVY),
     "common.markdown": row("", HEAVY),
     "common.options": row("common.errors", HEAVY),
     "common.plots": row("common.errors common.outputs", HEAVY - {"matplotlib"}),
