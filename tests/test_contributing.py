@@ -34,11 +34,9 @@ from dynamax_lm.settings import find_measure
 from dynamax_lm.sweep.__main__ import main as sweep
 from tests.builders import random_model, uneven_requests
 from tests.checkpoints import BYTES, byte_tokenizer, save_checkpoint
+from tests.examples import GUIDE, blocks, options, write_examples
 from tests.quick import only_toys_alone
 from tests.report.synthetic import GENERATION, Plan, write_run
-
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
-TOYS = Path(__file__).parent / "harness" / "toys"
 
 
 @pytest.fixture(autouse=True)
@@ -79,29 +77,9 @@ def random_neox(layers: int = 4) -> Any:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The examples as files of the working directory."""
-    text = GUIDE.read_text(encoding="utf-8")
-    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):
-        (tmp_path / name).write_text(code, encoding="utf-8")
+    write_examples(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def options(checkpoint: Path, *more: str, **given: str) -> list[str]:
-    arguments = "".join(f",{name}={value}" for name, value in given.items())
-    return [
-        *("--model", "dynamax-mistral", "--include_path", str(TOYS), "--device", "cpu"),
-        *("--model_args", f"pretrained={checkpoint},dtype=float32,exit_layers=1+2+3{arguments}"),
-        *("--batch_size", "4", "--gen_kwargs", "max_gen_toks=6", "--output_path", "out", *more),
-    ]
-
-
-def blocks(folder: Path) -> dict[str, dict[str, Any]]:
-    """The ``early_exit`` block of each point, by the point's name."""
-    found = {}
-    for note in folder.glob("out/*/*/point.json"):
-        results = note.parent / json.loads(note.read_text())["results"]
-        found[note.parent.name] = json.loads(results.read_text())["config"]["early_exit"]
-    return found
 
 
 def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
