@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.command_line import lm_eval_help
 from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.harness.run_arguments import check_run_arguments
 
@@ -16,9 +17,7 @@ def main() -> None:
     except SettingError as error:
         sys.exit(f"dynamax_lm: error: {error}")
     if {"-h", "--help"} & set(sys.argv[1:]):
-        from lm_eval._cli import HarnessCLI
-
-        HarnessCLI().parse_args()  # ends here; what else a run imports would take a second more
+        lm_eval_help()  # ends here; what else a run imports would take a second more
     force()
     from lm_eval.__main__ import cli_evaluate
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests.builders import random_model
 
@@ -46,6 +47,24 @@ def save_checkpoint(folder: Path, kind: str, *, bos: bool = True, **options: Any
     model.save_pretrained(folder)
     byte_tokenizer(bos=bos).save_pretrained(folder)
     return folder
+
+
+def save_with(
+    factory: pytest.TempPathFactory, kinds: Iterable[str], save: Callable[[Any, Path], Path]
+) -> dict[str, tuple[Path, Path]]:
+    """By kind, a random checkpoint and a folder that ``save`` writes from the model."""
+    found = {}
+    for kind in kinds:
+        root = factory.mktemp(kind)
+        checkpoint = save_checkpoint(root / "model", kind)
+        found[kind] = (checkpoint, save(AutoModelForCausalLM.from_pretrained(checkpoint), root))
+    return found
+
+
+def with_own_copy(place: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:
+    """The checkpoint, and a copy in ``folder`` of what was saved with it: a test may spoil it."""
+    checkpoint, saved = place
+    return checkpoint, Path(shutil.copytree(saved, folder / saved.name))
 
 
 def save_checkpoints(factory: pytest.TempPathFactory, kinds: Iterable[str]) -> dict[str, Path]:

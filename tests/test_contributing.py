@@ -34,11 +34,9 @@ from dynamax_lm.settings import find_measure
 from dynamax_lm.sweep.__main__ import main as sweep
 from tests.builders import random_model, uneven_requests
 from tests.checkpoints import BYTES, byte_tokenizer, save_checkpoint
+from tests.examples import GUIDE, blocks, options, write_examples
 from tests.quick import only_toys_alone
 from tests.report.synthetic import GENERATION, Plan, write_run
-
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
-TOYS = Path(__file__).parent / "harness" / "toys"
 
 
 @pytest.fixture(autouse=True)
@@ -79,29 +77,9 @@ def random_neox(layers: int = 4) -> Any:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The examples as files of the working directory."""
-    text = GUIDE.read_text(encoding="utf-8")
-    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL):
-        (tmp_path / name).write_text(code, encoding="utf-8")
+    write_examples(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def options(checkpoint: Path, *more: str, **given: str) -> list[str]:
-    arguments = "".join(f",{name}={value}" for name, value in given.items())
-    return [
-        *("--model", "dynamax-mistral", "--include_path", str(TOYS), "--device", "cpu"),
-        *("--model_args", f"pretrained={checkpoint},dtype=float32,exit_layers=1+2+3{arguments}"),
-        *("--batch_size", "4", "--gen_kwargs", "max_gen_toks=6", "--output_path", "out", *more),
-    ]
-
-
-def blocks(folder: Path) -> dict[str, dict[str, Any]]:
-    """The ``early_exit`` block of each point, by the point's name."""
-    found = {}
-    for note in folder.glob("out/*/*/point.json"):
-        results = note.parent / json.loads(note.read_text())["results"]
-        found[note.parent.name] = json.loads(results.read_text())["config"]["early_exit"]
-    return found
 
 
 def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
@@ -129,11 +107,7 @@ def test_a_measure_of_a_file_is_swept_verified_and_reported_like_a_built_in_one(
             assert block["costs"]["measure"]["flops"] == [0, 0, 0]
         else:
             assert "measure" not in block["costs"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert f"{next(iter(digests))} ≥ 0.02" in to_markdown(build(load([here / "out"])))
 
     sweep(command)
@@ -224,11 +198,7 @@ def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     for block in easing:
         assert re.fullmatch(re.escape(ours) + "@[0-9a-f]{12}", block["settings"]["exit_rule"])
         assert block["layers_used"] == block["layers"], "no answer here has more than 8 tokens"
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     lists = ("--tasks", "toy_gen", "--limit", "3", "--vary", "threshold=[0.05,0.02,0.01],[0,1,1]")
     sweep([*options(checkpoint, *lists, trace_dir="more"), "--output_path", "lists"])
     assert report(["lists", "--verify"]) == 0
@@ -241,6 +211,15 @@ def test_a_rule_of_a_file_and_those_of_the_package_are_swept_and_verified(
     )
     assert report(["fixed", "--verify"]) == 0
     assert "always layer 1" in to_markdown(build(load([here / "fixed"])))
+
+
+def verified(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sweep in ``out``, up to what code from outside computed."""
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said
 
 
 def test_a_skipped_state_of_a_file_is_swept_verified_and_reported(
@@ -270,11 +249,7 @@ def test_a_skipped_state_of_a_file_is_swept_verified_and_reported(
             assert block["ledger"] == twin["ledger"]
         else:
             assert block["layers_used"] < block["layers"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert name in to_markdown(build(load([here / "out"])))
 
 
@@ -322,11 +297,7 @@ def test_layers_of_a_file_are_swept_verified_and_reported(
     assert [block["layers"] for block in own] == [2 * plain["layers"]] * 2
     full, early = sorted(own, key=lambda block: -block["settings"]["threshold"])
     assert full["layers_used"] == full["layers"] > early["layers_used"]
-    capsys.readouterr()
-    assert report(["out", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert " 0 do not match" in said
-    assert "code from outside the package is not run to verify" in said
+    verified(capsys)
     assert f"layers={name}" in to_markdown(build(load([here / "out"])))
 
 

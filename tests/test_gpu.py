@@ -20,6 +20,7 @@ from dynamax_lm.core import catchup
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
+from dynamax_lm.decoders.recorded_steps import RecordedSteps
 from dynamax_lm.engine.flight import Flight
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
@@ -28,9 +29,9 @@ from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.builders import SKIPPED, STACKS, catch_up, never, random_model
 from tests.checkpoints import save_checkpoint
-from tests.core.test_recompute import remembered
-from tests.engine.test_laws import Tally, _Ignore
-from tests.models.test_lm import texts
+from tests.laws import Ignore, Tally
+from tests.lm_requests import texts
+from tests.stacks import remembered
 
 pytestmark = pytest.mark.gpu
 
@@ -108,7 +109,7 @@ def test_recompute_flushed_is_the_full_depth_state(kind: str) -> None:
         token_batch = TokenBatch.of([[step + 3]] * len(ROWS), everyone, stack.device)
         run_token_batch(stack, exact, token_batch, None)
         run_token_batch(
-            stack, state, token_batch, _Ignore(), policy=policy, skipped_state="recompute"
+            stack, state, token_batch, Ignore(), policy=policy, skipped_state="recompute"
         )
     catch_up(stack, state, everyone)
     for wanted, found in zip(remembered(exact), remembered(state), strict=True):
@@ -150,14 +151,15 @@ def test_recorded_steps_give_what_unrecorded_ones_give(
     cpu, gpu = pair(kind)
     wanted = generate(cpu, requests, **options)
     assert gpu.recordable
-    gpu.record_steps()
+    steps = RecordedSteps(gpu)
+    assert gpu.record_steps(steps)
     tally = Tally(threshold)
     for _ in range(3):  # each over a state of its own
         found = generate(gpu, requests, **options)
         for one, other in zip(wanted, found, strict=True):
             tally.same(one.trace, other.trace)
     assert tally.excluded <= 0.1 * tally.steps
-    assert gpu.recorded_graphs > 0
+    assert steps.graphs > 0
     assert gpu.records_steps
 
 

@@ -51,7 +51,7 @@ TABLE: dict[str, Row] = {
     "common.clustered_share": row("common.intervals", HEAVY),
     "common.reliability": row("", HEAVY),
     "common.risk_tests": row("", HEAVY),
-    "common.manifest": row("common.outputs", HEAVY),
+    "common.manifest": row("common.outputs common.validation", HEAVY),
     "common.markdown": row("", HEAVY),
     "common.options": row("common.errors", HEAVY),
     "common.plots": row("common.errors common.outputs", HEAVY - {"matplotlib"}),
@@ -161,27 +161,29 @@ TABLE: dict[str, Row] = {
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
     "models.requests": row("common.errors common.identity engine models.stops models.sampling"),
+    "models.chosen": row("decoders.description heads", LM_EVAL),
     "models.trained": row(
-        "common.certificate common.errors heads core.ledger settings decoders.checkpoint "
-        "decoders.description"
+        "common.certificate core.ledger decoders.checkpoint heads models.chosen settings", LM_EVAL
     ),
-    "models.prompt_maps": row("common.errors heads decoders.description settings"),
+    "models.prompt_maps": row("heads models.chosen settings", LM_EVAL),
     "models.outside_layers": row(
         "common.errors common.extensions core.costs decoders.check decoders.decoder "
         "decoders.outside_stack",
         LM_EVAL,
     ),
-    "models.processes": row(""),
     "models.memory": row("", LM_EVAL),
     "models.look_text": row("", HEAVY),
     "models.look_factors": row("common.errors decoders.decoder engine heads settings", LM_EVAL),
     "models.run_record": row(
         "core decoders.checkpoint_identity decoders.costs models.arguments settings"
     ),
-    "models.arguments": row("common.errors decoders.checkpoint decoders.cpu settings"),
+    "models.arguments": row(
+        "common.errors decoders.checkpoint decoders.cpu harness.hf_model settings", LM_EVAL
+    ),
     "models.answering": row(
-        "common.errors core decoders.decoder engine harness.responses heads models.expected_time "
-        "models.memory models.processes models.requests models.runner models.speed_check settings"
+        "common.errors core decoders.decoder engine harness.hf_model harness.responses heads "
+        "models.expected_time models.memory models.requests models.runner models.speed_check "
+        "settings"
     ),
     "models.hf_arguments": row("decoders settings", LM_EVAL),
     "models.resolution": row(
@@ -190,7 +192,7 @@ TABLE: dict[str, Row] = {
     "models.in_force": row("core settings", MODELS),
     "models.exit_model": row("common core decoders engine harness heads models settings"),
     "models.lm": row("core.costs decoders models.exit_model", LM_EVAL),
-    "__main__": row("common.errors harness.plugin harness.run_arguments"),
+    "__main__": row("common.errors harness.command_line harness.plugin harness.run_arguments"),
     "answers": row("common.plots core.trace display", MODELS | HEAVY - {"matplotlib"}),
     "api": row(
         "answers common.errors common.token_pieces core decoders.checkpoint engine "
@@ -338,6 +340,75 @@ def test_no_module_needs_itself() -> None:
 
 
 FOLDERS = sorted({name.partition(".")[0] for name in NAMES} - {""})
+PUBLIC = {
+    "__main__": "lm_eval.__main__.cli_evaluate",
+    "api": "lm_eval.api.instance.Instance",
+    "models.answering": "lm_eval.api.instance.Instance",
+    "models.requests": "lm_eval.models.utils.handle_stop_sequences "
+    "lm_eval.models.utils.normalize_gen_kwargs lm_eval.models.utils.postprocess_generated_text "
+    "lm_eval.utils.get_rolling_token_windows lm_eval.utils.make_disjoint_window",
+    "sweep.run": "lm_eval.loggers.EvaluationTracker",
+    "report.checks.scores": "lm_eval",
+    "report.checks.taskcode": "lm_eval.api.instance.Instance lm_eval.config.task.TaskConfig "
+    "lm_eval.tasks lm_eval.utils.handle_non_serializable",
+    "bench.documents": "lm_eval.api.instance.Instance lm_eval.models.huggingface.HFLM "
+    "lm_eval.tasks.TaskManager lm_eval.tasks.get_task_dict",
+    "bench.evaluation": "lm_eval.simple_evaluate",
+    "bench.runs": "lm_eval.models.huggingface.HFLM",
+}
+"""What is imported of lm-eval outside ``harness``, whose docstring says what for."""
+
+
+def test_lm_eval_is_reached_into_from_one_folder_alone() -> None:
+    """Elsewhere only these public names are imported; a new one joins the harness's docstring."""
+    found = {
+        name: {full for full in GRAPH[name] if inside(full, "lm_eval")}
+        for name in NAMES
+        if not inside(name, "harness")
+    }
+    assert {name: some for name, some in found.items() if some} == {
+        name: set(names.split()) for name, names in PUBLIC.items()
+    }
+
+
+def bases(path: Path) -> Iterator[str]:
+    """The last names of what the classes of a file derive from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for base in node.bases if isinstance(node, ast.ClassDef) else ():
+            yield ast.unparse(base).rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_no_class_outside_the_harness_derives_from_one_of_lm_eval(name: str) -> None:
+    imported = {full.rpartition(".")[2] for full in PUBLIC[name].split()}
+    path = next(path for other, path in modules() if other == name)
+    assert not imported & set(bases(path))
+
+
+def test_the_models_override_no_protected_method_of_lm_eval() -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from dynamax_lm.models.lm import Dynamax, DynamaxMamba, DynamaxMistral
+
+    theirs = {name for one in HFLM.__mro__ for name in vars(one)}
+    protected = {name for name in theirs if name.startswith("_") and not name.endswith("__")}
+    for model in (Dynamax, DynamaxMamba, DynamaxMistral):
+        ours = [one for one in model.__mro__ if one.__module__.startswith("dynamax_lm.models")]
+        assert ours, "the model's classes are the models folder's"
+        assert not protected & {name for one in ours for name in vars(one)} - {"_abc_impl"}
+
+
+def test_the_harness_names_every_reach_and_every_import_elsewhere() -> None:
+    text = ast.get_docstring(ast.parse((ROOT / PACKAGE / "harness/__init__.py").read_text()))
+    assert text is not None
+    first = {name.split(".")[1] for name in NAMES if name.startswith("harness.")}
+    assert first <= set(re.findall(r"\w+", text))
+    for module, names in PUBLIC.items():
+        assert f"``{module}``" in text
+        shown = [full for full in names.split() if full != "lm_eval"]
+        assert all(f"``{full.rpartition('.')[2]}``" in text or full in text for full in shown)
+
+
 TOOLS = ("bench", "certify", "headroom", "sweep")
 
 
@@ -371,9 +442,30 @@ def test_the_doors_are_imported_by_nobody_below(name: str) -> None:
         assert not {"models.lm", "models.exit_model"} & reach(module)
 
 
+def named_in_order(text: str, part: str) -> list[str]:
+    """The modules of a part that a text names in code quotes, each at its first place."""
+    known = {name.rpartition(".")[2] for name in NAMES if name.startswith(f"{part}.")}
+    return [name for name in dict.fromkeys(re.findall(r"`+(\w+)`", text)) if name in known]
+
+
 @pytest.mark.parametrize(("part", "other"), [("core", "engine"), ("engine", "core")])
 def test_the_reading_order_names_every_module(part: str, other: str) -> None:
     order = ast.get_docstring(ast.parse((ROOT / PACKAGE / part / "__init__.py").read_text()))
     assert order is not None
     named = set(re.findall(r"``(\w+)``", order)) - {other}
     assert named == {name.rpartition(".")[2] for name in NAMES if name.startswith(f"{part}.")}
+
+
+def test_the_guide_gives_the_reading_order_of_the_core() -> None:
+    order = ast.get_docstring(ast.parse((ROOT / PACKAGE / "core/__init__.py").read_text()))
+    assert order is not None
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = guide[guide.index("\n1. `trace`") : guide.index("\n`core/` decides")]
+    assert named_in_order(listed, "core") == named_in_order(order, "core")
+
+
+def test_the_guide_names_every_folder() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = guide[guide.index("    dynamax_lm/") : guide.index("    tests/")]
+    folders = {path.parent.name for path in (ROOT / PACKAGE).glob("*/__init__.py")}
+    assert folders <= set(re.findall(r"(\w+)/", listed))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.criteria.states import States
-from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.fixed_depth import FixedDepths
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 
@@ -89,7 +89,7 @@ class CostTable:
     def of(
         cls,
         states: States,
-        costs: LayerCosts,
+        costs: DecoderCosts,
         confidence: str,
         skipped_state: str,
         extras: Sequence[HeadCosts],
@@ -116,7 +116,7 @@ class CostTable:
     def of_fixed_depths(
         cls,
         states: States,
-        costs: LayerCosts,
+        costs: DecoderCosts,
         translator_flops: Sequence[int],
         counted: NDArray[np.bool_] | None = None,
     ) -> CostTable:
@@ -125,7 +125,7 @@ class CostTable:
         spent = np.array(
             [
                 [
-                    FixedDepths.of(costs, costs.layer(int(position)), 1).at(depth, translator)
+                    FixedDepths.of(costs, mean_layer(costs, int(position)), 1).at(depth, translator)
                     for position in positions
                 ]
                 for depth, translator in zip(states.layers, (*translator_flops, 0), strict=True)
@@ -156,6 +156,11 @@ class CostTable:
             self.states.document, weights, minlength=len(self.states.tasks)
         ).astype(np.float64)
         return found
+
+
+def mean_layer(costs: DecoderCosts, position: int) -> float:
+    """FLOPs of one layer for the token at a position, a mean over layers."""
+    return costs.layers(position, 0, costs.n_layers) / costs.n_layers
 
 
 def static_depths(cost_table: CostTable, right: NDArray[np.bool_]) -> PerDocument:

@@ -23,6 +23,7 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import SHORTEST_PREFIX, SharedPrefixes
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.models.requests import TextRequests, answer_text, answer_text_tokens
+from dynamax_lm.settings.layers import NAME as LAYERS
 
 _PIECE = 32
 
@@ -61,6 +62,18 @@ def text_tokens(lm: Any, prompts: Sequence[Prompt]) -> TextOf:
     return count
 
 
+def outside_layers(lm: Any) -> str | None:
+    """The name of the layers that a loaded model runs in place of its checkpoint's own, if any."""
+    settings = lm.get_model_info()["early_exit"]["settings"]
+    name: str | None = settings["arguments"].get(LAYERS)
+    return name
+
+
+def stack_of(lm: Any) -> Any:
+    """The decoder of a loaded model; of the checkpoint's own layers with plain products."""
+    return type(lm).STACK(lm.model) if outside_layers(lm) is None else lm.stack
+
+
 def collect_prompts(
     lm: Any,
     prompts: Sequence[Prompt],
@@ -74,7 +87,7 @@ def collect_prompts(
 ) -> States:
     """:func:`collect` of a loaded ``dynamax-…`` model's answers to ``prompts``."""
     return collect(
-        type(lm).STACK(lm.model),
+        stack_of(lm),
         requests_of(lm, prompts),
         [one.task for one in prompts],
         exits,

@@ -78,7 +78,7 @@ def heads_config(
     return HeadsConfig(
         backbone=name,
         architecture=type(lm).ARCHITECTURE.name,
-        n_layers=int(config.num_hidden_layers),
+        n_layers=lm.stack.n_layers,
         width=full,
         vocabulary=int(config.vocab_size),
         fingerprint=fingerprint(lm.model.get_output_embeddings().weight),

@@ -58,8 +58,9 @@ def _lines(results: Row) -> Iterator[str]:
         f"{facts['documents']} documents ({_tasks(facts['tasks'])}) with "
         f"{facts['distinct_answers']} different answers, {facts['tokens']:,} answer tokens of "
         f"which {facts['text_tokens']:,} are text and the rest the stop; {_empty(results)}. Exits "
-        f"after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}; state of "
-        f"skipped layers billed as `{facts['skipped_state']}`; {facts['thresholds']} thresholds. "
+        f"after layers {', '.join(map(str, facts['exits']))} of {facts['layers']}{_layers(facts)}; "
+        f"state of skipped layers billed as `{facts['skipped_state']}`; "
+        f"{facts['thresholds']} thresholds. "
         f"Heads were trained on {facts['train_tokens']:,} tokens of {_training(facts)}."
     )
     yield ""
@@ -81,6 +82,12 @@ def _lines(results: Row) -> Iterator[str]:
     if results["attribution"]:
         yield from ("", "#### Error of the rule and of the state", "")
         yield from _attribution(results["attribution"])
+
+
+def _layers(facts: Row) -> str:
+    """The layers in place of the checkpoint's own, if there are any."""
+    name = facts.get("outside_layers")
+    return "" if name is None else f", those of `{name}`"
 
 
 def _training(facts: Row) -> str:

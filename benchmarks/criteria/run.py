@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.criteria import states as stored
+from benchmarks.criteria.accounts import mean_layer
 from benchmarks.criteria.asking import UNTRAINED, Exits, Unembed, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds
-from benchmarks.criteria.collect import collect_prompts
+from benchmarks.criteria.collect import collect_prompts, outside_layers, stack_of
 from benchmarks.criteria.fit import (
     Recipe,
     fit_classifier,
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     folder = Path(options.output_path)
     lm = _load(options.model, options.model_args, options)
-    exits = read_exit_layers(options.exit_layers).place(int(lm.config.num_hidden_layers))
+    exits = read_exit_layers(options.exit_layers).place(lm.stack.n_layers)
     test, train = _states(lm, exits, folder, options)
     asked = Counter(test.tasks)
     test = test.of(np.flatnonzero(test.text > 0).tolist())
@@ -86,7 +87,7 @@ def study(
         folder: where what is finished is kept.
         options: the command line's.
     """
-    stack = type(lm).STACK(lm.model)
+    stack, outside = stack_of(lm), outside_layers(lm)
     costs = stack.costs
     recipe = Recipe(
         steps=options.max_steps,
@@ -140,9 +141,10 @@ def study(
             "train_tokens": len(train.token),
             "seed": options.seed,
             "recipe": asdict(recipe),
+            **({} if outside is None else {"outside_layers": outside}),
         },
         **told_of(columns, test, weights, ("mamba, narrow", "mamba_depth, narrow")),
-        "layer_flops": costs.layer(0),
+        "layer_flops": round(mean_layer(costs, 0)),
         "attribution": attribution,
     }
 
@@ -160,6 +162,7 @@ def _attribution(
     if not documents:
         return []
     plain_weights = Weights(weights.fold, weights.counts[:1])
+    states = _SKIPPED_STATES[type(lm).ARCHITECTURE.name]
     trials: list[Trial] = []
     labels: list[tuple[str, np.ndarray[Any, Any]]] = []
     for column in columns:
@@ -170,7 +173,7 @@ def _attribution(
             places = np.searchsorted(rule.grid.thresholds, judged.thresholds)
             exact = rule.grid.numbers.agreement[places[weights.fold[documents]], documents]
             chosen = tuple(rule.grid.thresholds[places].tolist())
-            for skipped_state in _SKIPPED_STATES[type(lm).ARCHITECTURE.name]:
+            for skipped_state in filter(stack.skipped_states.__contains__, states):
                 trials.append(
                     Trial(rule.name, rule.confidence, test.exits, rule.heads, chosen, skipped_state)
                 )

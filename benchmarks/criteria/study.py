@@ -34,7 +34,7 @@ from benchmarks.criteria.choice import (
 )
 from benchmarks.criteria.kinds import STEP
 from benchmarks.criteria.states import States
-from dynamax_lm.core.costs import LayerCosts
+from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.heads import ExitHeads
 
@@ -276,7 +276,7 @@ def compare(
     exits: Exits,
     bank: ExitHeads | None,
     classifiers: Mapping[str, ExitHeads],
-    costs: LayerCosts,
+    costs: DecoderCosts,
     skipped_state: str,
     grid: Sequence[float],
     extended: Mapping[str, Extended] = MappingProxyType({}),

@@ -39,36 +39,56 @@ def make_run(
     Returns:
         The results file.
     """
-    from lm_eval import models as _  # noqa: F401 - left out where some model is registered
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
-    from dynamax_lm.harness.manifests import save_run
     from dynamax_lm.harness.plugin.bridge import TASKS as OWN
-    from dynamax_lm.harness.plugin.hook import force
 
-    force()
     group = {
         "group": GROUP,
         "task": list(TASKS),
         "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
     }
-    tracker = EvaluationTracker(output_path=str(folder))
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "pair.yaml").write_text(json.dumps(group))  # JSON is YAML
         known = TaskManager(include_path=[str(OWN), name], include_defaults=False)
-        results = simple_evaluate(
-            model="dynamax-mistral",
-            model_args={"pretrained": "tiny", "trace_dir": str(folder / "traces"), **settings},
-            tasks=[GROUP],
-            task_manager=known,
-            limit=limit,
-            batch_size=1 if "rows_in_flight" in settings else 8,
-            log_samples=True,
-            bootstrap_iters=10,
-            evaluation_tracker=tracker,
-        )
+        return logged_run(folder, [GROUP], known, settings, limit=limit)
+
+
+def logged_run(
+    folder: Path, tasks: Sequence[str], known: Any, settings: Mapping[str, Any], *, limit: int
+) -> Path:
+    """The files of a run of the embedded model, by the two calls of ``lm_eval --log_samples``.
+
+    Args:
+        folder: for all files.
+        tasks: to evaluate.
+        known: lm-eval's ``TaskManager``, which finds them.
+        settings: of the model.
+        limit: documents of each task.
+
+    Returns:
+        The results file.
+    """
+    from lm_eval import models as _  # noqa: F401 - left out where some model is registered
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    from dynamax_lm.harness.manifests import save_run
+    from dynamax_lm.harness.plugin.hook import force
+
+    force()
+    tracker = EvaluationTracker(output_path=str(folder))
+    results = simple_evaluate(
+        model="dynamax-mistral",
+        model_args={"pretrained": "tiny", "trace_dir": str(folder / "traces"), **settings},
+        tasks=list(tasks),
+        task_manager=known,
+        limit=limit,
+        batch_size=1 if "rows_in_flight" in settings else 8,
+        log_samples=True,
+        bootstrap_iters=10,
+        evaluation_tracker=tracker,
+    )
     assert results is not None
     samples = results.pop("samples")
     save_run(tracker, results, samples)

@@ -11,9 +11,9 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamax_lm.common.durations import in_words
 from dynamax_lm.common.errors import SettingError
@@ -108,14 +108,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.rounds < 1:
         raise SettingError(f"rounds={given.rounds}: at least 1")
     [clock] = _names("clock", given.clock, ("wall", "processor"))
+    command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
+    _measure_all(given, _Asked(kinds, parts, batches, extra, clock), command)
+    print(f"next: {next_step(given)}")
+    return 0
+
+
+class _Asked(NamedTuple):
+    """What a command measures, of options that were checked.
+
+    Attributes:
+        kinds: of models.
+        parts: names of what is measured.
+        batches: rows of the ``decode`` measurements.
+        extra: arguments of the models.
+        clock: ``wall`` or ``processor``.
+    """
+
+    kinds: list[str]
+    parts: list[str]
+    batches: list[int]
+    extra: dict[str, str]
+    clock: str
+
+
+def _measure_all(given: argparse.Namespace, asked: _Asked, command: str) -> None:
+    """Say how long it takes, measure every part of every model, and print or write the rows."""
     import torch
 
-    from dynamax_lm.bench.expected import expected_seconds
     from dynamax_lm.bench.limits import bandwidth
+    from dynamax_lm.bench.parts import TABLE, expected_seconds
     from dynamax_lm.bench.rows import Hardware, Products, Row, markdown, write
     from dynamax_lm.bench.timing import use_clock
     from dynamax_lm.decoders.pretrained import check_device
 
+    kinds, parts, batches, extra, clock = asked
     if given.threads is not None and given.threads < 1:
         raise SettingError(f"--threads {given.threads}: give at least 1")
     if given.threads is not None:
@@ -123,7 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_clock(clock)
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
-    command = shlex.join(["python", "-m", "dynamax_lm.bench", *words])
     hardware = Hardware.here(bandwidth(device))
     print(hardware.sentence(), flush=True)
     rows: list[Row] = []
@@ -154,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 start = time.perf_counter()
                 told = f"{subject.name}: {part}, about {expected[kind][part]:.0f} s"
                 print(f"[{next(begun)}/{total}] {told}", flush=True)
-                for row in _measure(part, subject, batches):
+                for row in TABLE[part].measure(subject, batches):
                     rows.append(row)
                     print("   " + " | ".join(row.cells()[1:]), flush=True)
                     if given.output_path:
@@ -164,8 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"written to {write(Path(given.output_path), rows, hardware, command, products)}")
     else:
         print(markdown(rows, hardware, command, products))
-    print(f"next: {next_step(given)}")
-    return 0
 
 
 def next_step(given: argparse.Namespace) -> str:
@@ -175,32 +199,6 @@ def next_step(given: argparse.Namespace) -> str:
     if given.output_path is None:
         return "the same command with --output_path FOLDER, which keeps what it measures"
     return f"open {Path(given.output_path) / 'bench.md'}"
-
-
-def _measure(part: str, subject: Any, batches: list[int]) -> Iterator[Any]:
-    from dynamax_lm.bench import continuous, decode, documents, exits, prompts, runs, scan
-
-    if part == "decode":
-        yield from decode.decode(subject, batches)
-    elif part == "context":
-        yield from decode.context(subject)
-    elif part == "exits":
-        yield from exits.half_depth(subject)
-        yield from exits.caught_up(subject)
-    elif part == "continuous":
-        yield from continuous.spread(subject)
-    elif part == "documents":
-        yield from documents.documents(subject)
-    elif part == "scoring":
-        yield from exits.multiple_choice(subject)
-    elif part == "prompts":
-        yield from prompts.prompts(subject)
-    elif part == "scan" and not subject.attention:
-        yield from scan.scan(subject)
-    elif part == "runs":
-        yield from runs.runs(subject)
-    elif part == "memory":
-        yield from runs.memory(subject)
 
 
 def _subject(given: argparse.Namespace, kind: str, extra: dict[str, str], device: str) -> Any:

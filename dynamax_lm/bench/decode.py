@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dynamax_lm.bench.limits import bandwidth, bare_products, bytes_read
@@ -43,7 +43,7 @@ def theirs(subject: Subject, prompts: list[tuple[int, ...]], new: int) -> Contes
     )
 
 
-def decode(subject: Subject, batches: list[int]) -> Iterator[Row]:
+def decode(subject: Subject, batches: Sequence[int]) -> Iterator[Row]:
     """Full depth, by batch: against transformers' generate, and against the limit."""
     steps = subject.steps
     goals = {(True, 1): 1.15, (True, 8): 1.4, (False, 1): 1.15, (False, 8): 2.2}

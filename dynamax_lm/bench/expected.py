@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dynamax_lm.bench.continuous import steps_of
 from dynamax_lm.bench.decode import ours, theirs
 from dynamax_lm.bench.subject import Subject, token_ids, wrap
 from dynamax_lm.bench.timing import seconds
@@ -66,76 +67,124 @@ class Pace:
         return cls(mine, others, own / _PROMPT, other / _PROMPT)
 
 
-def expected_seconds(
-    subject: Subject, parts: Sequence[str], batches: Sequence[int]
-) -> dict[str, float]:
-    """Seconds of each part.
+@dataclass(frozen=True)
+class Work:
+    """What a command measures, and the seconds of its units.
 
-    Args:
+    Attributes:
         subject: the model.
-        parts: names of the command's parts.
+        pace: its seconds of a step and of a token.
         batches: rows of the ``decode`` measurements.
+        one_pass: seconds of a pass over the trial's prompt by the embedded model.
     """
-    pace = Pace.of(subject, batches)
-    whole = {"documents", "runs"} & set(parts)
-    one_pass = _embedded_pass(subject) if whole else 0.0
-    return {part: part_seconds(part, subject, pace, batches, one_pass) for part in parts}
+
+    subject: Subject
+    pace: Pace
+    batches: Sequence[int]
+    one_pass: float
+
+    @property
+    def rounds(self) -> int:
+        """Runs of each measurement, with one before the first that counts."""
+        return 1 + self.subject.rounds
+
+    @property
+    def whole_rounds(self) -> int:
+        """The same of whole runs, which are half as many."""
+        return 1 + max(1, self.subject.rounds // 2)
+
+    @property
+    def most(self) -> int:
+        """The largest batch."""
+        return max(self.pace.step)
+
+    def forward(self, rows: int, tokens: int) -> float:
+        """Transformers' pass; its torch scan pads every row to a whole number of chunks."""
+        of_scan = not self.subject.attention and self.subject.stack.device.type == "cpu"
+        padded = _PROMPT if of_scan else 1
+        return rows * -(-tokens // padded) * padded * self.pace.their_token
+
+    def stories(self) -> float:
+        """Our run of 8 documents."""
+        return _STORIES * self.pace.token + _ANSWER * self.pace.step[self.most]
+
+    def their_stories(self) -> float:
+        """Transformers' run of 8 documents."""
+        return _STORIES * self.pace.their_token + _ANSWER * self.pace.their_step[self.most]
 
 
-def part_seconds(
-    part: str, subject: Subject, pace: Pace, batches: Sequence[int], one_pass: float
-) -> float:
-    """Seconds of one part, given those of its units."""
-    rounds, steps, most = 1 + subject.rounds, subject.steps + 4, max(pace.step)
-    own, token = pace.step[1], pace.token
-    padded = _PROMPT if not subject.attention and subject.stack.device.type == "cpu" else 1
-
-    def forward(rows: int, tokens: int) -> float:
-        """Transformers', whose torch scan pads every row to a whole number of chunks."""
-        return rows * -(-tokens // padded) * padded * pace.their_token
-
-    if part == "decode":
-        return rounds * sum(
-            (steps + 2) * (pace.step[rows] + pace.their_step[rows])
-            + 2 * (rows * 32 * token + forward(rows, 32))
-            for rows in batches
-        )
-    if part == "exits":
-        return rounds * (4 * steps * own + 20 * 32 * token)
-    if part == "continuous":
-        from dynamax_lm.bench.continuous import steps_of
-
-        return (
-            rounds * 4 * (1024 * token + 2 * (2 + steps_of(subject)) * pace.step[most] * 8 / most)
-        )
-    if part == "scoring":
-        return rounds * (80 if subject.quick else 830) * token
-    if part == "prompts":
-        long = 256 if subject.quick else 1024
-        theirs_all = forward(1, long) + 2 * forward(8, 64)
-        return rounds * ((long + 1024) * token + theirs_all)
-    if part == "scan":
-        mine = 0.0 if subject.attention else (forward(1, 1024) + forward(8, 64)) / subject.layers
-        return rounds * mine / 2
-    if part == "context":
-        if subject.quick:
-            return 640 * token + rounds * 2 * 4 * own
-        return 1.5 * 5248 * token + (1 + max(15, subject.rounds)) * 3 * 12 * own
-    again = 1 + max(1, subject.rounds // 2)
-    if part == "documents":
-        passes, _ = _PASSES[subject.attention]
-        return _START + again * passes * one_pass * (0.1 if subject.quick else 1.0)
-    stories = _STORIES * token + _ANSWER * pace.step[most]
-    their_stories = _STORIES * pace.their_token + _ANSWER * pace.their_step[most]
-    if part == "runs":
-        _, passes = _PASSES[subject.attention]
-        if subject.quick:
-            return again * 0.1 * passes * one_pass
-        return again * (passes * one_pass + 3 * stories + their_stories)
-    return 3 * _START + 2 * stories + their_stories  # memory
+def decode_seconds(work: Work) -> float:
+    """Of steps at every batch size, ours and transformers'."""
+    steps, pace = work.subject.steps + 4, work.pace
+    return work.rounds * sum(
+        (steps + 2) * (pace.step[rows] + pace.their_step[rows])
+        + 2 * (rows * 32 * pace.token + work.forward(rows, 32))
+        for rows in work.batches
+    )
 
 
-def _embedded_pass(subject: Subject) -> float:
+def exits_seconds(work: Work) -> float:
+    """Of four runs of single rows, and their prompts."""
+    steps = work.subject.steps + 4
+    return work.rounds * (4 * steps * work.pace.step[1] + 20 * 32 * work.pace.token)
+
+
+def continuous_seconds(work: Work) -> float:
+    """Of answers of uneven lengths."""
+    steps, most = 2 + steps_of(work.subject), work.most
+    each = 2 * steps * work.pace.step[most] * 8 / most
+    return work.rounds * 4 * (1024 * work.pace.token + each)
+
+
+def scoring_seconds(work: Work) -> float:
+    """Of the options of a multiple choice."""
+    return work.rounds * (80 if work.subject.quick else 830) * work.pace.token
+
+
+def prompts_seconds(work: Work) -> float:
+    """Of one long prompt and of several short ones."""
+    long = 256 if work.subject.quick else 1024
+    theirs_all = work.forward(1, long) + 2 * work.forward(8, 64)
+    return work.rounds * ((long + 1024) * work.pace.token + theirs_all)
+
+
+def scan_seconds(work: Work) -> float:
+    """Of one layer's scan; attention has none."""
+    if work.subject.attention:
+        return 0.0
+    return work.rounds * (work.forward(1, 1024) + work.forward(8, 64)) / work.subject.layers / 2
+
+
+def context_seconds(work: Work) -> float:
+    """Of steps after contexts of several lengths."""
+    own, token = work.pace.step[1], work.pace.token
+    if work.subject.quick:
+        return 640 * token + work.rounds * 2 * 4 * own
+    return 1.5 * 5248 * token + (1 + max(15, work.subject.rounds)) * 3 * 12 * own
+
+
+def documents_seconds(work: Work) -> float:
+    """Of whole runs of the embedded model on many documents."""
+    passes, _ = _PASSES[work.subject.attention]
+    share = 0.1 if work.subject.quick else 1.0
+    return _START + work.whole_rounds * passes * work.one_pass * share
+
+
+def runs_seconds(work: Work) -> float:
+    """Of whole runs of the embedded model, and of the measured one on 8 documents."""
+    _, passes = _PASSES[work.subject.attention]
+    if work.subject.quick:
+        return work.whole_rounds * 0.1 * passes * work.one_pass
+    stories = 3 * work.stories() + work.their_stories()
+    return work.whole_rounds * (passes * work.one_pass + stories)
+
+
+def memory_seconds(work: Work) -> float:
+    """Of three runs of 8 documents, each in a process of its own."""
+    return 3 * _START + 2 * work.stories() + work.their_stories()
+
+
+def embedded_pass(subject: Subject) -> float:
     """Seconds of a pass over the trial's prompt by the embedded model, ours and transformers'."""
     from dynamax_lm.bench.runs import embedded
     from dynamax_lm.decoders.pretrained import load_pretrained

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynamax_lm.common.outputs import write_json
+from dynamax_lm.common.validation import other_schema
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,8 +90,10 @@ class Manifest:
             ValueError: it is not a manifest of this format.
         """
         data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise ValueError(f"not a manifest of schema {SCHEMA}")
+        if not isinstance(data, dict):
+            raise ValueError("a manifest is a JSON object")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"manifest {other_schema(data.get('schema'), SCHEMA, 'run it again')}")
         version, fingerprint = data.get("version"), data.get("fingerprint")
         if not isinstance(version, str) or not isinstance(fingerprint, str):
             raise ValueError("a manifest names a version and a fingerprint")

@@ -81,11 +81,14 @@ class TraceLine(NamedTuple):
         """
         if not isinstance(data, dict):
             raise ValueError("a line is no JSON object")
-        if "text_tokens" not in data:
-            raise ValueError("written by an older version: rows lack text_tokens; run it again")
         optional = cls._field_defaults
-        if set(data) - set(cls._fields) or set(cls._fields) - set(optional) - set(data):
-            raise ValueError(f"a line has the fields {', '.join(map(str, data))}"[:200])
+        needed = (set(cls._fields) - set(optional)) | {"text_tokens"}
+        if lacking := sorted(needed - set(data)):
+            told = ", ".join(lacking)[:60]
+            raise ValueError(f"damaged or of an older version: rows lack {told}; run it again")
+        if unknown := sorted(map(str, set(data) - set(cls._fields))):
+            told = ", ".join(unknown)[:60]
+            raise ValueError(f"damaged or of a newer version: rows have {told}; update dynamax-lm")
         for name, value in data.items():
             if not _fits(name, value, name in _MAY_BE_NULL or name in optional):
                 raise ValueError(f"{name} is {json.dumps(value)[:40]}")

@@ -140,6 +140,22 @@ def wrong_field(
     return error(f"{subject} {name}={one_line(repr(value), _SHOWN)}: {why}")
 
 
+def other_schema(found: object, known: int, renew: str) -> str:
+    """Why a file of another version is not read, and how it is brought over.
+
+    Args:
+        found: the version of its format, as written there.
+        known: the version that is read.
+        renew: what to do about a file of an older version.
+    """
+    why = f"this version reads schema {known}"
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        return why
+    if found > known:
+        return f"made by a newer version; {why}: update dynamax-lm"
+    return f"made by an older version; {why}: {renew}"
+
+
 def plain(value: Any) -> Any:
     """JSON values of a record and of the records in it."""
     if is_dataclass(value):

@@ -220,8 +220,12 @@ class RunTotals:
 
 def other_schema(found: object) -> str:
     """Error line for results in the format of another version."""
-    before = "; their numbers count the stop with the answer" if found == 1 else ""
-    return f"early-exit totals of schema {found!r}, not {SCHEMA}{before}: run it again"
+    then = "run it again"
+    if found == 1:
+        then = f"their numbers count the stop with the answer: {then}"
+    elif isinstance(found, int) and found > SCHEMA:
+        then = "made by a newer version: update dynamax-lm"
+    return f"early-exit totals of schema {found!r}, not {SCHEMA}; {then}"
 
 
 def ledger(bill: FlopsBreakdown) -> dict[str, Any]:

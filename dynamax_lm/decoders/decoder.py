@@ -128,11 +128,6 @@ class Decoder:
         """Whether decoding steps are recorded; not if one could not be."""
         return self._steps is not None and not self._steps.failed
 
-    @property
-    def recorded_graphs(self) -> int:
-        """CUDA graphs recorded so far."""
-        return 0 if self._steps is None else self._steps.graphs
-
     def replay(
         self,
         state: LayerStates,

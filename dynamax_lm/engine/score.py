@@ -303,9 +303,6 @@ def score(
     thresholds = sources.thresholds(policy, batch.n_tokens, state)
     copies, rows = len(thresholds), len(batch.prompt_rows)
     reader = batch.reader(stack, copies)
-    cutoffs = policy.cutoffs_at(batch.steps())
-    if cutoffs is None:
-        cutoffs = policy.cutoffs(thresholds).repeat_interleave(batch.n_tokens)
     with timer.measure("answer"):
         if copies > 1:
             state = stack.take(state, [*range(rows)] * copies)
@@ -315,7 +312,7 @@ def score(
             batch.token_batch(stack).repeat(copies),
             reader,
             policy=policy,
-            cutoffs=cutoffs.to(stack.device),
+            cutoffs=_cutoffs(policy, batch, thresholds).to(stack.device),
             skipped_state=skipped_state,
             targets=None if full is None else full.emitted.repeat(copies).to(stack.device),
             session=HeadSession.of(heads, rows * copies),
@@ -328,3 +325,11 @@ def score(
         compared = (full or ours) if reference else None
         found += batch.answers(ours, where, compared, own, policy.prompt_exit)
     return found
+
+
+def _cutoffs(policy: ExitPolicy, batch: ScoreBatch, thresholds: Sequence[float]) -> Tensor:
+    """The thresholds of each token of the pass, in a copy for each of ``thresholds``."""
+    of_steps = policy.cutoffs_at(batch.steps())
+    if of_steps is not None:
+        return of_steps
+    return policy.cutoffs(thresholds).repeat_interleave(batch.n_tokens)

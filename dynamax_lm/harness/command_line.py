@@ -63,6 +63,13 @@ def run_options() -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions}
 
 
+def lm_eval_help() -> None:
+    """Print lm-eval's help for the process's arguments, which ask for it, and exit."""
+    from lm_eval._cli import HarnessCLI
+
+    HarnessCLI().parse_args()
+
+
 def add_lm_eval_options(parser: argparse.ArgumentParser, names: Sequence[str] = SHARED) -> None:
     """Add options of ``lm_eval run`` to a command, as lm-eval defines them."""
     known = run_options()

@@ -19,10 +19,22 @@ def around_log_experiment_args(
     original(tracker, *args, **kwargs)
     source = kwargs.get("model_source", args[0] if args else None)
     model_args = kwargs.get("model_args", args[1] if len(args) > 1 else None)
-    name_checkpoint(tracker, source, model_args)
+    _name_checkpoint(tracker, source, model_args)
 
 
-def name_checkpoint(tracker: Any, model: object, model_args: Any) -> None:
+def name_run(tracker: Any, model: str, model_args: Any) -> None:
+    """Name a command's run as ``lm_eval`` would; its tracker was told of a loaded model alone.
+
+    Args:
+        tracker: lm-eval's ``EvaluationTracker``, after the evaluation.
+        model: the model's name, such as ``dynamax-mamba``.
+        model_args: as given to lm-eval.
+    """
+    tracker.general_config_tracker.model_source = model
+    _name_checkpoint(tracker.general_config_tracker, model, model_args)
+
+
+def _name_checkpoint(tracker: Any, model: object, model_args: Any) -> None:
     """Name the run after the default checkpoint where ``model_args`` have none.
 
     Args:

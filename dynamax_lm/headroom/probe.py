@@ -20,13 +20,11 @@ from dynamax_lm.engine.exit_probe import probe_exits
 from dynamax_lm.engine.stateful_stack import StatefulStack
 from dynamax_lm.reuse.reuse_cache import ReuseCache
 
-BEYOND = 0
-"""The rank of a token that is not among full depth's ``DEEPEST`` most likely ones."""
-
 DEEPEST = 10
 
 Ranks = npt.NDArray[np.int8]
-"""(T, E): place of each exit's token among full depth's most likely ones, 1 the most likely."""
+"""(T, E): place of each exit's token among full depth's most likely ones, 1 the most likely; 0 for
+a token that is not among the ``DEEPEST`` first."""
 
 
 class PromptTry(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamax_lm import __version__
 from dynamax_lm.common.durations import announcer
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.core.ledger import CONVENTION
 from dynamax_lm.core.prompt_maps import PromptExit
+from dynamax_lm.core.texts import Texts
 from dynamax_lm.core.totals import TaskTotals
 from dynamax_lm.harness.command_line import Command
 from dynamax_lm.headroom.documents import Document, RankingRunner, documents_of
@@ -100,35 +101,28 @@ def run(
     maps = {name: lm.load_prompt_maps(name) for name in prompt_maps}
     tries = [PromptTry(PromptExit(layer)) for layer in prompt_exits]
     tries += [PromptTry(PromptExit(one.prompt_exit, one), name) for name, one in maps.items()]
-    runner = RankingRunner(candidates, tries)
     announce = announcer(say)
 
     def on_expected(what: str, seconds: float) -> None:
         announce(what, seconds * (2 + len(tries)))  # each ranking is a further pass
 
-    with lm.answered_by(runner, "at full depth and ranking every exit", on_expected):
-        results = command.evaluate(lm, full, bootstrap_iters=0, log_samples=True)
-    totals = TaskTotals.from_json(results["config"]["early_exit"])
-    documents = _documents(results["samples"], totals)
-    texts = {
-        name: TaskTotals.from_json(task).texts
-        for name, task in results["config"]["early_exit"]["tasks"].items()
-    }
+    runner, doing = RankingRunner(candidates, tries), "at full depth and ranking every exit"
+    with lm.answered_by(runner, doing, on_expected):
+        answers = _Answers.of(command.evaluate(lm, full, bootstrap_iters=0, log_samples=True))
     usual = candidates if given_layers is not None else read_exit_layers(None).place(layers)
-    say(f"Computing savings and intervals of {len(documents)} documents")
+    say(f"Computing savings and intervals of {len(answers.documents)} documents")
     found = measure(
-        documents,
+        answers.documents,
         lm.stack.costs,
         candidates=candidates,
         default_exits=usual,
         skipped_state=lm.settings.skipped_state,
         look=look,
-        texts={**texts, POOL: totals.texts},
+        texts=answers.texts,
         prompt_exits=tries,
     )
-    pretrained = lm.get_model_info()["early_exit"]["settings"]["pretrained"]
     return Report(
-        title=f"{command.config.model}, {pretrained}",
+        title=f"{command.config.model}, {_of_model(lm)['pretrained']}",
         layers=layers,
         found=tuple(found),
         verdicts=tuple(judge(one, worthwhile) for one in found),
@@ -140,8 +134,38 @@ def run(
             "prompt_exits": list(prompt_exits),
             "prompt_maps": {name: one.identity for name, one in maps.items()},
         },
-        textless=tuple(sorted(texts.keys() - {document.task for document in documents})),
+        textless=answers.textless,
     )
+
+
+class _Answers(NamedTuple):
+    """What an evaluation answered.
+
+    Attributes:
+        documents: those with tokens.
+        texts: counts of answers by task, and of all under ``POOL``.
+    """
+
+    documents: list[Document]
+    texts: dict[str, Texts]
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any]) -> _Answers:
+        """From the results with samples.
+
+        Raises:
+            SettingError: no document has tokens.
+        """
+        block = results["config"]["early_exit"]
+        pooled = TaskTotals.from_json(block)
+        by_task = {name: TaskTotals.from_json(task).texts for name, task in block["tasks"].items()}
+        documents = _documents(results["samples"], pooled)
+        return cls(documents, {**by_task, POOL: pooled.texts})
+
+    @property
+    def textless(self) -> tuple[str, ...]:
+        """Tasks without documents."""
+        return tuple(sorted(self.texts.keys() - {POOL, *(one.task for one in self.documents)}))
 
 
 def _documents(samples: Any, totals: TaskTotals) -> list[Document]:
@@ -163,9 +187,15 @@ def _documents(samples: Any, totals: TaskTotals) -> list[Document]:
     return documents
 
 
+def _of_model(lm: Any) -> dict[str, Any]:
+    """The settings that every results file of the model has."""
+    settings: dict[str, Any] = lm.get_model_info()["early_exit"]["settings"]
+    return settings
+
+
 def _settings_of(command: Command, lm: Any) -> dict[str, Any]:
     """What the command says of model, tasks and documents, as JSON."""
-    config, own = command.config, lm.get_model_info()["early_exit"]["settings"]
+    config, own = command.config, _of_model(lm)
     outside = {name: value for name, value in own["arguments"].items() if name == LAYERS}
     return {
         "model": config.model,

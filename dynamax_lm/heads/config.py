@@ -74,6 +74,8 @@ class HeadsConfig(OfBackbone):
     SUBJECT: ClassVar[str] = "heads"
     ARGUMENT: ClassVar[str] = "heads"
     REMEDY: ClassVar[str] = "train heads for it, or use heads=none"
+    RENEW: ClassVar[str] = "train them again"
+    SCHEMA: ClassVar[int] = SCHEMA
     DESCRIPTIVE: ClassVar[tuple[str, ...]] = (
         "certificate",
         "reliability",
@@ -110,7 +112,7 @@ class HeadsConfig(OfBackbone):
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        self._check_kinds(self.schema, SCHEMA)
+        self._check_kinds(self.schema)
         self._check_exits()
         self._check_sizes()
         self._check_calibration()

@@ -12,7 +12,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.validation import Count, check_fields, read_fields, within, wrong_field
+from dynamax_lm.common.validation import (
+    Count,
+    check_fields,
+    other_schema,
+    read_fields,
+    within,
+    wrong_field,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -31,6 +38,8 @@ class OfBackbone:
         SUBJECT: what a folder has, in error lines, in the plural.
         ARGUMENT: the model argument that names one.
         REMEDY: what to do with another backbone.
+        RENEW: what to do about a file of an older version.
+        SCHEMA: version of the fields.
         DESCRIPTIVE: fields that can change no number.
         LATER: fields that earlier files lack; they have their defaults there.
         backbone: name of the checkpoint.
@@ -44,6 +53,8 @@ class OfBackbone:
     SUBJECT: ClassVar[str]
     ARGUMENT: ClassVar[str]
     REMEDY: ClassVar[str]
+    RENEW: ClassVar[str]
+    SCHEMA: ClassVar[int]
     DESCRIPTIVE: ClassVar[tuple[str, ...]]
     LATER: ClassVar[tuple[str, ...]] = ()
 
@@ -79,6 +90,7 @@ class OfBackbone:
         except ValueError as error:
             raise SettingError(f"{where} is not JSON: {error}") from error
         if isinstance(given, dict):
+            cls._check_schema(given.get("schema", cls.SCHEMA))
             later = (one for one in fields(cls) if one.name in cls.LATER)
             given = {one.name: one.default for one in later} | given
         return cls(**read_fields(cls, given, where))
@@ -91,10 +103,15 @@ class OfBackbone:
         """The recorded weights of the unembedding, if any."""
         return None
 
-    def _check_kinds(self, schema: int, known: int) -> None:
-        """Refuse another schema than the ``known`` one, and values of a wrong kind."""
-        if schema != known:
-            raise self._bad("schema", schema, f"this version reads schema {known}")
+    @classmethod
+    def _check_schema(cls, schema: object) -> None:
+        """Refuse fields of another version."""
+        if schema != cls.SCHEMA:
+            raise cls._bad("schema", schema, other_schema(schema, cls.SCHEMA, cls.RENEW))
+
+    def _check_kinds(self, schema: int) -> None:
+        """Refuse another schema, and values of a wrong kind."""
+        self._check_schema(schema)
         check_fields(self, f"{self.SUBJECT} config")
 
     def _check_rank(self, translator: str, rank: int) -> None:
@@ -102,5 +119,6 @@ class OfBackbone:
         if translator == "low_rank" and not 1 <= rank <= self.width:
             raise self._bad("translator_rank", rank, f"lies in 1..{self.width}")
 
-    def _bad(self, name: str, value: object, why: str) -> SettingError:
-        return wrong_field(f"{self.SUBJECT} config", name, value, why)
+    @classmethod
+    def _bad(cls, name: str, value: object, why: str) -> SettingError:
+        return wrong_field(f"{cls.SUBJECT} config", name, value, why)

@@ -41,6 +41,8 @@ class PromptMapsConfig(OfBackbone):
     SUBJECT: ClassVar[str] = "prompt maps"
     ARGUMENT: ClassVar[str] = "prompt_maps"
     REMEDY: ClassVar[str] = "fit maps for it, or use prompt_maps=none"
+    RENEW: ClassVar[str] = "fit them again"
+    SCHEMA: ClassVar[int] = SCHEMA
     DESCRIPTIVE: ClassVar[tuple[str, ...]] = ("backbone", "data", "training", "errors")
 
     prompt_exit: Count
@@ -54,7 +56,7 @@ class PromptMapsConfig(OfBackbone):
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        self._check_kinds(self.schema, SCHEMA)
+        self._check_kinds(self.schema)
         if self.prompt_exit > self.n_layers - 2:
             why = f"the first skipped layer needs no map; a prompt exit lies in 1..L-2, L being \
 {self.n_layers}"

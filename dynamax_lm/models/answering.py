@@ -28,11 +28,11 @@ from dynamax_lm.engine.phase_timer import PhaseTimer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest
 from dynamax_lm.engine.sources import ComputedInOrder
+from dynamax_lm.harness.hf_model import HfModel, Scored
 from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.expected_time import generation_seconds, scoring_seconds
 from dynamax_lm.models.memory import state_bytes
-from dynamax_lm.models.processes import Processes
 from dynamax_lm.models.requests import (
     TextRequest,
     TextRequests,
@@ -58,7 +58,7 @@ OnExpected = Callable[[str, float], None]
 """Called before requests are answered: what begins, and the seconds that it takes at most."""
 
 
-class Answering(Processes):
+class Answering(HfModel):
     """The ``hf`` model whose requests are answered by a decoder with exits.
 
     Attributes:
@@ -86,22 +86,20 @@ class Answering(Processes):
         """Start counting seconds and rows anew: they are those of one evaluation."""
         self.timer, self.speed, self.rows_in_flight = PhaseTimer(), SpeedCheck(), 0
 
-    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        """A fixed size on a CPU, where probing with full contexts takes minutes."""
-        if self.device.type == "cpu":
-            return min(_CPU_BATCH, int(self.max_batch_size))
-        size: int = super()._detect_batch_size(requests, pos)
-        return size
-
     def _rows_at_once(self) -> int:
         """The rows that products are chosen for; on a GPU there is no choice."""
         size = self.batch_size
-        rows = min(_CPU_BATCH, int(self.max_batch_size)) if size == "auto" else int(size)
+        rows = self._rows_on_a_cpu() if size == "auto" else int(size)
         return rows * (_DRAFT if self._lossless else 1)
 
     def _size_of_batch(self) -> int:
-        size = self.batch_size
-        return self._detect_batch_size() if size == "auto" else int(size)
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return self._rows_on_a_cpu() if self.device.type == "cpu" else self.probed_batch_size()
+
+    def _rows_on_a_cpu(self) -> int:
+        """A fixed size, as probing with full contexts takes minutes on a CPU."""
+        return min(_CPU_BATCH, int(self.max_batch_size))
 
     def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
         size = self._size_of_batch()
@@ -125,14 +123,8 @@ class Answering(Processes):
         scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
         return scores
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[Any, list[int], list[int]]],
-        disable_tqdm: bool = False,
-        override_bs: int | None = None,
-    ) -> list[tuple[float, bool]]:
+    def score_tokens(self, requests: list[Scored], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Score (key, context ids, continuation ids), each as a response with its record."""
-        del override_bs
         fitted = {
             number: fit_score(context, tokens, self.max_length)
             for number, (_, context, tokens) in enumerate(requests)

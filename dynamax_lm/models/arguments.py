@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lm_eval.models.huggingface import HFLM
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.decoders import checkpoint
 from dynamax_lm.decoders.cpu.products import can_pack
+from dynamax_lm.harness.hf_model import hf_parameters
 from dynamax_lm.settings import (
     CHANGE_NO_NUMBER,
     FROM_PRETRAINED_NAMES,
@@ -40,8 +39,7 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
     Raises:
         SettingError: naming the argument, its value and the fix.
     """
-    host = set(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
-    refuse_unknown(given, host | FROM_PRETRAINED_NAMES | OUR_NAMES)
+    refuse_unknown(given, set(hf_parameters()) | FROM_PRETRAINED_NAMES | OUR_NAMES)
     refuse_pickled_weights(given)
     for name, why in _UNFIT.items():
         if given.get(name):
@@ -56,8 +54,7 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
 
 def arguments_that_count(given: Mapping[str, Any]) -> dict[str, str]:
     """The ``hf`` model's arguments that can change a number and are not at their default."""
-    host = inspect.signature(HFLM.__init__).parameters
-    defaults = {name: str(one.default) for name, one in host.items()} | _DEFAULTS
+    defaults = {name: str(one.default) for name, one in hf_parameters().items()} | _DEFAULTS
     return {
         name: str(value)
         for name, value in given.items()

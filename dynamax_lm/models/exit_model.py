@@ -45,6 +45,7 @@ from dynamax_lm.models.arguments import (
     check_packing,
     refuse_arguments,
 )
+from dynamax_lm.models.chosen import kept_or_loaded
 from dynamax_lm.models.hf_arguments import hf_arguments, without_absent_gpu
 from dynamax_lm.models.in_force import ledger_of, policy_of
 from dynamax_lm.models.look_factors import LookFactors
@@ -243,16 +244,9 @@ class DynamaxLM(Answering):
     def _apply(self, resolved: Resolved) -> None:
         """Set up everything that depends on the settings; first what may be refused."""
         settings, chosen, chosen_maps = resolved
-        maps: PromptMapBank | None = None
-        if chosen_maps is not None:
-            maps = self._maps
-            if maps is None or maps.config != chosen_maps.config:
-                maps = load_maps(chosen_maps, self._unwrapped)
-        loaded_heads: LoadedHeads | None = None
-        if chosen is not None and settings.exit_layers:
-            loaded_heads = self._loaded_heads
-            if loaded_heads is None or loaded_heads.heads.config != chosen.config:
-                loaded_heads = load_heads(chosen, self._unwrapped)
+        model, used = self._unwrapped, chosen if settings.exit_layers else None
+        maps = kept_or_loaded(self._maps, chosen_maps, model, load_maps)
+        loaded_heads = kept_or_loaded(self._loaded_heads, used, model, load_heads)
         heads = None if loaded_heads is None else loaded_heads.heads
         if settings.exit_layers:
             self._looks.prepare(
@@ -278,16 +272,14 @@ class DynamaxLM(Answering):
 
     # -- construction ---------------------------------------------------------------------------
 
-    def _get_backend(self, config: Any, **kwargs: Any) -> None:
+    def check_config(self, config: Any) -> bool:
         """The last call before tokenizer and weights: the settings meet the configuration."""
         planned = describes_new_types(self._plan)
         checkpoint.check_config(config, self.ARCHITECTURE, planned=planned)
         self.settings, self._chosen_heads, self._chosen_maps = self._resolve(
             self._raw_settings, config
         )
-        if text_config(config) is not config:
-            kwargs["backend"] = "causal"  # of most wrappers lm-eval does not know it
-        super()._get_backend(config, **kwargs)
+        return text_config(config) is not config  # of most wrappers lm-eval does not know it
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -296,21 +288,14 @@ class DynamaxLM(Answering):
         with super()._context():
             yield
 
-    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **kwargs: Any) -> None:
-        """The ``hf`` model's, of a file whose ids are sound."""
-        source = tokenizer or pretrained
+    def check_tokenizer(self, source: Any) -> None:
+        """Refuse a file whose ids are not sound."""
         if isinstance(source, str):
             check_token_ids(source)
-        super()._create_tokenizer(pretrained, tokenizer, **kwargs)
 
-    def _create_model(self, *args: Any, **kwargs: Any) -> None:
-        """The ``hf`` model's, refusing a checkpoint whose files lack a tensor."""
-        auto_class = self.AUTO_MODEL_CLASS
-        self.AUTO_MODEL_CLASS = WholeModel(self.config)
-        try:
-            super()._create_model(*args, **kwargs)
-        finally:
-            self.AUTO_MODEL_CLASS = auto_class
+    def weights_loader(self) -> WholeModel:
+        """Refuses a checkpoint whose files lack a tensor."""
+        return WholeModel(self.config)
 
     def _resolve(self, raw: RawSettings, config: Any) -> Resolved:
         embedded = None

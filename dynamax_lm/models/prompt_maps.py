@@ -1,36 +1,17 @@
-"""From the ``prompt_maps`` setting to the maps of a model, in two steps, as for trained heads.
-
-Their configuration is checked before the backbone's weights load; their tensors load, and the
-backbone's fingerprint is compared, afterwards.
-"""
+"""From the ``prompt_maps`` setting to the maps of a model, in the two steps of `chosen`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dynamax_lm.decoders.description import text_config
-from dynamax_lm.heads.backbone_check import check_named, check_shape
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.prompt_maps import PromptMapBank
-from dynamax_lm.heads.store import find_folder, read_config_as
+from dynamax_lm.models.chosen import Chosen, find, on_backbone
 from dynamax_lm.settings import PromptMapsFacts
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenMaps:
-    """Maps whose configuration fits the backbone's.
-
-    Attributes:
-        folder: of their files.
-        config: their configuration.
-        facts: for the settings.
-    """
-
-    folder: Path
-    config: PromptMapsConfig
-    facts: PromptMapsFacts
+class ChosenMaps(Chosen[PromptMapsConfig, PromptMapsFacts]):
+    """Maps whose configuration fits the backbone's."""
 
     def describe(self) -> dict[str, Any]:
         """Their entry in a results file."""
@@ -53,20 +34,14 @@ def choose_maps(
     Args:
         name: folder or hub id, or ``None`` for none.
         config: the backbone's transformers configuration.
-        known: maps found before; under the same name their files are not located again, but their
-            configuration is read again.
+        known: maps found before.
 
     Raises:
         SettingError: maps that cannot be read, or of another backbone.
     """
     if name is None:
         return None
-    if known is not None and known.facts.name == name:
-        folder = known.folder
-    else:
-        folder = find_folder(name, PromptMapsConfig)
-    maps = read_config_as(PromptMapsConfig, folder)
-    check_shape(maps, config)
+    folder, maps = find(PromptMapsConfig, name, config, known)
     facts = PromptMapsFacts(name=name, prompt_exit=maps.prompt_exit, fingerprint=maps.identity)
     return ChosenMaps(folder, maps, facts)
 
@@ -81,7 +56,4 @@ def load_maps(chosen: ChosenMaps, model: Any) -> PromptMapBank:
     Raises:
         SettingError: files that are truncated or changed, or maps of another backbone.
     """
-    maps = PromptMapBank.load(chosen.folder)
-    unembedding = model.get_output_embeddings().weight
-    check_named(maps.config, chosen.facts.name, text_config(model.config), unembedding)
-    return maps.to(unembedding.device)
+    return on_backbone(PromptMapBank.load(chosen.folder), chosen.facts.name, model)[0]

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lm_eval import utils
 from lm_eval.models.utils import (
     handle_stop_sequences,
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.identity import digest
@@ -48,13 +48,13 @@ def fit_score(context: Sequence[int], continuation: Sequence[int], max_length: i
 
 def rolling_windows(lm: HFLM, text: str) -> list[ScoreRequest]:
     """The disjoint windows whose log-likelihoods add up to that of ``text``."""
-    windows = utils.get_rolling_token_windows(
+    windows = get_rolling_token_windows(
         token_list=lm.tok_encode(text),
         prefix_token=lm.prefix_token_id,
         max_seq_len=lm.max_length,
         context_len=1,
     )
-    pairs = map(utils.make_disjoint_window, windows)
+    pairs = map(make_disjoint_window, windows)
     return [fit_score(context, tokens, lm.max_length) for context, tokens in pairs]
 
 

@@ -1,43 +1,27 @@
-"""From the ``heads`` setting to the trained heads of a model, in two steps.
-
-The configuration of the heads is checked before the backbone's weights load; their tensors load,
-and the backbone's fingerprint is compared, afterwards.
-"""
+"""From the ``heads`` setting to the trained heads of a model, in the two steps of `chosen`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dynamax_lm.common.certificate import Certificate, CertificateError
 from dynamax_lm.core.ledger import HeadCosts
 from dynamax_lm.decoders.checkpoint import TINY
-from dynamax_lm.decoders.description import text_config
-from dynamax_lm.heads import ExitHeads, HeadsConfig, check_shape, find_folder, read_config
-from dynamax_lm.heads.backbone_check import BackboneMatch, check_named
+from dynamax_lm.heads import ExitHeads, HeadsConfig
+from dynamax_lm.heads.backbone_check import BackboneMatch
 from dynamax_lm.heads.shipped import shipped_folder
+from dynamax_lm.models.chosen import Chosen, find, on_backbone
 from dynamax_lm.settings import HeadsFacts, RawSettings
 from dynamax_lm.settings.exits import Spread
 
 _log = logging.getLogger("lm_eval.dynamax_lm")
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenHeads:
-    """Heads whose configuration fits the backbone's.
-
-    Attributes:
-        folder: of their files.
-        config: their configuration.
-        facts: for the settings.
-    """
-
-    folder: Path
-    config: HeadsConfig
-    facts: HeadsFacts
+class ChosenHeads(Chosen[HeadsConfig, HeadsFacts]):
+    """Heads whose configuration fits the backbone's."""
 
     def describe(self) -> dict[str, Any]:
         """Their entry in a results file."""
@@ -66,8 +50,7 @@ def choose_heads(
         raw: the settings as given.
         embedded: which embedded model the checkpoint is, if any.
         config: the backbone's transformers configuration.
-        known: heads found before; under the same name their files are not located again, on disk
-            or on the hub, but their configuration is read again.
+        known: heads found before.
 
     Returns:
         ``None`` for a run without heads: none are given, and none are shipped for this checkpoint,
@@ -78,16 +61,12 @@ def choose_heads(
     """
     name = raw.heads
     if name is None and not raw.heads_chosen and embedded is not None:
-        shipped = f"{TINY}-{embedded}"
-        name = shipped if shipped_folder(shipped) is not None else None
+        own = f"{TINY}-{embedded}"
+        name = own if shipped_folder(own) is not None else None
     if name is None:
         return None
-    if known is not None and known.facts.name == name:
-        folder = known.folder
-    else:
-        folder = (None if Path(name).is_dir() else shipped_folder(name)) or find_folder(name)
-    heads = read_config(folder)
-    check_shape(heads, config)
+    shipped = None if Path(name).is_dir() else shipped_folder(name)
+    folder, heads = find(HeadsConfig, name, config, known, shipped=shipped)
     certificate, fault = _certificate_of(heads)
     facts = HeadsFacts(
         name=name,
@@ -128,6 +107,11 @@ class LoadedHeads(NamedTuple):
     heads: ExitHeads
     match: BackboneMatch
 
+    @property
+    def config(self) -> HeadsConfig:
+        """Of the heads' files."""
+        return self.heads.config
+
     def describe(self) -> dict[str, Any]:
         """The backbone's part of their entry in a results file."""
         return {"backbone": self.match.kind, "backbone_difference": self.match.difference}
@@ -143,10 +127,9 @@ def load_heads(chosen: ChosenHeads, model: Any) -> LoadedHeads:
     Raises:
         SettingError: files that are truncated or changed, or heads of another backbone.
     """
-    heads = ExitHeads.from_pretrained(chosen.folder)
-    unembedding = model.get_output_embeddings().weight
-    match = check_named(heads.config, chosen.facts.name, text_config(model.config), unembedding)
-    return LoadedHeads(heads.to(unembedding.device), match)
+    return LoadedHeads(
+        *on_backbone(ExitHeads.from_pretrained(chosen.folder), chosen.facts.name, model)
+    )
 
 
 def exit_extras(heads: ExitHeads | None, exit_layers: Sequence[int]) -> list[HeadCosts]:

@@ -94,12 +94,7 @@ def leaderboard_page(
     ]
     every = sorted([*columns, *read], key=lambda one: one.page)
     every = [column for column in every if column.page and _is_told(column, board.entries)]
-    own = {column.key for column in every if not column.under}
-    groups = [
-        [one, *(other for other in every if other.under == one.key)]
-        for one in every
-        if one.under not in own
-    ]
+    groups = _groups(every)
     rows = [_shown(entry, groups) for entry in board.entries]
     answers = {**(tokens or {}), **(beside or {})}
 
@@ -107,18 +102,13 @@ def leaderboard_page(
         """The row's answers, beside others' if possible, or its place in the table."""
         return answers.get((str(row.run.path), row.task), f"#{_anchor(row)}")
 
-    names = ("task", "metric", "checkpoint", "kind")
-    filters = [
-        (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
-        for name in names
-    ]
     return _template("index.html.j2").render(
         rows=rows,
         columns=[group[0] for group in groups],
         sortable=every,
         verdicts=verdicts_of(board),
         nothing=NOTHING,
-        filters=filters,
+        filters=_filters(rows),
         runs=runs,
         problems=problems,
         convention=convention,
@@ -138,6 +128,24 @@ def leaderboard_page(
         ],
         sizes={"width": WIDTH, "left": LEFT, "right": RIGHT},
     )
+
+
+def _groups(columns: Sequence[Column]) -> list[list[Column]]:
+    """The columns of the table, each with those that are shown under it."""
+    own = {column.key for column in columns if not column.under}
+    return [
+        [one, *(other for other in columns if other.under == one.key)]
+        for one in columns
+        if one.under not in own
+    ]
+
+
+def _filters(rows: Sequence[_Shown]) -> list[tuple[str, str, list[str]]]:
+    """Attributes of rows that a reader can choose by: name, heading and values."""
+    return [
+        (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
+        for name in ("task", "metric", "checkpoint", "kind")
+    ]
 
 
 def tokens_page(page: TokenPage) -> str:

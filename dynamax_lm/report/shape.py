@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynamax_lm.common.validation import is_finite
-from dynamax_lm.core.totals import RunTotals
+from dynamax_lm.core.totals import SCHEMA, RunTotals, other_schema
 
 _TABLES_OF_TABLES = ("configs", "higher_is_better", "n-samples")
 _TABLES = ("versions", "n-shot", "task_hashes", "group_subtasks", "groups")
@@ -55,6 +55,8 @@ def _check_config(where: str, config: Mapping[str, Any]) -> None:
 
 def _check_block(block: Mapping[str, Any]) -> None:
     where = "config.early_exit"
+    if block.get("schema") != SCHEMA:  # before fields that other versions may lack
+        raise ValueError(other_schema(block.get("schema")))
     settings = _table(f"{where}.settings", block.get("settings"))
     for name in _NAMES:
         if not isinstance(settings.get(name), str):

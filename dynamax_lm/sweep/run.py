@@ -22,7 +22,7 @@ from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.harness.command_contents import of_command, of_tasks
 from dynamax_lm.harness.command_line import Command
-from dynamax_lm.harness.naming import name_checkpoint
+from dynamax_lm.harness.naming import name_run
 from dynamax_lm.reuse.origins import Origins
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from dynamax_lm.settings import FIXED_AT_LOADING, OUR_NAMES, ExitSettings, parse_settings
@@ -166,9 +166,7 @@ class Sweep:
             log_samples=self.log_samples,
             evaluation_tracker=tracker,
         )
-        model, known = self.command.config.model, tracker.general_config_tracker
-        known.model_source = model
-        name_checkpoint(known, model, model_args)
+        name_run(tracker, self.command.config.model, model_args)
         samples = results.pop("samples", None)
         cache = runner.cache
         lookups = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dynamax_lm.bench.__main__ import PARTS, main
-from dynamax_lm.bench.expected import Pace, part_seconds
+from dynamax_lm.bench.expected import Pace, Work
+from dynamax_lm.bench.parts import TABLE
 from dynamax_lm.bench.subject import Shape, Subject, make_subject
 
 PACE = Pace({1: 0.04, 8: 0.06}, {1: 0.05, 8: 0.1}, 0.002, 0.004)
@@ -20,7 +21,12 @@ def _subject(kind: str, **options: Any) -> Subject:
 
 
 def _all(subject: Subject, pace: Pace = PACE, one_pass: float = 0.1) -> dict[str, float]:
-    return {part: part_seconds(part, subject, pace, [1, 8], one_pass) for part in PARTS}
+    work = Work(subject, pace, [1, 8], one_pass)
+    return {part: TABLE[part].seconds(work) for part in PARTS}
+
+
+def test_the_command_names_the_parts_of_the_table_in_order() -> None:
+    assert tuple(TABLE) == PARTS
 
 
 @pytest.mark.parametrize("kind", ["dynamax-mistral", "dynamax-mamba"])

@@ -34,6 +34,7 @@ from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 from tests.builders import STACKS, VOCAB, random_model, whole_forward
+from tests.heads.builders import config_of_four_layers
 
 EXITS = (1, 2, 3)
 COSTS: dict[str, Any] = {"mistral": AttentionCosts, "mamba2": Mamba2Costs}
@@ -69,20 +70,9 @@ class Backbone:
         )
 
     def config(self, classifier: str, width: int) -> HeadsConfig:
-        return HeadsConfig(
-            backbone="random",
-            architecture="attention",
-            n_layers=4,
-            width=16,
-            vocabulary=VOCAB,
-            fingerprint="",
-            exit_layers=EXITS,
-            classifier=classifier,
-            classifier_width=width,
-            ffn_width=8 if classifier == "ffn" else 0,
-            state_size=4,
-            head_dim=4,
-            translator="affine",
+        inner = 8 if classifier == "ffn" else 0
+        return config_of_four_layers(
+            EXITS, classifier=classifier, classifier_width=width, ffn_width=inner
         )
 
 

@@ -23,6 +23,7 @@ from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads import HeadsConfig
 from tests.builders import STACKS, VOCAB, random_model, whole_forward
+from tests.heads.builders import config_of_four_layers
 
 EXITS = (1, 2, 3)
 ALIKE = 40
@@ -62,19 +63,8 @@ class Collected:
             )
 
     def config(self, rank: int) -> HeadsConfig:
-        return HeadsConfig(
-            backbone="random",
-            architecture="attention",
-            n_layers=4,
-            width=16,
-            vocabulary=VOCAB,
-            fingerprint="",
-            exit_layers=EXITS,
-            classifier="none",
-            classifier_width=16,
-            translator="low_rank" if rank else "affine",
-            translator_rank=rank,
-        )
+        translator = "low_rank" if rank else "affine"
+        return config_of_four_layers(EXITS, translator=translator, translator_rank=rank)
 
 
 @pytest.fixture(scope="module")

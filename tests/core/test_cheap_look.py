@@ -21,8 +21,8 @@ from dynamax_lm.engine.calibration import second_moment
 from dynamax_lm.engine.exit_probe import ConfidenceGrid, HiddenStates, probe_exits
 from dynamax_lm.engine.generate import generate
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes, uneven_requests
-from tests.engine.test_laws import Tally, ask
 from tests.heads.builders import heads_of
+from tests.laws import Tally, ask
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

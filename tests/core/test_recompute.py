@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
@@ -15,33 +14,18 @@ from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.decoders.attention_state import KeyValues
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
-from dynamax_lm.decoders.feed_forward import NoState
-from dynamax_lm.decoders.parallel import BothStates
 from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, catch_up, prompts, random_model, shapes
-from tests.engine.test_laws import _Ignore, ask, draw_policy, rows_that_enter
+from tests.laws import Ignore, ask, draw_policy, rows_that_enter
+from tests.stacks import remembered
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 STEPS = 6
-
-
-def remembered(state: Any) -> list[torch.Tensor]:
-    """All that a state remembers, without slots that were never used."""
-    used, kept = max(state.rows.columns), []
-    for layer in state.layers:
-        both = isinstance(layer, BothStates)
-        for part in (layer.attention, layer.recurrent) if both else (layer,):
-            if isinstance(part, KeyValues):
-                kept += [part.keys[:, :, :used], part.values[:, :, :used]]
-            elif not isinstance(part, NoState):
-                kept += [part.conv, part.ssm]
-    return kept
 
 
 @settings(max_examples=40)
@@ -62,7 +46,7 @@ def test_flushed_it_is_the_full_depth_state(
         token_batch = TokenBatch.of(tokens, active, stack.device)
         run_token_batch(stack, exact, token_batch, None)
         run_token_batch(
-            stack, state, token_batch, _Ignore(), policy=policy, skipped_state="recompute"
+            stack, state, token_batch, Ignore(), policy=policy, skipped_state="recompute"
         )
         waited |= any(state.pending.count(row) for row in active)
         active = [row for row in active if data.draw(st.integers(0, 5))] or active

@@ -25,10 +25,9 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, VOCAB, catch_up, make_config, prompts, random_model
-from tests.core.test_recompute import remembered
 from tests.decoders.hybrid import Hybrid, build_hybrid
-from tests.engine.test_laws import Tally, ask, draw_policy
-from tests.models.test_stacks import Keep
+from tests.laws import Tally, ask, draw_policy
+from tests.stacks import Keep, remembered
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

@@ -28,7 +28,6 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import catch_up
-from tests.core.test_recompute import remembered
 from tests.decoders.tiny_families import (
     DECODERS,
     LAYERS,
@@ -39,10 +38,10 @@ from tests.decoders.tiny_families import (
     tiny_config,
     tiny_model,
 )
-from tests.engine.test_laws import Tally, ask
-from tests.engine.test_prefill import step as logits_after
 from tests.engine.test_prompt_exit import run_on
-from tests.models.test_stacks import Keep
+from tests.laws import Tally, ask
+from tests.stacks import Keep, remembered
+from tests.stacks import step as logits_after
 
 pytestmark = [
     pytest.mark.usefixtures("no_gradients"),

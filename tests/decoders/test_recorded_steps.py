@@ -33,7 +33,7 @@ from dynamax_lm.engine.segment import run_segment
 from tests.builders import SKIPPED, STACKS, Shape, never, prompts, random_model, shapes
 from tests.decoders.cpu_graphs import record_on_a_cpu
 from tests.decoders.tiny_families import DECODERS, tiny_model
-from tests.engine.test_laws import Tally, draw_policy, draw_skipped
+from tests.laws import Tally, draw_policy, draw_skipped, draw_uneven
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -79,10 +79,7 @@ def test_steps_of_static_shape_change_no_token(
     stack = STACKS[shape.kind](shape.model())
     policy = draw_policy(data, shape.layers)
     skipped = draw_skipped(data, stack)
-    lengths = data.draw(st.lists(st.integers(1, 14), min_size=len(rows), max_size=7))
-    requests = [
-        GenerateRequest(rows[number % len(rows)], new, never) for number, new in enumerate(lengths)
-    ]
+    requests = draw_uneven(data, rows, 14, 7)
     options: dict[str, Any] = {"policy": policy, "skipped_state": skipped}
     options["flight"] = data.draw(st.sampled_from([Flight(2, 4), None]))
     if not stack.recordable:
@@ -96,7 +93,7 @@ def test_steps_of_static_shape_change_no_token(
         assert stack.record_steps(steps)
         static = generate(stack, requests, **options)
     assert not steps.failed
-    assert steps.steps or sum(lengths) == 0
+    assert steps.steps
     tally = Tally(policy.threshold)
     for one, other in zip(plain, static, strict=True):
         tally.same(one.trace, other.trace)

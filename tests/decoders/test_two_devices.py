@@ -34,7 +34,7 @@ from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.decoders.simulated_devices import MixedDevicesError, simulated_devices
 from tests.decoders.tiny_families import tiny_model
 from tests.heads.builders import CLASSIFIERS, heads_of, maps_of
-from tests.models.test_lm import ours, pairs, texts
+from tests.lm_requests import ours, pairs, texts
 
 KINDS = ["mistral", "mamba2", "bamba"]
 """Attention, Mamba-2, and both in turn."""

@@ -21,7 +21,7 @@ from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
-from tests.engine.test_laws import Tally, draw_policy, draw_skipped
+from tests.laws import Tally, draw_policy, draw_skipped, draw_uneven
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -34,10 +34,7 @@ def test_rows_in_flight_answer_as_they_do_alone(
     stack = STACKS[shape.kind](shape.model())
     policy = draw_policy(data, shape.layers)
     skipped = draw_skipped(data, stack)
-    lengths = data.draw(st.lists(st.integers(1, 7), min_size=len(rows), max_size=9))
-    requests = [
-        GenerateRequest(rows[number % len(rows)], new, never) for number, new in enumerate(lengths)
-    ]
+    requests = draw_uneven(data, rows, 7, 9)
     batch_size = data.draw(st.integers(1, 3))
     options = {"policy": policy, "skipped_state": skipped, "reference": True}
     alone = [generate(stack, [one], **options)[0] for one in requests]  # type: ignore[arg-type]

@@ -25,8 +25,14 @@ from tests.builders import (
     shapes,
     uneven_requests,
 )
-from tests.engine.test_laws import Tally, ask, draw_skipped
-from tests.heads.builders import CLASSIFIERS, heads_of, kinds
+from tests.heads.builders import CLASSIFIERS, heads_of, kinds, mixed_exits
+from tests.laws import (
+    ask,
+    depths_of,
+    draw_skipped,
+    goes_the_same_way_in_scoring,
+    neighbours_do_not_matter,
+)
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -56,20 +62,8 @@ def test_generating_then_scoring_goes_the_same_way(
     heads, policy = draw_heads(data, shape, model)
     skipped = draw_skipped(data, stack)
     requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
-    answers = generate(
-        stack, requests, policy=policy, skipped_state=skipped, reference=True, heads=heads
-    )
-    again = [
-        ScoreRequest(row, answer.trace.tokens) for row, answer in zip(rows, answers, strict=True)
-    ]
-    scored = score(stack, again, policy=policy, skipped_state=skipped, reference=True, heads=heads)
-    tally = Tally(policy.threshold)
-    for answer, other in zip(answers, scored, strict=True):
-        tally.same(answer.trace, other.trace)
-        if answer.trace.layers_used == other.trace.layers_used:
-            assert other.trace.full_depth == answer.trace.full_depth
-            assert other.score[1], "generated greedily, so every token is the exit's most likely"
-    tally.check()
+    options = {"policy": policy, "skipped_state": skipped, "reference": True, "heads": heads}
+    goes_the_same_way_in_scoring(stack, requests, **options)
 
 
 @pytest.mark.usefixtures("narrow_slices")
@@ -79,24 +73,13 @@ def test_every_kind_and_state_scores_as_it_generates(
     kind: str, skipped: str, classifier: str
 ) -> None:
     """Law 4 with none left out, rows that end at different times, and slices that cut rows."""
-    model = random_model(kind, 6, seed=3)
-    stack = STACKS[kind](model)
-    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    stack, heads = mixed_exits(kind, classifier)
     requests, _ = uneven_requests()
     depths: set[int] = set()
     for threshold in (0.3, 0.5, 0.7):
         policy = ExitPolicy((1, 3, 4, 5), "head", threshold)
-        answers = generate(stack, requests, policy=policy, skipped_state=skipped, heads=heads)
-        again = [
-            ScoreRequest(request.prompt, answer.trace.tokens)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
-        tally = Tally(threshold)
-        scored = score(stack, again, policy=policy, skipped_state=skipped, heads=heads)
-        for answer, other in zip(answers, scored, strict=True):
-            tally.same(answer.trace, other.trace)
-            depths.update(answer.trace.layers_used)
-        tally.check()
+        options = {"policy": policy, "skipped_state": skipped, "heads": heads}
+        depths |= depths_of(goes_the_same_way_in_scoring(stack, requests, **options))
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
 
 
@@ -111,22 +94,8 @@ def test_neighbours_and_padding_do_not_matter(
     heads, policy = draw_heads(data, shape, model)
     skipped = draw_skipped(data, stack)
     requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
-    scoring = [
-        ScoreRequest(row, (5,) * request.max_new)
-        for row, request in zip(rows, requests, strict=True)
-    ]
-    together = generate(stack, requests, policy=policy, skipped_state=skipped, heads=heads)
-    scored = score(stack, scoring, policy=policy, skipped_state=skipped, heads=heads)
-    tally = Tally(policy.threshold)
-    for number in range(len(rows)):
-        one = slice(number, number + 1)
-        alone = generate(stack, requests[one], policy=policy, skipped_state=skipped, heads=heads)
-        tally.same(together[number].trace, alone[0].trace)
-        other = score(stack, scoring[one], policy=policy, skipped_state=skipped, heads=heads)
-        tally.same(scored[number].trace, other[0].trace)
-        if scored[number].trace.layers_used == other[0].trace.layers_used:
-            assert scored[number].score[0] == pytest.approx(other[0].score[0], abs=1e-3)
-    tally.check()
+    options = {"policy": policy, "skipped_state": skipped, "heads": heads}
+    neighbours_do_not_matter(stack, requests, **options)
 
 
 @settings(max_examples=15)

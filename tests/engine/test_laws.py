@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +14,7 @@ from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.core.trace import AnswerTrace
-from dynamax_lm.engine.generate import GeneratedAnswer, generate
+from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
@@ -31,44 +29,20 @@ from tests.builders import (
     shallow,
     shapes,
 )
+from tests.laws import (
+    THRESHOLDS,
+    Ignore,
+    Tally,
+    ask,
+    depths_of,
+    draw_policy,
+    draw_skipped,
+    goes_the_same_way_in_scoring,
+    neighbours_do_not_matter,
+    rows_that_enter,
+)
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
-
-MARGIN = 1e-4
-"""Decisions closer than this to their threshold may fall either way in float32."""
-
-LOOKING = ["top_prob|rank:2+refine:9", "margin|shortlist:9", "entropy|rank:2+shortlist:9"]
-"""Measures that look at the vocabulary cheaply."""
-
-THRESHOLDS = [0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0]
-
-
-class Tally:
-    """Compares traces token by token and counts the steps that are too close to call."""
-
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-        self.steps = self.excluded = 0
-
-    def same(self, ours: AnswerTrace, other: AnswerTrace, *, tokens: bool = True) -> None:
-        """Both went the same way; after a step too close to call, the rest is excluded."""
-        self.steps += len(ours)
-        for number, (a, b) in enumerate(zip(ours.rows(), other.rows(), strict=True)):
-            if a.layers_used == b.layers_used and (a.emitted == b.emitted or not tokens):
-                continue
-            sure = [row.confidence for row in (a, b) if row.confidence is not None]
-            close = any(abs(value - self.threshold) <= MARGIN for value in sure)
-            assert close, f"step {number}: {a} is not {b}"
-            self.excluded += len(ours) - number
-            return
-
-    def check(self) -> None:
-        """At most 1 % of the steps were excluded."""
-        assert self.excluded <= 0.01 * self.steps
-
-
-def ask(rows: list[tuple[int, ...]], new: int = 6) -> list[GenerateRequest]:
-    return [GenerateRequest(row, new, never) for row in rows]
 
 
 def by_transformers(model: Any, row: tuple[int, ...], new: int = 6) -> tuple[int, ...]:
@@ -82,18 +56,6 @@ def by_transformers(model: Any, row: tuple[int, ...], new: int = 6) -> tuple[int
         pad_token_id=0,
     )
     return tuple(whole[0, len(row) :].tolist())
-
-
-def draw_policy(data: st.DataObject, layers: int) -> ExitPolicy:
-    exits = data.draw(st.sets(st.integers(1, layers - 1), min_size=1).map(sorted).map(tuple))
-    measures = [c for c in (*CONFIDENCES, *LOOKING) if c != "patience" or len(exits) > 1]
-    return ExitPolicy(
-        exits, data.draw(st.sampled_from(measures)), data.draw(st.sampled_from(THRESHOLDS))
-    )
-
-
-def draw_skipped(data: st.DataObject, stack: Any) -> str:
-    return data.draw(st.sampled_from(sorted(stack.skipped_states)))
 
 
 @settings(max_examples=25)
@@ -141,18 +103,8 @@ def test_generating_then_scoring_goes_the_same_way(
     """Law 4: one parallel pass repeats the step-by-step run, for every state and measure."""
     stack = STACKS[shape.kind](shape.model())
     policy, skipped = draw_policy(data, shape.layers), draw_skipped(data, stack)
-    answers = generate(stack, ask(rows), policy=policy, skipped_state=skipped, reference=True)
-    requests = [
-        ScoreRequest(row, answer.trace.tokens) for row, answer in zip(rows, answers, strict=True)
-    ]
-    scored = score(stack, requests, policy=policy, skipped_state=skipped, reference=True)
-    tally = Tally(policy.threshold)
-    for answer, again in zip(answers, scored, strict=True):
-        tally.same(answer.trace, again.trace)
-        if answer.trace.layers_used == again.trace.layers_used:
-            assert again.trace.full_depth == answer.trace.full_depth
-            assert again.score[1], "generated greedily, so every token is the exit's most likely"
-    tally.check()
+    options = {"policy": policy, "skipped_state": skipped, "reference": True}
+    goes_the_same_way_in_scoring(stack, ask(rows), **options)
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
@@ -167,18 +119,8 @@ def test_every_state_and_measure_scores_as_it_generates(
     depths: set[int] = set()
     for threshold in (0.1, 0.2, 0.33, 0.5, 0.7, 0.9):
         policy = ExitPolicy(exits, confidence, threshold)
-        answers = generate(stack, ask(rows, 12), policy=policy, skipped_state=skipped)
-        requests = [
-            ScoreRequest(row, answer.trace.tokens)
-            for row, answer in zip(rows, answers, strict=True)
-        ]
-        tally = Tally(threshold)
-        for answer, again in zip(
-            answers, score(stack, requests, policy=policy, skipped_state=skipped), strict=True
-        ):
-            tally.same(answer.trace, again.trace)
-            depths.update(answer.trace.layers_used)
-        tally.check()
+        options = {"policy": policy, "skipped_state": skipped}
+        depths |= depths_of(goes_the_same_way_in_scoring(stack, ask(rows, 12), **options))
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
 
 
@@ -247,7 +189,7 @@ def test_every_layer_has_seen_every_token(
     for step in range(4):
         token_batch = TokenBatch.of([[step + 1]] * len(rows), range(len(rows)), stack.device)
         depths = run_token_batch(
-            stack, state, token_batch, _Ignore(), policy=policy, skipped_state=skipped
+            stack, state, token_batch, Ignore(), policy=policy, skipped_state=skipped
         )
         reached = depths.layers_used.tolist()
         above = [seen + (used == shape.layers) for seen, used in zip(above, reached, strict=True)]
@@ -265,14 +207,6 @@ def test_every_layer_has_seen_every_token(
             assert state.seen(shape.layers - 1) == last
 
 
-class _Ignore:
-    def choose(self, index: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        return logits.argmax(-1)
-
-    def emit(self, index: torch.Tensor, logits: torch.Tensor) -> None:
-        """Nothing is kept."""
-
-
 @settings(max_examples=40)
 @given(shape=shapes(), rows=prompts(min_rows=2, max_rows=5), data=st.data())
 def test_neighbours_and_padding_do_not_matter(
@@ -282,35 +216,8 @@ def test_neighbours_and_padding_do_not_matter(
     stack = STACKS[shape.kind](shape.model())
     policy, skipped = draw_policy(data, shape.layers), draw_skipped(data, stack)
     requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
-    scoring = [
-        ScoreRequest(row, (5,) * request.max_new)
-        for row, request in zip(rows, requests, strict=True)
-    ]
-    tally = Tally(policy.threshold)
-    together = generate(stack, requests, policy=policy, skipped_state=skipped, reference=True)
-    scored = score(stack, scoring, policy=policy, skipped_state=skipped, reference=True)
-    for number in range(len(rows)):
-        alone: GeneratedAnswer = generate(
-            stack,
-            requests[number : number + 1],
-            policy=policy,
-            skipped_state=skipped,
-            reference=True,
-        )[0]
-        tally.same(together[number].trace, alone.trace)
-        if together[number].trace.layers_used == alone.trace.layers_used:
-            assert together[number].reference == alone.reference
-        one = score(
-            stack,
-            scoring[number : number + 1],
-            policy=policy,
-            skipped_state=skipped,
-            reference=True,
-        )[0]
-        tally.same(scored[number].trace, one.trace)
-        if scored[number].trace.layers_used == one.trace.layers_used:
-            assert scored[number].score[0] == pytest.approx(one.score[0], abs=1e-3)
-    tally.check()
+    options = {"policy": policy, "skipped_state": skipped, "reference": True}
+    neighbours_do_not_matter(stack, requests, **options)
 
 
 @settings(max_examples=30)
@@ -349,25 +256,6 @@ def test_a_lower_threshold_never_leaves_a_first_step_later(
         depths.append([answer.trace.layers_used[0] for answer in scored])
     for lower, higher in pairwise(depths):
         assert all(a <= b for a, b in zip(lower, higher, strict=True))
-
-
-@contextmanager
-def rows_that_enter(stack: Any, kind: str) -> Iterator[list[int]]:
-    """How many rows each layer's costly part has computed."""
-    counts = [0] * stack.n_layers
-    hooks = []
-    for number, layer in enumerate(stack.decoder.layers):
-        part = layer.mixer.out_proj if kind == "mamba2" else layer.mlp.act_fn
-
-        def count(module: Any, inputs: tuple[torch.Tensor], number: int = number) -> None:
-            counts[number] += inputs[0].shape[:-1].numel()
-
-        hooks.append(part.register_forward_pre_hook(count))
-    try:
-        yield counts
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def run_for(trace: AnswerTrace, skipped: str) -> list[int]:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.core.prompt_maps import PromptExit
-from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.engine import prefill as module
 from dynamax_lm.engine.prefill import SharedPrefixes, prefill
 from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.engine.sources import ComputedInOrder
 from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
+from tests.stacks import step
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -33,18 +33,6 @@ def passes_of(stack: Any) -> list[int]:
 
     stack.embed = counted
     return ran
-
-
-def step(stack: Any, state: Any, rows: int) -> torch.Tensor:
-    """(rows, V) logits after one more token of every row."""
-    token_batch = TokenBatch.of([[1]] * rows, range(rows), stack.device)
-    run = stack.begin(state, token_batch, "propagate")
-    hidden = stack.embed(run)
-    for layer in range(stack.n_layers):
-        hidden = stack.layer(layer, hidden, run)
-    stack.end(state, run)
-    logits: torch.Tensor = stack.unembed(hidden)
-    return logits
 
 
 @settings(max_examples=25, deadline=None)

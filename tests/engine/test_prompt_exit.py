@@ -22,9 +22,9 @@ from dynamax_lm.engine.requests import GenerateRequest, Progress
 from dynamax_lm.engine.score import ScoreRequest, score
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes
 from tests.decoders.hybrid import build_hybrid
-from tests.engine.test_laws import Tally, ask, draw_policy, draw_skipped
-from tests.engine.test_prefill import step
 from tests.heads.builders import random_maps
+from tests.laws import Tally, ask, draw_policy, draw_skipped
+from tests.stacks import step
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

@@ -16,10 +16,10 @@ from dynamax_lm.engine.prefill import SharedPrefixes, prefill
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.train.least_squares import Moments
 from tests.builders import STACKS, random_model
-from tests.engine.test_laws import ask
-from tests.engine.test_prefill import step
 from tests.engine.test_prompt_exit import KINDS, LAYERS, ROWS, build
 from tests.heads.builders import maps_of, random_maps
+from tests.laws import ask
+from tests.stacks import step
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 

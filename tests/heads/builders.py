@@ -12,6 +12,7 @@ from dynamax_lm.heads.config import architecture_of
 from dynamax_lm.heads.fingerprint import fingerprint
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.prompt_maps import PromptMapBank
+from tests.builders import STACKS, random_model
 
 CLASSIFIERS = ["linear", "ffn", "mamba", "mamba_depth"]
 TRANSLATORS = ["identity", "low_rank", "affine"]
@@ -39,6 +40,13 @@ def heads_config(classifier: str = "mamba", **options: Any) -> HeadsConfig:
     return HeadsConfig(**own | options)
 
 
+def config_of_four_layers(exits: tuple[int, ...], **options: Any) -> HeadsConfig:
+    """Heads of a decoder of four layers, for the studies that train them."""
+    own = {"n_layers": 4, "exit_layers": exits, "classifier_width": 16, "head_dim": 4}
+    own |= {"conv_kernel": 4, "translator": "affine", "translator_rank": 0}
+    return heads_config(**{"classifier": "none"} | own | options)
+
+
 def random_heads(config: HeadsConfig, seed: int = 0) -> ExitHeads:
     """Heads whose every weight is drawn."""
     torch.manual_seed(seed)
@@ -63,6 +71,13 @@ def heads_of(model: Any, exits: tuple[int, ...], seed: int = 0, **options: Any) 
         "exit_layers": exits,
     }
     return random_heads(heads_config(**given | options), seed)
+
+
+def mixed_exits(kind: str, classifier: str) -> tuple[Any, ExitHeads]:
+    """A decoder of six layers, and heads at four of its exits at which tokens really differ."""
+    model = random_model(kind, 6, seed=3)
+    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    return STACKS[kind](model), heads
 
 
 def random_maps(

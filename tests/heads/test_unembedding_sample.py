@@ -20,7 +20,7 @@ from dynamax_lm.heads.unembedding_sample import BLOCK, UnembeddingSample
 from tests.builders import random_model
 from tests.checkpoints import save_checkpoint
 from tests.heads.builders import heads_config, heads_of
-from tests.models.test_lm import ours
+from tests.lm_requests import ours
 
 BITS = (8, 4)
 

@@ -12,7 +12,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.settings import parse_settings
 from tests.checkpoints import save_checkpoints
-from tests.models.test_lm import KINDS, ours, texts
+from tests.lm_requests import KINDS, ours, texts
 
 QUESTIONS = [f"Q: what is {number} and {number * 7 % 5}?\nA:" for number in range(9)]
 

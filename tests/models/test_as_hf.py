@@ -13,7 +13,7 @@ import torch
 
 from dynamax_lm.common.errors import SettingError
 from tests.checkpoints import save_checkpoint
-from tests.models.test_lm import ours, pairs, texts, theirs
+from tests.lm_requests import ours, pairs, texts, theirs
 
 TEXTS = ["", "Hello", "<s>Hello", " a b\n", "é漢 \U0001f600", "<s>", "</s>x"]
 ENCODING: list[dict[str, Any]] = [

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
 from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.huggingface import HFLM
 from safetensors import safe_open
@@ -19,67 +18,14 @@ from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu import product_choice as choice
 from dynamax_lm.decoders.cpu import products
 from dynamax_lm.harness.responses import record_of
-from dynamax_lm.models.exit_model import DynamaxLM
-from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
+from dynamax_lm.models.lm import DynamaxMistral
 from tests.checkpoints import save_checkpoint, save_checkpoints
-
-KINDS = ["mistral", "llama", "mamba2"]
-PROMPTS = [
-    "Q: where?\nA:",
-    "",
-    "a",
-    "The quick brown fox jumps over the lazy dog. " * 4,  # longer than the context
-    "Question: who wrote it?\nAnswer:",
-]
-PAIRS = [
-    ("Q: 1+1?\nA:", " 2"),
-    ("Q: 1+1?\nA:", " 3"),
-    ("Q: 1+1?\nA:", " none of these"),
-    ("", "from nothing"),
-    ("x" * 120, "too long a prompt"),
-]
+from tests.lm_requests import KINDS, PROMPTS, no_weights, ours, pairs, texts, theirs
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return save_checkpoints(tmp_path_factory, KINDS)
-
-
-def ours(kind: str, folder: Path, **options: Any) -> DynamaxLM:
-    cls = DynamaxMamba if kind == "mamba2" else DynamaxMistral
-    defaults = {"device": "cpu", "dtype": "float32", "batch_size": 3}
-    return cls(pretrained=str(folder), **defaults | options)
-
-
-def theirs(folder: Path, **options: Any) -> HFLM:
-    defaults = {"device": "cpu", "dtype": "float32", "batch_size": 1}
-    return HFLM(pretrained=str(folder), **defaults | options)
-
-
-def texts(prompts: list[str], **gen_kwargs: Any) -> list[Instance]:
-    kwargs = {"until": ["\n\n"], "max_gen_toks": 12} | gen_kwargs
-    return [
-        Instance(
-            "generate_until",
-            {},
-            (prompt, kwargs),
-            0,
-            ("toy", number, 1),
-            task_name="toy",
-            doc_id=number,
-            repeats=1,
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-
-
-def pairs(kind: str = "loglikelihood", items: list[Any] | None = None) -> list[Instance]:
-    return [
-        Instance(
-            kind, {}, args, number, ("toy", number, 1), task_name="toy", doc_id=number, repeats=1
-        )
-        for number, args in enumerate(PAIRS if items is None else items)
-    ]
 
 
 def test_a_command_without_a_device_runs_where_it_can(folders: dict[str, Path]) -> None:
@@ -336,20 +282,16 @@ def test_a_wrong_value_is_refused_before_weights_load(
     folders: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    monkeypatch.setattr(HFLM, "_create_model", no_weights)
     with pytest.raises(SettingError, match=named) as caught:
         ours(kind, folders[kind], **options)
     assert "\n" not in str(caught.value)
 
 
-def _no_weights(self: Any, *args: Any, **kwargs: Any) -> None:
-    raise AssertionError("weights were asked for")
-
-
 def test_a_trace_folder_that_cannot_be_written_is_refused_before_weights_load(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    monkeypatch.setattr(HFLM, "_create_model", no_weights)
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SettingError, match="trace_dir") as caught:
@@ -360,7 +302,7 @@ def test_a_trace_folder_that_cannot_be_written_is_refused_before_weights_load(
 def test_another_architecture_is_sent_to_its_own_model(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HFLM, "_create_model", _no_weights)
+    monkeypatch.setattr(HFLM, "_create_model", no_weights)
     with pytest.raises(SettingError, match="use --model dynamax-mamba"):
         ours("mistral", folders["mamba2"])
     with pytest.raises(SettingError, match="use --model dynamax-mistral"):

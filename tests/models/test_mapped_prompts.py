@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.harness.setup import setting_of
 from dynamax_lm.heads.prompt_maps import PromptMapBank
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import save_checkpoint, save_with, with_own_copy
 from tests.heads.builders import heads_of, maps_of
-from tests.models.test_lm import PROMPTS, ours, texts
-from tests.models.test_trained import is_refused, no_weights
+from tests.lm_requests import PROMPTS, no_weights, ours, texts
+from tests.models.test_trained import is_refused
 
 KINDS = ["mistral", "mamba2"]
 
@@ -29,23 +28,19 @@ KINDS = ["mistral", "mamba2"]
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """A checkpoint and maps of its first prompt exit, by kind."""
-    found = {}
-    for kind in KINDS:
-        root = tmp_path_factory.mktemp(kind)
-        checkpoint = save_checkpoint(root / "model", kind)
-        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+
+    def save(model: Any, root: Path) -> Path:
         maps_of(model, 1, 3).save(root / "maps", "# Random maps\n")
         heads_of(model, (1, 2)).save_pretrained(root / "heads")
-        found[kind] = (checkpoint, root / "maps")
-    return found
+        return root / "maps"
+
+    return save_with(tmp_path_factory, KINDS, save)
 
 
 @pytest.fixture
 def own(places: dict[str, tuple[Path, Path]], tmp_path: Path) -> tuple[Path, Path]:
     """A checkpoint and maps of its own that a test may spoil."""
-    checkpoint, maps = places["mistral"]
-    shutil.copytree(maps, tmp_path / "maps")
-    return checkpoint, tmp_path / "maps"
+    return with_own_copy(places["mistral"], tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

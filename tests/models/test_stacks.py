@@ -12,21 +12,9 @@ from torch import Tensor
 
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.stack import TokenBatch
-from tests.builders import STACKS, VOCAB, Shape, prompts, random_model, shapes
+from tests.builders import STACKS, Shape, prompts, random_model, shapes
 from tests.decoders.transformers_own import transformers_own
-
-
-class Keep:
-    """Keeps every token's logits."""
-
-    def __init__(self, tokens: int) -> None:
-        self.logits = torch.full((tokens, VOCAB), torch.nan)
-
-    def choose(self, index: Tensor, logits: Tensor) -> Tensor:
-        return logits.argmax(-1)
-
-    def emit(self, index: Tensor, logits: Tensor) -> None:
-        self.logits[index] = logits.float()
+from tests.stacks import Keep
 
 
 def layer_by_layer(model: Any, kind: str, rows: list[tuple[int, ...]]) -> Tensor:

@@ -24,9 +24,9 @@ from dynamax_lm.models import trained
 from dynamax_lm.models.lm import DynamaxMistral
 from dynamax_lm.settings import parse_settings
 from tests.certify.certificates import make_certificate
-from tests.checkpoints import save_checkpoint
+from tests.checkpoints import save_checkpoint, save_with, with_own_copy
 from tests.heads.builders import heads_of
-from tests.models.test_lm import PROMPTS, ours, pairs, texts
+from tests.lm_requests import PROMPTS, no_weights, ours, pairs, texts
 
 EXITS = (1, 2, 3)
 KINDS = ["mistral", "mamba2"]
@@ -35,22 +35,18 @@ KINDS = ["mistral", "mamba2"]
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """A checkpoint and its heads, by kind."""
-    found = {}
-    for kind in KINDS:
-        root = tmp_path_factory.mktemp(kind)
-        checkpoint = save_checkpoint(root / "model", kind)
-        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+
+    def save(model: Any, root: Path) -> Path:
         heads_of(model, EXITS, 2, translator="low_rank").save_pretrained(root / "heads")
-        found[kind] = (checkpoint, root / "heads")
-    return found
+        return root / "heads"
+
+    return save_with(tmp_path_factory, KINDS, save)
 
 
 @pytest.fixture
 def own(places: dict[str, tuple[Path, Path]], tmp_path: Path) -> tuple[Path, Path]:
     """A checkpoint and heads of its own that a test may spoil."""
-    checkpoint, heads = places["mistral"]
-    shutil.copytree(heads, tmp_path / "heads")
-    return checkpoint, tmp_path / "heads"
+    return with_own_copy(places["mistral"], tmp_path)
 
 
 def depths(model: Any) -> set[int]:
@@ -205,10 +201,6 @@ def is_refused(options: dict[str, Any], word: str, places: dict[str, tuple[Path,
     with pytest.raises(SettingError, match=word) as caught:
         ours("mistral", places["mistral"][0], **given)
     assert len(str(caught.value).splitlines()) == 1
-
-
-def no_weights(*args: Any, **kwargs: Any) -> None:
-    raise AssertionError("weights were loaded before the refusal")
 
 
 @pytest.mark.parametrize(

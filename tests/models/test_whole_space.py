@@ -20,8 +20,8 @@ from dynamax_lm import Answer, ExitModel
 from dynamax_lm.common.errors import SettingError
 from tests.checkpoints import byte_tokenizer, save_checkpoint
 from tests.decoders.tiny_families import tiny_model
-from tests.engine.test_laws import Tally
 from tests.heads.builders import heads_of
+from tests.laws import Tally
 
 LAYERS = 4
 KINDS = ("mistral", "mamba2", "bamba", "qwen3")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.validity.run_folder import logged_run
+from dynamax_lm.harness.plugin.bridge import own_tasks
 from dynamax_lm.report.__main__ import main
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.tokens import token_page
@@ -18,37 +20,11 @@ TASKS = ("dynamax_coqa_sample", "dynamax_truthfulqa_mc1_sample")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results as ``lm_eval --log_samples`` writes them, by the same two calls."""
-    from lm_eval import simple_evaluate
-    from lm_eval.loggers import EvaluationTracker
-    from lm_eval.tasks import TaskManager
-
-    import dynamax_lm
-    from dynamax_lm.harness.manifests import save_run
-    from dynamax_lm.harness.plugin.hook import force
-
-    force()
-    own = Path(dynamax_lm.__file__).parent / "tasks"
-
     folder = tmp_path_factory.mktemp("real")
-    arguments = {"pretrained": "tiny", "threshold": 0.5, "trace_dir": str(folder / "traces")}
-    tracker = EvaluationTracker(output_path=str(folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
         patch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
-        results = simple_evaluate(
-            model="dynamax-mistral",
-            model_args=arguments,
-            tasks=list(TASKS),
-            task_manager=TaskManager(include_path=str(own), include_defaults=False),
-            limit=2,
-            batch_size=8,
-            log_samples=True,
-            bootstrap_iters=10,
-            evaluation_tracker=tracker,
-        )
-    assert results is not None
-    samples = results.pop("samples")
-    save_run(tracker, results, samples)
+        logged_run(folder, TASKS, own_tasks(), {"threshold": 0.5}, limit=2)
     return folder
 
 

@@ -20,27 +20,11 @@ from dynamax_lm.reuse.reuse_cache import tensor_bytes
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import SKIPPED, STACKS, VOCAB, never, prompts, random_model
 from tests.heads.builders import maps_of
+from tests.stacks import Counting
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 THRESHOLDS = [0.2, 1.0, 0.0]
-
-
-class Counting:
-    """A stack that counts the prompt slots and all slots that enter its layers."""
-
-    def __init__(self, stack: Any) -> None:
-        self._stack = stack
-        self.prompt_slots = self.slots = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stack, name)
-
-    def layer(self, index: int, hidden: torch.Tensor, run: Any) -> torch.Tensor:
-        self.slots += hidden.shape[0]
-        self.prompt_slots += hidden.shape[0] * run.token_batch.prefill
-        out: torch.Tensor = self._stack.layer(index, hidden, run)
-        return out
 
 
 def policy(

@@ -17,10 +17,11 @@ from dynamax_lm.engine.score import ScoredAnswer, ScoreRequest, score
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from dynamax_lm.reuse.threshold_batching import ThresholdBatcher
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
-from tests.engine.test_laws import Tally
-from tests.heads.builders import CLASSIFIERS, heads_of
-from tests.reuse.test_reuse_cache import Counting
+from tests.heads.builders import CLASSIFIERS, mixed_exits
+from tests.laws import Tally
+from tests.reuse.doors import same_through_both_doors
 from tests.reuse.test_threshold_replay import THRESHOLDS, draw_exits, draw_requests, draw_scores
+from tests.stacks import Counting
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -131,23 +132,14 @@ def test_rows_score_as_if_alone(
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_every_classifier_keeps_its_rows_apart(kind: str, classifier: str) -> None:
     """None left out, rows that end at different times, and depths that really differ."""
-    model = random_model(kind, 6, seed=3)
-    stack = STACKS[kind](model)
-    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    stack, heads = mixed_exits(kind, classifier)
     asked, scored = uneven_requests()
     runner, depths, grid = ReuseRunner(), set(), (0.3, 0.5, 0.7)
     for number, threshold in enumerate(grid, start=1):
         options: dict[str, Any] = {"policy": ExitPolicy((1, 3, 4, 5), "head", threshold)}
         options |= {"heads": heads, "reference": True}
         runner.expect(grid[number:])
-        tally = Tally(threshold)
-        for door, requests in ((generate, asked), (score, scored)):
-            batched = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
-            alone = door(stack, requests, **options)  # type: ignore[operator]
-            for ours, other in zip(batched, alone, strict=True):
-                tally.same(ours.trace, other.trace)
-                depths.update(ours.trace.layers_used)
-        tally.check()
+        depths |= same_through_both_doors(runner, stack, asked, scored, **options)
     assert (runner.origins.rows, runner.origins.run) == (3 * 8, 0)
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"
 

@@ -14,9 +14,10 @@ from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.reuse.reuse_runner import ReuseRunner
 from tests.builders import STACKS, Shape, never, prompts, random_model, shapes, uneven_requests
-from tests.engine.test_laws import Tally
-from tests.heads.builders import CLASSIFIERS, heads_of, kinds
-from tests.reuse.test_reuse_cache import Counting
+from tests.heads.builders import CLASSIFIERS, heads_of, kinds, mixed_exits
+from tests.laws import Tally
+from tests.reuse.doors import same_through_both_doors
+from tests.stacks import Counting
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -120,21 +121,12 @@ def test_answers_follow_up_to_the_first_disagreement(
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])
 def test_every_classifier_follows(kind: str, classifier: str) -> None:
     """None left out, rows that end at different times, slices that cut rows, mixed exits."""
-    model = random_model(kind, 6, seed=3)
-    stack = STACKS[kind](model)
-    heads = heads_of(model, (1, 3, 4, 5), 1, classifier=classifier, translator="low_rank")
+    stack, heads = mixed_exits(kind, classifier)
     asked, scored = uneven_requests()
     runner, depths = ReuseRunner(), set()
     for threshold in (0.3, 0.5, 0.7):
         options = options_of(ExitPolicy((1, 3, 4, 5), "head", threshold), heads)
-        tally = Tally(threshold)
-        for door, requests in ((generate, asked), (score, scored)):
-            derived = getattr(runner, door.__name__)(stack, requests, **options)  # type: ignore[operator]
-            run = door(stack, requests, **options)  # type: ignore[operator]
-            for ours, other in zip(derived, run, strict=True):
-                tally.same(ours.trace, other.trace)
-                depths.update(ours.trace.layers_used)
-        tally.check()
+        depths |= same_through_both_doors(runner, stack, asked, scored, **options)
     assert runner.origins.run == 0
     assert runner.origins.partly > 0
     assert len(depths) > 2, "the exits must really be mixed for this to prove anything"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dynamax_lm.common.certificate.outcomes import CertifiedTask, GridPoint
 from dynamax_lm.common.certificate.records import CertificateError, Record, check
 from dynamax_lm.common.certificate.setup import Setting, TaskSetup, difference
-from dynamax_lm.common.validation import NOT_EMPTY, Natural, OpenShare, Share
+from dynamax_lm.common.validation import NOT_EMPTY, Natural, OpenShare, Share, other_schema
 
 if TYPE_CHECKING:
     from typing import Self
@@ -144,12 +144,8 @@ def _seal(plain: Mapping[str, Any]) -> str:
 
 
 def _check_schema(schema: object) -> None:
-    if schema == SCHEMA:
-        return
-    if isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema < SCHEMA:
-        why = f"made by an older version (schema {schema}), which tested less; certify again"
-        raise CertificateError(f"certificate: {why}")
-    check(False, "schema", schema, f"this version reads schema {SCHEMA}")
+    renew = "certify again, as it tested less"
+    check(schema == SCHEMA, "schema", schema, other_schema(schema, SCHEMA, renew))
 
 
 def why_not(

@@ -18,7 +18,7 @@ import torch
 
 from dynamax_lm import __version__
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import claimed
+from dynamax_lm.common.outputs import claimed, write_text
 from dynamax_lm.common.plots import require_matplotlib
 from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.heads.bank import ExitHeads
@@ -108,7 +108,7 @@ def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / CHECKPOINT).exists():
-            (folder / LOG).write_text("", encoding="utf-8")
+            write_text(folder / LOG, "")
     except OSError as error:
         raise SettingError(f"--output_path={folder}: cannot be written: {error}") from error
 

@@ -101,8 +101,17 @@ def parser() -> CommandParser:
         "--output_path heads/my-heads",
     )
     add_model_options(made, "folder of the heads and of the run")
+    _add_head_options(made.add_argument_group("heads"))
+    data = made.add_argument_group("data")
+    add_data_options(data)
+    _add_answer_options(data)
+    _add_training_options(made.add_argument_group("training"))
+    return made
 
-    add = made.add_argument_group("heads").add_argument
+
+def _add_head_options(group: argparse._ArgumentGroup) -> None:
+    """Kind and size of the heads, and the exits that get one."""
+    add = group.add_argument
     add("--head", choices=CLASSIFIERS, default="mamba", help="kind of classifier")
     add("--width", default="narrow", help="of the classifier: narrow (D/16, 32 at least), full, N")
     add("--ffn_width", type=int, help="inner width of ffn; default: 4 times its width")
@@ -115,9 +124,10 @@ def parser() -> CommandParser:
     add("--exit_layers", help="8+16+24, every_4, latter_half, …; four over the latter half if not")
     add("--label", default="top1", help="top1, or topK as DYNAMAX relaxes it")
 
-    data = made.add_argument_group("data")
-    add_data_options(data)
-    add = data.add_argument
+
+def _add_answer_options(group: argparse._ArgumentGroup) -> None:
+    """Who wrote the answers, and what of the documents trains, calibrates and reports."""
+    add = group.add_argument
     add(
         "--answers",
         choices=("data", "model"),
@@ -153,7 +163,10 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
         help="of each of these halves, at most half so many tokens",
     )
 
-    add = made.add_argument_group("training").add_argument
+
+def _add_training_options(group: argparse._ArgumentGroup) -> None:
+    """Steps, rates and losses of the optimiser, and what it writes."""
+    add = group.add_argument
     add("--max_steps", type=int, default=2000, help="steps of the optimiser in all")
     add("--translator_steps", type=int, help="first steps, for translators alone; default: half")
     add("--joint", action="store_true", help="train both at every step instead")
@@ -172,7 +185,6 @@ run lasts: the backbone reads every window once; (exits + 1) x D numbers a token
     add("--seed", type=int, default=0, help="of the split, the batches and the weights")
     add("--save_every", type=int, default=200, help="steps between checkpoints")
     add("--log_every", type=int, default=20, help="steps between rows of log.jsonl")
-    return made
 
 
 def add_model_options(made: CommandParser, output: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ from dynamax_lm.report.checks.samples import MULTIPLE_CHOICE
 from dynamax_lm.report.checks.taskcode import NoTaskCodeError, TaskCode, without_addresses
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX
 from dynamax_lm.report.runs import Run, Sample
-
-_log = logging.getLogger(__name__)
 
 
 def check_scores(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamax_lm.common.errors import error_line
+from dynamax_lm.harness.task_of_documents import task_of_documents
 from dynamax_lm.harness.task_parts import filters_of, load_task_file
 from dynamax_lm.report.runs import Run, Sample
 
@@ -195,31 +196,9 @@ def _load(path: Path, task: str) -> dict[str, Any]:
 
 
 def _build(config: Mapping[str, Any], docs: list[Any]) -> Any:
-    from lm_eval.api.task import ConfigurableTask
-
     if config.get("unsafe_code"):
         raise NoTaskCodeError("scoring executes code")
-
-    class FromSamples(ConfigurableTask):  # type: ignore[misc]
-        """The task with logged documents for data."""
-
-        def download(self, dataset_kwargs: Any = None, **kwargs: Any) -> None:
-            splits = (config.get(f"{name}_split") for name in ("training", "validation", "test"))
-            self.dataset = {split: _Documents(docs) for split in splits if split}
-
-    given = copy.deepcopy(dict(config))
-    given |= {"process_docs": None, "fewshot_split": None, "fewshot_config": None}
-    given |= {"num_fewshot": 0}
-    return FromSamples(config={k: v for k, v in given.items() if v is not None})
-
-
-class _Documents(list[Any]):
-    """Documents with the attribute that a task reads of its data."""
-
-    @property
-    def features(self) -> dict[str, None]:
-        """The documents' fields."""
-        return dict.fromkeys(self[0])
+    return task_of_documents(config, docs)
 
 
 def _response(logged: Any) -> Any:

@@ -13,7 +13,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.train.prompt_maps import main
 from tests.checkpoints import save_checkpoint
-from tests.models.test_lm import PROMPTS, ours, texts
+from tests.lm_requests import PROMPTS, ours, texts
 
 
 @pytest.fixture(scope="module")

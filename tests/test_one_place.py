@@ -1,0 +1,142 @@
+"""What is done in one place of the package is done nowhere else.
+
+Each table names the places that a rule has, with the reason; a further one fails, and so does one
+that is gone.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dynamax_lm"
+
+WRITERS = {
+    "common/outputs.py": "the writer of whole files",
+    "common/plots.py": "encodes a figure in memory",
+    "common/tracefile.py": "streams into the writer's temporary file",
+    "heads/train/hidden_state_cache.py": "saves tensors into the writer's temporary file",
+    "heads/train/trainer.py": "saves a state into the writer's temporary file; appends to its log",
+    "heads/train/self_generated.py": "appends answers, and drops a cut line when it resumes",
+    "bench/documents.py": "a task in a temporary folder",
+    "bench/runs.py": "a checkpoint in a temporary folder",
+}
+"""Files that call what writes a file."""
+
+FIGURES = {"common/plots.py": "makes every figure, with one palette and one style"}
+"""Files that make a figure of matplotlib; others draw on one."""
+
+LAYER_LOOPS = {
+    "core/loop.py": "one pass with exits",
+    "engine/exit_probe.py": "every exit of every token",
+    "engine/prefill.py": "prompts, whose exits nobody asks for",
+    "engine/segment.py": "a segment of generation, between two exits",
+    "decoders/check.py": "compares the lowest layers with transformers'",
+    "decoders/recorded_steps.py": "the body that is recorded",
+    "bench/exits.py": "seconds of a layer",
+    "bench/decode.py": "seconds of all layers",
+}
+"""Files that run a decoder layer by layer."""
+
+PROBED = (
+    "dynamax_lm/headroom/probe.py",
+    "dynamax_lm/heads/train/backbone.py",
+    "dynamax_lm/reuse/threshold_replay.py",
+    "benchmarks/criteria/collect.py",
+)
+"""Headroom, head training and evaluation, threshold replay, and the benchmark of criteria."""
+
+WRITES = {
+    "sweep/run.py": {"runner.origins"},
+    "sweep/__main__.py": {"options.log_samples"},
+    "sweep/folder.py": {"tracker.output_path"},
+    "report/write.py": {"library.runs"},
+    "report/checks/depths.py": {"found.checked"},
+    "bench/__main__.py": {"given.rounds"},
+    "play/session.py": {"timer.answer"},
+}
+"""Attributes of other objects that the tools write: options, their own runner, library and
+findings, lm-eval's tracker, and the seconds that a runner is given to count."""
+
+TOOLS = ("sweep", "certify", "headroom", "report", "bench", "play")
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    return (one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Call))
+
+
+def places(matches: Callable[[ast.Call], bool]) -> set[str]:
+    """The files of the package with a call that matches."""
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if any(map(matches, calls(path)))
+    }
+
+
+def writes_a_file(call: ast.Call) -> bool:
+    called = ast.unparse(call.func)
+    if called.endswith((".write_text", ".write_bytes", ".savefig", ".tofile")):
+        return True
+    if called in {"save_file", "torch.save", "json.dump", "np.save", "np.savez", "pickle.dump"}:
+        return True
+    if called != "open" and not called.endswith(".open"):
+        return False
+    given = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
+    modes = [one.value for one in given if isinstance(one, ast.Constant)]
+    return any(isinstance(mode, str) and set("wax+") & set(mode) for mode in modes)
+
+
+def makes_a_figure(call: ast.Call) -> bool:
+    called = ast.unparse(call.func)
+    return called == "Figure" or called.startswith("plt.") or called.endswith("pyplot.figure")
+
+
+def runs_a_layer(call: ast.Call) -> bool:
+    return ast.unparse(call.func).endswith(".layer") and len(call.args) == 3
+
+
+@pytest.mark.parametrize(
+    ("matches", "known"),
+    [(writes_a_file, WRITERS), (makes_a_figure, FIGURES), (runs_a_layer, LAYER_LOOPS)],
+)
+def test_it_is_done_in_these_places_alone(
+    matches: Callable[[ast.Call], bool], known: dict[str, str]
+) -> None:
+    assert places(matches) == set(known)
+
+
+@pytest.mark.parametrize("path", PROBED)
+def test_what_every_exit_says_of_every_token_has_one_answer(path: str) -> None:
+    """Each of these asks the probe; by the table above none of them could run the layers itself."""
+    called = {ast.unparse(call.func) for call in calls(ROOT / path)}
+    assert "probe_exits" in called
+    assert not any(map(runs_a_layer, calls(ROOT / path)))
+
+
+def written_attributes(path: Path) -> Iterator[str]:
+    """Attributes of objects other than the method's own that a file assigns."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
+        named = isinstance(node, ast.Call) and ast.unparse(node.func) in {"setattr", "delattr"}
+        if stored or named:
+            yield ast.unparse(node)
+
+
+def test_no_tool_writes_attributes_of_the_model_or_the_core() -> None:
+    found = {}
+    for tool in TOOLS:
+        for path in sorted((PACKAGE / tool).rglob("*.py")):
+            others = {one for one in written_attributes(path) if not is_own(one)}
+            if others:
+                found[str(path.relative_to(PACKAGE))] = others
+    assert found == WRITES
+
+
+def is_own(written: str) -> bool:
+    """``self.x``, and not ``self.x.y``."""
+    return written.startswith("self.") and written.count(".") == 1
