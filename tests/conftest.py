@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs, also from commands that tests start: but for the marked tests all are of a CPU."""
     if "not gpu" in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def own_log_level() -> Iterator[None]:
+    """An evaluation sets the level of lm-eval's logger for good: lines would depend on the order."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture
