@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def own_log_level() -> Iterator[None]:
-    """An evaluation sets the level of lm-eval's logger for good: lines would depend on the order."""
+    """Of lm-eval, which an evaluation sets for good: what is logged would depend on the order."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     yield
