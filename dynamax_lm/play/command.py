@@ -96,7 +96,7 @@ def _answer(
             sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
             sys.stdout.flush()
             continue
-        display.summary(one)
+        display.summary(one, _hint(model, one.answer))
         if grid is not None:
             display.exits(one.answer, grid)
     if not played:
@@ -109,6 +109,14 @@ def _answer(
         sys.stderr.write(f"dynamax_lm: {page}\n")
     if console.is_terminal and not options.json:
         sys.stderr.write(f"{_next(options)}\n")
+
+
+def _hint(model: ExitModel, answer: Answer) -> str:
+    """What to change where exits were checked and none was taken."""
+    settings = model.settings
+    if settings.mode != "exit" or min(answer.layers_used, default=0) < model.n_layers:
+        return ""
+    return f"no token exited at threshold {settings.threshold:g}; a lower one exits earlier"
 
 
 def _next(options: argparse.Namespace) -> str:

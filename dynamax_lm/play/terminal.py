@@ -72,12 +72,17 @@ class Display:
         full = token.layers_used == self._depths[-1]
         return "" if full else str(token.layers_used).translate(_RAISED)
 
-    def summary(self, played: Played) -> None:
-        """The depth bar and the totals, below the answer."""
+    def summary(self, played: Played, hint: str = "") -> None:
+        """The depth bar and the totals, below the answer.
+
+        Args:
+            played: the answer.
+            hint: a last line; empty for none.
+        """
         self._console.print()
         if not self._lossless:
             self._bar(played.answer)
-        for line in totals(played):
+        for line in [*totals(played), *([hint] if hint else [])]:
             self._console.print(Text(line, style=_SOFT))
         if self._lossless:
             key = "accepted⁺ [-rejected-]" if self._plain else "green: drafted, struck: rejected"

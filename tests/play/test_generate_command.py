@@ -152,6 +152,15 @@ def test_the_table_of_exits_fits_the_terminal(
     assert all(re.search(r" \d\.\d\d\b", line) for line in cells), "a confidence is cut"
 
 
+@pytest.mark.parametrize("threshold", ["0.02", "1"])
+def test_an_answer_without_exits_says_so(
+    checkpoint: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(checkpoint, "--prompt", PROMPTS[0], threshold=threshold))
+    said = "no token exited at threshold 1; a lower one exits earlier" in capsys.readouterr().out
+    assert said == (threshold == "1")
+
+
 def test_no_color_writes_no_escapes_on_a_terminal(checkpoint: Path) -> None:
     """In a real terminal: rich keeps bold and dim under its own reading of ``NO_COLOR``."""
     main_end, end = pty.openpty()
