@@ -24,6 +24,13 @@ class Answer:
 
     A notebook shows it with each token coloured by the layer at which it exited.
 
+    >>> from dynamax_lm import load
+    >>> answer = load("tiny").generate("The cat sat on", max_gen_toks=4)
+    >>> len(answer.tokens) == len(answer.pieces) == len(answer.layers_used) == 4
+    True
+    >>> set(answer.layers_used) <= set(answer.depths)
+    True
+
     Attributes:
         text: as lm-eval returns it, cut at its stop.
         trace: its tokens, the layers run for each, and the confidence at its exit, including tokens
@@ -82,6 +89,11 @@ class Answer:
 class Score:
     """A scored continuation.
 
+    >>> from dynamax_lm import load
+    >>> score = load("tiny").score("The cat sat on", " the mat")
+    >>> score.log_likelihood < 0, len(score.trace.layers_used) == len(score.trace.tokens)
+    (True, True)
+
     Attributes:
         log_likelihood: of the continuation, natural logarithm.
         greedy: whether every token is the most likely one where it exits.
@@ -100,6 +112,13 @@ class Score:
 @dataclass(frozen=True)
 class ExitGrid:
     """Predictions of every exit after every token of a text, with exact state (the logit lens).
+
+    >>> from dynamax_lm import load
+    >>> grid = load("tiny").probe("The cat sat on", exit_layers=[8, 12])
+    >>> grid.predicted.shape == (len(grid.tokens), 3)  # two exits, and full depth
+    True
+    >>> grid.agrees.shape == grid.confidence.shape == (len(grid.tokens), 2)
+    True
 
     Attributes:
         tokens: (N,) the text's token ids.

@@ -243,6 +243,9 @@ def find_measure(written: str) -> str:
 def find_skipped_state(written: str, costs: DecoderCosts) -> str:
     """The name of a skipped-state policy, for `generate`, `score` and `Ledger`.
 
+    >>> find_skipped_state("propagate", load("tiny").lm.stack.costs)
+    'propagate'
+
     Args:
         written: as for :func:`find_measure`; or one for each kind of layer.
         costs: of the decoder that has the layers, ``stack.costs``.

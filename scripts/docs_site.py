@@ -168,6 +168,20 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return site_links(markdown, "../") if "/" not in page.file.src_uri else markdown
 
 
+_EXAMPLE = re.compile(r"^( *)>>> .*(?:\n *\S.*)*", re.MULTILINE)
+"""From a prompt to the next empty line."""
+_ROLE = re.compile(r":\w+:`~?([^`]+)`")
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring with its examples as blocks of code, and names in place of references.
+
+    In Markdown ``>>>`` would be quotations, whose lines run together.
+    """
+    text = _ROLE.sub(r"`\1`", docstring)
+    return _EXAMPLE.sub(lambda found: f"{found[1]}```pycon\n{found[0]}\n{found[1]}```", text)
+
+
 _LOADED = re.compile(
     r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"(?:https?:)?//"
     r"|url\([\"']?(?:https?:)?//"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ from scripts.docs_site import (
     COMMANDS,
     COMMANDS_PAGE,
     PAGES_OUTSIDE,
+    as_markdown,
     commands_page,
     loads_from_elsewhere,
     navigation,
@@ -36,6 +38,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/validity/*.md")]
 COMING_FROM = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
 ARGUMENTS = re.findall(r"^    --model_args (\S+)$", COMING_FROM, re.MULTILINE)
+
+
+def test_examples_of_docstrings_are_code_on_their_page() -> None:
+    """Outside of blocks of code, Markdown would run the lines of an example together."""
+    for name in set(dynamax_lm.__all__) - {"__version__"}:
+        text = inspect.getdoc(getattr(dynamax_lm, name)) or ""
+        shown = as_markdown(text)
+        blocks = re.findall(r"^```pycon\n(.*?)^```$", shown, re.DOTALL | re.MULTILINE)
+        assert sum(block.count(">>>") for block in blocks) == text.count(">>>") > 0
+        assert not re.search(r":\w+:`", shown)
+        assert all(paragraph.strip() for block in blocks for paragraph in block.split("\n\n"))
 
 
 def test_every_project_has_arguments() -> None:

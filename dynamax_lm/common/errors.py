@@ -7,7 +7,15 @@ from __future__ import annotations
 
 
 class SettingError(ValueError):
-    """A wrong setting: names the value, what is allowed, and the fix."""
+    """A wrong setting: names the value, what is allowed, and the fix.
+
+    >>> import dynamax_lm
+    >>> try:
+    ...     dynamax_lm.load("tiny", threshold=2)
+    ... except dynamax_lm.SettingError as error:
+    ...     print(error)
+    threshold=2: out of range; give a number in [0, 1]
+    """
 
 
 def first_line(error: object, most: int = 200) -> str:

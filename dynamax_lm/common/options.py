@@ -72,17 +72,18 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(self._given, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End the process with status 2; an unknown option is told with the nearest one.
+        """End the process with status 2 and one line; an unknown option brings the nearest one.
 
         Args:
             message: argparse's.
         """
+        hint = "; --help lists the options"
         if message.startswith(_UNKNOWN):
             if found := self._nearest(message.removeprefix(_UNKNOWN).split()):
-                message += f"; did you mean {found[1]}?"
+                hint = f"; did you mean {found[1]}?"
         elif message.startswith(_MISSING) and (found := self._nearest(self._unknown())):
-            message += f"; {found[0]} is unknown: did you mean {found[1]}?"
-        super().error(message)
+            hint = f"; {found[0]} is unknown: did you mean {found[1]}?"
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}{hint}\n")
 
     def _unknown(self) -> list[str]:
         """Options of the command line, without their values, that begin the name of none."""

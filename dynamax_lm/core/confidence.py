@@ -36,6 +36,13 @@ class Measure:
     The confidence of a token depends on that token alone, never on the others checked with it:
     rows of a batch, and thresholds that share a pass, would otherwise change each other's answers.
 
+    >>> class TopProb(Measure):
+    ...     facts = MeasureFacts(reads="logits")
+    ...     def ask(self, view):
+    ...         return view.logits.float().softmax(-1).amax(-1)
+    >>> TopProb(tokens=1, exits=4).facts.reads
+    'logits'
+
     Attributes:
         facts: name, costs and requirements.
 

@@ -70,6 +70,20 @@ class LayerCosts:
     A subclass is a frozen dataclass of a configuration's numbers. It gives ``layer``,
     ``prompt_layer`` and ``SKIPPED``; the sums over layers follow.
 
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Square(LayerCosts):
+    ...     KIND, SKIPPED = "square matrix", {"propagate": lambda costs: 0}
+    ...     n_layers: int
+    ...     width: int
+    ...     vocabulary: int
+    ...     def layer(self, position):
+    ...         return 2 * self.width**2
+    ...     def prompt_layer(self, tokens):
+    ...         return tokens * self.layer(0)
+    >>> Square(n_layers=2, width=8, vocabulary=32).layer(0)
+    128
+
     Attributes:
         KIND: the kind's name in error messages.
         KEY: its name in a skipped state given by kind, such as ``attention:copy_kv``.

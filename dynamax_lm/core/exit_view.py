@@ -33,6 +33,9 @@ class ExitView(Protocol):
     Under a cheap look a measure's ``logits`` are those of the look. Where layers lie on several
     devices, tokens and ``index`` are on one, ``hidden`` on its layer's, and ``logits`` on the
     vocabulary projection's.
+
+    >>> def top_prob(view: ExitView) -> Tensor:
+    ...     return view.logits.float().softmax(-1).amax(-1)
     """
 
     @property

@@ -38,6 +38,9 @@ CONVENTION = (
 class HeadCosts(NamedTuple):
     """FLOPs of the trained modules of one exit, for one token.
 
+    >>> HeadCosts(classifier=100).translator
+    0
+
     Attributes:
         classifier: its norm and classifier, billed with each check of confidence ``head``.
         translator: billed whenever this exit's logits are computed: with each check that reads

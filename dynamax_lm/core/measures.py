@@ -49,6 +49,10 @@ def continuous(exits: int) -> int:
 class MeasureFacts:
     """Facts of a measure that the ledger, the settings and reports use.
 
+    >>> facts = MeasureFacts(reads="hidden", least_exits=2)  # compares two exits' hidden states
+    >>> facts.needs_target
+    False
+
     Attributes:
         name: as ``confidence`` takes it; omitted by measures from outside the package, which are
             named after their file or entry point.

@@ -18,6 +18,11 @@ PROMPT_STATE = "propagate"
 class SkippedFacts:
     """Facts of a policy that the ledger, the settings and reports use.
 
+    >>> from dynamax_lm import AttentionCosts
+    >>> facts = SkippedFacts(layers=(AttentionCosts,), flops=lambda costs: costs.kv_projections)
+    >>> facts.shorter
+    False
+
     Attributes:
         name: omitted in a class; policies are named after their file or entry point.
         layers: cost classes of the kinds of layer that it is for, such as ``AttentionCosts``.
@@ -55,6 +60,12 @@ class SkippedFacts:
 
 class SkippedState:
     """A skipped-state policy; made once, without arguments.
+
+    >>> from dynamax_lm import AttentionCosts
+    >>> class Own(SkippedState):
+    ...     facts = SkippedFacts(layers=(AttentionCosts,), flops=lambda costs: costs.kv_projections)
+    ...     def skip(self, layer, state, below, context):
+    ...         return layer.propagate(state, below, context)
 
     Attributes:
         facts: name, layers and costs.

@@ -22,6 +22,11 @@ from dynamax_lm.core.pending import PendingTokens
 class TokenBatch:
     """New tokens for some rows of a state.
 
+    >>> import torch
+    >>> batch = TokenBatch.of([[5, 6, 7], [8]], [0, 1], torch.device("cpu"))
+    >>> batch.width, batch.lengths, batch.rows
+    (3, (3, 1), (0, 1))
+
     Attributes:
         ids: (B, T) token ids; slots outside ``lengths`` hold any valid id.
         lengths: real tokens of each row, 1..T; 0 only in a prefill, and in rows without new tokens.
@@ -122,6 +127,12 @@ class TokenBatch:
 
 class ForwardPass:
     """One pass of a token batch through the layers: running and frozen slots.
+
+    >>> import torch
+    >>> run = ForwardPass(TokenBatch.of([[5], [6]], [0, 1], torch.device("cpu")))
+    >>> run.freeze(torch.tensor([True, False]), hidden=torch.zeros(2, 4))  # the first token exits
+    >>> run.slots.tolist(), run.frozen.tolist()
+    ([1], [0])
 
     Attributes:
         token_batch: the tokens.

@@ -66,6 +66,16 @@ class ThresholdRule:
     rule's arguments. It depends on a token's index in its answer, never on the request's maximum
     length, so that a scored continuation has the same thresholds as when it is generated.
 
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Easing(ThresholdRule):
+    ...     warm_up: float = 8
+    ...     def at(self, exit, step):
+    ...         return 1.0 if step < self.warm_up else self.threshold
+    >>> rule = Easing(threshold=0.7)
+    >>> rule.at(0, step=3), rule.at(0, step=9)
+    (1.0, 0.7)
+
     Attributes:
         threshold: in [0, 1], as the user gave it.
         asks: whether a confidence is computed at exits; if not, no check is billed, and a token

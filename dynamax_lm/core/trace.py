@@ -22,6 +22,10 @@ RECORDS = 3
 class TokenRow(NamedTuple):
     """One emitted token of a trace.
 
+    >>> row = TokenRow(0, token=7, emitted=7, layers_used=4, confidence=0.95, full_depth=7)
+    >>> row.emitted == row.full_depth
+    True
+
     Attributes:
         position: index of the token in its answer, from 0.
         token: the answer's token id (generated, or the continuation's own in scoring).
@@ -130,6 +134,12 @@ class Noise(NamedTuple):
 class AnswerTrace:
     """One answer's tokens and depths, one entry per emitted token in every tuple.
 
+    >>> trace = AnswerTrace(3, (7, 8), (7, 8), (4, 16), (0.95, 0.4), full_depth=(7, 9))
+    >>> trace.agreeing
+    1
+    >>> [row.layers_used for row in trace.rows()]
+    [4, 16]
+
     Attributes:
         prompt_tokens: tokens prefilled: the prompt without its last token.
         tokens: the answer's token ids.
@@ -215,6 +225,10 @@ class AnswerTrace:
 @dataclass(frozen=True, slots=True)
 class FlopsBreakdown:
     """FLOPs of one or several answers, by item, 2 per multiply-add.
+
+    >>> bill = FlopsBreakdown(layers=60, checks=15, full_depth=100)
+    >>> bill.spent, bill.flops_saved
+    (75, 0.25)
 
     Attributes:
         prompt: the prefill, with the state of layers that prompt tokens skip; never part of

@@ -25,7 +25,13 @@ from dynamax_lm.decoders.rows import RowLengths
 
 
 class LayerState(Protocol):
-    """The state of one layer: its tokens' keys and values, or its recurrent state."""
+    """The state of one layer: its tokens' keys and values, or its recurrent state.
+
+    >>> from dynamax_lm import load
+    >>> state = load("tiny").lm.stack.layers[0].new_state(2)
+    >>> state.seen([0, 0])  # tokens of each row
+    [0, 0]
+    """
 
     def seen(self, given: list[int]) -> list[int]:
         """Number of tokens of each row in the layer's state.
@@ -84,7 +90,13 @@ class PassContext(Protocol):
 
 
 class LayerKind(Protocol):
-    """Data that all layers of one kind share. Layers of one kind have the same object."""
+    """Data that all layers of one kind share. Layers of one kind have the same object.
+
+    >>> from dynamax_lm import load
+    >>> first, second = load("tiny").lm.stack.layers[:2]
+    >>> first.kind is second.kind
+    True
+    """
 
     @property
     def costs(self) -> LayerCosts:
@@ -130,6 +142,11 @@ none."""
 
 class LayerAdapter(Protocol):
     """One layer.
+
+    >>> from dynamax_lm import load
+    >>> adapter = load("tiny").lm.stack.layers[0]
+    >>> sorted(adapter.skipped)
+    ['copy_kv', 'propagate']
 
     Attributes:
         skipped: by name, the skipped-state policies that it has, with the names of its costs'
@@ -181,6 +198,14 @@ class LayerPlan:
 
     Named by ``layers=FILE.py:CLASS``, or by an entry point; made as ``CLASS()``. See CONTRIBUTING,
     "A kind of layer".
+
+    >>> class Swapped(LayerPlan):  # the checkpoint's layers in reverse order
+    ...     def costs(self, own):
+    ...         return own[::-1]
+    ...     def layers(self, own, model):
+    ...         return own[::-1]
+    >>> Swapped().costs(["below", "above"])
+    ['above', 'below']
 
     Attributes:
         norm: for a ``model_type`` that the package lacks: the name of the final norm in the model,

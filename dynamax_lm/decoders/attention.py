@@ -365,6 +365,13 @@ def _position_scale(positions: Tensor, rope: Mapping[str, Any]) -> Tensor:
 class MistralStack(Decoder):
     """A ``MistralForCausalLM`` or ``LlamaForCausalLM``.
 
+    >>> from transformers import MistralConfig, MistralForCausalLM
+    >>> widths = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    >>> config = MistralConfig(vocab_size=32, num_hidden_layers=3, num_key_value_heads=1, **widths)
+    >>> stack = MistralStack(MistralForCausalLM(config).eval())
+    >>> stack.n_layers, stack.vocab_size
+    (3, 32)
+
     Args:
         model: the loaded model, in evaluation mode.
 

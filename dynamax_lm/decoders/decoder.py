@@ -35,6 +35,11 @@ from dynamax_lm.decoders.scaling import UNSCALED, Scaling
 class Decoder:
     """Layers of any kinds between an embedding and a vocabulary head.
 
+    >>> from dynamax_lm import load
+    >>> decoder = load("tiny").lm.stack
+    >>> isinstance(decoder, Decoder), decoder.n_layers
+    (True, 16)
+
     Args:
         layers: bottom to top, at least one.
         embedding: of token ids; they go to its device.

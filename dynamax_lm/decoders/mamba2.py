@@ -191,6 +191,13 @@ def _withdraw(
 class Mamba2Stack(Decoder):
     """A ``Mamba2ForCausalLM``.
 
+    >>> from transformers import Mamba2Config, Mamba2ForCausalLM
+    >>> widths = {"hidden_size": 16, "state_size": 8, "num_heads": 4, "head_dim": 8, "n_groups": 1}
+    >>> config = Mamba2Config(vocab_size=32, num_hidden_layers=3, **widths)
+    >>> stack = Mamba2Stack(Mamba2ForCausalLM(config).eval())
+    >>> stack.n_layers, stack.vocab_size
+    (3, 32)
+
     Args:
         model: the loaded model, in evaluation mode.
 

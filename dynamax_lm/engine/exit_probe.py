@@ -25,7 +25,23 @@ Unembed = Callable[[Tensor], Tensor]
 
 
 class ExitObserver(Protocol):
-    """Called at every exit of the pass, for a slice of the tokens at a time, in order."""
+    """Called at every exit of the pass, for a slice of the tokens at a time, in order.
+
+    >>> class Depths:  # how many tokens each exit sees
+    ...     def __init__(self):
+    ...         self.seen = {}
+    ...     def on_exit(self, view):
+    ...         self.seen[view.exit] = self.seen.get(view.exit, 0) + len(view.index)
+    ...     def on_full_depth(self, index, hidden, logits):
+    ...         pass
+    >>> import dynamax_lm
+    >>> stack, depths = dynamax_lm.load("tiny").lm.stack, Depths()
+    >>> batch = dynamax_lm.TokenBatch.of([[1, 5, 9]], [0], stack.device)
+    >>> with torch.inference_mode():
+    ...     dynamax_lm.probe_exits(stack, stack.new_state(1), batch, [4, 8], [depths])
+    >>> depths.seen
+    {0: 3, 1: 3}
+    """
 
     def on_exit(self, view: View) -> None:
         """Some tokens reach an exit; reading ``view.logits`` computes a vocabulary projection."""

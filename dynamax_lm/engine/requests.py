@@ -25,6 +25,10 @@ class Chooser(Protocol):
 class GenerateRequest:
     """A text to continue.
 
+    >>> request = GenerateRequest(prompt=(5, 6), max_new=8, stops=lambda answer: answer[-1] == 2)
+    >>> request.finished([7, 9]), request.finished([7, 2])
+    (False, True)
+
     Attributes:
         prompt: token ids, at least one.
         max_new: largest number of tokens to generate, at least 1.

@@ -31,6 +31,9 @@ from dynamax_lm.engine.stateful_stack import StatefulStack
 class ScoreRequest:
     """A continuation to score.
 
+    >>> ScoreRequest(prompt=(5, 6), continuation=(7,)).continuation
+    (7,)
+
     Attributes:
         prompt: token ids, at least one.
         continuation: token ids, at least one.

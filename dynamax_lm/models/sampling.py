@@ -79,6 +79,24 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 """Options that are refused unless they have one of these values, which disable them."""
 
 
+_LENGTH_AND_STOPS = frozenset(
+    {
+        *("until", "max_gen_toks", "max_length"),
+        *("max_new_tokens", "max_tokens", "max_completion_tokens"),
+    }
+)
+"""Options that lm-eval and the requests read themselves."""
+
+
+def refuse_unknown_options(gen_kwargs: Mapping[str, Any]) -> None:
+    """Refuse, before a model is loaded, what :func:`refuse_unsupported` would refuse after.
+
+    Raises:
+        SettingError: names the option, the value, and what to use instead.
+    """
+    refuse_unsupported({k: v for k, v in gen_kwargs.items() if k not in _LENGTH_AND_STOPS})
+
+
 def refuse_unsupported(gen_kwargs: Mapping[str, Any]) -> None:
     """Refuse options that are not supported with exits.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,9 @@ def main(arguments: list[str]) -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode still shows answers
     from dynamax_lm.api import ExitModel
     from dynamax_lm.models.exit_model import DynamaxLM
+    from dynamax_lm.models.sampling import refuse_unknown_options
 
+    refuse_unknown_options(gen_kwargs)
     lm: DynamaxLM = load_lm(options.model, model_args, device=options.device)
     try:
         _answer(ExitModel(lm), options, gen_kwargs, _SEED if seed is None else seed, page)
@@ -67,7 +71,12 @@ def _answer(
     from dynamax_lm.play.session import Played, Session
     from dynamax_lm.play.terminal import Display
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # rich's keeps bold and dim
+    )
     depths = [*model.settings.exit_layers, model.n_layers]
     display = Display(console, depths, lossless=model.settings.mode == "lossless")
     session, played = Session(model, seed), list[Played]()
@@ -87,7 +96,7 @@ def _answer(
             sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
             sys.stdout.flush()
             continue
-        display.summary(one)
+        display.summary(one, _hint(model, one.answer))
         if grid is not None:
             display.exits(one.answer, grid)
     if not played:
@@ -99,11 +108,25 @@ def _answer(
         write_text(page, answers_page(played, model))
         sys.stderr.write(f"dynamax_lm: {page}\n")
     if console.is_terminal and not options.json:
-        text = ",".join(f"{name}={value}" for name, value in (options.model_args or {}).items())
-        sys.stderr.write(
-            f"next: lm_eval --model {options.model} --model_args {text} "
-            "--tasks dynamax_coqa_sample\n"
-        )
+        sys.stderr.write(f"{_next(options)}\n")
+
+
+def _hint(model: ExitModel, answer: Answer) -> str:
+    """What to change where exits were checked and none was taken."""
+    settings = model.settings
+    if settings.mode != "exit" or min(answer.layers_used, default=0) < model.n_layers:
+        return ""
+    return f"no token exited at threshold {settings.threshold:g}; a lower one exits earlier"
+
+
+def _next(options: argparse.Namespace) -> str:
+    """The same settings on a sample of a task."""
+    given = ",".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
+        for name, value in (options.model_args or {}).items()
+    )
+    arguments = f" --model_args {shlex.quote(given)}" if given else ""
+    return f"next: lm_eval --model {options.model}{arguments} --tasks dynamax_coqa_sample"
 
 
 def _grid(model: ExitModel, prompt: str, answer: Answer) -> ExitGrid | None:
@@ -159,8 +182,11 @@ def _check(options: argparse.Namespace) -> None:
     from dynamax_lm.harness.plugin.bridge import MODELS
 
     if options.model not in MODELS:
-        known = ", ".join(MODELS)
-        raise SettingError(f"--model {options.model or 'is missing'}: choose one of {known}")
+        known, near = ", ".join(MODELS), get_close_matches(options.model or "", MODELS, n=1)
+        raise SettingError(
+            f"--model {options.model or 'is missing'}: choose one of {known}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
     if any(not prompt for prompt in options.prompt or ()):
         raise SettingError("--prompt is empty")
 

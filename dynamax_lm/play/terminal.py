@@ -22,6 +22,8 @@ from dynamax_lm.play.stream import StreamedToken
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _CELL, _PIECE = 15, 9
 """Characters of a cell of the table of exits, and of the token in it."""
+_TOKEN, _LAST = _PIECE + 4, _PIECE + 1
+"""Characters of the table's first column, the token and its layer, and of its last."""
 _SOFT, _GOOD, _BAD = Style(dim=True), Style(color="green", underline=True), Style(color="red")
 
 
@@ -70,12 +72,17 @@ class Display:
         full = token.layers_used == self._depths[-1]
         return "" if full else str(token.layers_used).translate(_RAISED)
 
-    def summary(self, played: Played) -> None:
-        """The depth bar and the totals, below the answer."""
+    def summary(self, played: Played, hint: str = "") -> None:
+        """The depth bar and the totals, below the answer.
+
+        Args:
+            played: the answer.
+            hint: a last line; empty for none.
+        """
         self._console.print()
         if not self._lossless:
             self._bar(played.answer)
-        for line in totals(played):
+        for line in [*totals(played), *([hint] if hint else [])]:
             self._console.print(Text(line, style=_SOFT))
         if self._lossless:
             key = "accepted⁺ [-rejected-]" if self._plain else "green: drafted, struck: rejected"
@@ -103,23 +110,25 @@ class Display:
         """
         self._console.print(
             Text(
-                f"What each exit predicts after the same prefix, with its {grid.measure}; "
-                "≠: not full depth's token",
+                f"What each exit predicts after the same prefix, with its confidence "
+                f"({grid.measure}); ≠: not full depth's token",
                 style=_SOFT,
             )
         )
-        at_once = max(1, (self._console.width - 2 * _CELL) // (_CELL + 1))
+        at_once = max(1, (self._console.width - _TOKEN - _LAST - 1) // (_CELL + 1))
         for start in range(0, len(grid.layers), at_once):
             some = range(start, min(start + at_once, len(grid.layers)))
             self._console.print(self._table(answer, grid, some))
             self._console.print()
 
     def _table(self, answer: Answer, grid: ExitGrid, some: Sequence[int]) -> Table:
+        last = self._console.width >= _TOKEN + _CELL + _LAST + 2  # else ≠ alone says it
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("token", width=_PIECE + 4, no_wrap=True)
+        table.add_column("token   layer", width=_TOKEN, no_wrap=True)
         for place in some:
             table.add_column(f"layer {grid.layers[place]}", width=_CELL, no_wrap=True)
-        table.add_column("full depth", width=_PIECE + 1, no_wrap=True)
+        if last:
+            table.add_column("full depth", width=_LAST, no_wrap=True)
         for row, piece in enumerate(answer.pieces):
             cells = [Text(f"{_fit(piece)} {answer.layers_used[row]:>3}")]
             for place in some:
@@ -127,7 +136,8 @@ class Display:
                 name = _fit(str(grid.predicted_pieces[row, place]))
                 cell = f"{' ' if same else '≠'}{name} {grid.confidence[row, place]:.2f}"
                 cells.append(Text(cell, Style() if same else _BAD))
-            cells.append(Text(_fit(str(grid.predicted_pieces[row, -1]))))
+            if last:
+                cells.append(Text(_fit(str(grid.predicted_pieces[row, -1]))))
             table.add_row(*cells)
         return table
 
@@ -157,7 +167,7 @@ def totals(played: Played) -> list[str]:
         drafted = sum(len(one.drafted) for one in text.rounds)
         accepted = sum(one.accepted for one in text.rounds)
         lines.append(f"{accepted} of {drafted} drafted tokens accepted")
-    seconds = f"{played.seconds:.2f} s for the answer"
+    seconds = f"answer in {played.seconds:.2f} s"
     if played.speedup is not None and played.full_depth_seconds is not None:
         seconds += (
             f", full depth {played.full_depth_seconds:.2f} s: {played.speedup:.2f} times its "
@@ -172,6 +182,8 @@ def visible(text: str) -> str:
 
 
 def _fit(piece: str) -> str:
-    """A token's text in a fixed number of characters."""
+    """A token's text in a fixed number of characters; one of spaces only is shown as signs."""
     shown = visible(piece)
+    if not shown.strip():
+        shown = shown.replace(" ", "␣")
     return (shown if len(shown) <= _PIECE else shown[: _PIECE - 1] + "…").ljust(_PIECE)

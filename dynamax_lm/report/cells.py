@@ -9,7 +9,7 @@ from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.leaderboard import Entry
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline
+from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline, depth_text
 
 NOTHING = "–"
 """An empty cell."""
@@ -99,7 +99,7 @@ def baseline_text(baseline: StaticBaseline | None, published: Value | None = Non
         return "–"
     mark = _MARKS.get(baseline.verdict, "✗")
     if baseline.verdict == "unknown":
-        return f"costs as much as {baseline.depth:.1f} layers: {baseline.source}"
+        return f"costs as much as {depth_text(baseline.depth)} layers: {baseline.source}"
     told = f" in {' and '.join(baseline.told_by)}" if baseline.told_by else ""
     if baseline.source == FULL_DEPTH:
         return f"{mark} {baseline.verdict}{told}: {baseline.source}"
@@ -109,7 +109,7 @@ def baseline_text(baseline: StaticBaseline | None, published: Value | None = Non
     if own is not None and published is not None and abs(own - published.mean) > 1e-9:
         agreement += f" (against {100 * own:.1f} %, documents without text included)"
     against = _AGAINST.get(baseline.verdict, baseline.verdict)
-    verdict = f"{mark} {against} {baseline.depth:.1f} layers"
+    verdict = f"{mark} {against} {depth_text(baseline.depth)} layers"
     return f"{verdict}{told}; there: value {quality}, agreement {agreement}, {baseline.source}"
 
 

@@ -21,6 +21,11 @@ LAST = 1000
 class Column:
     """One column.
 
+    >>> from types import SimpleNamespace
+    >>> column = Column(key="model", value=lambda entry: entry.row.checkpoint, title="checkpoint")
+    >>> column.value(SimpleNamespace(row=SimpleNamespace(checkpoint="tiny/mamba")))
+    'tiny/mamba'
+
     Attributes:
         key: in CSV and JSON; small letters, digits and underscores.
         value: of a row, unrounded.

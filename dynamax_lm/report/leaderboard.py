@@ -40,6 +40,10 @@ _FULL_DEPTH = frozenset({"plain", "full"})
 class Entry:
     """A row and the results of its comparisons.
 
+    >>> def answers_per_layer(entry: Entry) -> float | None:  # the value of a `Column`
+    ...     used = entry.row.layers_used
+    ...     return None if used is None else 1 / used.mean
+
     Attributes:
         row: what was measured.
         marks: whether it is Pareto-optimal.

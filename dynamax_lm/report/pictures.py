@@ -45,7 +45,7 @@ _LEDGER = (
     ("verification", "verification", RED, "\\\\"),
 )
 _STYLES: dict[Kind, tuple[str, str, str]] = {
-    "static": (DARK_GREY, "s", "always one depth"),
+    "static": (DARK_GREY, "s", "fixed depth"),
     "oracle": (BLACK, "*", "oracle (ceiling)"),
     "lossless": (SKY, "h", "lossless"),
     "full": (BLACK, "|", "full depth"),

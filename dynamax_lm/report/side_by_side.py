@@ -36,6 +36,7 @@ class SideRun(NamedTuple):
         layers: L, where known.
         tokens: its token page, relative to the report; empty for none.
         full: whether every token has full depth.
+        exits: whether each token has a depth of its own.
     """
 
     setting: str
@@ -43,6 +44,7 @@ class SideRun(NamedTuple):
     layers: int | None
     tokens: str
     full: bool
+    exits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def side_by_side(
                 row.run.layers,
                 tokens.get((str(row.run.path), row.task), ""),
                 row.kind in {"full", "plain"},
+                row.kind == "dynamic",
             )
             for row, name in zip(rows, names, strict=True)
         ],

@@ -51,6 +51,16 @@ OWN_FULL_DEPTH = "its own full depth"
 """The name of the row's own reference in comparisons."""
 
 
+def depth_text(depth: float) -> str:
+    """A depth with one decimal; with two where one would show a whole number that it is not.
+
+    >>> depth_text(8.63), depth_text(8), depth_text(15.96)
+    ('8.6', '8.0', '15.96')
+    """
+    text = f"{depth:.1f}"
+    return f"{depth:.2f}" if text.endswith(".0") and depth != round(depth) else text
+
+
 @dataclass(frozen=True, slots=True)
 class StaticBaseline:
     """The fixed depth of equal FLOPs.
@@ -90,7 +100,7 @@ class StaticBaseline:
         """Its name in words, equal for the same baseline of either account."""
         if self.source == FULL_DEPTH:
             return OWN_FULL_DEPTH
-        return f"fixed depth {self.depth:.1f} of equal {self.account} FLOPs"
+        return f"fixed depth {depth_text(self.depth)} of equal {self.account} FLOPs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dynamax_lm.report.cells import baseline_of, percent, speedup_of
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.metric_choice import one_metric_each
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import FULL_DEPTH, StaticBaseline
+from dynamax_lm.report.static_baseline import FULL_DEPTH, StaticBaseline, depth_text
 
 ENOUGH = 0.9
 """Agreement with full depth that the setting of a sentence has, if any has it."""
@@ -114,7 +114,7 @@ def _static(baseline: StaticBaseline | None, documents: int | None) -> str:
     """What a fixed depth of the same cost does, by the corrected verdict of the table."""
     if baseline is None:
         return "no fixed depth of the same FLOPs is known"
-    depth = f"a fixed depth of {baseline.depth:.1f} layers, which costs the same,"
+    depth = f"a fixed depth of {depth_text(baseline.depth)} layers, which costs the same,"
     told = f" in {' and '.join(baseline.told_by)}" if baseline.told_by else ""
     if baseline.verdict == "unknown":
         return f"how {depth} does was {baseline.source}"

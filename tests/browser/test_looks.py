@@ -44,6 +44,15 @@ def test_a_phone_scrolls_tables_and_never_the_page(visits: Visits, pages: Pages,
         assert page.evaluate("scrollX") == 0
 
 
+def test_a_phone_shows_legible_plots(visits: Visits, pages: Pages) -> None:
+    with visits.open(pages.report / "index.html", width=PHONE) as page:
+        high = page.evaluate(
+            "[...document.querySelectorAll('.scatter text:not(.about)')]"
+            ".map((one) => one.getBoundingClientRect().height)"
+        )
+        assert min(high) > 10, "pixels of a line of text, which is 15 or so at full size"
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_text_has_enough_contrast(

@@ -61,6 +61,25 @@ def test_a_link_opens_its_setting_beside_full_depth_with_their_differences(
             page.locator("#differing").uncheck()
 
 
+def test_without_a_link_the_first_setting_with_exits_stands_beside_full_depth(
+    visits: Visits, pages: Pages
+) -> None:
+    with visits.open(pages.every["compared"]) as page:
+        marks = "runs.map((one, at) => [boxes[at].checked, one.full, one.exits])"
+        shown = page.evaluate(marks)
+        full = next(at for at, (_, is_full, _) in enumerate(shown) if is_full)
+        exits = next(at for at, (_, _, each) in enumerate(shown) if each)
+        assert [at for at, (on, _, _) in enumerate(shown) if on] == sorted([full, exits])
+
+
+def test_a_prompt_is_marked_as_cut_only_where_it_is(visits: Visits, pages: Pages) -> None:
+    with visits.open(pages.session) as page:
+        said = page.locator("article summary").all_text_contents()
+        whole = page.evaluate("all.map((doc) => !doc.omitted && doc.prompt.length <= 120)")
+        assert any(whole)
+        assert [not one.startswith("Prompt: …") for one in said] == whole
+
+
 def test_a_thousand_documents_open_quickly_twenty_at_a_time(visits: Visits, tmp_path: Path) -> None:
     write_run(tmp_path / "in", Plan(tasks=ONE, documents=1000))
     main([str(tmp_path / "in"), "--output_path", str(tmp_path / "out")])

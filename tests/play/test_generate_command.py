@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -138,10 +142,41 @@ def test_the_table_of_exits_fits_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     main(command(checkpoint, "--prompt", "a", "--show", "exits"))
-    table = capsys.readouterr().out.partition("token ")[2].splitlines()
+    out = capsys.readouterr().out
+    table = out[out.index("\ntoken ") + 1 :].splitlines()
     heads = [line for line in table if "layer " in line]
-    assert sum(line.count("layer ") for line in heads) == 3
-    assert max(map(len, table)) <= max(width, 46)
+    assert sum(len(re.findall(r"layer \d", line)) for line in heads) == 3
+    assert max(len(line.rstrip()) for line in table) <= width
+    cells = [line for line in table if line and line not in heads]
+    assert cells
+    assert all(re.search(r" \d\.\d\d\b", line) for line in cells), "a confidence is cut"
+
+
+@pytest.mark.parametrize("threshold", ["0.02", "1"])
+def test_an_answer_without_exits_says_so(
+    checkpoint: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(checkpoint, "--prompt", PROMPTS[0], threshold=threshold))
+    said = "no token exited at threshold 1; a lower one exits earlier" in capsys.readouterr().out
+    assert said == (threshold == "1")
+
+
+def test_no_color_writes_no_escapes_on_a_terminal(checkpoint: Path) -> None:
+    """In a real terminal: rich keeps bold and dim under its own reading of ``NO_COLOR``."""
+    main_end, end = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    environment.pop("FORCE_COLOR", None)
+    given = [sys.executable, "-m", "dynamax_lm.generate", *command(checkpoint, "--prompt", "a")]
+    done = subprocess.run(given, stdout=end, stderr=subprocess.PIPE, env=environment, check=True)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while piece := os.read(main_end, 4096):
+            shown += piece
+    os.close(main_end)
+    assert b"layers a token" in shown
+    assert b"\x1b" not in shown
+    assert b"next: lm_eval --model " in done.stderr
 
 
 def test_prompts_come_from_standard_input_and_are_written_to_a_page(
@@ -196,6 +231,8 @@ def test_sampling_depends_on_the_seed_alone(
         (["--prompt", ""], "--prompt is empty"),
         (["--model_args", "pretrained=tiny,threshold=2"], "threshold=2"),
         (["--html", "."], "this is a folder"),
+        (["--model", "dynamax-mistrl"], "did you mean dynamax-mistral?"),
+        (["--gen_kwargs", "max_gen_tok=5"], "did you mean 'max_gen_toks'?"),
     ],
 )
 def test_a_wrong_value_is_one_line(

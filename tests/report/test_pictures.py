@@ -46,7 +46,7 @@ def _check(picture: Picture | None, *texts: str) -> None:
 
 
 def test_each_picture_is_drawn_in_both_forms(library: Library, group: list[Row]) -> None:
-    _check(pictures.trade_off("x", group), "oracle (ceiling)", "always one depth")
+    _check(pictures.trade_off("x", group), "oracle (ceiling)", "fixed depth")
     _check(pictures.depths("x", group), "layer 4", "layer 8")
     _check(pictures.ledger("x", group), "exit checks", "skipped state")
     curves = [reliability_curve(r.setting, library.trace(r.run, "gen") or [], 8) for r in group]

@@ -368,6 +368,14 @@ GAINS = st.sampled_from([(False, False), (True, False), (False, True)]).map(
 )
 
 
+@pytest.mark.parametrize(
+    ("depth", "text"), [(3, "3.0"), (3.04, "3.04"), (3.06, "3.1"), (15.96, "15.96"), (8.63, "8.6")]
+)
+def test_a_fraction_never_reads_as_a_whole_depth(depth: float, text: str) -> None:
+    """15.96 of 16 layers are not 16, which would be full depth."""
+    assert f"fixed depth {text} of" in replace(POINT, depth=depth).name
+
+
 @given(gains=st.lists(GAINS, min_size=1, max_size=2), costlier=st.booleans())
 def test_only_what_is_shown_decides(gains: list[Gain], costlier: bool) -> None:
     point = replace(POINT, source=FULL_DEPTH) if costlier else POINT

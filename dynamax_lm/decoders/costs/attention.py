@@ -13,6 +13,11 @@ from dynamax_lm.core.costs import LayerCosts
 class AttentionCosts(LayerCosts):
     """A decoder of grouped-query attention and a gated feed-forward block (Mistral, Llama).
 
+    >>> widths = {"width": 8, "feedforward": 16, "query_heads": 2, "kv_heads": 1, "head_dim": 4}
+    >>> costs = AttentionCosts(n_layers=2, vocabulary=32, **widths)
+    >>> costs.layer(9) > costs.layer(0)  # attention reads more keys
+    True
+
     Attributes:
         n_layers: L, at least 1.
         width: D.

@@ -16,6 +16,11 @@ class Mamba2Costs(RecurrentCosts):
     A parallel scan computes more; it is billed as the recurrence, for exits and full depth alike,
     so that a number does not depend on how a prompt is divided into chunks.
 
+    >>> widths = {"width": 8, "inner": 16, "heads": 4, "groups": 1, "state_size": 4, "kernel": 4}
+    >>> costs = Mamba2Costs(n_layers=2, vocabulary=32, **widths)
+    >>> costs.layer(9) == costs.layer(0)  # the state has a fixed size
+    True
+
     Attributes:
         n_layers: L, at least 1.
         width: D.

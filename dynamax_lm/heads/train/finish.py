@@ -91,7 +91,9 @@ def finish(trained: Trained, held: HeldStreams) -> None:
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     heads.save_pretrained(folder, card=card)
     trained.trainer.forget()
-    if warning := too_few(parameters, trained.trainer.different_tokens):
+    if warning := too_few(
+        parameters, trained.trainer.different_tokens, classifier=config.has_classifier
+    ):
         sys.stderr.write(f"dynamax_lm: warning: {warning}\n")
     for line in against_top_prob(exits, policies, config.n_layers) if config.has_classifier else ():
         sys.stdout.write(f"{line}\n")

@@ -12,19 +12,21 @@ _USUAL = 0.9
 """The threshold of runs that name none."""
 
 
-def too_few(parameters: int, tokens: int) -> str:
+def too_few(parameters: int, tokens: int, *, classifier: bool) -> str:
     """A warning where a run has fewer tokens than parameters; empty otherwise.
 
     Args:
         parameters: trained ones.
         tokens: different ones that were checked at the exits.
+        classifier: whether a classifier was trained; if not, translators alone.
     """
+    smaller = "--width, or --head linear" if classifier else "--rank of --translator low_rank"
     if tokens >= parameters:
         return ""
     return (
         f"{parameters:,} parameters were trained on {tokens:,} different tokens, fewer than one "
-        "for each parameter: expect heads that fit this text alone; give more --data, a smaller "
-        "--width, or --head linear"
+        "for each parameter: expect heads that fit this text alone; give more --data, or a "
+        f"smaller {smaller}"
     )
 
 

@@ -24,7 +24,10 @@ def exit_of(ranking: float, top_prob: float) -> ExitReport:
 def test_fewer_tokens_than_parameters_are_a_warning(
     parameters: int, tokens: int, warned: bool
 ) -> None:
-    line = too_few(parameters, tokens)
+    line = too_few(parameters, tokens, classifier=True)
+    other = too_few(parameters, tokens, classifier=False)
+    assert ("--head linear" in line, "--rank" in other) == (bool(line), bool(line))
+    assert "--head linear" not in other
     assert bool(line) == warned
     assert not warned or f"{parameters:,}" in line
 
