@@ -100,12 +100,17 @@ def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
 
 
 def _ideal(subject: Subject, exits: tuple[int, ...]) -> float:
-    """A token's share of steps of 8 rows: layers run, a check an exit, the last projection."""
+    """A token's share of steps of 8 rows: layers run, a check an exit, state, the last projection.
+
+    The state is that of the layers that a token skips, for 8 exited rows at once.
+    """
     leaving = 1 / (len(exits) + 1)
     layer = layer_time(subject, _BATCH, _BATCH) / _BATCH
+    state = layer_time(subject, _BATCH, 0) / _BATCH
     look = unembed_time(subject, _BATCH) / _BATCH
     total, alive, before = 0.0, 1.0, 0
     for exit in exits:
         total += alive * ((exit - before) * layer + look)
+        total += leaving * (subject.layers - exit) * state
         alive, before = alive - leaving, exit
     return total + alive * ((subject.layers - before) * layer + look)

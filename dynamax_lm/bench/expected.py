@@ -14,6 +14,7 @@ import torch
 
 from dynamax_lm.bench.continuous import steps_of
 from dynamax_lm.bench.decode import ours, theirs
+from dynamax_lm.bench.exits import steps_with_state
 from dynamax_lm.bench.subject import Subject, token_ids, wrap
 from dynamax_lm.bench.timing import seconds
 from dynamax_lm.engine.prefill import prefill
@@ -124,9 +125,10 @@ def decode_seconds(work: Work) -> float:
 
 
 def exits_seconds(work: Work) -> float:
-    """Of four runs of single rows, and their prompts."""
-    steps = work.subject.steps + 4
-    return work.rounds * (4 * steps * work.pace.step[1] + 20 * 32 * work.pace.token)
+    """Of ten runs of single rows, and their prompts."""
+    half = 2 * (steps_with_state(work.subject) + 4)
+    steps = half + 3 * (work.subject.steps + 4)
+    return work.rounds * (0.8 * steps * work.pace.step[1] + 20 * 32 * work.pace.token)
 
 
 def continuous_seconds(work: Work) -> float:

@@ -43,35 +43,43 @@ class Flight:
         self,
         stack: StatefulStack,
         state: Any,
-        longest: Sequence[GenerateRequest],
+        first: Sequence[GenerateRequest],
         policy: ExitPolicy,
-        requests: int,
+        requests: Sequence[GenerateRequest],
     ) -> int:
         """Rows in flight, at most as many as there are ``requests``.
 
         Args:
             stack: the decoder.
-            state: of the prompts of ``longest``.
-            longest: requests with the longest prompts.
+            state: of the prompts of ``first``.
+            first: some of the requests.
             policy: when a token exits.
-            requests: how many there are in all.
+            requests: all of them.
         """
         if self.rows is not None:
             count = max(self.rows, self.batch_size)
         else:
             count = self.batch_size * (IN_FLIGHT if policy.exit_layers else 1)
             if self.state_bytes is not None:
-                row = _row_bytes(stack, state, longest) * (2 if policy.needs_target else 1)
+                row = _row_bytes(stack, state, first, requests) * (2 if policy.needs_target else 1)
                 count = min(count, max(self.batch_size, self.state_bytes // row))
-        count = min(count, requests)
+        count = min(count, len(requests))
         self.used = max(self.used, count)
         return count
 
 
-def _row_bytes(stack: StatefulStack, state: Any, requests: Sequence[GenerateRequest]) -> int:
-    """Bytes of a row's state at the end of its answer: a part that grows with it, and one not."""
-    prompt = max(1, max(len(one.prompt) for one in requests) - 1)
-    whole = prompt + max(one.max_new for one in requests)
+def _row_bytes(
+    stack: StatefulStack,
+    state: Any,
+    first: Sequence[GenerateRequest],
+    requests: Sequence[GenerateRequest],
+) -> int:
+    """Bytes of the largest state at the end of an answer: a part that grows with it, and one not.
+
+    ``state`` is that of the prompts of ``first``.
+    """
+    prompt = max(1, max(len(one.prompt) for one in first) - 1)
+    whole = max(len(one.prompt) - 1 + one.max_new for one in requests)
     fixed = tensor_bytes(stack.new_state(1))
-    grown = max(0, tensor_bytes(state) // len(requests) - fixed)
+    grown = max(0, tensor_bytes(state) // len(first) - fixed)
     return max(1, fixed + grown * whole // prompt)

@@ -224,8 +224,8 @@ def _decoding(
     run: _Run,
     flight: Flight,
     state: Any,
-    longest: Sequence[GenerateRequest],
-    requests: int,
+    first: Sequence[GenerateRequest],
+    requests: Sequence[GenerateRequest],
     draft_length: int | None,
 ) -> tuple[int, Decoding | LosslessDecoding]:
     """How many rows are in flight, and their decoding; for the arguments see ``Flight.rows_for``.
@@ -234,11 +234,11 @@ def _decoding(
     """
     stack, policy = run.stack, run.policy
     if draft_length is not None:
-        count = flight.rows_of_a_batch(requests)
+        count = flight.rows_of_a_batch(len(requests))
         session = HeadSession.of(run.heads, count)
         own = stack.new_state(count)
         return count, LosslessDecoding(stack, own, policy, session, draft_length)
-    count = flight.rows_for(stack, state, longest, policy, requests)
+    count = flight.rows_for(stack, state, first, policy, requests)
     session = HeadSession.of(run.heads, count)
     return count, Decoding(
         *(stack, stack.new_state(count), count, policy, run.skipped_state, session),
@@ -258,10 +258,8 @@ def _continuous(
     stack, timer = run.stack, run.timer
     first = _prefilled(run, requests, batches[0])
     assert first.prompts is not None
-    longest = [requests[number] for number in batches[0]]
-    count, decoding = _decoding(
-        run, flight, first.prompts.state, longest, len(requests), draft_length
-    )
+    prefilled = [requests[number] for number in batches[0]]
+    count, decoding = _decoding(run, flight, first.prompts.state, prefilled, requests, draft_length)
     free, to_come = list(range(count)), deque(batches[1:])
     entering: _Batch | None = first
     owners: dict[int, tuple[_Batch, int]] = {}

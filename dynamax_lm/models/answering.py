@@ -33,6 +33,7 @@ from dynamax_lm.harness.responses import TracedScore, TracedText, TracedTotal
 from dynamax_lm.heads import ExitHeads
 from dynamax_lm.models.expected_time import generation_seconds, scoring_seconds
 from dynamax_lm.models.memory import state_bytes
+from dynamax_lm.models.order import header_keys
 from dynamax_lm.models.requests import (
     TextRequest,
     TextRequests,
@@ -173,10 +174,9 @@ class Answering(HfModel):
             resolver.resolve(request.args[0], request.args[1], seed)
             for request, seed in zip(requests, seeds, strict=True)
         ]
-        order = sorted(
-            range(len(ready)),
-            key=lambda n: (-len(ready[n].request.prompt), ready[n].request.prompt),
-        )
+        prompts = [one.request.prompt for one in ready]
+        keys = header_keys(prompts, [len(one) for one in prompts], self._size_of_batch())
+        order = sorted(range(len(ready)), key=lambda n: (keys[n], -len(prompts[n]), prompts[n]))
         texts: dict[int, TracedText] = {}
         self._expect("Generating", [ready[n].request for n in order], generation_seconds)
         with self._progress(len(requests), "Generating", disable_tqdm) as bar, self._context():
@@ -246,14 +246,17 @@ class Answering(HfModel):
         return self.settings.draft_length is not None
 
     def _score(self, requests: list[ScoreRequest], disable_tqdm: bool) -> list[ScoredAnswer]:
-        """Score in batches, longest first; requests of one prompt are adjacent, in this order."""
+        """Score in batches: of one header together, of one prompt adjacent, else longest first."""
         longest: dict[tuple[int, ...], int] = {}
         for one in requests:
             whole = len(one.prompt) + len(one.continuation)
             longest[one.prompt] = max(whole, longest.get(one.prompt, 0))
+        prompts = [one.prompt for one in requests]
+        keys = header_keys(prompts, [longest[one] for one in prompts], self._size_of_batch())
         order = sorted(
             range(len(requests)),
             key=lambda n: (
+                keys[n],
                 -longest[requests[n].prompt],
                 requests[n].prompt,
                 -len(requests[n].continuation),

@@ -28,7 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.decoders.cpu.product_meter import Clock, Meter, NumberedProduct
-from dynamax_lm.decoders.cpu.products import Packed, can_call, can_pack, is_turned, turned, unpacked
+from dynamax_lm.decoders.cpu.products import (
+    Packed,
+    Product,
+    can_call,
+    can_pack,
+    is_turned,
+    turned,
+    unpacked,
+)
 
 AUTO, PACKED, PLAIN = "auto", "packed", "plain"
 """Values of the setting: the measured choice, packed weights, or ``F.linear`` alone."""
@@ -52,8 +60,8 @@ _WIDTHS = (1024, 512, 256, 128)
 _ELEMENTS = 1 << 21
 """Elements of a weight that are timed, in whole outputs; the time of the rest is proportional."""
 _OUT_OF_CACHE = 64 << 20
-"""Bytes of weights in each product's timing, if the model has enough of the shape; the third-level
-cache of a processor core's group is rarely larger than half of it."""
+"""Bytes of weights in each product's timing, if the model has enough of the shape. Each product has
+copies of its own, so that between two readings of one as many bytes are read for every product."""
 
 
 class AtRows(NamedTuple):
@@ -172,10 +180,10 @@ def choose(
         errors = _Errors(meter, some[0], counts)
         errors.take(TRUSTED, products[TRUSTED])
         if can_call(some[0]) and asked == AUTO:
-            products[UNPACKED] = lambda rows, which: unpacked(rows, some[which], None)
+            products[UNPACKED] = _with_copies(unpacked, some)
             errors.take(UNPACKED, products[UNPACKED])
         if asked == AUTO:
-            products[TURNED] = lambda rows, which: turned(rows, some[which], None)
+            products[TURNED] = _with_copies(turned, some)
             errors.take(TURNED, products[TURNED])
         width = 0
         if not stays and can_pack(some[0]):
@@ -325,6 +333,22 @@ def _some(weights: Sequence[Tensor]) -> list[Tensor]:
     starts = range(0, first.shape[0] - outputs + 1, outputs)
     parts = (weight.detach()[start:][:outputs] for start in starts for weight in weights)
     return list(islice(parts, max(1, _OUT_OF_CACHE // size)))
+
+
+def _with_copies(product: Product, weights: Sequence[Tensor]) -> NumberedProduct:
+    """``product`` with copies of the weights, each made at its first use.
+
+    A product that shared them would find a weight in the cache that another has just read, and the
+    packed ones, which are copies in any case, would look slow beside it.
+    """
+    copies: dict[int, Tensor] = {}
+
+    def numbered(rows: Tensor, which: int) -> Tensor:
+        if which not in copies:
+            copies[which] = weights[which].clone()
+        return product(rows, copies[which], None)
+
+    return numbered
 
 
 def _packed(weights: Sequence[Tensor], cut: int, width: int) -> NumberedProduct:

@@ -35,7 +35,7 @@ class Meter(Protocol):
     def seconds(
         self, products: Mapping[str, NumberedProduct], weights: Sequence[Tensor], rows: int
     ) -> Mapping[str, Sequence[float]]:
-        """Seconds of each product in each round; products alternate within a round."""
+        """Seconds of each product in each round, in which they follow each other."""
         ...
 
 
@@ -57,9 +57,9 @@ class Clock:
     ) -> Mapping[str, Sequence[float]]:
         """Over weights in turn, so that they are read from memory, as in a model.
 
-        No product reads a weight that another has just read, where there are more weights than
-        products: it would find it in the cache. One thread is timed by its processor time, which
-        the load of other programs does not affect; several threads by wall-clock time.
+        Products follow each other in the same order in every round: between two readings of one
+        weight, all others are read. One thread is timed by its processor time, which the load of
+        other programs does not affect; several threads by wall-clock time.
         """
         now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         inputs = _inputs(rows, weights[0])
@@ -70,13 +70,11 @@ class Clock:
             products[name](inputs, 0)
         taken: dict[str, list[float]] = {name: [] for name in order}
         fewest, most = _ROUNDS
-        first = {name: place * len(weights) // len(order) for place, name in enumerate(order)}
         end = now() + _SECONDS * len(order)
         for number in range(most):
-            for name in order if number % 2 == 0 else reversed(order):
-                which = (number + first[name]) % len(weights)
+            for name in order:
                 start = now()
-                products[name](inputs, which)
+                products[name](inputs, (number + 1) % len(weights))
                 taken[name].append(now() - start)
             if number + 1 >= fewest and now() > end:
                 break

@@ -221,25 +221,27 @@ def test_one_fast_round_of_the_trusted_product_excludes_no_other() -> None:
         assert decide(measured, 256).name == chosen_name
 
 
-def test_no_product_reads_a_weight_that_another_has_just_read() -> None:
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_no_product_reads_what_another_has_read(count: int) -> None:
     """It would find it in the cache, and the one that never does would look slow beside it."""
-    read: list[tuple[str, int]] = []
+    read: list[int] = []
 
-    def reader(name: str) -> NumberedProduct:
-        def product(rows: Tensor, which: int) -> Tensor:
-            read.append((name, which))
-            return rows
+    def product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        read.append(weight.data_ptr())
+        return rows @ weight.t()
 
-        return product
-
-    weights = [torch.zeros(4, 4)] * 9
+    weights = [torch.full((4, 4), float(number)) for number in range(count)]
     names = ["a", "b", "c"]
-    Clock().seconds({name: reader(name) for name in names}, weights, 1)
-    timed = read[len(names) * (len(weights) + 1) :]
-    assert {which for name, which in timed if name == "a"} == set(range(9))
-    for place, (name, which) in enumerate(timed):
-        before = timed[max(0, place - 2 * len(names)) : place]
-        assert all(other == name or which != at for other, at in before)
+    products = {name: product_choice._with_copies(product, weights) for name in names}
+    for number in range(count):
+        rows = torch.eye(4)
+        assert torch.equal(products["a"](rows, number), weights[number].t())
+    Clock().seconds(products, weights, 1)
+    timed = read[-2 * len(names) * count :]
+    assert {weight.data_ptr() for weight in weights}.isdisjoint(read)
+    for place, at in enumerate(timed[len(names) * count :], len(names) * count):
+        before = timed[place - len(names) * count + 1 : place]
+        assert at not in before, "all others are read in between"
 
 
 def test_parts_of_a_large_weight_are_measured_in_turn() -> None:
