@@ -157,6 +157,7 @@ TABLE: dict[str, Row] = {
     "models.runner": row("core engine"),
     "models.expected_time": row("engine"),
     "models.draft_causes": row("engine"),
+    "models.order": row("engine"),
     "models.speed_check": row("core engine models.draft_causes"),
     "models.stops": row("", LM_EVAL),
     "models.sampling": row("common.errors"),
@@ -182,7 +183,8 @@ TABLE: dict[str, Row] = {
     ),
     "models.answering": row(
         "common.errors core decoders.decoder engine harness.hf_model harness.responses heads "
-        "models.expected_time models.memory models.requests models.runner models.speed_check "
+        "models.expected_time models.memory models.order models.requests models.runner "
+        "models.speed_check "
         "settings"
     ),
     "models.hf_arguments": row("decoders settings", LM_EVAL),
