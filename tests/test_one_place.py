@@ -140,3 +140,21 @@ def test_no_tool_writes_attributes_of_the_model_or_the_core() -> None:
 def is_own(written: str) -> bool:
     """``self.x``, and not ``self.x.y``."""
     return written.startswith("self.") and written.count(".") == 1
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a file without blank ones, comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    prose: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            prose |= set(range(value.lineno, (value.end_lineno or value.lineno) + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(n not in prose and bool(one.strip()) and one.strip()[0] != "#" for n, one in lines)
+
+
+def test_the_core_can_be_read_in_a_sitting() -> None:
+    """As docs/design.md promises: what needs more room belongs elsewhere."""
+    core = PACKAGE / "core"
+    assert 1000 < sum(map(code_lines, core.rglob("*.py"))) < 2000
