@@ -9,13 +9,13 @@ Read in this order to follow every number of the results table from a logit to i
    whose last layers have not run.
 4. ``exit_view``: hidden states and logits at an exit. ``confidence`` computes the measures from
    them, ``cheap_look`` the logits of a look.
-5. ``thresholds`` and ``policy``: from a threshold or an exit rule to the decision that a token
-   exits.
+5. ``prompt_maps``: where prompts exit, and what the layers above read. ``thresholds`` and
+   ``policy``: from a threshold or an exit rule to the decision that a token exits.
 6. ``loop``: one pass through the layers with exits (generated tokens run through the same checks,
    segment by segment, in ``engine.decode``); ``exit_check``: what happens at each exit.
    ``exited_tokens`` and ``catchup`` determine which layers an exited token still runs, now or
    later; ``skipped_states`` has the names of what fills the others, and policies from outside the
-   package. ``prompt_maps``: what the layers above a prompt exit read.
+   package.
 7. ``full_depth``: which tokens are the full-depth model's by definition; agreement compares with
    them.
 8. ``costs``: the FLOPs of a decoder's parts, and ``ledger``: of an answer; ``fixed_depth``: those
