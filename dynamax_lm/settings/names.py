@@ -132,8 +132,8 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str]) -> None:
         near = f"; use {alias}" if alias in allowed else hint(name, allowed)
         ours = ", ".join(sorted(OUR_NAMES & set(allowed)))
         shown = name if name and name.isprintable() else repr(name)
-        listing = f"; ours are {ours}" if ours else ""
-        raise SettingError(f"{shown}: no such model argument{near}{listing}, and lm-eval hf's own")
+        listing = f"; ours are {ours}, and lm-eval hf's own" if ours else "; leave it out"
+        raise SettingError(f"{shown}: no such model argument here{near}{listing}")
 
 
 def refuse_pickled_weights(given: Mapping[str, object]) -> None:

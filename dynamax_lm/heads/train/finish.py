@@ -92,12 +92,14 @@ def finish(trained: Trained, held: HeldStreams) -> None:
     heads.save_pretrained(folder, card=card)
     trained.trainer.forget()
     if warning := too_few(
-        parameters, trained.trainer.different_tokens, classifier=config.has_classifier
+        parameters, trained.trainer.different_tokens, classifier=config.classifier
     ):
         sys.stderr.write(f"dynamax_lm: warning: {warning}\n")
     for line in against_top_prob(exits, policies, config.n_layers) if config.has_classifier else ():
         sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"{folder}: README.md has the tables; next: heads={folder} in --model_args\n")
+    arguments = ",".join(filter(None, [options.model_args, f"heads={folder}"]))
+    run = f"lm_eval --model {options.model} --model_args {arguments}"
+    sys.stdout.write(f"{folder}: README.md has the tables\nnext: {run} --tasks dynamax_sample\n")
 
 
 def _evaluated(trained: Trained, held: HeldStreams) -> list[HeldOut]:

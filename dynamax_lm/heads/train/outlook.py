@@ -12,21 +12,21 @@ _USUAL = 0.9
 """The threshold of runs that name none."""
 
 
-def too_few(parameters: int, tokens: int, *, classifier: bool) -> str:
+def too_few(parameters: int, tokens: int, *, classifier: str) -> str:
     """A warning where a run has fewer tokens than parameters; empty otherwise.
 
     Args:
         parameters: trained ones.
         tokens: different ones that were checked at the exits.
-        classifier: whether a classifier was trained; if not, translators alone.
+        classifier: the kind that was trained; ``none`` for translators alone.
     """
-    smaller = "--width, or --head linear" if classifier else "--rank of --translator low_rank"
+    fewer = {"none": ", or a smaller --rank of --translator low_rank", "linear": ""}
     if tokens >= parameters:
         return ""
     return (
         f"{parameters:,} parameters were trained on {tokens:,} different tokens, fewer than one "
-        "for each parameter: expect heads that fit this text alone; give more --data, or a "
-        f"smaller {smaller}"
+        "for each parameter: expect heads that fit this text alone; give more --data"
+        f"{fewer.get(classifier, ', or a smaller --width, or --head linear')}"
     )
 
 

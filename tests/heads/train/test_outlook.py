@@ -24,10 +24,13 @@ def exit_of(ranking: float, top_prob: float) -> ExitReport:
 def test_fewer_tokens_than_parameters_are_a_warning(
     parameters: int, tokens: int, warned: bool
 ) -> None:
-    line = too_few(parameters, tokens, classifier=True)
-    other = too_few(parameters, tokens, classifier=False)
+    line = too_few(parameters, tokens, classifier="ffn")
+    other = too_few(parameters, tokens, classifier="none")
+    linear = too_few(parameters, tokens, classifier="linear")
     assert ("--head linear" in line, "--rank" in other) == (bool(line), bool(line))
     assert "--head linear" not in other
+    assert "smaller" not in linear, "there is no smaller one"
+    assert bool(linear) == bool(line)
     assert bool(line) == warned
     assert not warned or f"{parameters:,}" in line
 
