@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -106,9 +107,7 @@ def save(model: str, folder: str) -> None:
         products="plain",
     )
     with saved(subject) as scratch:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for file in Path(scratch).iterdir():
-            (Path(folder) / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(scratch, folder, dirs_exist_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,6 +25,7 @@ from dynamax_lm.core.catchup import RECOMPUTE
 from dynamax_lm.core.loop import run_token_batch
 from dynamax_lm.core.stack import TokenBatch
 from dynamax_lm.decoders.attention import MistralStack
+from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.mamba2 import Mamba2Stack
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest
@@ -40,6 +41,19 @@ SKIPPED = [
     ("mamba2", "recompute"),
 ]
 CONFIDENCES = ["top_prob", "margin", "entropy", "saturation", "patience", "oracle"]
+
+
+def small_costs(vocabulary: int) -> AttentionCosts:
+    """Four layers of width 8, with numbers that can be followed by hand."""
+    return AttentionCosts(
+        n_layers=4,
+        width=8,
+        feedforward=16,
+        query_heads=2,
+        kv_heads=1,
+        head_dim=4,
+        vocabulary=vocabulary,
+    )
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,15 @@ def documents(subject: Subject) -> Iterator[Row]:
     shared["device"] = str(subject.stack.device)
     make = DynamaxMistral if subject.attention else DynamaxMamba
     manager = own_tasks()
-    full = make(**shared, mode="full")
+    load = partial(make, **shared)
+    full = load(mode="full")
     yield from _against_hf(subject, {"hf": HFLM(**shared), "ours": full}, manager)
-    limit = 4 if subject.quick else None
-    yield from _against_full_depth(subject, _name(subject), make, shared, manager, limit)
+    yield from _against_full_depth(subject, _name(subject), load, full, manager, _limit(subject))
     if fits_tokenizer(subject):
         with saved(subject) as folder:
-            own = shared | {"pretrained": folder}
-            yield from _against_full_depth(subject, subject.name, make, own, manager, _FEW)
+            own = partial(load, pretrained=folder)
+            wide = own(mode="full")
+            yield from _against_full_depth(subject, subject.name, own, wide, manager, _FEW)
     timed = type("Timed", (_Timed, make), {})(**shared, mode="full")
     yield _outside(subject, timed)
 
@@ -68,7 +69,7 @@ def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> It
             name: partial(lm.generate_until, requests, True) for name, lm in models.items()
         }
         yield _row(subject, what, runs, "lm-eval hf / ours", ("hf", "ours"), goal)
-    limit = 4 if subject.quick else None
+    limit = _limit(subject)
     for task in _CHOICES:
         yield _row(
             subject,
@@ -83,19 +84,18 @@ def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> It
 def _against_full_depth(
     subject: Subject,
     name: str,
-    make: Callable[..., Any],
-    shared: Mapping[str, Any],
+    load: Callable[..., Any],
+    full: Any,
     manager: Any,
     limit: int | None,
 ) -> Iterator[Row]:
     """A quarter of the layers saved by every token of the answers, then by the prompts' too."""
-    full = make(**shared, mode="full")
     depth = full.config.num_hidden_layers * 3 // 4
     exits = {"exit_rule": "fixed_depth", "exit_layers": depth, "reference": False}
     models = {
         "full depth": full,
-        "answers": make(**shared, **exits),
-        "prompts too": make(**shared, **exits, prompt_exit=depth),
+        "answers": load(**exits),
+        "prompts too": load(**exits, prompt_exit=depth),
     }
     for task in _SAMPLES:
         runs = {name: _evaluation(lm, task, manager, limit) for name, lm in models.items()}
@@ -131,6 +131,11 @@ def _row(
         goal,
         seconds=found,
     )
+
+
+def _limit(subject: Subject) -> int | None:
+    """Documents of a sample for the embedded model; ``None`` for all."""
+    return 4 if subject.quick else None
 
 
 def _name(subject: Subject) -> str:

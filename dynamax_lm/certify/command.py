@@ -29,7 +29,7 @@ from dynamax_lm.common.identity import digest
 from dynamax_lm.common.outputs import claimed, writable_folder
 from dynamax_lm.decoders.checkpoint import BY_MODEL, TINY, embedded_model
 from dynamax_lm.harness.command_contents import of_command
-from dynamax_lm.harness.command_line import Command
+from dynamax_lm.harness.command_line import Command, model_args_text
 from dynamax_lm.harness.decontamination import evaluation_samples, training_contents
 from dynamax_lm.harness.machine import described_once
 from dynamax_lm.harness.rendering import task_digest
@@ -171,11 +171,7 @@ def _key(
 
 def _next(command: Command, arguments: Mapping[str, Any]) -> str:
     """The run that the certificate is for."""
-    given = ",".join(
-        f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
-        for name, value in arguments.items()
-        if name != "reference"
-    )
+    given = model_args_text({n: v for n, v in arguments.items() if n != "reference"})
     config = command.config
     tasks = ",".join(map(str, config.tasks))
     line = f"next: lm_eval --model {config.model} --model_args {given} --tasks {tasks}"

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError, one_line
@@ -219,12 +220,37 @@ def load_lm(model: str, model_args: Mapping[str, Any] | str, **options: Any) -> 
 
 def _check(model: object, tasks: object, limit: float | None, models: Collection[str]) -> None:
     """Refuses a run of another package's model, without tasks, or without documents."""
-    if model not in models:
-        raise SettingError(f"--model {model or 'is missing'}: choose one of {', '.join(models)}")
+    check_model(model, models)
     if not tasks:
         raise SettingError("--tasks is missing; dynamax_sample needs no network")
     if limit is not None and not 0 < limit < float("inf"):
         raise SettingError(f"--limit {limit:g}: give at least one document, or leave it out")
+
+
+def check_model(model: object, models: Collection[str]) -> None:
+    """Refuse a model of another package, with the nearest name.
+
+    Args:
+        model: as given; ``None`` for none.
+        models: the package's.
+
+    Raises:
+        SettingError: it is not among ``models``.
+    """
+    if model in models:
+        return
+    near = get_close_matches(str(model or ""), models, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    choice = ", ".join(models)
+    raise SettingError(f"--model {model or 'is missing'}: choose one of {choice}{hint}")
+
+
+def model_args_text(arguments: Mapping[str, Any]) -> str:
+    """Model arguments as they are typed; a list with plus signs, since lm-eval splits at commas."""
+    return ",".join(
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
+        for name, value in arguments.items()
+    )
 
 
 def folder_name(model: str, pretrained: object) -> str:

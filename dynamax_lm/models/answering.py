@@ -102,11 +102,6 @@ class Answering(HfModel):
         """A fixed size, as probing with full contexts takes minutes on a CPU."""
         return min(_CPU_BATCH, int(self.max_batch_size))
 
-    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
-        size = self._size_of_batch()
-        for start in range(0, len(items), size):
-            yield items[start : start + size]
-
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
@@ -174,8 +169,8 @@ class Answering(HfModel):
             resolver.resolve(request.args[0], request.args[1], seed)
             for request, seed in zip(requests, seeds, strict=True)
         ]
-        prompts = [one.request.prompt for one in ready]
-        keys = header_keys(prompts, [len(one) for one in prompts], self._size_of_batch())
+        prompts, size = [one.request.prompt for one in ready], self._size_of_batch()
+        keys = header_keys(prompts, [len(one) for one in prompts], size)
         order = sorted(range(len(ready)), key=lambda n: (keys[n], -len(prompts[n]), prompts[n]))
         texts: dict[int, TracedText] = {}
         self._expect("Generating", [ready[n].request for n in order], generation_seconds)
@@ -193,11 +188,11 @@ class Answering(HfModel):
             while (done := len(texts)) < len(ordered):
                 timed = self._lossless and self.speed.wanted
                 if timed or not self._runner.continuous:
-                    some = ordered[done : done + self._size_of_batch()]
+                    some = ordered[done : done + size]
                     finish(dict(enumerate(self._generate(some))), done)
                     continue
                 rows, free = self.settings.rows_in_flight, state_bytes(self.device)
-                flight = Flight(self._size_of_batch(), rows, free)
+                flight = Flight(size, rows, free)
                 on_answers = partial(finish, start=done)
                 self._generate(ordered[done:], flight=flight, on_answers=on_answers)
                 self.rows_in_flight = max(self.rows_in_flight, flight.used)
@@ -251,8 +246,8 @@ class Answering(HfModel):
         for one in requests:
             whole = len(one.prompt) + len(one.continuation)
             longest[one.prompt] = max(whole, longest.get(one.prompt, 0))
-        prompts = [one.prompt for one in requests]
-        keys = header_keys(prompts, [longest[one] for one in prompts], self._size_of_batch())
+        prompts, size = [one.prompt for one in requests], self._size_of_batch()
+        keys = header_keys(prompts, [longest[one] for one in prompts], size)
         order = sorted(
             range(len(requests)),
             key=lambda n: (
@@ -269,7 +264,8 @@ class Answering(HfModel):
         sources = ComputedInOrder()
         self._expect("Scoring", [requests[number] for number in order], scoring_seconds)
         with self._progress(len(requests), "Scoring", disable_tqdm) as bar, self._context():
-            for numbers in self._batches(order):
+            for start in range(0, len(order), size):
+                numbers = order[start : start + size]
                 scored = self._runner.score(
                     self._stack,
                     [requests[number] for number in numbers],

@@ -124,6 +124,8 @@ def kept_or_loaded(
         model: the loaded backbone.
         load: reads the tensors of the chosen files.
     """
-    if chosen is None or (loaded is not None and loaded.config == chosen.config):
-        return None if chosen is None else loaded
+    if chosen is None:
+        return None
+    if loaded is not None and loaded.config == chosen.config:
+        return loaded
     return load(chosen, model)

@@ -8,13 +8,17 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
-from dynamax_lm.harness.command_line import add_lm_eval_options, load_lm
+from dynamax_lm.harness.command_line import (
+    add_lm_eval_options,
+    check_model,
+    load_lm,
+    model_args_text,
+)
 
 if TYPE_CHECKING:
     from dynamax_lm.answers import Answer, ExitGrid
@@ -121,10 +125,7 @@ def _hint(model: ExitModel, answer: Answer) -> str:
 
 def _next(options: argparse.Namespace) -> str:
     """The same settings on a sample of a task."""
-    given = ",".join(
-        f"{name}={'+'.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
-        for name, value in (options.model_args or {}).items()
-    )
+    given = model_args_text(options.model_args or {})
     arguments = f" --model_args {shlex.quote(given)}" if given else ""
     return f"next: lm_eval --model {options.model}{arguments} --tasks dynamax_coqa_sample"
 
@@ -181,12 +182,7 @@ def _templated(model: ExitModel, prompt: str, options: argparse.Namespace) -> st
 def _check(options: argparse.Namespace) -> None:
     from dynamax_lm.harness.plugin.bridge import MODELS
 
-    if options.model not in MODELS:
-        known, near = ", ".join(MODELS), get_close_matches(options.model or "", MODELS, n=1)
-        raise SettingError(
-            f"--model {options.model or 'is missing'}: choose one of {known}"
-            + (f"; did you mean {near[0]}?" if near else "")
-        )
+    check_model(options.model, MODELS)
     if any(not prompt for prompt in options.prompt or ()):
         raise SettingError("--prompt is empty")
 

@@ -1,4 +1,4 @@
-"""Labels of points and bars in pictures."""
+"""Labels of points and bars in pictures, and of depths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import Any
 from dynamax_lm.common.validation import is_finite
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.rules import threshold_text
+
+
+def depth_text(depth: float) -> str:
+    """A depth with one decimal; with two where one would show a whole number that it is not.
+
+    >>> depth_text(8.63), depth_text(8), depth_text(15.96)
+    ('8.6', '8.0', '15.96')
+    """
+    text = f"{depth:.1f}"
+    return f"{depth:.2f}" if text.endswith(".0") and depth != round(depth) else text
 
 
 def plain(text: str, width: int, lines: int = 3) -> str:

@@ -32,6 +32,7 @@ from dynamax_lm.report.costs import (
     skipped_state_of,
 )
 from dynamax_lm.report.equal_cost import mixtures
+from dynamax_lm.report.labels import depth_text
 from dynamax_lm.report.rows import Row, static_depth
 
 Account = Literal["answer", "total"]
@@ -49,16 +50,6 @@ FULL_DEPTH = "full depth is cheaper"
 """The source of a baseline that is full depth itself."""
 OWN_FULL_DEPTH = "its own full depth"
 """The name of the row's own reference in comparisons."""
-
-
-def depth_text(depth: float) -> str:
-    """A depth with one decimal; with two where one would show a whole number that it is not.
-
-    >>> depth_text(8.63), depth_text(8), depth_text(15.96)
-    ('8.6', '8.0', '15.96')
-    """
-    text = f"{depth:.1f}"
-    return f"{depth:.2f}" if text.endswith(".0") and depth != round(depth) else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dynamax_lm.report.cells import baseline_of, percent, speedup_of
+from dynamax_lm.report.labels import depth_text
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
 from dynamax_lm.report.metric_choice import one_metric_each
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import FULL_DEPTH, StaticBaseline, depth_text
+from dynamax_lm.report.static_baseline import FULL_DEPTH, StaticBaseline
 
 ENOUGH = 0.9
 """Agreement with full depth that the setting of a sentence has, if any has it."""

@@ -10,17 +10,9 @@ from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Column, Contender
 from benchmarks.real.totals import of_all_flops
 from dynamax_lm.core.costs import norm_flops, unembed_flops
-from dynamax_lm.decoders.costs.attention import AttentionCosts
+from tests.builders import small_costs
 
-COSTS = AttentionCosts(
-    n_layers=4,
-    width=8,
-    feedforward=16,
-    query_heads=2,
-    kv_heads=1,
-    head_dim=4,
-    vocabulary=32,
-)
+COSTS = small_costs(vocabulary=32)
 EXITS, PROMPTS, LENGTHS, TEXT = (1, 3), (5, 2, 9), (3, 1, 4), (2, 1, 3)
 LAYERS = (*EXITS, COSTS.n_layers)
 

@@ -14,8 +14,8 @@ from dynamax_lm.common.extensions import installed
 from dynamax_lm.core.confidence import make_confidence
 from dynamax_lm.core.ledger import Ledger
 from dynamax_lm.core.measures import BUILT_IN, MeasureFacts, class_of, facts_of
-from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.settings import ExitSettings, find_measure, parse_settings
+from tests.builders import small_costs
 from tests.core.test_confidence import view
 
 HEAD = """
@@ -32,15 +32,7 @@ class Ours(Measure):
         return view.hidden.norm(dim=-1).clamp(0, 1)
 """
 )
-COSTS = AttentionCosts(
-    n_layers=4,
-    width=8,
-    feedforward=16,
-    query_heads=2,
-    kv_heads=1,
-    head_dim=4,
-    vocabulary=10,
-)
+COSTS = small_costs(vocabulary=10)
 
 
 def settle(confidence: str, **given: Any) -> ExitSettings:
