@@ -116,7 +116,7 @@ def prompt_lengths(tokenizer: str) -> dict[str, list[int]]:
     from lm_eval.tasks import get_task_dict
     from transformers import AutoTokenizer
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
 
     encode = AutoTokenizer.from_pretrained(tokenizer)
     found: dict[str, list[int]] = {}

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.harness.command_line import lm_eval_help
+from dynamax_lm.common.options import nearest_option
+from dynamax_lm.harness.command_line import lm_eval_help, run_options
 from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.harness.run_arguments import check_run_arguments
+
+_WRONG_OPTION = 2
+"""The exit status of lm-eval's parser."""
 
 
 def main() -> None:
@@ -21,7 +25,20 @@ def main() -> None:
     force()
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except SystemExit as ended:
+        if ended.code == _WRONG_OPTION and (meant := _meant()):
+            sys.stderr.write(f"dynamax_lm: {meant[0]} is unknown: did you mean {meant[1]}?\n")
+        raise
+
+
+def _meant() -> tuple[str, str] | None:
+    """The first option on the command line that lm-eval lacks, and the nearest that it has."""
+    known = [name for one in run_options().values() for name in one.option_strings]
+    words = [word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")]
+    unknown = [word for word in words if not any(name.startswith(word) for name in known)]
+    return nearest_option(unknown, known)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,9 @@ TABLE: dict[str, Row] = {
     "models.in_force": row("core settings", MODELS),
     "models.exit_model": row("common core decoders engine harness heads models settings"),
     "models.lm": row("core.costs decoders models.exit_model", LM_EVAL),
-    "__main__": row("common.errors harness.command_line harness.plugin harness.run_arguments"),
+    "__main__": row(
+        "common.errors common.options harness.command_line harness.plugin harness.run_arguments"
+    ),
     "answers": row("common.plots core.trace display", MODELS | HEAVY - {"matplotlib"}),
     "api": row(
         "answers common.errors common.token_pieces core decoders.checkpoint engine "

@@ -59,7 +59,7 @@ def test_prompts(folder: Path, scratch: Path, limit: int, num_fewshot: int | Non
     """
     from lm_eval import models as _  # noqa: F401 - the plugin's hook adds our tasks here
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
 
     manager = own_tasks()
     found: list[Prompt] = []

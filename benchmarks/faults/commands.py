@@ -58,7 +58,7 @@ def _own_tasks_alone() -> str:
     import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
-    from dynamax_lm.harness.plugin.bridge import TASKS
+    from dynamax_lm.harness.plugin.task_folder import TASKS
 
     lm_eval.tasks.TaskManager = functools.partial(  # type: ignore[misc, assignment]
         TaskManager, include_defaults=False

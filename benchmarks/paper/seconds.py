@@ -25,7 +25,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.harness.command_line import load_lm, run_command
-from dynamax_lm.harness.plugin.bridge import own_tasks
+from dynamax_lm.harness.plugin.task_folder import own_tasks
 
 Block = Mapping[str, Any]
 FULL = "full depth"

@@ -30,7 +30,7 @@ from torch import Tensor
 from dynamax_lm.bench.evaluation import evaluate
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.harness.command_line import load_lm
-from dynamax_lm.harness.plugin.bridge import own_tasks
+from dynamax_lm.harness.plugin.task_folder import own_tasks
 
 TASKS = ("dynamax_truthfulqa_gen_sample", "dynamax_coqa_sample", "dynamax_triviaqa_sample")
 METRICS = ("agreement", "flops_saved", "consistency", "layers_used")

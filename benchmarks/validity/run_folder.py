@@ -41,7 +41,7 @@ def make_run(
     """
     from lm_eval.tasks import TaskManager
 
-    from dynamax_lm.harness.plugin.bridge import TASKS as OWN
+    from dynamax_lm.harness.plugin.task_folder import TASKS as OWN
 
     group = {
         "group": GROUP,

@@ -34,7 +34,7 @@ def documents(subject: Subject) -> Iterator[Row]:
     """All of them, float32, batch size 8; samples with exits also at the shape that is measured."""
     from lm_eval.models.huggingface import HFLM
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
     shared = {"pretrained": embedded(subject), "batch_size": _BATCH, "dtype": "float32"}

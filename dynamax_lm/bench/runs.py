@@ -58,7 +58,7 @@ def saved(subject: Subject) -> Iterator[str]:
 def _compare(subject: Subject, name: str, what: str, folder: str, **options: Any) -> Iterator[Row]:
     from lm_eval.models.huggingface import HFLM
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
     manager = own_tasks()

@@ -37,6 +37,16 @@ def refuse_undecodable(arguments: Iterable[str]) -> None:
             ) from None
 
 
+def nearest_option(given: Iterable[str], known: Iterable[str]) -> tuple[str, str] | None:
+    """The first of the words ``given`` that is near one of ``known``, and that one."""
+    by_dashes = {one.replace("_", "-"): one for one in known}
+    for word in given:
+        name = word.partition("=")[0].replace("_", "-")
+        if near := get_close_matches(name, by_dashes, n=1):
+            return word, by_dashes[near[0]]
+    return None
+
+
 class CommandParser(argparse.ArgumentParser):
     """The parser of one command, such as ``python -m dynamax_lm.sweep``."""
 
@@ -93,13 +103,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def _nearest(self, given: Iterable[str]) -> tuple[str, str] | None:
         """The first of these words that is near an option, and that option."""
-        known = [name for action in self._actions for name in action.option_strings]
-        by_dashes = {one.replace("_", "-"): one for one in known}
-        for word in given:
-            name = word.partition("=")[0].replace("_", "-")
-            if near := get_close_matches(name, by_dashes, n=1):
-                return word, by_dashes[near[0]]
-        return None
+        return nearest_option(given, (name for one in self._actions for name in one.option_strings))
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

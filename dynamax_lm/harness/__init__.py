@@ -13,12 +13,13 @@ plugin.hook, bridge        import of ``lm_eval.models``,    releases its entry p
 plugin.bridge.add_tasks    ``TaskManager.__init__``         has an entry point group for tasks
 plugin.bridge              ``_yaml_loader._Base``           resolves ``include`` and ``data_files``
   .teach_yaml_tags                                          inside a named package
-plugin.bridge.only_ours    ``_index.TaskIndex``             looks for the tasks that are asked for,
+plugin.task_folder         ``_index.TaskIndex``             looks for the tasks that are asked for,
                                                             and not through all files first
 plugin.squad_metrics_shim  ``sys.meta_path``                scores coqa without transformers'
                                                             ``squad_metrics``
 plugin.errors              ``sys.excepthook``               prints a ``ValueError`` of a model's
                                                             constructor as one line
+plugin.unknown_tasks       the words of a ``ValueError``    names the nearest task
 reporting                  ``evaluate``,                    passes the model to a task's
                            ``Task.apply_filters``           ``apply_filters``, or lets a model
                                                             add metrics of its own

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dynamax_lm.common.errors import SettingError, one_line
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.plugin.hook import force
+from dynamax_lm.harness.plugin.unknown_tasks import is_unknown_tasks, unknown_tasks_line
 from dynamax_lm.harness.run_arguments import check_seeds
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Command:
             self._metadata: dict[str, Any] = dict(self.config.metadata) or {"": ""}
             self.tasks = self._found_tasks()
         except (ValueError, TypeError, OSError) as error:
+            if is_unknown_tasks(error):
+                raise SettingError(unknown_tasks_line(error)) from error
             raise SettingError(one_line(error)) from error
         check_seeds(self.config.seed or ())
         self._asked_metadata = asked
@@ -133,7 +136,7 @@ class Command:
 
     def _found_tasks(self) -> Any:
         """The task manager, with lm-eval's own tasks where others than this package's are asked."""
-        from dynamax_lm.harness.plugin.bridge import only_ours, without_stock_tasks
+        from dynamax_lm.harness.plugin.task_folder import only_ours, without_stock_tasks
 
         tasks = self.config.tasks
         names = tasks.split(",") if isinstance(tasks, str) else ",".join(tasks).split(",")

@@ -14,7 +14,7 @@ from typing import Any
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.passages import contents, hashed, plain, telling
-from dynamax_lm.harness.plugin.bridge import TASKS
+from dynamax_lm.harness.plugin.task_folder import TASKS
 
 
 def value_of(doc: Mapping[str, Any], field: str) -> frozenset[str]:

@@ -24,7 +24,7 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.engine.sources import ComputedInOrder
 from dynamax_lm.harness.command_line import Command
 from dynamax_lm.harness.decontamination import read_records
-from dynamax_lm.harness.plugin.bridge import TASKS
+from dynamax_lm.harness.plugin.task_folder import TASKS
 from dynamax_lm.heads import read_config
 from dynamax_lm.models import answering
 from dynamax_lm.models.lm import DynamaxMamba

@@ -11,7 +11,7 @@ import pytest
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.command_line import Command, add_lm_eval_options, run_command
-from dynamax_lm.harness.plugin.bridge import _STOCK_TASKS
+from dynamax_lm.harness.plugin.task_folder import stock_tasks_too
 from tests.quick import only_toys
 
 TOYS = str(Path(__file__).parents[1] / "harness" / "toys")
@@ -50,7 +50,7 @@ def test_stock_tasks_are_read_only_where_tasks_are_not_ours(
     told = []
 
     def process(*_: object) -> None:
-        told.append(_STOCK_TASKS.get())
+        told.append(stock_tasks_too())
 
     config = "lm_eval.config.evaluate_config.EvaluatorConfig"
     monkeypatch.setattr(f"{config}.process_tasks", process)
@@ -58,7 +58,7 @@ def test_stock_tasks_are_read_only_where_tasks_are_not_ours(
     add_lm_eval_options(parser)
     Command(parser.parse_args(["--model", "dynamax-mistral", "--tasks", tasks]))
     assert told == [stock]
-    assert _STOCK_TASKS.get()
+    assert stock_tasks_too()
 
 
 @pytest.mark.parametrize(

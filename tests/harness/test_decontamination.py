@@ -17,7 +17,7 @@ from dynamax_lm.harness.decontamination import (
     read_records,
     training_contents,
 )
-from dynamax_lm.harness.plugin.bridge import TASKS
+from dynamax_lm.harness.plugin.task_folder import TASKS
 
 
 def test_case_spacing_and_other_columns_do_not_matter() -> None:

@@ -470,7 +470,7 @@ def test_products_are_fixed_at_loading_and_refused_where_they_cannot_be(tmp_path
 def test_seconds_and_rows_are_of_one_evaluation(folders: dict[str, Path]) -> None:
     from lm_eval import simple_evaluate
 
-    from dynamax_lm.harness.plugin.bridge import own_tasks
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
 
     model = ours("mistral", folders["mistral"], exit_layers="1", threshold=0.0)
     model.timer.answer, model.rows_in_flight = 1e6, 1000

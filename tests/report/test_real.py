@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.validity.run_folder import logged_run
-from dynamax_lm.harness.plugin.bridge import own_tasks
+from dynamax_lm.harness.plugin.task_folder import own_tasks
 from dynamax_lm.report.__main__ import main
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.tokens import token_page

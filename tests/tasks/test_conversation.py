@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import _load_module_with_cache
 
-from dynamax_lm.harness.plugin import bridge
+from dynamax_lm.harness.plugin import bridge, task_folder
 from dynamax_lm.tasks.coqa import conversation
 
 WORDS = st.sampled_from(["yes", "Yes", "no", "the cat", "A cat.", "cat and dog", "", "1998"])
@@ -81,7 +81,7 @@ def test_every_turn_of_the_sample_is_a_document(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     bridge.connect("lm_eval.tasks")
     names = ["dynamax_coqa_sample", "dynamax_coqa_turns_sample"]
-    manager = TaskManager(include_path=[bridge.TASKS], include_defaults=False)
+    manager = TaskManager(include_path=[task_folder.TASKS], include_defaults=False)
     whole, divided = (manager.load([name])["tasks"][name] for name in names)
     expected = [
         cut(record, turn + 1)

@@ -14,7 +14,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from dynamax_lm.harness.plugin import bridge
+from dynamax_lm.harness.plugin import bridge, task_folder
 from dynamax_lm.models.exit_model import DynamaxLM
 from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 from tests.checkpoints import save_checkpoint
@@ -56,14 +56,14 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> TaskManager:
             "task": name,
             "dataset_path": "json",
             "dataset_name": None,
-            "dataset_kwargs": {"data_files": {"validation": str(bridge.TASKS / records)}},
+            "dataset_kwargs": {"data_files": {"validation": str(task_folder.TASKS / records)}},
             "training_split": None,
         }
         if name == "triviaqa":  # its examples come from the hub's training split; ours are fixed
-            sample = load_yaml(bridge.TASKS / "triviaqa" / "dynamax_triviaqa_sample.yaml")
+            sample = load_yaml(task_folder.TASKS / "triviaqa" / "dynamax_triviaqa_sample.yaml")
             override |= {key: sample[key] for key in ("num_fewshot", "fewshot_config")}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(override))
-    return TaskManager(include_path=[folder, bridge.TASKS], include_defaults=False)
+    return TaskManager(include_path=[folder, task_folder.TASKS], include_defaults=False)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_the_group_averages_what_its_tasks_have_in_common(
 def test_on_hub_data_ours_differs_from_stock_in_name_alone(task: str) -> None:
     """Which includes that the hub data set, prompts and scores are the stock task's."""
     folder = "truthfulqa" if task.startswith("truthfulqa") else task
-    mine = load_yaml(bridge.TASKS / folder / f"dynamax_{task}.yaml", resolve_func=False)
+    mine = load_yaml(task_folder.TASKS / folder / f"dynamax_{task}.yaml", resolve_func=False)
     theirs = load_yaml(STOCK / RECORDS[task][0], resolve_func=False)
     names = {"task", "tag", "metadata"}
     if task == "coqa":  # functions of our own, compared in test_conversation
@@ -186,14 +186,16 @@ def test_on_hub_data_ours_differs_from_stock_in_name_alone(task: str) -> None:
 
 
 def test_every_file_of_ours_loads(manager: TaskManager) -> None:
-    files = sorted(bridge.TASKS.rglob("*.yaml"))
+    files = sorted(task_folder.TASKS.rglob("*.yaml"))
     named = {manager.task_index[name].yaml_path for name in manager.all_tasks if "dynamax" in name}
     assert named == set(files)
     for name in (name for name in manager.all_tasks if name.endswith("_sample")):
         assert manager.load([name])["tasks"]
 
 
-@pytest.mark.parametrize("file", sorted(bridge.TASKS.rglob("sample*.jsonl")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "file", sorted(task_folder.TASKS.rglob("sample*.jsonl")), ids=lambda p: p.name
+)
 def test_a_sample_is_what_its_readme_says(file: Path) -> None:
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     readme = (file.parent / "README.md").read_text(encoding="utf-8")
@@ -211,11 +213,11 @@ def test_a_sample_is_what_its_readme_says(file: Path) -> None:
 
 def test_the_examples_of_a_sample_are_none_of_its_questions() -> None:
     """And come before each question, as stock's do: a list of names gives its first."""
-    folder = bridge.TASKS / "triviaqa"
+    folder = task_folder.TASKS / "triviaqa"
     examples = load_yaml(folder / "dynamax_triviaqa_sample.yaml")["fewshot_config"]["samples"]
     asked = {json.loads(line)["question"] for line in (folder / "sample.jsonl").open()}
     assert not asked & {example["question"] for example in examples}
-    task = TaskManager(include_path=[bridge.TASKS], include_defaults=False).load(
+    task = TaskManager(include_path=[task_folder.TASKS], include_defaults=False).load(
         ["dynamax_triviaqa_sample"]
     )["tasks"]["dynamax_triviaqa_sample"]
     task.set_fewshot_seed(0)
@@ -228,7 +230,8 @@ def test_the_examples_of_a_sample_are_none_of_its_questions() -> None:
 def test_both_truthfulqa_samples_ask_the_same_questions() -> None:
     asked = [
         sorted(
-            json.loads(line)["question"] for line in (bridge.TASKS / path).open(encoding="utf-8")
+            json.loads(line)["question"]
+            for line in (task_folder.TASKS / path).open(encoding="utf-8")
         )
         for path in ("truthfulqa/sample_gen.jsonl", "truthfulqa/sample_mc.jsonl")
     ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from dynamax_lm.harness.plugin.errors import install_one_line_errors, is_lm_eval
+from dynamax_lm.harness.plugin.task_folder import TASKS, stock_tasks_too
 
 MODELS = {
     "dynamax-mistral": "dynamax_lm.models.lm:DynamaxMistral",
@@ -17,11 +19,7 @@ MODELS = {
 }
 """Name and defining class of each model; lm-eval imports the class at its first use."""
 
-TASKS = Path(__file__).resolve().parents[2] / "tasks"
-"""The folder of this package's task files."""
-
 _MARK = "_dynamax_lm"
-_STOCK_TASKS: ContextVar[bool] = ContextVar("_STOCK_TASKS", default=True)
 
 
 def connect(name: str) -> None:
@@ -36,6 +34,18 @@ def connect(name: str) -> None:
     elif name == "lm_eval.tasks":
         teach_yaml_tags()
         add_tasks()
+        if is_lm_eval() and _asked_for(MODELS):
+            install_one_line_errors()  # lm-eval looks for the tasks before it makes the model
+
+
+def _asked_for(models: Collection[str]) -> bool:
+    """Whether ``--model`` on the process's command line is one of ``models``."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--model", "-M")
+    try:
+        return parser.parse_known_args(sys.argv[1:])[0].model in models
+    except argparse.ArgumentError:
+        return False  # lm-eval's own parser tells
 
 
 def register_models() -> None:
@@ -66,7 +76,7 @@ def add_tasks() -> None:
     ) -> None:
         given = include_path
         if include_defaults:  # later folders take precedence, so a user's own come last
-            include_defaults = _STOCK_TASKS.get()
+            include_defaults = stock_tasks_too()
             theirs = list(given) if isinstance(given, (list, tuple)) else [given] * bool(given)
             include_path = [TASKS, *theirs]
         original(self, verbosity, include_path, include_defaults, *args, **kwargs)
@@ -74,34 +84,6 @@ def add_tasks() -> None:
 
     setattr(init, _MARK, True)
     TaskManager.__init__ = init
-
-
-def only_ours(names: Collection[str]) -> bool:
-    """Whether every one of ``names`` is a task or a group in this package's folder."""
-    from lm_eval.tasks._index import TaskIndex
-
-    return bool(names) and set(names) <= TaskIndex.build([TASKS]).keys()
-
-
-@contextmanager
-def without_stock_tasks() -> Iterator[None]:
-    """A ``TaskManager`` made inside does not read lm-eval's 13,000 task files, which takes long.
-
-    It would be unnecessary if lm-eval looked for the tasks that are asked for.
-    """
-    token = _STOCK_TASKS.set(False)
-    try:
-        yield
-    finally:
-        _STOCK_TASKS.reset(token)
-
-
-def own_tasks() -> Any:
-    """A ``TaskManager`` of this package's tasks alone."""
-    from lm_eval.tasks import TaskManager
-
-    with without_stock_tasks():
-        return TaskManager()
 
 
 def teach_yaml_tags() -> None:

@@ -1,6 +1,7 @@
 """The exception hook of the command lines: one line instead of a traceback for what is no fault.
 
-That is a wrong setting, an interrupt, and a disk that is full or cannot be written to.
+That is a wrong setting, a task that does not exist, an interrupt, and a disk that is full or cannot
+be written to.
 
 Programs that call lm-eval as a library get the exception itself.
 """
@@ -17,6 +18,7 @@ from pathlib import PurePath
 from types import FrameType, TracebackType
 
 from dynamax_lm.common.errors import SettingError, one_line
+from dynamax_lm.harness.plugin.unknown_tasks import is_unknown_tasks, unknown_tasks_line
 
 _COMMANDS = frozenset({"lm_eval", "lm-eval"})
 _PACKAGES = frozenset({"lm_eval", "dynamax_lm"})
@@ -102,6 +104,8 @@ def _line(error: BaseException) -> str | None:
     """What to print of an error; ``None`` for a fault, which keeps its traceback."""
     if isinstance(error, SettingError):
         return f"error: {error}"
+    if is_unknown_tasks(error):
+        return f"error: {unknown_tasks_line(error)}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError) and error.errno in _DISK:

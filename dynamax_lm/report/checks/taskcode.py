@@ -172,7 +172,7 @@ def _installed(source: str) -> Path:
     match = _KNOWN.fullmatch(source.replace("\\", "/"))
     if match is None:
         raise NoTaskCodeError("its file is not among lm-eval's tasks or ours")
-    from dynamax_lm.harness.plugin.bridge import TASKS
+    from dynamax_lm.harness.plugin.task_folder import TASKS
 
     if match["package"] == "dynamax_lm":
         folder = TASKS

@@ -15,7 +15,7 @@ import yaml
 from lm_eval.api.registry import get_model, model_registry
 from lm_eval.tasks import TaskManager, _yaml_loader
 
-from dynamax_lm.harness.plugin import bridge
+from dynamax_lm.harness.plugin import bridge, task_folder
 from dynamax_lm.harness.plugin.squad_metrics_shim import LastResort
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,7 +71,7 @@ def test_connecting_twice_changes_nothing() -> None:
 
 def own_names() -> set[str]:
     """Every task and group that our folder defines."""
-    alone = TaskManager(include_path=str(bridge.TASKS), include_defaults=False)
+    alone = TaskManager(include_path=str(task_folder.TASKS), include_defaults=False)
     return set(alone.all_tasks)
 
 
@@ -79,7 +79,7 @@ def test_ours_are_found_without_being_asked_for(everything: TaskManager) -> None
     for name in own_names():
         path = everything.task_index[name].yaml_path
         assert path is not None
-        assert bridge.TASKS in path.parents
+        assert task_folder.TASKS in path.parents
 
 
 def test_no_stock_name_is_shadowed(everything: TaskManager) -> None:
@@ -120,7 +120,7 @@ def test_the_tags_name_stock_files_and_our_records(tmp_path: Path) -> None:
     file.write_text("a: !stock_task coqa/default.yaml\nb: !sample coqa/sample.jsonl\n")
     read: dict[str, Any] = _yaml_loader.load_yaml(file)
     assert Path(read["a"]) == STOCK / "coqa" / "default.yaml"
-    assert Path(read["b"]) == bridge.TASKS / "coqa" / "sample.jsonl"
+    assert Path(read["b"]) == task_folder.TASKS / "coqa" / "sample.jsonl"
     assert all(Path(path).is_file() for path in read.values())
 
 
@@ -133,11 +133,11 @@ def test_the_tags_hold_for_lm_evals_files_alone() -> None:
 
 def test_our_tasks_alone_are_what_they_are_among_all(everything: TaskManager) -> None:
     own = own_names()
-    assert bridge.only_ours(own)
-    assert not bridge.only_ours({*own, "coqa"})
-    assert not bridge.only_ours({"dynamax_*"}), "a pattern may match stock tasks"
-    assert not bridge.only_ours([])
-    with bridge.without_stock_tasks():
+    assert task_folder.only_ours(own)
+    assert not task_folder.only_ours({*own, "coqa"})
+    assert not task_folder.only_ours({"dynamax_*"}), "a pattern may match stock tasks"
+    assert not task_folder.only_ours([])
+    with task_folder.without_stock_tasks():
         alone = TaskManager()
     assert set(alone.all_tasks) == own
     for name in own:

@@ -225,3 +225,41 @@ def test_only_command_lines_are_touched(
 
 def test_a_library_user_catches_it_as_a_value_error() -> None:
     assert issubclass(SettingError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("module", "model", "status", "words"),
+    [
+        ("lm_eval", "dynamax-mistral", 1, ["did you mean dynamax_coqa_sample?"]),
+        ("dynamax_lm", "dynamax-mamba", 1, ["did you mean dynamax_coqa_sample?"]),
+        ("lm_eval", "hf", 1, ["Traceback", "ValueError: Tasks not found: dynamax_coqa_sampel"]),
+    ],
+)
+def test_an_unknown_task_brings_the_nearest(
+    module: str, model: str, status: int, words: list[str], tmp_path: Path
+) -> None:
+    arguments = ["--model", model, "--model_args", "pretrained=tiny"]
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments, "--tasks", "dynamax_coqa_sampel"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == status
+    assert all(word in done.stderr for word in words), done.stderr
+    assert ("Traceback" in done.stderr) == ("Traceback" in words)
+
+
+def test_an_unknown_option_brings_the_nearest(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dynamax_lm", "--modle", "dynamax-mistral", "--tasks", "x"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(fresh.ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("--modle is unknown: did you mean --model?\n")

@@ -1,0 +1,215 @@
+"""Where a token's time goes when exits are spread over the layers, and what the ideal leaves out.
+
+    python -m benchmarks.spread_profile --model dynamax-mistral --dtype float32 \
+        --output_path benchmarks/speed/profile/spread-mistral-float32.json
+
+The run of ``dynamax_lm.bench --parts continuous`` (random weights, exits taken evenly after seven
+layers, 8 rows a step, 32 in flight), with one thread and by processor time. The ideal of that part
+has 8 rows in every step. Here the rows of every step are counted, so that the time between the
+ideal and the run divides into steps with fewer rows (the ideal's parts, measured at the rows that
+occurred) and all else. Operators of both runs are profiled by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.sample_profile import kind_of
+from dynamax_lm.bench.continuous import Evenly, _Rule
+from dynamax_lm.bench.decode import ours
+from dynamax_lm.bench.exits import layer_time, unembed_time
+from dynamax_lm.bench.subject import Shape, Subject, make_subject
+from dynamax_lm.bench.timing import per_step, samples, use_clock
+from dynamax_lm.common.outputs import write_json
+from dynamax_lm.common.processor import processor_name
+from dynamax_lm.engine.flight import Flight
+from dynamax_lm.engine.scheduler import Scheduler, Step
+
+_LAYERS = {"dynamax-mistral": 16, "dynamax-mamba": 24}
+_BATCH = 8
+_SHORT = 2
+"""Tokens of a row that are subtracted: the prompt, and the set-up of a run."""
+
+
+@contextmanager
+def steps_counted() -> Iterator[Counter[tuple[int, int]]]:
+    """How often each (segment, rows of a step) occurs while the body runs."""
+    seen: Counter[tuple[int, int]] = Counter()
+    chosen = Scheduler.next
+
+    def counted(scheduler: Scheduler) -> Step:
+        step = chosen(scheduler)
+        seen[step.segment, len(step.rows)] += 1
+        return step
+
+    with mock.patch.object(Scheduler, "next", counted):
+        yield seen
+
+
+def rows_a_step(steps: Mapping[tuple[int, int], int]) -> float:
+    """The mean over steps."""
+    return sum(rows * count for (_, rows), count in steps.items()) / sum(steps.values())
+
+
+def at_rows(
+    steps: Mapping[tuple[int, int], int],
+    bounds: Sequence[int],
+    layer: Mapping[int, float],
+    look: Mapping[int, float],
+) -> float:
+    """Seconds of the layers and vocabulary projections of ``steps``.
+
+    Args:
+        steps: how often each (segment, rows) occurs.
+        bounds: layers before each segment, and L.
+        layer: seconds of a layer by the rows that run it.
+        look: of a projection, by rows; one follows every segment.
+    """
+    return sum(
+        count * ((bounds[segment + 1] - bounds[segment]) * layer[rows] + look[rows])
+        for (segment, rows), count in steps.items()
+    )
+
+
+def shares(run: Any) -> dict[str, Any]:
+    """Seconds and calls of each kind of operator in ``run()``."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        run()
+    taken: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for one in seen.key_averages():
+        kind = kind_of(one.key)
+        taken[kind] += one.self_cpu_time_total
+        calls[kind] += one.count
+    return {
+        kind: {"seconds": round(value / 1e6, 4), "calls": calls[kind]}
+        for kind, value in sorted(taken.items())
+    }
+
+
+def measure(subject: Subject, flight: int, tokens: int) -> dict[str, Any]:
+    """The seconds of a token, divided; and both runs' operators."""
+    layers = subject.layers
+    exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
+    bounds, prompts = (0, *exits, layers), subject.prompts(flight, 32)
+
+    def spread(new: int) -> Any:
+        policy = Evenly(exits, "top_prob", 0.5, rule=_Rule())  # type: ignore[arg-type]
+        return ours(subject, prompts, new, policy, flight=Flight(_BATCH, flight))
+
+    def full(new: int) -> Any:
+        return ours(subject, prompts, new, flight=Flight(_BATCH))
+
+    with steps_counted() as few:
+        spread(_SHORT)()
+    with steps_counted() as many:
+        spread(_SHORT + tokens)()
+    steps = {key: count - few[key] for key, count in many.items() if count != few[key]}
+    runs = {"short": spread(_SHORT), "long": spread(_SHORT + tokens)}
+    runs |= {"full short": full(_SHORT), "full long": full(_SHORT + tokens)}
+    taken = samples(runs, subject.rounds)
+    ours_, full_ = (
+        per_step(f"{name}short", f"{name}long", tokens, taken) / flight for name in ("", "full ")
+    )
+    sizes = range(1, _BATCH + 1)
+    layer = {rows: layer_time(subject, rows, rows) for rows in sizes}
+    look = {rows: unembed_time(subject, rows) for rows in sizes}
+    emitted = flight * tokens
+    run = sum(
+        rows * (bounds[segment + 1] - bounds[segment]) * n for (segment, rows), n in steps.items()
+    )
+    looks = sum(rows * n for (_, rows), n in steps.items())
+    state = (layers - run / emitted) * layer_time(subject, _BATCH, 0) / _BATCH
+    return {
+        "tokens": emitted,
+        "layers_a_token": round(run / emitted, 3),
+        "projections_a_token": round(looks / emitted, 3),
+        "rows_a_step": round(rows_a_step(many), 3),
+        "steps_by_rows": _by_rows(many),
+        "milliseconds_a_token": {
+            "full depth": _ms(full_),
+            "layers, 8 rows a step": _ms(run / emitted * layer[_BATCH] / _BATCH),
+            "projections, 8 rows a step": _ms(looks / emitted * look[_BATCH] / _BATCH),
+            "state of skipped layers": _ms(state),
+            "layers and projections at the rows that occurred": _ms(
+                at_rows(steps, bounds, layer, look) / emitted
+            ),
+            "ours": _ms(ours_),
+        },
+        "layer_milliseconds_by_rows": {rows: _ms(value) for rows, value in layer.items()},
+        "projection_milliseconds_by_rows": {rows: _ms(value) for rows, value in look.items()},
+        "operators": {
+            "exits": shares(spread(_SHORT + tokens)),
+            "full depth": shares(full(_SHORT + tokens)),
+        },
+    }
+
+
+def _by_rows(steps: Mapping[tuple[int, int], int]) -> dict[int, int]:
+    found: Counter[int] = Counter()
+    for (_, rows), count in steps.items():
+        found[rows] += count
+    return dict(sorted(found.items()))
+
+
+def _ms(seconds: float) -> float:
+    return round(1e3 * seconds, 4)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(1)
+    use_clock("processor")
+    found: dict[str, Any] = {
+        "hardware": f"{processor_name()}, torch {torch.__version__}, one thread, processor time",
+        "model": options.model,
+        "dtype": options.dtype,
+    }
+    with torch.inference_mode():
+        subject = make_subject(
+            *(options.model, Shape(options.layers or _LAYERS[options.model], options.width, 8192)),
+            dtype=getattr(torch, options.dtype),
+            device="cpu",
+            seed=0,
+            rounds=options.rounds,
+            quick=False,
+            batch=_BATCH,
+        )
+        for flight in options.rows_in_flight:
+            found[f"{flight} in flight"] = measure(subject, flight, options.tokens)
+            print(f"{flight} in flight: {found[f'{flight} in flight']}", flush=True)
+            write_json(Path(options.output_path), found, indent=1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.spread_profile",
+        description="What the time of spread exits consists of.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", choices=sorted(_LAYERS), default="dynamax-mistral")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32")
+    add("--layers", type=int, help="as the benchmark has")
+    add("--width", type=int, default=1024)
+    add("--rows_in_flight", type=int, nargs="+", default=[32])
+    add("--tokens", type=int, default=24, help="tokens of a row")
+    add("--rounds", type=int, default=3)
+    add("--output_path", required=True, help="the JSON file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Names of tasks that lm-eval does not find, each with the nearest that it knows.
+
+lm-eval raises a ``ValueError`` that lists the names alone.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+_NOT_FOUND = "Tasks not found: "
+"""How the message of lm-eval's ``ValueError`` begins."""
+
+
+def is_unknown_tasks(error: BaseException) -> bool:
+    """Whether ``error`` is lm-eval's about tasks that it did not find."""
+    return isinstance(error, ValueError) and str(error).startswith(_NOT_FOUND)
+
+
+def unknown_tasks_line(error: BaseException) -> str:
+    """One line for such an error: the unknown names, and what each was perhaps meant to be.
+
+    This package's tasks are looked through first, since reading lm-eval's takes seconds.
+    """
+    names = str(error).removeprefix(_NOT_FOUND).split(", ")
+    near = _nearest(names)
+    shown = [f"{name} (did you mean {near[name]}?)" if name in near else name for name in names]
+    return f"--tasks: not found: {', '.join(shown)}; lm_eval ls tasks lists all"
+
+
+def _nearest(names: list[str]) -> dict[str, str]:
+    from dynamax_lm.harness.plugin.task_folder import own_tasks
+
+    found: dict[str, str] = {}
+    known = own_tasks().all_tasks
+    for name in names:
+        if near := get_close_matches(name, known, n=1, cutoff=0.8):
+            found[name] = near[0]
+    if len(found) < len(names):
+        from lm_eval.tasks import TaskManager
+
+        known = TaskManager().all_tasks
+        for name in names:
+            if name not in found and (near := get_close_matches(name, known, n=1)):
+                found[name] = near[0]
+    return found
