@@ -15,7 +15,7 @@
 under the default exits, each with prompt maps too, and fixed depths. ``seconds`` times the prefill
 of one prompt of random tokens, in seconds of the processor and in rounds over all exits, so that
 other processes matter little. ``report`` writes both as data and a picture, and prints the tables
-of docs/prompt-exit.md; checkpoints of the data that are in none of the folders stay there.
+of docs/prompt-exit-measured.md; checkpoints of the data that are in none of the folders stay there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables and the picture of docs/prompt-exit.md, from data of ``benchmarks.prompt_exit``."""
+"""Tables and picture of docs/prompt-exit-measured.md, from data of ``benchmarks.prompt_exit``."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from dynamax_lm.common.options import CommandParser
 from dynamax_lm.common.outputs import writable_folder
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.settings import read_products
+from dynamax_lm.settings.values import hint
 
 PARTS = (
     *("decode", "exits", "continuous", "scoring", "prompts", "scan", "context"),
@@ -178,7 +179,8 @@ def _measure_all(given: argparse.Namespace, asked: _Asked, command: str) -> None
                 print(f"{subject.name}: {size}: {shape['chosen']} ({shape['why']})", flush=True)
             for part in parts:
                 start = time.perf_counter()
-                told = f"{subject.name}: {part}, about {expected[kind][part]:.0f} s"
+                about = max(1, round(expected[kind][part]))
+                told = f"{subject.name}: {part}, about {about} s"
                 print(f"[{next(begun)}/{total}] {told}", flush=True)
                 for row in TABLE[part].measure(subject, batches):
                     rows.append(row)
@@ -232,7 +234,8 @@ def _names(
     names = list(usual) if value is None else [name for name in value.split(",") if name]
     for name in names:
         if name not in allowed:
-            raise SettingError(f"{option}={name!r}: none of {', '.join(allowed)}")
+            near = hint(name, allowed)
+            raise SettingError(f"{option}={name!r}: none of {', '.join(allowed)}{near}")
     return names
 
 
