@@ -5,6 +5,7 @@ Glossary: N tokens of the pass, n tokens at the exit, E exits, D width, V vocabu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -57,6 +58,8 @@ class ExitCheck:
         sink: receives the logits of each token once.
         session: trained heads and their state, if any.
         targets: (N,) full-depth tokens, for the oracle.
+        later: receives the exiting tokens (n,) whose logits no check has computed, with the input
+            of the unembedding (n, D), in place of ``sink``; see ``engine.decode``.
     """
 
     stack: LayerStack
@@ -65,6 +68,7 @@ class ExitCheck:
     sink: LogitsSink
     session: PassHeads | None = None
     targets: Tensor | None = None
+    later: Callable[[Tensor, Tensor], None] | None = None
 
     def at_exit(self, exit: int, index: Tensor, hidden: Tensor, cutoffs: Tensor | None) -> Checked:
         """Check one exit, and emit the tokens that leave there.
@@ -96,11 +100,15 @@ class ExitCheck:
             confidence[part] = checked
             leaving = self.policy.exiting(checked, None if cutoffs is None else cutoffs[part])
             exiting[part] = leaving
-            if leaving.any():
+            if not leaving.any():
+                continue
+            if self.later is None or view.has_logits:
                 self.sink.emit(view.index[leaving], view.some_logits(leaving))
+            else:
+                self.later(view.index[leaving], view.some_translated(leaving))
         return Checked(exiting, confidence)
 
-    def at_full_depth(self, index: Tensor, hidden: Tensor) -> None:
-        """Emit the tokens ``index`` (n,) that have run all layers."""
+    def emit(self, index: Tensor, hidden: Tensor) -> None:
+        """Emit the tokens ``index`` (n,) from the inputs of the unembedding ``hidden`` (n, D)."""
         for part in slices(self.stack, index.shape[0]):
             self.sink.emit(index[part], self.stack.unembed(hidden[part]))

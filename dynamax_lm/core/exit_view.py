@@ -164,11 +164,20 @@ class View:
 
     def some_logits(self, some: Tensor) -> Tensor:
         """Logits of the tokens where ``some`` (n,) holds; a check's results are used again."""
-        if "logits" in self.__dict__:
+        if self.has_logits:
             return self.logits[some.to(self.logits.device)]
+        return self.unembed(self.some_translated(some))
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the check has computed the exact logits."""
+        return "logits" in self.__dict__
+
+    def some_translated(self, some: Tensor) -> Tensor:
+        """The input of the unembedding where ``some`` (n,) holds."""
         if "translated" in self.__dict__:
-            return self.unembed(self.translated[some.to(self.translated.device)])
-        return self.unembed(self._translate(self.hidden[some.to(self.hidden.device)]))
+            return self.translated[some.to(self.translated.device)]
+        return self._translate(self.hidden[some.to(self.hidden.device)])
 
     def _translate(self, hidden: Tensor) -> Tensor:
         """(n, D) ``hidden`` (n, D) translated, if there is a translator."""

@@ -98,7 +98,7 @@ def run_token_batch(
             hidden = slots.remove(exiting, hidden, layer + 1)
             running = running[~exiting]
     if check is not None and running.shape[0]:
-        check.at_full_depth(running, slots.not_exited(hidden))
+        check.emit(running, slots.not_exited(hidden))
     stack.end(state, run)
     slots.close()
     return ExitDecisions(layers_used, confidence)

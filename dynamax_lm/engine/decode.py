@@ -1,9 +1,10 @@
 """Decoding with continuous batching: rows run segment by segment, each at its own token.
 
 Rows that exit emit and start over with their next token, while the others of the same step go on to
-the next segment with whatever rows stand there. What skipped layers must remember of a token that
-exited is computed with the next token of its row that runs them, so that the weights are read once
-for both (``pending``).
+the next segment with whatever rows stand there. An exiting token that no check has projected to the
+vocabulary waits for other rows that emit, and one product serves them all. What skipped layers must
+remember of a token that exited is computed with the next token of its row that runs them, so that
+the weights are read once for both (``pending``).
 
 Glossary: F rows in flight, n rows of a step, N tokens of a step (the n rows' own, and pending ones
 that run with them), D width, E exits, L layers.
@@ -62,7 +63,10 @@ class Decoding:
         self._stack, self.state, self._policy = stack, state, policy
         self._skipped_state, self._session = skipped_state, session
         self._bounds = (0, *policy.exit_layers, stack.n_layers)
-        self._scheduler = Scheduler(len(self._bounds) - 1, batch_size)
+        self._emission, self._batch_size = len(self._bounds) - 1, batch_size
+        self._scheduler = Scheduler(len(self._bounds), batch_size)
+        self._waiting: dict[int, Tensor] = {}
+        self._depth = [0] * rows
         self._choice = TokenChoice.of_rows(rows)
         self._progress = [Progress() for _ in range(rows)]
         self._confidence: list[float] = [math.nan] * rows
@@ -73,7 +77,9 @@ class Decoding:
             self.exact = stack.take(state if exact is None else exact, range(rows))
             targets = torch.zeros(rows, dtype=torch.long, device=stack.device)
         self._measures = [self._new_measure()] * rows
-        self._check = ExitCheck(stack, policy, self._measures[0], self._choice, session, targets)
+        self._check = ExitCheck(
+            *(stack, policy, self._measures[0], self._choice, session, targets, self._keep)
+        )
 
     def __bool__(self) -> bool:
         """Whether any row has not finished."""
@@ -118,20 +124,43 @@ class Decoding:
             The rows that have finished.
         """
         segment, rows = self._scheduler.next()
+        if segment == self._emission:
+            return self._emit(rows)
         if segment == 0:
             self._begin_tokens(rows)
         depth = self._bounds[segment + 1]
         hidden = self._run(self._bounds[segment], depth, rows)
         index = torch.tensor(rows, device=self._stack.device)
         if depth == self._stack.n_layers:
-            self._check.at_full_depth(index, hidden)
-            return self._emitted(rows, depth)
-        exiting = self._ask(segment, index, hidden)
+            exiting = [True] * len(rows)
+            if self._policy.any_exits and len(rows) < self._batch_size:
+                self._keep(index, hidden)
+            else:
+                self._check.emit(index, hidden)
+        else:
+            exiting = self._ask(segment, index, hidden)
+        emitted = []
         for row, exits in zip(rows, exiting, strict=True):
             if not exits:
                 self._scheduler.ready(row, segment + 1)
-        done = [row for row, exits in zip(rows, exiting, strict=True) if exits]
-        return self._emitted(done, depth)
+            elif row in self._waiting:
+                self._depth[row] = depth
+                self._scheduler.ready(row, self._emission)
+            else:
+                self._depth[row] = depth
+                emitted.append(row)
+        return self._emitted(emitted)
+
+    def _keep(self, index: Tensor, hidden: Tensor) -> None:
+        """The rows ``index`` (n,) emit later, from ``hidden`` (n, D)."""
+        self._waiting.update(zip(index.tolist(), hidden.split(1), strict=True))
+
+    def _emit(self, rows: Sequence[int]) -> list[int]:
+        """Emit the tokens of ``rows``, which have left: the rows that have finished."""
+        parts = [self._waiting.pop(row) for row in rows]
+        hidden = torch.cat([part.to(parts[0].device) for part in parts])
+        self._check.emit(torch.tensor(rows, device=self._stack.device), hidden)
+        return self._emitted(rows)
 
     def _begin_tokens(self, rows: Sequence[int]) -> None:
         """The next token of each of ``rows`` begins."""
@@ -243,15 +272,15 @@ class Decoding:
                 exiting[place], self._confidence[rows[place]] = exits, confidence
         return exiting
 
-    def _emitted(self, rows: Sequence[int], depth: int) -> list[int]:
-        """Note the token that each of ``rows`` emitted at ``depth``: those that have finished."""
+    def _emitted(self, rows: Sequence[int]) -> list[int]:
+        """Note the token that each of ``rows`` emitted: those that have finished."""
         finished: list[int] = []
         going_on: list[int] = []
         tokens = self._choice.tokens
         for row in rows:
             progress, confidence = self._progress[row], self._confidence[row]
             progress.tokens.append(int(tokens[row]))
-            progress.layers_used.append(depth)
+            progress.layers_used.append(self._depth[row])
             progress.confidence.append(None if math.isnan(confidence) else confidence)
             owner = self._choice.owners[row]
             assert owner is not None

@@ -51,19 +51,26 @@ def draw_heads(data: st.DataObject, shape: Shape, model: Any) -> tuple[Any, Exit
     return heads, ExitPolicy(used, measure, data.draw(st.sampled_from(THRESHOLDS)))
 
 
+def draw_run(
+    data: st.DataObject, shape: Shape, rows: list[tuple[int, ...]]
+) -> tuple[Any, list[GenerateRequest], dict[str, Any]]:
+    """A decoder, a request for each row, and options of a run with heads."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, policy = draw_heads(data, shape, model)
+    skipped = draw_skipped(data, stack)
+    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
+    return stack, requests, {"policy": policy, "skipped_state": skipped, "heads": heads}
+
+
 @settings(max_examples=20)
 @given(shape=shapes(), rows=prompts(), data=st.data())
 def test_generating_then_scoring_goes_the_same_way(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
     """Law 4."""
-    model = shape.model()
-    stack = STACKS[shape.kind](model)
-    heads, policy = draw_heads(data, shape, model)
-    skipped = draw_skipped(data, stack)
-    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
-    options = {"policy": policy, "skipped_state": skipped, "reference": True, "heads": heads}
-    goes_the_same_way_in_scoring(stack, requests, **options)
+    stack, requests, options = draw_run(data, shape, rows)
+    goes_the_same_way_in_scoring(stack, requests, reference=True, **options)
 
 
 @pytest.mark.usefixtures("narrow_slices")
@@ -89,12 +96,7 @@ def test_neighbours_and_padding_do_not_matter(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
     """Law 6, for both doors."""
-    model = shape.model()
-    stack = STACKS[shape.kind](model)
-    heads, policy = draw_heads(data, shape, model)
-    skipped = draw_skipped(data, stack)
-    requests = [GenerateRequest(row, data.draw(st.integers(1, 7)), never) for row in rows]
-    options = {"policy": policy, "skipped_state": skipped, "heads": heads}
+    stack, requests, options = draw_run(data, shape, rows)
     neighbours_do_not_matter(stack, requests, **options)
 
 
