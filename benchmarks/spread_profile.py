@@ -13,10 +13,12 @@ occurred) and all else. Operators of both runs are profiled by kind.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +27,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.sample_profile import kind_of
-from dynamax_lm.bench.continuous import Evenly, _Rule
+from dynamax_lm.bench.continuous import CHECKS, Evenly, _Rule, spread_exits
 from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.exits import layer_time, unembed_time
 from dynamax_lm.bench.subject import Shape, Subject, make_subject
@@ -37,13 +39,15 @@ from dynamax_lm.engine.scheduler import Scheduler, Step
 
 _LAYERS = {"dynamax-mistral": 16, "dynamax-mamba": 24}
 _BATCH = 8
+Steps = Mapping[tuple[int, int], int]
+"""How often each (segment, rows of a step) occurs."""
 _SHORT = 2
 """Tokens of a row that are subtracted: the prompt, and the set-up of a run."""
 
 
 @contextmanager
 def steps_counted() -> Iterator[Counter[tuple[int, int]]]:
-    """How often each (segment, rows of a step) occurs while the body runs."""
+    """The steps that occur while the body runs."""
     seen: Counter[tuple[int, int]] = Counter()
     chosen = Scheduler.next
 
@@ -56,29 +60,46 @@ def steps_counted() -> Iterator[Counter[tuple[int, int]]]:
         yield seen
 
 
-def rows_a_step(steps: Mapping[tuple[int, int], int]) -> float:
+def rows_a_step(steps: Steps) -> float:
     """The mean over steps."""
     return sum(rows * count for (_, rows), count in steps.items()) / sum(steps.values())
 
 
-def at_rows(
-    steps: Mapping[tuple[int, int], int],
-    bounds: Sequence[int],
-    layer: Mapping[int, float],
-    look: Mapping[int, float],
-) -> float:
-    """Seconds of the layers and vocabulary projections of ``steps``.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step runs.
 
-    Args:
-        steps: how often each (segment, rows) occurs.
-        bounds: layers before each segment, and L.
-        layer: seconds of a layer by the rows that run it.
-        look: of a projection, by rows; one follows every segment.
+    Attributes:
+        bounds: layers before each segment, and L; the segment after the last has no layers.
+        checks_project: whether the check at an exit projects to the vocabulary.
     """
-    return sum(
-        count * ((bounds[segment + 1] - bounds[segment]) * layer[rows] + look[rows])
-        for (segment, rows), count in steps.items()
-    )
+
+    bounds: tuple[int, ...]
+    checks_project: bool
+
+    def layers(self, segment: int) -> int:
+        """How many."""
+        return 0 if segment == self._emission else self.bounds[segment + 1] - self.bounds[segment]
+
+    def projects(self, segment: int, rows: int) -> bool:
+        """Whether its rows are projected to the vocabulary; fewer than a full step wait for it."""
+        if segment == self._emission - 1:  # up to full depth
+            return rows == _BATCH
+        return segment == self._emission or self.checks_project
+
+    @property
+    def _emission(self) -> int:
+        return len(self.bounds) - 1
+
+    def seconds(
+        self, steps: Steps, layer: Mapping[int, float], projection: Mapping[int, float]
+    ) -> float:
+        """Of ``steps``, by the seconds of a layer and of a projection for each number of rows."""
+        return sum(
+            count
+            * (self.layers(segment) * layer[rows] + self.projects(segment, rows) * projection[rows])
+            for (segment, rows), count in steps.items()
+        )
 
 
 def shares(run: Any) -> dict[str, Any]:
@@ -97,14 +118,14 @@ def shares(run: Any) -> dict[str, Any]:
     }
 
 
-def measure(subject: Subject, flight: int, tokens: int) -> dict[str, Any]:
+def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict[str, Any]:
     """The seconds of a token, divided; and both runs' operators."""
     layers = subject.layers
-    exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
-    bounds, prompts = (0, *exits, layers), subject.prompts(flight, 32)
+    exits, prompts = spread_exits(layers), subject.prompts(flight, 32)
+    work = Work((0, *exits, layers), confidence != "saturation")
 
     def spread(new: int) -> Any:
-        policy = Evenly(exits, "top_prob", 0.5, rule=_Rule())  # type: ignore[arg-type]
+        policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
         return ours(subject, prompts, new, policy, flight=Flight(_BATCH, flight))
 
     def full(new: int) -> Any:
@@ -125,10 +146,8 @@ def measure(subject: Subject, flight: int, tokens: int) -> dict[str, Any]:
     layer = {rows: layer_time(subject, rows, rows) for rows in sizes}
     look = {rows: unembed_time(subject, rows) for rows in sizes}
     emitted = flight * tokens
-    run = sum(
-        rows * (bounds[segment + 1] - bounds[segment]) * n for (segment, rows), n in steps.items()
-    )
-    looks = sum(rows * n for (_, rows), n in steps.items())
+    run = sum(rows * work.layers(segment) * n for (segment, rows), n in steps.items())
+    looks = sum(rows * n for (segment, rows), n in steps.items() if work.projects(segment, rows))
     state = (layers - run / emitted) * layer_time(subject, _BATCH, 0) / _BATCH
     return {
         "tokens": emitted,
@@ -142,7 +161,7 @@ def measure(subject: Subject, flight: int, tokens: int) -> dict[str, Any]:
             "projections, 8 rows a step": _ms(looks / emitted * look[_BATCH] / _BATCH),
             "state of skipped layers": _ms(state),
             "layers and projections at the rows that occurred": _ms(
-                at_rows(steps, bounds, layer, look) / emitted
+                work.seconds(steps, layer, look) / emitted
             ),
             "ours": _ms(ours_),
         },
@@ -155,7 +174,7 @@ def measure(subject: Subject, flight: int, tokens: int) -> dict[str, Any]:
     }
 
 
-def _by_rows(steps: Mapping[tuple[int, int], int]) -> dict[int, int]:
+def _by_rows(steps: Steps) -> dict[int, int]:
     found: Counter[int] = Counter()
     for (_, rows), count in steps.items():
         found[rows] += count
@@ -186,9 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             quick=False,
             batch=_BATCH,
         )
-        for flight in options.rows_in_flight:
-            found[f"{flight} in flight"] = measure(subject, flight, options.tokens)
-            print(f"{flight} in flight: {found[f'{flight} in flight']}", flush=True)
+        for confidence, flight in itertools.product(CHECKS, options.rows_in_flight):
+            name = f"{confidence}, {flight} in flight"
+            found[name] = measure(subject, flight, options.tokens, confidence)
+            print(f"{name}: {found[name]}", flush=True)
             write_json(Path(options.output_path), found, indent=1)
     return 0
 

@@ -59,10 +59,27 @@ def steps_of(subject: Subject) -> int:
     return _QUICK_STEPS if subject.quick else _STEPS[subject.stack.device.type == "cuda"]
 
 
-def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
+CHECKS = {
+    "top_prob": "",
+    "saturation": ", checks of hidden states alone",
+}
+"""Measures whose exits are timed, and what is said of each; the second stands for heads too."""
+
+
+def spread(subject: Subject) -> Iterator[Row]:
     """Exits spread evenly over the layers, 8 rows a step and 32 in flight, against full depth."""
+    for confidence in CHECKS:
+        yield from _spread(subject, confidence)
+
+
+def spread_exits(layers: int) -> tuple[int, ...]:
+    """Exits after every eighth of ``layers``."""
+    return tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
+
+
+def _spread(subject: Subject, confidence: str) -> Iterator[Row]:
     layers = subject.layers
-    exits = tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
+    exits = spread_exits(layers)
     steps = steps_of(subject)
     prompts = subject.prompts(_FLIGHT, 32)
 
@@ -81,9 +98,10 @@ def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
     )
     mine = per_step("short", "long", steps, taken) / _FLIGHT
     full = per_step("full short", "full long", steps, taken) / _FLIGHT
-    ideal = _ideal(subject, exits)
+    ideal = _ideal(subject, exits, projects=confidence == "top_prob")
     what = (
         f"exits after {', '.join(map(str, exits))} of {layers} layers taken evenly, 8 rows a step"
+        f"{CHECKS[confidence]}"
     )
     seconds = {"ours": mine, "full depth": full, "ideal": ideal}
     yield Row(
@@ -99,10 +117,11 @@ def spread(subject: Subject, confidence: str = "top_prob") -> Iterator[Row]:
     yield Row("Continuous", subject.name, what, "ideal / ours", ideal / mine, 0.9, seconds=seconds)
 
 
-def _ideal(subject: Subject, exits: tuple[int, ...]) -> float:
-    """A token's share of steps of 8 rows: layers run, a check an exit, state, the last projection.
+def _ideal(subject: Subject, exits: tuple[int, ...], *, projects: bool) -> float:
+    """A token's share of steps of 8 rows: layers run, state, and projections to the vocabulary.
 
-    The state is that of the layers that a token skips, for 8 exited rows at once.
+    The state is that of the layers that a token skips, for 8 exited rows at once. Where a check
+    ``projects``, there is a projection at every exit that a token reaches; else one to emit it.
     """
     leaving = 1 / (len(exits) + 1)
     layer = layer_time(subject, _BATCH, _BATCH) / _BATCH
@@ -110,7 +129,7 @@ def _ideal(subject: Subject, exits: tuple[int, ...]) -> float:
     look = unembed_time(subject, _BATCH) / _BATCH
     total, alive, before = 0.0, 1.0, 0
     for exit in exits:
-        total += alive * ((exit - before) * layer + look)
+        total += alive * (exit - before) * layer + (alive if projects else leaving) * look
         total += leaving * (subject.layers - exit) * state
         alive, before = alive - leaving, exit
     return total + alive * ((subject.layers - before) * layer + look)
