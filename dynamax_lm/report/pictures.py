@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from dynamax_lm.common.intervals import SHARE, Bounds
 from dynamax_lm.common.plots import (
     BLACK,
     BLUE,
@@ -31,6 +32,7 @@ from dynamax_lm.common.plots import (
     new_figure,
     shades,
 )
+from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.labels import label_points, measure_of, plain, told_apart
 from dynamax_lm.report.reliability import Curve
 from dynamax_lm.report.rows import Kind, Row
@@ -48,7 +50,7 @@ _STYLES: dict[Kind, tuple[str, str, str]] = {
     "static": (DARK_GREY, "s", "fixed depth"),
     "oracle": (BLACK, "*", "oracle (ceiling)"),
     "lossless": (SKY, "h", "lossless"),
-    "full": (BLACK, "|", "full depth"),
+    "full": (BLACK, "p", "full depth"),
 }
 _MOST_BARS = 40
 _DPI = 110
@@ -124,6 +126,8 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
                 elinewidth=0.8,
                 capsize=2,
             )
+    for axes, bounds in ((upper, bounds_of(drawn[0].key.metric)), (lower, SHARE)):
+        end_at_bound(axes, bounds)
     for _, rows, _, _ in series:  # once the axes have their ends
         label_points(lower, rows)
     metric = drawn[0].key.metric
@@ -148,6 +152,13 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
         "Error bars are standard errors over documents; the dashed lines are full depth.",
         figure,
     )
+
+
+def end_at_bound(axes: Any, bounds: Bounds | None) -> None:
+    """Let an error bar not take the axis below the least possible value, but for a margin."""
+    low, high = axes.get_ylim()
+    if bounds is not None and low < bounds.low:
+        axes.set_ylim(bottom=bounds.low - 0.03 * (high - bounds.low))
 
 
 def depths(name: str, group: Sequence[Row]) -> Picture | None:

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from synthetic import GENERATION, Plan, write_plain, write_run
 
+from dynamax_lm.common.intervals import SHARE, Bounds
+from dynamax_lm.common.plots import new_figure
 from dynamax_lm.report import pictures
 from dynamax_lm.report.load import Library, load
 from dynamax_lm.report.pictures import Picture
@@ -127,3 +129,15 @@ def test_names_of_any_length_and_text_leave_space_for_the_picture(
     _check(pictures.depths("x", both))
     _check(pictures.ledger("x", both))
     _check(pictures.reliability("x", long, curves))
+
+
+@pytest.mark.parametrize(
+    ("least", "bounds", "below"), [(-0.2, SHARE, -0.06), (0.3, SHARE, 0.3), (-0.2, None, -0.2)]
+)
+def test_an_axis_ends_near_the_least_possible_value(
+    least: float, bounds: Bounds | None, below: float
+) -> None:
+    axes = new_figure(2, 2).subplots()
+    axes.set_ylim(least, 2.0)
+    pictures.end_at_bound(axes, bounds)
+    assert axes.get_ylim() == pytest.approx((below, 2.0))
