@@ -22,7 +22,7 @@ def in_words(seconds: float) -> str:
 
 
 def announcer(say: Callable[[str], None], settings: int = 1) -> Callable[[str, float], None]:
-    """A function that says, before long work, what begins and how long it takes at most.
+    """A function that says, before long work, what begins and about how long it takes.
 
     Args:
         say: takes the line.
@@ -35,7 +35,7 @@ def announcer(say: Callable[[str], None], settings: int = 1) -> Callable[[str, f
 
     def announce(what: str, seconds: float) -> None:
         whole = seconds * settings
-        most = "at most " if whole >= _MINUTE else ""  # else in words it is a bound already
-        say(f"{what}{under}: {most}{in_words(whole)}")
+        up_to = "up to " if whole >= _MINUTE else ""  # else in words it is a bound already
+        say(f"{what}{under}: {up_to}{in_words(whole)}")
 
     return announce

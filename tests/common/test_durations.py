@@ -29,7 +29,7 @@ def test_settings_multiply_the_seconds_of_one() -> None:
     announcer(said.append)("Scoring for 7 requests", 300.0)
     announcer(said.append)("Scoring for 7 requests", 20.0)
     assert said == [
-        "Scoring for 7 requests under 5 settings: at most about 5 minutes",
-        "Scoring for 7 requests: at most about 5 minutes",
+        "Scoring for 7 requests under 5 settings: up to about 5 minutes",
+        "Scoring for 7 requests: up to about 5 minutes",
         "Scoring for 7 requests: under a minute",
     ]
