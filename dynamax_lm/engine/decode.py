@@ -1,10 +1,10 @@
 """Decoding with continuous batching: rows run segment by segment, each at its own token.
 
 Rows that exit emit and start over with their next token, while the others of the same step go on to
-the next segment with whatever rows stand there. An exiting token that no check has projected to the
-vocabulary waits for other rows that emit, and one product serves them all. What skipped layers must
-remember of a token that exited is computed with the next token of its row that runs them, so that
-the weights are read once for both (``pending``).
+the next segment with whatever rows stand there. A token that has left, and that no check has
+projected to the vocabulary, is emitted when its row begins the next one, so that one product serves
+all rows of that step. What skipped layers must remember of a token that exited is computed with the
+next token of its row that runs them, so that the weights are read once for both (``pending``).
 
 Glossary: F rows in flight, n rows of a step, N tokens of a step (the n rows' own, and pending ones
 that run with them), D width, E exits, L layers.
@@ -63,8 +63,8 @@ class Decoding:
         self._stack, self.state, self._policy = stack, state, policy
         self._skipped_state, self._session = skipped_state, session
         self._bounds = (0, *policy.exit_layers, stack.n_layers)
-        self._emission, self._batch_size = len(self._bounds) - 1, batch_size
-        self._scheduler = Scheduler(len(self._bounds), batch_size)
+        self._batch_size = batch_size
+        self._scheduler = Scheduler(len(self._bounds) - 1, batch_size)
         self._waiting: dict[int, Tensor] = {}
         self._depth = [0] * rows
         self._choice = TokenChoice.of_rows(rows)
@@ -124,39 +124,42 @@ class Decoding:
             The rows that have finished.
         """
         segment, rows = self._scheduler.next()
-        if segment == self._emission:
-            return self._emit(rows)
+        finished: list[int] = []
         if segment == 0:
+            finished = self._emit_waiting(rows)
+            rows = [row for row in rows if row not in finished]
+            if not rows:
+                return finished
             self._begin_tokens(rows)
         depth = self._bounds[segment + 1]
         hidden = self._run(self._bounds[segment], depth, rows)
         index = torch.tensor(rows, device=self._stack.device)
-        if depth == self._stack.n_layers:
+        if depth < self._stack.n_layers:
+            exiting = self._ask(segment, index, hidden)
+        else:
             exiting = [True] * len(rows)
             if self._policy.any_exits and len(rows) < self._batch_size:
                 self._keep(index, hidden)
             else:
                 self._check.emit(index, hidden)
-        else:
-            exiting = self._ask(segment, index, hidden)
-        emitted = []
+        exited = [row for row, exits in zip(rows, exiting, strict=True) if exits]
+        for row in exited:
+            self._depth[row] = depth
+        finished += self._emitted([row for row in exited if row not in self._waiting])
         for row, exits in zip(rows, exiting, strict=True):
-            if not exits:
-                self._scheduler.ready(row, segment + 1)
-            elif row in self._waiting:
-                self._depth[row] = depth
-                self._scheduler.ready(row, self._emission)
-            else:
-                self._depth[row] = depth
-                emitted.append(row)
-        return self._emitted(emitted)
+            if row not in finished:
+                self._scheduler.ready(row, 0 if exits else segment + 1)
+        return finished
 
     def _keep(self, index: Tensor, hidden: Tensor) -> None:
         """The rows ``index`` (n,) emit later, from ``hidden`` (n, D)."""
         self._waiting.update(zip(index.tolist(), hidden.split(1), strict=True))
 
-    def _emit(self, rows: Sequence[int]) -> list[int]:
-        """Emit the tokens of ``rows``, which have left: the rows that have finished."""
+    def _emit_waiting(self, rows: Sequence[int]) -> list[int]:
+        """Emit the tokens of those of ``rows`` that wait for it: the rows that have finished."""
+        rows = [row for row in rows if row in self._waiting]
+        if not rows:
+            return []
         parts = [self._waiting.pop(row) for row in rows]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
         self._check.emit(torch.tensor(rows, device=self._stack.device), hidden)
@@ -286,8 +289,6 @@ class Decoding:
             assert owner is not None
             (finished if owner.finished(progress.tokens) else going_on).append(row)
         self._flush([r for r in going_on if too_many_pending(self.state.pending.count(r))])
-        for row in going_on:
-            self._scheduler.ready(row, 0)
         return finished
 
     def _flush(self, rows: Sequence[int]) -> None:

@@ -1,9 +1,8 @@
 """Which rows run next, and through which segment: continuous batching across exits.
 
-A segment is the stretch of layers between two exits; the last one is the vocabulary projection, by
-which a token that has left is emitted. Every row in flight stands in front of one. Running a
-segment reads its weights once for all rows of the step, so that rows are collected in front of a
-segment until there are enough of them.
+A segment is the stretch of layers between two exits. Every row in flight stands in front of one.
+Running a segment reads its weights once for all rows of the step, so that rows are collected in
+front of a segment until there are enough of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Scheduler:
     """Rows in front of segments.
 
     Args:
-        segments: number of segments, the vocabulary projection included; at least 2.
+        segments: number of segments, at least 1.
         batch_size: largest number of rows in a step, at least 1.
         longest_wait: see ``LONGEST_WAIT``.
     """
@@ -60,8 +59,8 @@ class Scheduler:
     def _choose(self) -> int:
         """That of a row that has stood too long; else the deepest full step; else most rows.
 
-        Without a full step, rows in the middle of a token come first, then the emission, then those
-        that begin a token, so that a batch without further rows in flight stays together.
+        Without a full step, rows in the middle of a token come before those that begin one, so that
+        a batch without further rows in flight stays together.
         """
         filled = [number for number, queue in enumerate(self._queues) if queue]
         oldest = min(filled, key=lambda number: self._queues[number][0][1])
@@ -69,7 +68,6 @@ class Scheduler:
             return oldest
         return max(filled, key=self._rank)
 
-    def _rank(self, segment: int) -> tuple[bool, bool, bool, int, int]:
+    def _rank(self, segment: int) -> tuple[bool, bool, int, int]:
         rows = min(len(self._queues[segment]), self._batch_size)
-        full, between = rows == self._batch_size, 0 < segment < len(self._queues) - 1
-        return full, full or between, segment > 0, rows, segment
+        return rows == self._batch_size, segment > 0, rows, segment

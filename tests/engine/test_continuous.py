@@ -227,7 +227,7 @@ def test_a_step_reads_its_layers_once_whatever_is_pending(kind: str, skipped: st
     """State of exited tokens is computed with the next rows that run those layers, not on its own.
 
     Every step runs each layer of one segment in one call, and checks its exit by one projection for
-    all its rows, however many exited tokens are pending in them; or it is one projection alone.
+    all its rows, however many exited tokens are pending in them. One more emits what waited for it.
     """
     stack = STACKS[kind](random_model(kind, 6))
     exits = (2, 4)
@@ -259,10 +259,10 @@ def test_a_step_reads_its_layers_once_whatever_is_pending(kind: str, skipped: st
         calls.clear()
         projections.clear()
         decoding.step()
-        if calls:
-            assert tuple(calls) in segments
-        waits = calls == [4, 5] and not projections  # few rows at full depth emit with others
-        assert waits or len(projections) == 1
+        assert tuple(calls) in segments or not calls  # without layers where all rows finished
+        emitted_late = not calls or calls[0] == 0
+        assert len(projections) <= 1 + emitted_late
+        assert projections or calls == [4, 5]
     assert max(together) > 0, "else no token was pending in any step"
     assert {depth for row in rows for depth in row.layers_used} == {2, 4, 6}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dynamax_lm.engine.scheduler import Scheduler
 
 
-@given(st.data(), st.integers(2, 6), st.integers(1, 8), st.integers(1, 30), st.integers(1, 40))
+@given(st.data(), st.integers(1, 5), st.integers(1, 8), st.integers(1, 30), st.integers(1, 40))
 def test_every_row_runs_in_order_and_none_stands_for_long(
     data: st.DataObject, segments: int, batch_size: int, rows: int, longest_wait: int
 ) -> None:
@@ -27,7 +27,7 @@ def test_every_row_runs_in_order_and_none_stands_for_long(
         # those that stand too long run one segment a step, the oldest first
         assert all(step - since[row] <= longest_wait + rows for row in late)
         if not late and all(step - since[row] < longest_wait for row in chosen.rows):
-            middle = max(standing[1:-1], default=0) or standing[-1] or standing[0]
+            middle = max(standing[1:], default=0) or standing[0]
             assert len(chosen.rows) == min(
                 batch_size, max(standing) if max(standing) >= batch_size else middle
             )
@@ -39,7 +39,7 @@ def test_every_row_runs_in_order_and_none_stands_for_long(
             scheduler.ready(row, place[row])
 
 
-@given(st.integers(2, 5), st.integers(1, 4))
+@given(st.integers(1, 4), st.integers(1, 4))
 def test_the_deepest_of_equally_full_steps_comes_first(segments: int, batch_size: int) -> None:
     scheduler = Scheduler(segments, batch_size)
     for row in range(segments * batch_size):
@@ -47,10 +47,3 @@ def test_the_deepest_of_equally_full_steps_comes_first(segments: int, batch_size
     order = [scheduler.next().segment for _ in range(segments)]
     assert order == list(reversed(range(segments)))
     assert not scheduler
-
-
-def test_rows_in_the_middle_of_a_token_come_before_emissions_and_these_before_new_tokens() -> None:
-    scheduler = Scheduler(4, 8)
-    for row, segment in enumerate([0, 0, 0, 3, 3, 1]):
-        scheduler.ready(row, segment)
-    assert [scheduler.next().segment for _ in range(3)] == [1, 3, 0]
