@@ -293,7 +293,7 @@ def tables(found: Mapping[str, Any]) -> str:
                 [f"`{one}`", *(_number(by[one, layer][key]) for layer in layers)] for one in looks
             ]
             head = ["look", *(f"layer {layer}" for layer in layers)]
-            parts.append(f"### {title}, translators: {name}\n\n{markdown_table(head, rows)}")
+            parts.append(f"## {title}, translators: {name}\n\n{markdown_table(head, rows)}")
         head = ["exits", "measure", "saved at 0.95", "oracle, checks billed", "oracle, free"]
         rows = [
             [
@@ -305,7 +305,7 @@ def tables(found: Mapping[str, Any]) -> str:
             ]
             for row in savings
         ]
-        parts.append(f"### Net savings, translators: {name}\n\n{markdown_table(head, rows)}")
+        parts.append(f"## Net savings, translators: {name}\n\n{markdown_table(head, rows)}")
     return "\n\n".join(parts)
 
 
