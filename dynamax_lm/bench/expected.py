@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dynamax_lm.bench.continuous import steps_of
+from dynamax_lm.bench.continuous import CHECKS, steps_of
 from dynamax_lm.bench.decode import ours, theirs
 from dynamax_lm.bench.exits import steps_with_state
 from dynamax_lm.bench.subject import Subject, token_ids, wrap
@@ -135,10 +135,10 @@ def exits_seconds(work: Work) -> float:
 
 
 def continuous_seconds(work: Work) -> float:
-    """Of answers of uneven lengths."""
+    """Of exits spread over the layers, for each kind of check."""
     steps, most = 2 + steps_of(work.subject), work.most
     each = 2 * steps * work.pace.step[most] * 8 / most
-    return work.rounds * 4 * (1024 * work.pace.token + each)
+    return len(CHECKS) * work.rounds * 4 * (1024 * work.pace.token + each)
 
 
 def scoring_seconds(work: Work) -> float:
