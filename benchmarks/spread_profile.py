@@ -18,12 +18,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.sample_profile import kind_of
@@ -34,13 +34,13 @@ from dynamax_lm.bench.subject import Shape, Subject, make_subject
 from dynamax_lm.bench.timing import per_step, samples, use_clock
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
+from dynamax_lm.engine.decode import Decoding
 from dynamax_lm.engine.flight import Flight
-from dynamax_lm.engine.scheduler import Scheduler, Step
 
 _LAYERS = {"dynamax-mistral": 16, "dynamax-mamba": 24}
 _BATCH = 8
 Steps = Mapping[tuple[int, int], int]
-"""How often each (segment, rows of a step) occurs."""
+"""How often each (layers, rows) of a step occurs."""
 _SHORT = 2
 """Tokens of a row that are subtracted: the prompt, and the set-up of a run."""
 
@@ -49,14 +49,13 @@ _SHORT = 2
 def steps_counted() -> Iterator[Counter[tuple[int, int]]]:
     """The steps that occur while the body runs."""
     seen: Counter[tuple[int, int]] = Counter()
-    chosen = Scheduler.next
+    run = Decoding._run
 
-    def counted(scheduler: Scheduler) -> Step:
-        step = chosen(scheduler)
-        seen[step.segment, len(step.rows)] += 1
-        return step
+    def counted(decoding: Decoding, first: int, last: int, rows: Sequence[int]) -> Tensor:
+        seen[last - first, len(rows)] += 1
+        return run(decoding, first, last, rows)
 
-    with mock.patch.object(Scheduler, "next", counted):
+    with mock.patch.object(Decoding, "_run", counted):
         yield seen
 
 
@@ -65,41 +64,36 @@ def rows_a_step(steps: Steps) -> float:
     return sum(rows * count for (_, rows), count in steps.items()) / sum(steps.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a step runs.
+@contextmanager
+def projections_counted(stack: Any) -> Iterator[Counter[int]]:
+    """How often each number of rows is projected to the vocabulary while the body runs."""
+    seen: Counter[int] = Counter()
+    project = stack.unembed
 
-    Attributes:
-        bounds: layers before each segment, and L; the segment after the last has no layers.
-        checks_project: whether the check at an exit projects to the vocabulary.
+    def counted(hidden: Tensor) -> Tensor:
+        seen[hidden.shape[0]] += 1
+        return project(hidden)
+
+    with mock.patch.object(stack, "unembed", counted):
+        yield seen
+
+
+def at_rows(
+    steps: Steps,
+    projections: Mapping[int, int],
+    layer: Mapping[int, float],
+    projection: Mapping[int, float],
+) -> float:
+    """Seconds of layers and vocabulary projections.
+
+    Args:
+        steps: the steps.
+        projections: how often each number of rows is projected.
+        layer: seconds of a layer by the rows that run it.
+        projection: of a projection, by rows.
     """
-
-    bounds: tuple[int, ...]
-    checks_project: bool
-
-    def layers(self, segment: int) -> int:
-        """How many."""
-        return 0 if segment == self._emission else self.bounds[segment + 1] - self.bounds[segment]
-
-    def projects(self, segment: int, rows: int) -> bool:
-        """Whether its rows are projected to the vocabulary; fewer than a full step wait for it."""
-        if segment == self._emission - 1:  # up to full depth
-            return rows == _BATCH
-        return segment == self._emission or self.checks_project
-
-    @property
-    def _emission(self) -> int:
-        return len(self.bounds) - 1
-
-    def seconds(
-        self, steps: Steps, layer: Mapping[int, float], projection: Mapping[int, float]
-    ) -> float:
-        """Of ``steps``, by the seconds of a layer and of a projection for each number of rows."""
-        return sum(
-            count
-            * (self.layers(segment) * layer[rows] + self.projects(segment, rows) * projection[rows])
-            for (segment, rows), count in steps.items()
-        )
+    run = sum(count * layers * layer[rows] for (layers, rows), count in steps.items())
+    return run + sum(count * projection[rows] for rows, count in projections.items())
 
 
 def shares(run: Any) -> dict[str, Any]:
@@ -122,7 +116,6 @@ def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict
     """The seconds of a token, divided; and both runs' operators."""
     layers = subject.layers
     exits, prompts = spread_exits(layers), subject.prompts(flight, 32)
-    work = Work((0, *exits, layers), confidence != "saturation")
 
     def spread(new: int) -> Any:
         policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
@@ -131,11 +124,12 @@ def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict
     def full(new: int) -> Any:
         return ours(subject, prompts, new, flight=Flight(_BATCH))
 
-    with steps_counted() as few:
-        spread(_SHORT)()
-    with steps_counted() as many:
-        spread(_SHORT + tokens)()
-    steps = {key: count - few[key] for key, count in many.items() if count != few[key]}
+    counted = []
+    for new in (_SHORT, _SHORT + tokens):
+        with steps_counted() as steps, projections_counted(subject.stack) as projections:
+            spread(new)()
+        counted.append((steps, projections))
+    steps, projections = (_more(long, short) for short, long in zip(*counted, strict=True))
     runs = {"short": spread(_SHORT), "long": spread(_SHORT + tokens)}
     runs |= {"full short": full(_SHORT), "full long": full(_SHORT + tokens)}
     taken = samples(runs, subject.rounds)
@@ -146,22 +140,22 @@ def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict
     layer = {rows: layer_time(subject, rows, rows) for rows in sizes}
     look = {rows: unembed_time(subject, rows) for rows in sizes}
     emitted = flight * tokens
-    run = sum(rows * work.layers(segment) * n for (segment, rows), n in steps.items())
-    looks = sum(rows * n for (segment, rows), n in steps.items() if work.projects(segment, rows))
+    run = sum(rows * passed * n for (passed, rows), n in steps.items())
+    looks = sum(rows * n for rows, n in projections.items())
     state = (layers - run / emitted) * layer_time(subject, _BATCH, 0) / _BATCH
     return {
         "tokens": emitted,
         "layers_a_token": round(run / emitted, 3),
         "projections_a_token": round(looks / emitted, 3),
-        "rows_a_step": round(rows_a_step(many), 3),
-        "steps_by_rows": _by_rows(many),
+        "rows_a_step": round(rows_a_step(counted[1][0]), 3),
+        "steps_by_rows": _by_rows(counted[1][0]),
         "milliseconds_a_token": {
             "full depth": _ms(full_),
             "layers, 8 rows a step": _ms(run / emitted * layer[_BATCH] / _BATCH),
             "projections, 8 rows a step": _ms(looks / emitted * look[_BATCH] / _BATCH),
             "state of skipped layers": _ms(state),
             "layers and projections at the rows that occurred": _ms(
-                work.seconds(steps, layer, look) / emitted
+                at_rows(steps, projections, layer, look) / emitted
             ),
             "ours": _ms(ours_),
         },
@@ -172,6 +166,11 @@ def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict
             "full depth": shares(full(_SHORT + tokens)),
         },
     }
+
+
+def _more(long: Counter[Any], short: Counter[Any]) -> dict[Any, int]:
+    """What the longer run has more of; less where a kind of step is rarer in it."""
+    return {key: long[key] - short[key] for key in long | short if long[key] != short[key]}
 
 
 def _by_rows(steps: Steps) -> dict[int, int]:

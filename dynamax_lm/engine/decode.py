@@ -2,9 +2,10 @@
 
 Rows that exit emit and start over with their next token, while the others of the same step go on to
 the next segment with whatever rows stand there. A token that has left, and that no check has
-projected to the vocabulary, is emitted when its row begins the next one, so that one product serves
-all rows of that step. What skipped layers must remember of a token that exited is computed with the
-next token of its row that runs them, so that the weights are read once for both (``pending``).
+projected to the vocabulary, is emitted before its row begins the next one, so that one product
+serves all rows that begin with it. What skipped layers must remember of a token that exited is
+computed with the next token of its row that runs them, so that the weights are read once for both
+(``pending``).
 
 Glossary: F rows in flight, n rows of a step, N tokens of a step (the n rows' own, and pending ones
 that run with them), D width, E exits, L layers.
@@ -77,9 +78,7 @@ class Decoding:
             self.exact = stack.take(state if exact is None else exact, range(rows))
             targets = torch.zeros(rows, dtype=torch.long, device=stack.device)
         self._measures = [self._new_measure()] * rows
-        self._check = ExitCheck(
-            *(stack, policy, self._measures[0], self._choice, session, targets, self._keep)
-        )
+        self._check = ExitCheck(stack, policy, self._measures[0], self._choice, session, targets)
 
     def __bool__(self) -> bool:
         """Whether any row has not finished."""
@@ -118,17 +117,17 @@ class Decoding:
         self._scheduler.ready(row, 0)
 
     def step(self) -> list[int]:
-        """Run one segment for some rows.
+        """Run one segment for some rows, or emit tokens that wait for it.
 
         Returns:
             The rows that have finished.
         """
         segment, rows = self._scheduler.next()
-        finished: list[int] = []
         if segment == 0:
-            finished = self._emit_waiting(rows)
-            rows = [row for row in rows if row not in finished]
-            if not rows:
+            if waiting := [row for row in rows if row in self._waiting]:
+                finished = self._emit_waiting(waiting)
+                # Requests that replace the finished ones may begin with them.
+                self._scheduler.put_back(0, [row for row in rows if row not in finished])
                 return finished
             self._begin_tokens(rows)
         depth = self._bounds[segment + 1]
@@ -145,7 +144,7 @@ class Decoding:
         exited = [row for row, exits in zip(rows, exiting, strict=True) if exits]
         for row in exited:
             self._depth[row] = depth
-        finished += self._emitted([row for row in exited if row not in self._waiting])
+        finished = self._emitted([row for row in exited if row not in self._waiting])
         for row, exits in zip(rows, exiting, strict=True):
             if row not in finished:
                 self._scheduler.ready(row, 0 if exits else segment + 1)
@@ -156,10 +155,7 @@ class Decoding:
         self._waiting.update(zip(index.tolist(), hidden.split(1), strict=True))
 
     def _emit_waiting(self, rows: Sequence[int]) -> list[int]:
-        """Emit the tokens of those of ``rows`` that wait for it: the rows that have finished."""
-        rows = [row for row in rows if row in self._waiting]
-        if not rows:
-            return []
+        """Emit the tokens of ``rows``, which wait for it: the rows that have finished."""
         parts = [self._waiting.pop(row) for row in rows]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
         self._check.emit(torch.tensor(rows, device=self._stack.device), hidden)
@@ -268,7 +264,9 @@ class Decoding:
                 at = torch.tensor(places, device=index.device)
                 some, states = index[at], hidden[at.to(hidden.device)]
                 own = None if cutoffs is None else cutoffs[at]
-            check = dataclasses.replace(self._check, measure=self._measures[rows[places[0]]])
+            check = dataclasses.replace(  # which refers to this object, and is dropped at once
+                self._check, measure=self._measures[rows[places[0]]], later=self._keep
+            )
             checked = check.at_exit(exit, some, states, own)
             pairs = zip(checked.exiting.tolist(), checked.confidence.tolist(), strict=True)
             for place, (exits, confidence) in zip(places, pairs, strict=True):

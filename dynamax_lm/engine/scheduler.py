@@ -8,6 +8,7 @@ front of a segment until there are enough of them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 LONGEST_WAIT = 32
@@ -47,6 +48,11 @@ class Scheduler:
     def ready(self, row: int, segment: int) -> None:
         """``row`` stands in front of ``segment``."""
         self._queues[segment].append((row, self._steps))
+
+    def put_back(self, segment: int, rows: Sequence[int]) -> None:
+        """``rows``, of the last step, did not run: they are next."""
+        since = self._steps - self._longest_wait
+        self._queues[segment].extendleft((row, since) for row in reversed(rows))
 
     def next(self) -> Step:
         """The segment to run, and its rows, which leave the queue; some row is ready."""

@@ -158,7 +158,7 @@ def end_at_bound(axes: Any, bounds: Bounds | None) -> None:
     """Let an error bar not take the axis below the least possible value, but for a margin."""
     low, high = axes.get_ylim()
     if bounds is not None and low < bounds.low:
-        axes.set_ylim(bottom=bounds.low - 0.03 * (high - bounds.low))
+        axes.set_ylim(bottom=max(low, bounds.low - 0.03 * (high - bounds.low)))
 
 
 def depths(name: str, group: Sequence[Row]) -> Picture | None:

@@ -227,7 +227,7 @@ def test_a_step_reads_its_layers_once_whatever_is_pending(kind: str, skipped: st
     """State of exited tokens is computed with the next rows that run those layers, not on its own.
 
     Every step runs each layer of one segment in one call, and checks its exit by one projection for
-    all its rows, however many exited tokens are pending in them. One more emits what waited for it.
+    all its rows, however many exited tokens are pending in them; or it is one projection alone.
     """
     stack = STACKS[kind](random_model(kind, 6))
     exits = (2, 4)
@@ -259,10 +259,9 @@ def test_a_step_reads_its_layers_once_whatever_is_pending(kind: str, skipped: st
         calls.clear()
         projections.clear()
         decoding.step()
-        assert tuple(calls) in segments or not calls  # without layers where all rows finished
-        emitted_late = not calls or calls[0] == 0
-        assert len(projections) <= 1 + emitted_late
-        assert projections or calls == [4, 5]
+        waits = calls == [4, 5] and not projections  # for rows that begin their next token
+        assert waits or len(projections) == 1
+        assert tuple(calls) in segments or not calls
     assert max(together) > 0, "else no token was pending in any step"
     assert {depth for row in rows for depth in row.layers_used} == {2, 4, 6}
 

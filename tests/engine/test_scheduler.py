@@ -47,3 +47,16 @@ def test_the_deepest_of_equally_full_steps_comes_first(segments: int, batch_size
     order = [scheduler.next().segment for _ in range(segments)]
     assert order == list(reversed(range(segments)))
     assert not scheduler
+
+
+def test_rows_that_are_put_back_run_next_with_others_of_their_segment() -> None:
+    scheduler = Scheduler(2, 3)
+    for row, segment in enumerate([0, 0, 0, 1, 1, 1]):
+        scheduler.ready(row, segment)
+    scheduler.ready(6, 0)
+    deepest, step = scheduler.next(), scheduler.next()
+    assert deepest.rows == [3, 4, 5]
+    for row in deepest.rows:
+        scheduler.ready(row, 1)
+    scheduler.put_back(0, step.rows[1:])
+    assert scheduler.next() == (0, [1, 2, 6])

@@ -39,13 +39,18 @@ def connect(name: str) -> None:
 
 
 def _asked_for(models: Collection[str]) -> bool:
-    """Whether ``--model`` on the process's command line is one of ``models``."""
+    """Whether the process's command line, or its configuration file, names one of ``models``."""
+    import yaml
+
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--model", "-M")
+    parser.add_argument("--config", "-C")
     try:
-        return parser.parse_known_args(sys.argv[1:])[0].model in models
-    except argparse.ArgumentError:
-        return False  # lm-eval's own parser tells
+        given = parser.parse_known_args(sys.argv[1:])[0]
+        read = yaml.safe_load(Path(given.config).read_text("utf-8")) if given.config else {}
+        return (given.model or read.get("model")) in models
+    except (argparse.ArgumentError, OSError, ValueError, AttributeError, yaml.YAMLError):
+        return False  # lm-eval tells
 
 
 def register_models() -> None:

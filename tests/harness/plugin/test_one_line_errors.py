@@ -263,3 +263,19 @@ def test_an_unknown_option_brings_the_nearest(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.endswith("--modle is unknown: did you mean --model?\n")
+
+
+def test_an_unknown_task_of_a_configuration_file_brings_the_nearest(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("model: dynamax-mamba\ntasks: [dynamax_coqa_sampel]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "lm_eval", "run", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "did you mean dynamax_coqa_sample?" in done.stderr
+    assert "Traceback" not in done.stderr
