@@ -24,7 +24,7 @@ def unknown_tasks_line(error: BaseException) -> str:
     names = str(error).removeprefix(_NOT_FOUND).split(", ")
     near = _nearest(names)
     shown = [f"{name} (did you mean {near[name]}?)" if name in near else name for name in names]
-    return f"--tasks: not found: {', '.join(shown)}; lm_eval ls tasks lists all"
+    return f"{_NOT_FOUND}{', '.join(one or repr(one) for one in shown)}; lm_eval ls tasks lists all"
 
 
 def _nearest(names: list[str]) -> dict[str, str]:

@@ -19,8 +19,9 @@ def test_only_lm_evals_own_error_is_one() -> None:
         ("dynamax_sampl", "dynamax_sampl (did you mean dynamax_sample?)"),
         ("dynamax_sampl, qzx", "dynamax_sampl (did you mean dynamax_sample?), qzx"),
         ("triviaqq", "triviaqq (did you mean triviaqa?)"),
+        ("", "''"),
     ],
 )
 def test_each_name_brings_its_nearest(missing: str, line: str) -> None:
     error = ValueError(f"Tasks not found: {missing}")
-    assert unknown_tasks_line(error) == f"--tasks: not found: {line}; lm_eval ls tasks lists all"
+    assert unknown_tasks_line(error) == f"Tasks not found: {line}; lm_eval ls tasks lists all"
