@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,15 +18,15 @@ from typing import Any
 
 import torch
 
-from dynamax_lm.bench.documents import _questions, _shots, _uneven
+from benchmarks.sample_profile import LAYERS, processor_seconds
+from dynamax_lm.bench.documents import BATCH, questions_of, shots, uneven
 from dynamax_lm.bench.runs import saved
 from dynamax_lm.bench.subject import Shape, make_subject
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.harness.plugin.task_folder import own_tasks
 
-_BATCH = 8
-WORKS = {"answers of 1 to 64 tokens": _uneven, "after the same 5 shots": _shots}
+WORKS = {"answers of 1 to 64 tokens": uneven, "after the same 5 shots": shots}
 
 
 def measure(shape: Shape, count: int) -> dict[str, dict[str, float]]:
@@ -37,11 +36,11 @@ def measure(shape: Shape, count: int) -> dict[str, dict[str, float]]:
     from dynamax_lm.models.lm import DynamaxMistral
 
     options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu", "seed": 0, "rounds": 1}
-    subject = make_subject("dynamax-mistral", shape, quick=False, batch=_BATCH, **options)
-    questions = _questions(own_tasks())
+    subject = make_subject("dynamax-mistral", shape, quick=False, batch=BATCH, **options)
+    questions = questions_of(own_tasks())
     found: dict[str, dict[str, float]] = {}
     with saved(subject) as folder:
-        shared = {"pretrained": str(folder), "dtype": "float32", "batch_size": _BATCH}
+        shared = {"pretrained": str(folder), "dtype": "float32", "batch_size": BATCH}
         shared["device"] = "cpu"
         models = {"ours": DynamaxMistral(**shared, mode="full"), "hf": HFLM(**shared)}
         for what, make in WORKS.items():
@@ -49,15 +48,9 @@ def measure(shape: Shape, count: int) -> dict[str, dict[str, float]]:
             found[what] = {}
             for who, lm in models.items():
                 answer = partial(lm.generate_until, requests, True)
-                found[what][who] = _processor_seconds(answer)
+                found[what][who] = round(processor_seconds(answer), 1)
                 print(f"{what}: {who} {found[what][who]} s", flush=True)
     return found
-
-
-def _processor_seconds(run: Any) -> float:
-    start = time.process_time()
-    run()
-    return round(time.process_time() - start, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--documents", type=int, default=200)
-    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=LAYERS["dynamax-mistral"])
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--output_path", required=True, help="the JSON file")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     record: dict[str, Any] = {
         "hardware": f"{processor_name()}, torch {torch.__version__}, one thread, processor time",
-        "model": f"mistral {options.layers}x{options.width} float32, batch size {_BATCH}",
+        "model": f"mistral {options.layers}x{options.width} float32, batch size {BATCH}",
         "documents": options.documents,
     }
     record["seconds"] = measure(Shape(options.layers, options.width, 8192), options.documents)

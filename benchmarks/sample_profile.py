@@ -27,6 +27,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 _KINDS = {"products": ("linear", "mm", "addmv"), "attention": ("scaled_dot",)}
+LAYERS = {"dynamax-mistral": 16, "dynamax-mamba": 24}
+"""Of the benchmarks' models."""
 _CLASSES = {"dynamax-mistral": "DynamaxMistral", "dynamax-mamba": "DynamaxMamba"}
 
 
@@ -40,8 +42,8 @@ def kind_of(operator: str) -> str:
 
 def measure(lm: Any, task: str, tasks: str, limit: int) -> dict[str, Any]:
     """Processor seconds of answering, then the share of each kind of operator."""
-    seconds = _answering(lm, task, tasks, limit, _processor_seconds)
-    averages = _answering(lm, task, tasks, limit, _profiled)
+    seconds = _answering(lm, task, tasks, limit, processor_seconds)
+    averages = _answering(lm, task, tasks, limit, profiled)
     taken: Counter[str] = Counter()
     for one in averages:
         taken[kind_of(one.key)] += one.self_cpu_time_total
@@ -79,13 +81,15 @@ def _answering(
     return seen[0]
 
 
-def _processor_seconds(run: Callable[[], Any]) -> float:
+def processor_seconds(run: Callable[[], Any]) -> float:
+    """Of this process, during one call."""
     start = time.process_time()
     run()
     return time.process_time() - start
 
 
-def _profiled(run: Callable[[], Any]) -> Any:
+def profiled(run: Callable[[], Any]) -> Any:
+    """Torch's averages of the operators of one call."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         run()
     return seen.key_averages()
@@ -96,9 +100,8 @@ def save(model: str, folder: str) -> None:
     from dynamax_lm.bench.runs import saved
     from dynamax_lm.bench.subject import Shape, make_subject
 
-    layers = {"dynamax-mistral": 16, "dynamax-mamba": 24}[model]
     subject = make_subject(
-        *(model, Shape(layers, 1024, 8192)),
+        *(model, Shape(LAYERS[model], 1024, 8192)),
         dtype=torch.float32,
         device="cpu",
         seed=0,

@@ -1,7 +1,7 @@
 """Where a token's time goes when exits are spread over the layers, and what the ideal leaves out.
 
     python -m benchmarks.spread_profile --model dynamax-mistral --dtype float32 \
-        --output_path benchmarks/speed/profile/spread-mistral-float32.json
+        --output_path benchmarks/speed/spread/divided_mistral_float32.json
 
 The run of ``dynamax_lm.bench --parts continuous`` (random weights, exits taken evenly after seven
 layers, 8 rows a step, 32 in flight), with one thread and by processor time. The ideal of that part
@@ -24,25 +24,25 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.sample_profile import kind_of
-from dynamax_lm.bench.continuous import CHECKS, Evenly, _Rule, spread_exits
-from dynamax_lm.bench.decode import ours
+from benchmarks.sample_profile import LAYERS, kind_of, profiled
+from dynamax_lm.bench.continuous import (
+    BATCH,
+    CHECKS,
+    SHORT,
+    at_full_depth,
+    exiting,
+    seconds_a_token,
+)
 from dynamax_lm.bench.exits import layer_time, unembed_time
 from dynamax_lm.bench.subject import Shape, Subject, make_subject
-from dynamax_lm.bench.timing import per_step, samples, use_clock
+from dynamax_lm.bench.timing import use_clock
 from dynamax_lm.common.outputs import write_json
 from dynamax_lm.common.processor import processor_name
 from dynamax_lm.engine.decode import Decoding
-from dynamax_lm.engine.flight import Flight
 
-_LAYERS = {"dynamax-mistral": 16, "dynamax-mamba": 24}
-_BATCH = 8
 Steps = Mapping[tuple[int, int], int]
 """How often each (layers, rows) of a step occurs."""
-_SHORT = 2
-"""Tokens of a row that are subtracted: the prompt, and the set-up of a run."""
 
 
 @contextmanager
@@ -98,11 +98,9 @@ def at_rows(
 
 def shares(run: Any) -> dict[str, Any]:
     """Seconds and calls of each kind of operator in ``run()``."""
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        run()
     taken: Counter[str] = Counter()
     calls: Counter[str] = Counter()
-    for one in seen.key_averages():
+    for one in profiled(run):
         kind = kind_of(one.key)
         taken[kind] += one.self_cpu_time_total
         calls[kind] += one.count
@@ -114,35 +112,21 @@ def shares(run: Any) -> dict[str, Any]:
 
 def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict[str, Any]:
     """The seconds of a token, divided; and both runs' operators."""
-    layers = subject.layers
-    exits, prompts = spread_exits(layers), subject.prompts(flight, 32)
-
-    def spread(new: int) -> Any:
-        policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
-        return ours(subject, prompts, new, policy, flight=Flight(_BATCH, flight))
-
-    def full(new: int) -> Any:
-        return ours(subject, prompts, new, flight=Flight(_BATCH))
-
+    layers, prompts = subject.layers, subject.prompts(flight, 32)
     counted = []
-    for new in (_SHORT, _SHORT + tokens):
+    for new in (SHORT, SHORT + tokens):
         with steps_counted() as steps, projections_counted(subject.stack) as projections:
-            spread(new)()
+            exiting(subject, prompts, confidence, new)()
         counted.append((steps, projections))
     steps, projections = (_more(long, short) for short, long in zip(*counted, strict=True))
-    runs = {"short": spread(_SHORT), "long": spread(_SHORT + tokens)}
-    runs |= {"full short": full(_SHORT), "full long": full(_SHORT + tokens)}
-    taken = samples(runs, subject.rounds)
-    ours_, full_ = (
-        per_step(f"{name}short", f"{name}long", tokens, taken) / flight for name in ("", "full ")
-    )
-    sizes = range(1, _BATCH + 1)
+    mine, full = seconds_a_token(subject, prompts, confidence, tokens)
+    sizes = range(1, BATCH + 1)
     layer = {rows: layer_time(subject, rows, rows) for rows in sizes}
     look = {rows: unembed_time(subject, rows) for rows in sizes}
     emitted = flight * tokens
     run = sum(rows * passed * n for (passed, rows), n in steps.items())
     looks = sum(rows * n for rows, n in projections.items())
-    state = (layers - run / emitted) * layer_time(subject, _BATCH, 0) / _BATCH
+    state = (layers - run / emitted) * layer_time(subject, BATCH, 0) / BATCH
     return {
         "tokens": emitted,
         "layers_a_token": round(run / emitted, 3),
@@ -150,20 +134,20 @@ def measure(subject: Subject, flight: int, tokens: int, confidence: str) -> dict
         "rows_a_step": round(rows_a_step(counted[1][0]), 3),
         "steps_by_rows": _by_rows(counted[1][0]),
         "milliseconds_a_token": {
-            "full depth": _ms(full_),
-            "layers, 8 rows a step": _ms(run / emitted * layer[_BATCH] / _BATCH),
-            "projections, 8 rows a step": _ms(looks / emitted * look[_BATCH] / _BATCH),
+            "full depth": _ms(full),
+            "layers, 8 rows a step": _ms(run / emitted * layer[BATCH] / BATCH),
+            "projections, 8 rows a step": _ms(looks / emitted * look[BATCH] / BATCH),
             "state of skipped layers": _ms(state),
             "layers and projections at the rows that occurred": _ms(
                 at_rows(steps, projections, layer, look) / emitted
             ),
-            "ours": _ms(ours_),
+            "ours": _ms(mine),
         },
         "layer_milliseconds_by_rows": {rows: _ms(value) for rows, value in layer.items()},
         "projection_milliseconds_by_rows": {rows: _ms(value) for rows, value in look.items()},
         "operators": {
-            "exits": shares(spread(_SHORT + tokens)),
-            "full depth": shares(full(_SHORT + tokens)),
+            "exits": shares(exiting(subject, prompts, confidence, SHORT + tokens)),
+            "full depth": shares(at_full_depth(subject, prompts, SHORT + tokens)),
         },
     }
 
@@ -196,13 +180,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     with torch.inference_mode():
         subject = make_subject(
-            *(options.model, Shape(options.layers or _LAYERS[options.model], options.width, 8192)),
+            *(options.model, Shape(options.layers or LAYERS[options.model], options.width, 8192)),
             dtype=getattr(torch, options.dtype),
             device="cpu",
             seed=0,
             rounds=options.rounds,
             quick=False,
-            batch=_BATCH,
+            batch=BATCH,
         )
         for confidence, flight in itertools.product(CHECKS, options.rows_in_flight):
             name = f"{confidence}, {flight} in flight"
@@ -219,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", choices=sorted(_LAYERS), default="dynamax-mistral")
+    add("--model", choices=sorted(LAYERS), default="dynamax-mistral")
     add("--dtype", choices=["float32", "bfloat16"], default="float32")
     add("--layers", type=int, help="as the benchmark has")
     add("--width", type=int, default=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.options import nearest_option
+from dynamax_lm.common.options import nearest_option, unknown_options
 from dynamax_lm.harness.command_line import lm_eval_help, run_options
 from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.harness.run_arguments import check_run_arguments
@@ -36,9 +36,7 @@ def main() -> None:
 def _meant() -> tuple[str, str] | None:
     """The first option on the command line that lm-eval lacks, and the nearest that it has."""
     known = [name for one in run_options().values() for name in one.option_strings]
-    words = [word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")]
-    unknown = [word for word in words if not any(name.startswith(word) for name in known)]
-    return nearest_option(unknown, known)
+    return nearest_option(unknown_options(sys.argv[1:], known), known)
 
 
 if __name__ == "__main__":

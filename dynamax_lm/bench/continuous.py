@@ -13,11 +13,14 @@ from dynamax_lm.bench.decode import ours
 from dynamax_lm.bench.exits import layer_time, unembed_time
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject
-from dynamax_lm.bench.timing import per_step, samples
+from dynamax_lm.bench.timing import Contestant, per_step, samples
 from dynamax_lm.core.policy import ExitPolicy
 from dynamax_lm.engine.flight import Flight
 
-_BATCH, _FLIGHT = 8, 32
+BATCH, _FLIGHT = 8, 32
+"""Rows of a step, and in flight."""
+SHORT = 2
+"""Tokens of a row that are subtracted, with the prompt and the set-up of a run."""
 _QUICK_STEPS = 8
 _STEPS = {False: 24, True: 192}
 """Tokens of a row, by whether they run on a GPU, which records every shape of a step first."""
@@ -74,30 +77,47 @@ def spread(subject: Subject) -> Iterator[Row]:
 
 def spread_exits(layers: int) -> tuple[int, ...]:
     """Exits after every eighth of ``layers``."""
-    return tuple(sorted({layers * place // _BATCH for place in range(1, _BATCH)} - {0}))
+    return tuple(sorted({layers * place // BATCH for place in range(1, BATCH)} - {0}))
+
+
+def exiting(
+    subject: Subject, prompts: list[tuple[int, ...]], confidence: str, new: int
+) -> Contestant:
+    """Rows of ``new`` tokens whose exits are taken evenly, all ``prompts`` in flight."""
+    exits = spread_exits(subject.layers)
+    policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
+    return ours(subject, prompts, new, policy, flight=Flight(BATCH, len(prompts)))
+
+
+def at_full_depth(subject: Subject, prompts: list[tuple[int, ...]], new: int) -> Contestant:
+    """The same rows without exits."""
+    return ours(subject, prompts, new, flight=Flight(BATCH))
+
+
+def seconds_a_token(
+    subject: Subject, prompts: list[tuple[int, ...]], confidence: str, tokens: int
+) -> tuple[float, float]:
+    """With exits and at full depth, from rows that are ``tokens`` longer than ``SHORT``."""
+    long = SHORT + tokens
+    taken = samples(
+        {
+            "short": exiting(subject, prompts, confidence, SHORT),
+            "long": exiting(subject, prompts, confidence, long),
+            "full short": at_full_depth(subject, prompts, SHORT),
+            "full long": at_full_depth(subject, prompts, long),
+        },
+        subject.rounds,
+    )
+    mine = per_step("short", "long", tokens, taken) / len(prompts)
+    return mine, per_step("full short", "full long", tokens, taken) / len(prompts)
 
 
 def _spread(subject: Subject, confidence: str) -> Iterator[Row]:
     layers = subject.layers
     exits = spread_exits(layers)
-    steps = steps_of(subject)
-    prompts = subject.prompts(_FLIGHT, 32)
-
-    def exiting(new: int) -> Any:
-        policy = Evenly(exits, confidence, 0.5, rule=_Rule())  # type: ignore[arg-type]
-        return ours(subject, prompts, new, policy, flight=Flight(_BATCH, _FLIGHT))
-
-    taken = samples(
-        {
-            "short": exiting(2),
-            "long": exiting(2 + steps),
-            "full short": ours(subject, prompts, 2, flight=Flight(_BATCH)),
-            "full long": ours(subject, prompts, 2 + steps, flight=Flight(_BATCH)),
-        },
-        subject.rounds,
+    mine, full = seconds_a_token(
+        subject, subject.prompts(_FLIGHT, 32), confidence, steps_of(subject)
     )
-    mine = per_step("short", "long", steps, taken) / _FLIGHT
-    full = per_step("full short", "full long", steps, taken) / _FLIGHT
     ideal = _ideal(subject, exits, projects=confidence == "top_prob")
     what = (
         f"exits after {', '.join(map(str, exits))} of {layers} layers taken evenly, 8 rows a step"
@@ -124,9 +144,9 @@ def _ideal(subject: Subject, exits: tuple[int, ...], *, projects: bool) -> float
     ``projects``, there is a projection at every exit that a token reaches; else one to emit it.
     """
     leaving = 1 / (len(exits) + 1)
-    layer = layer_time(subject, _BATCH, _BATCH) / _BATCH
-    state = layer_time(subject, _BATCH, 0) / _BATCH
-    look = unembed_time(subject, _BATCH) / _BATCH
+    layer = layer_time(subject, BATCH, BATCH) / BATCH
+    state = layer_time(subject, BATCH, 0) / BATCH
+    look = unembed_time(subject, BATCH) / BATCH
     total, alive, before = 0.0, 1.0, 0
     for exit in exits:
         total += alive * (exit - before) * layer + (alive if projects else leaving) * look

@@ -21,7 +21,7 @@ from dynamax_lm.bench.runs import embedded, fits_tokenizer, saved
 from dynamax_lm.bench.subject import Subject
 from dynamax_lm.bench.timing import Contestant, alternate, seconds
 
-_BATCH = 8
+BATCH = 8
 _MOST = 64
 """Tokens of the longest answer."""
 _FEW = 8
@@ -37,7 +37,7 @@ def documents(subject: Subject) -> Iterator[Row]:
     from dynamax_lm.harness.plugin.task_folder import own_tasks
     from dynamax_lm.models.lm import DynamaxMamba, DynamaxMistral
 
-    shared = {"pretrained": embedded(subject), "batch_size": _BATCH, "dtype": "float32"}
+    shared = {"pretrained": embedded(subject), "batch_size": BATCH, "dtype": "float32"}
     shared["device"] = str(subject.stack.device)
     make = DynamaxMistral if subject.attention else DynamaxMamba
     manager = own_tasks()
@@ -56,13 +56,13 @@ def documents(subject: Subject) -> Iterator[Row]:
 
 def _against_hf(subject: Subject, models: Mapping[str, Any], manager: Any) -> Iterator[Row]:
     count = 16 if subject.quick else 200
-    questions = _questions(manager)
+    questions = questions_of(manager)
     works = {
         f"{count} documents, answers of 1 to {_MOST} tokens, mode=full": (
-            _uneven(questions, count),
+            uneven(questions, count),
             2.5,
         ),
-        f"{count} documents after the same 5 shots, mode=full": (_shots(questions, count), 3.0),
+        f"{count} documents after the same 5 shots, mode=full": (shots(questions, count), 3.0),
     }
     for what, (requests, goal) in works.items():
         runs: dict[str, Contestant] = {
@@ -198,14 +198,15 @@ def _short(folder: Path, count: int) -> str:
     return str(folder)
 
 
-def _questions(manager: Any) -> list[str]:
+def questions_of(manager: Any) -> list[str]:
+    """Those of TriviaQA's sample."""
     from lm_eval.tasks import get_task_dict
 
     (task,) = get_task_dict(["dynamax_triviaqa_sample"], manager).values()
     return [str(doc["question"]) for doc in task.eval_docs]
 
 
-def _uneven(questions: list[str], count: int) -> list[Any]:
+def uneven(questions: list[str], count: int) -> list[Any]:
     """Prompts of a few tokens, and answers whose lengths are spread from 1 to 64 tokens."""
     draw = random.Random(0)
     return [
@@ -214,7 +215,7 @@ def _uneven(questions: list[str], count: int) -> list[Any]:
     ]
 
 
-def _shots(questions: list[str], count: int) -> list[Any]:
+def shots(questions: list[str], count: int) -> list[Any]:
     """Questions after five answered ones, the same for all."""
     header = "".join(f"Question: {one}\nAnswer: of course\n\n" for one in questions[:5])
     return [

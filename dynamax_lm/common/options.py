@@ -37,6 +37,12 @@ def refuse_undecodable(arguments: Iterable[str]) -> None:
             ) from None
 
 
+def unknown_options(given: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Options among the words ``given``, without their values, that begin none of ``known``."""
+    words = [word.partition("=")[0] for word in given if word.startswith("--")]
+    return [word for word in words if not any(name.startswith(word) for name in known)]
+
+
 def nearest_option(given: Iterable[str], known: Iterable[str]) -> tuple[str, str] | None:
     """The first of the words ``given`` that is near one of ``known``, and that one."""
     by_dashes = {one.replace("_", "-"): one for one in known}
@@ -97,13 +103,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def _unknown(self) -> list[str]:
         """Options of the command line, without their values, that begin the name of none."""
-        names = [name for action in self._actions for name in action.option_strings]
-        words = [word.partition("=")[0] for word in self._given if word.startswith("--")]
-        return [word for word in words if not any(name.startswith(word) for name in names)]
+        return unknown_options(self._given, self._names())
 
     def _nearest(self, given: Iterable[str]) -> tuple[str, str] | None:
         """The first of these words that is near an option, and that option."""
-        return nearest_option(given, (name for one in self._actions for name in one.option_strings))
+        return nearest_option(given, self._names())
+
+    def _names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -59,7 +59,7 @@ class ExitCheck:
         session: trained heads and their state, if any.
         targets: (N,) full-depth tokens, for the oracle.
         later: receives the exiting tokens (n,) whose logits no check has computed, with the input
-            of the unembedding (n, D), in place of ``sink``; see ``engine.decode``.
+            of the unembedding (n, D), in place of ``sink``.
     """
 
     stack: LayerStack

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from dynamax_lm.harness.plugin.task_folder import own_tasks
+
 _NOT_FOUND = "Tasks not found: "
 """How the message of lm-eval's ``ValueError`` begins."""
 
@@ -28,18 +30,12 @@ def unknown_tasks_line(error: BaseException) -> str:
 
 
 def _nearest(names: list[str]) -> dict[str, str]:
-    from dynamax_lm.harness.plugin.task_folder import own_tasks
+    from lm_eval.tasks import TaskManager
 
     found: dict[str, str] = {}
-    known = own_tasks().all_tasks
-    for name in names:
-        if near := get_close_matches(name, known, n=1, cutoff=0.8):
-            found[name] = near[0]
-    if len(found) < len(names):
-        from lm_eval.tasks import TaskManager
-
-        known = TaskManager().all_tasks
-        for name in names:
-            if name not in found and (near := get_close_matches(name, known, n=1)):
-                found[name] = near[0]
+    for manager, least in ((own_tasks, 0.8), (TaskManager, 0.6)):
+        if missing := [name for name in names if name not in found]:
+            known = manager().all_tasks
+            near = {name: get_close_matches(name, known, n=1, cutoff=least) for name in missing}
+            found |= {name: tasks[0] for name, tasks in near.items() if tasks}
     return found
