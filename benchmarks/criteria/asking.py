@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.criteria.states import States
+from dynamax_lm.common.outputs import replacing
 from dynamax_lm.core.exit_view import View
 from dynamax_lm.core.measures import BUILT_IN, facts_of
 from dynamax_lm.core.policy import ExitPolicy
@@ -68,6 +70,7 @@ def read_exits(
     unembed: Unembed,
     translators: ExitHeads | None,
     measures: Sequence[str] = UNTRAINED,
+    stack: Any = None,
 ) -> Exits:
     """Project every token at every exit once and compute the measures.
 
@@ -76,6 +79,7 @@ def read_exits(
         unembed: of the backbone.
         translators: heads with the translators that precede it, if any.
         measures: names of those that read logits or hidden states.
+        stack: the decoder, which measures with a cheap look need.
     """
     count, exits = len(states.token), len(states.exits)
     tokens = np.zeros((exits, count), dtype=np.int64)
@@ -91,13 +95,35 @@ def read_exits(
         session = HeadSession.of(translators, 1)
         for number, layer in enumerate(states.exits):
             hidden = states.at(number, part)
-            view = View(unembed, number, layer, torch.arange(length), hidden, session)
+            index = torch.arange(length)
+            view = View(unembed, number, layer, index, hidden, session, stack=stack)
             for observer in (*grids.values(), most_likely):
                 observer.on_exit(view)
         for name, grid in grids.items():
             confidences[name][:, part] = grid.confidence.T.numpy()
         tokens[:, part] = most_likely.tokens[:, :-1].T.numpy()
     return Exits(tokens, tokens == states.token, confidences)
+
+
+def cached_exits(
+    path: Path,
+    states: States,
+    unembed: Unembed,
+    translators: ExitHeads | None,
+    measures: Sequence[str],
+    stack: Any = None,
+) -> Exits:
+    """:func:`read_exits`, kept in the file ``path`` and made again where it lacks a measure."""
+    if path.is_file():
+        with np.load(path) as kept:
+            if all(f"by_{name}" in kept for name in measures):
+                by = {name: kept[f"by_{name}"] for name in measures}
+                return Exits(kept["tokens"], kept["right"], by)
+    found = read_exits(states, unembed, translators, measures, stack)
+    by = {f"by_{name}": one for name, one in found.confidences.items()}
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, tokens=found.tokens, right=found.right, **by)  # type: ignore[arg-type]
+    return found
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.accounts import mean_layer
-from benchmarks.criteria.asking import UNTRAINED, Exits, Unembed, read_exits
+from benchmarks.criteria.asking import UNTRAINED, Unembed, cached_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds
 from benchmarks.criteria.collect import collect_prompts, outside_layers, stack_of
@@ -44,7 +44,7 @@ from benchmarks.criteria.study import MIDDLE, Column, compare, thresholds
 from benchmarks.criteria.told import distinct_answers, told_of
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
-from dynamax_lm.common.outputs import replacing, write_text
+from dynamax_lm.common.outputs import write_text
 from dynamax_lm.decoders.checkpoint import ATTENTION, MAMBA2
 from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
@@ -108,11 +108,11 @@ def study(
     measures = (*UNTRAINED, *(find_measure(one).name for one in options.measures))
     columns: list[Column] = []
     for column, translators in (("none", None), ("affine", bank)):
-        ours = _cached(folder / f"test_{column}.npz", test, exact, translators, measures)
+        ours = cached_exits(folder / f"test_{column}.npz", test, exact, translators, measures)
         names = options.plain_kinds if translators is None else options.kinds
         classifiers: dict[str, ExitHeads] = {}
         if names:  # projecting the training tokens is expensive
-            theirs = _cached(folder / f"train_{column}.npz", train, quick, translators, ())
+            theirs = cached_exits(folder / f"train_{column}.npz", train, quick, translators, ())
         for kind in KINDS:
             if kind.folder in names:
                 config = heads_config(lm, name, test.exits, kind)
@@ -197,22 +197,6 @@ def _attribution(
 def _some_documents(states: States, limit: int, seed: int) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(states.tasks))[:limit]
     return sorted(order.tolist())
-
-
-def _cached(
-    path: Path, states: States, unembed: Unembed, bank: ExitHeads | None, measures: Sequence[str]
-) -> Exits:
-    """Tokens and confidences of the exits, projected once and kept."""
-    if path.is_file():
-        with np.load(path) as kept:
-            if all(f"by_{name}" in kept for name in measures):
-                by = {name: kept[f"by_{name}"] for name in measures}
-                return Exits(kept["tokens"], kept["right"], by)
-    found = read_exits(states, unembed, bank, measures)
-    by = {f"by_{name}": one for name, one in found.confidences.items()}
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, tokens=found.tokens, right=found.right, **by)  # type: ignore[arg-type]
-    return found
 
 
 def _unembed(stack: Any, dtype: torch.dtype, precision: str) -> Unembed:

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.criteria import states as stored
-from benchmarks.criteria.asking import Exits, Unembed, read_exits
+from benchmarks.criteria.asking import Unembed, cached_exits
 from benchmarks.criteria.choice import DRAWS, Weights, folds
 from benchmarks.criteria.fit import (
     Recipe,
@@ -39,9 +39,13 @@ from benchmarks.real.quality import qualities, some_tokens
 from benchmarks.real.report import curve_table, draw_curve
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.common.outputs import replacing, write_text
+from dynamax_lm.common.outputs import write_text
+from dynamax_lm.core.looks import FULL
+from dynamax_lm.core.measures import facts_of
+from dynamax_lm.engine.calibration import second_moment
 from dynamax_lm.harness.command_line import load_lm
 from dynamax_lm.heads import ExitHeads
+from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.settings.exits import read_exit_layers
 
 _HELD_TOKENS = 1000
@@ -55,12 +59,14 @@ class Backbone(NamedTuple):
     Attributes:
         lm: the loaded ``dynamax-…`` model.
         name: of the checkpoint.
+        stack: the decoder.
         unembed: of the whole vocabulary.
         metric: of logits, for low-rank translators.
     """
 
     lm: Any
     name: str
+    stack: Any
     unembed: Unembed
     metric: Tensor
 
@@ -211,18 +217,13 @@ def _column(
     folder: Path,
     options: argparse.Namespace,
 ) -> Column:
-    path = folder / f"test_{name}.npz"
-    if path.is_file():
-        with np.load(path) as kept:
-            by = {measure: kept[f"by_{measure}"] for measure in options.measures}
-            exits = Exits(kept["tokens"], kept["right"], by)
-    else:
-        exits = read_exits(test, backbone.unembed, bank, options.measures)
-        by = {f"by_{measure}": one for measure, one in exits.confidences.items()}
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(file, tokens=exits.tokens, right=exits.right, **by)  # type: ignore[arg-type]
+    path, stack = folder / f"test_{name}.npz", backbone.stack
+    if any(facts_of(measure).look != FULL for measure in options.measures):
+        rows = calibration_rows(backbone.lm.tok_encode, backbone.lm.max_length)
+        stack.cheap_projection.calibrate(second_moment(stack, rows, test.exits, bank))
+    exits = cached_exits(path, test, backbone.unembed, bank, options.measures, stack)
     _say(f"{path}: right {exits.right.mean(1).round(3).tolist()}")
-    costs = type(backbone.lm).STACK(backbone.lm.model).costs
+    costs = backbone.stack.costs
     grid = thresholds(options.grid_step)
     return compare(name, test, exits, bank, classifiers, costs, "propagate", grid)
 
@@ -236,7 +237,7 @@ def _results(
     recipe: Recipe,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    costs = type(backbone.lm).STACK(backbone.lm.model).costs
+    costs = backbone.stack.costs
     own = np.bincount(train.document, minlength=len(train.tasks))
     texts: Counter[str] = Counter()
     for task, count in zip(train.tasks, own.tolist(), strict=True):
@@ -279,7 +280,7 @@ def load(options: argparse.Namespace) -> Backbone:
     stack: Any = type(lm).STACK(lm.model)
     weight = lm.model.get_output_embeddings().weight
     metric = logit_metric(lm.model.model.norm.weight, weight)
-    return Backbone(lm, options.pretrained_name, lambda hidden: stack.unembed(hidden), metric)
+    return Backbone(lm, options.pretrained_name, stack, stack.unembed, metric)
 
 
 def read_data(folder: Path, exits: tuple[int, ...]) -> Data:

@@ -168,7 +168,7 @@ def measure(
     exits = read_exit_layers(options.exit_layers).place(int(backbone.lm.config.num_hidden_layers))
     data = read_data(Path(options.states), exits)
     test = data.test.of(np.flatnonzero(data.test.text > 0).tolist())
-    costs = type(backbone.lm).STACK(backbone.lm.model).costs
+    costs = backbone.stack.costs
     weights = Weights.draw(folds(test.tasks, 0), DRAWS, 0)
     exact = ExitHeads.from_pretrained(study / "heads" / options.heads)
 
