@@ -17,7 +17,8 @@ from typing import Any
 
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.collect import collect_prompts
-from benchmarks.criteria.prompts import test_prompts
+from benchmarks.criteria.prompts import Prompt, test_prompts
+from benchmarks.real.long_answers import long_prompts
 from benchmarks.real.records import Mix, Part, parts
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.command_line import load_lm
@@ -70,11 +71,11 @@ def _parts(
             continue
         windows = _windows(lm.tok_encode, made[number].texts, Mix(*options.mix).text_tokens)
         collect_prompts(
-            *(lm, made[number].prompts, exits, place),
+            *(lm, _asked(lm, made[number].prompts, options), exits, place),
             dtype="float16",
             batch_size=options.batch_size,
             windows=windows,
-            prompts_too=True,
+            prompts_too=not options.long,
         )
         print(f"{place}: {len(stored.read(place).token)} tokens", flush=True)
 
@@ -90,7 +91,13 @@ def _test(lm: Any, exits: tuple[int, ...], folder: Path, options: argparse.Names
         prompts += [one] if limits[one.task] >= 0 else []
     if stored.complete(folder):
         raise SettingError(f"--output_path={folder.parent}: holds the test states already")
+    prompts = _asked(lm, prompts, options)
     collect_prompts(lm, prompts, exits, folder, dtype="float32", batch_size=options.batch_size)
+
+
+def _asked(lm: Any, prompts: list[Prompt], options: argparse.Namespace) -> list[Prompt]:
+    """The prompts, or the same questions to be answered at length."""
+    return long_prompts(lm.tokenizer, prompts, options.long) if options.long else prompts
 
 
 def _windows(encode: Any, texts: Sequence[str], tokens: int) -> list[list[int]]:
@@ -135,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs=3,
         metavar=("TRIVIAQA", "COQA", "TRUTHFULQA"),
         help="so many test documents of each task, in place of the training parts",
+    )
+    add(
+        "--long",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="ask TriviaQA's questions through the chat template, for answers of up to so many "
+        "tokens, whose prompts are not kept",
     )
     add("--name", default="test", help="of the folder of test states; begins with test")
     add("--batch_size", type=int, default=32)
