@@ -1,4 +1,4 @@
-"""The questions of few-shot prompts asked again through the chat template, to be answered at length.
+"""Questions asked again through the chat template, to be answered at length.
 
 The tasks' answers are a few tokens long; here a model explains its answer, so that a classifier
 that keeps a state sees many tokens of one answer.
