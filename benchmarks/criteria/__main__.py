@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add("--pretrained_name", help="of the backbone, in the heads' configuration")
     add("--grid_step", type=float, default=STEP, help="of the thresholds' log-odds")
     add("--seed", type=int, default=0)
+    add("--head_seeds", type=int, default=1, help="train each head so many times, from --seed on")
     add("--output_path", required=True)
     return made
 

@@ -29,6 +29,10 @@ class Kind(NamedTuple):
             self.classifier if self.classifier == "linear" else f"{self.classifier}, {self.width}"
         )
 
+    def seeded(self, seed: int) -> str:
+        """As tables print it where there are heads of several seeds."""
+        return f"{self.name}, seed {seed}"
+
     @property
     def folder(self) -> str:
         """As folders are called."""

@@ -10,8 +10,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,15 @@ def study(
         classifiers: dict[str, ExitHeads] = {}
         if names:  # projecting the training tokens is expensive
             theirs = cached_exits(folder / f"train_{column}.npz", train, quick, translators, ())
-        for kind in KINDS:
+        for kind, seed in product(KINDS, range(options.seed, options.seed + options.head_seeds)):
             if kind.folder in names:
                 config = heads_config(lm, name, test.exits, kind)
-                fit = partial(fit_classifier, config, translators, train, theirs, recipe)
-                classifiers[kind.name] = load_or_fit(folder / "heads" / column / kind.folder, fit)
+                own = replace(recipe, seed=seed)
+                fit = partial(fit_classifier, config, translators, train, theirs, own)
+                again = seed != options.seed
+                place = f"{kind.folder}-{seed}" if again else kind.folder
+                called = kind.seeded(seed) if again else kind.name
+                classifiers[called] = load_or_fit(folder / "heads" / column / place, fit)
         columns.append(
             compare(
                 column, test, ours, translators, classifiers, costs, options.skipped_state, grid
@@ -140,6 +145,7 @@ def study(
             "train_documents": len(train.tasks),
             "train_tokens": len(train.token),
             "seed": options.seed,
+            "head_seeds": options.head_seeds,
             "recipe": asdict(recipe),
             **({} if outside is None else {"outside_layers": outside}),
         },

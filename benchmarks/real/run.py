@@ -29,7 +29,7 @@ from benchmarks.criteria.fit import (
     load_or_fit,
     logit_metric,
 )
-from benchmarks.criteria.kinds import KINDS, Kind
+from benchmarks.criteria.kinds import KINDS
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Column, compare, thresholds
@@ -137,7 +137,7 @@ def study(
             config = heads_config(backbone.lm, backbone.name, test.exits, kind, rank)
             if options.label_k > 1:
                 config = replace(config, label="top_k", label_k=options.label_k)
-            classifiers[_named(kind, seed)] = load_or_fit(
+            classifiers[kind.seeded(seed)] = load_or_fit(
                 place,
                 lambda config=config, own=own: fit_classifier(config, bank, train, theirs, own),
             )
@@ -263,14 +263,10 @@ def _results(
             "seeds": options.seeds,
             "recipe": asdict(recipe),
         },
-        **told_of(columns, test, weights, [_named(_BY_KIND["mamba-narrow"], 0)]),
+        **told_of(columns, test, weights, [_BY_KIND["mamba-narrow"].seeded(0)]),
         "layer_flops": costs.layer(0),
         "attribution": [],
     }
-
-
-def _named(kind: Kind, seed: int) -> str:
-    return f"{kind.name}, seed {seed}"
 
 
 def load(options: argparse.Namespace) -> Backbone:
