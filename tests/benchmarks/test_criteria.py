@@ -21,7 +21,7 @@ from benchmarks.criteria.accounts import (
     twin,
     twin_agreement,
 )
-from benchmarks.criteria.asking import Fixed, Trained, read_exits
+from benchmarks.criteria.asking import Fixed, Trained, cached_exits, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
 from benchmarks.criteria.collect import collect
@@ -114,6 +114,27 @@ def test_states_and_exits_are_those_of_whole_forward_passes(backbone: Backbone) 
                 assert exits.tokens[number, place] == int(logits.argmax())
             assert abs(confidence[number, place] - float(logits.softmax(-1).max())) < 1e-3
     assert np.array_equal(exits.right, exits.tokens == states.token)
+
+
+def test_a_look_that_sees_everything_says_what_the_projection_says(backbone: Backbone) -> None:
+    names = ("top_prob", f"top_prob|rank:{backbone.stack.costs.width}")
+    project = backbone.stack.unembed
+    found = read_exits(backbone.states, project, None, names, backbone.stack).confidences
+    np.testing.assert_allclose(found[names[1]], found[names[0]], atol=1e-5)
+    with pytest.raises(ValueError, match="needs the decoder"):
+        read_exits(backbone.states, project, None, names[1:])
+
+
+def test_kept_exits_are_made_again_where_a_measure_is_missing(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    given = (tmp_path / "exits.npz", backbone.states, backbone.stack.unembed, None)
+    first = cached_exits(*given, ("top_prob",))
+    both = cached_exits(*given, ("top_prob", "margin"))
+    assert set(first.confidences) == {"top_prob"}
+    assert set(both.confidences) == {"top_prob", "margin"}
+    again = cached_exits(tmp_path / "exits.npz", backbone.states, None, None, ("margin",))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.confidences["margin"], both.confidences["margin"])
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.03, 0.1, 0.5, 1.0])
