@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any, NamedTuple
@@ -127,21 +129,19 @@ def study(
     columns = [
         _column("none", backbone, test, None, {}, folder, options),
     ]
-    theirs = labels(folder / "labels.npz", short, train, bank, options.label_k)
-    _say(f"labels: right {theirs.right.mean(1).round(3).tolist()}")
-    classifiers = {}
-    for kind in (_BY_KIND[one] for one in options.kinds):
-        for seed in range(options.seeds):
-            place = folder / "heads" / f"{kind.folder}-{seed}"
-            own = replace(recipe, seed=seed)
-            config = heads_config(backbone.lm, backbone.name, test.exits, kind, rank)
-            if options.label_k > 1:
-                config = replace(config, label="top_k", label_k=options.label_k)
-            classifiers[kind.seeded(seed)] = load_or_fit(
-                place,
-                lambda config=config, own=own: fit_classifier(config, bank, train, theirs, own),
-            )
-            _say(f"{place} is there")
+    classifiers: dict[str, ExitHeads] = {}
+    if options.kinds:  # labels project every training token
+        theirs = labels(folder / "labels.npz", short, train, bank, options.label_k)
+        _say(f"labels: right {theirs.right.mean(1).round(3).tolist()}")
+    for kind, seed in product((_BY_KIND[one] for one in options.kinds), range(options.seeds)):
+        place = folder / "heads" / f"{kind.folder}-{seed}"
+        own = replace(recipe, seed=seed)
+        config = heads_config(backbone.lm, backbone.name, test.exits, kind, rank)
+        if options.label_k > 1:
+            config = replace(config, label="top_k", label_k=options.label_k)
+        fit = partial(fit_classifier, config, bank, train, theirs, own)
+        classifiers[kind.seeded(seed)] = load_or_fit(place, fit)
+        _say(f"{place} is there")
     columns.append(_column(name, backbone, test, bank, classifiers, folder, options))
     weights = Weights.draw(folds(test.tasks, 0), DRAWS, 0)
     return _results(backbone, test, train, columns, weights, recipe, options) | {
