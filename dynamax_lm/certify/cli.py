@@ -6,7 +6,6 @@ The parser imports no model, so that help is fast; `command` interprets the opti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamax_lm.certify.sequence import DEFAULT_GRID
@@ -62,9 +61,10 @@ def parser() -> CommandParser:
     add = made.add_argument_group("documents").add_argument
     add(
         "--data",
-        type=Path,
+        nargs="+",
         metavar="<file>",
-        help="JSONL records for the one task named, in its own columns",
+        help="JSONL records for the one task named, in its own columns; for several tasks "
+        "TASK=FILE for each",
     )
     add(
         "--group_by",

@@ -21,7 +21,7 @@ from dynamax_lm.certify import store
 from dynamax_lm.certify.progress import Progress
 from dynamax_lm.certify.run import Measured, Question, certify, losses_for
 from dynamax_lm.certify.sample_size import needed_by_any_test, needed_without_loss
-from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks
+from dynamax_lm.certify.tasks import ChosenTask, choose_documents, load_tasks, read_data
 from dynamax_lm.certify.units import CONTENTS
 from dynamax_lm.common.certificate import LEAST_UNITS, LIKENESS, Certificate, p_value_of
 from dynamax_lm.common.errors import SettingError
@@ -274,17 +274,18 @@ def _trained_on(heads: Path | None) -> frozenset[str]:
 def _choose_tasks(
     options: argparse.Namespace, command: Command, question: Question, heads: Path | None
 ) -> list[ChosenTask]:
+    data = read_data(options.data, command.config.tasks)
     elsewhere = evaluation_samples() | _trained_on(heads)
     return [
         choose_documents(
             task,
-            data=options.data,
+            data=data.get(task.task_name),
             used_elsewhere=elsewhere,
             limit=command.config.limit,
             seed=question.seed,
             group_by=options.group_by,
         )
-        for task in load_tasks(command, options.data)
+        for task in load_tasks(command, data)
     ]
 
 

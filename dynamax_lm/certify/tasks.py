@@ -5,7 +5,7 @@ This module selects the documents.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,27 +57,68 @@ class ChosenTask:
         return int(self.task.get_config("repeats") or 1)
 
 
-def load_tasks(command: Command, data: Path | None) -> list[Any]:
-    """The tasks of names, groups and tags; one over the records of ``data`` if given.
+def read_data(given: Sequence[str] | None, names: Sequence[Any]) -> dict[str, Path]:
+    """The file of each task's records, by task; empty where tasks have their own documents.
+
+    >>> read_data(["a=one.jsonl", "b=two.jsonl"], ["a", "b"])["b"].name
+    'two.jsonl'
+
+    Args:
+        given: one ``FILE`` for one task, or ``TASK=FILE`` for each; ``None`` for no file.
+        names: of the tasks.
 
     Raises:
-        SettingError: data that cannot be found or read, several tasks for one file, or a task whose
+        SettingError: several tasks without a file of their own, or a file for no task.
+    """
+    if not given:
+        return {}
+    told = f"tasks={','.join(map(str, names))}"
+    if len(given) == 1 and given[0].partition("=")[0] not in names:
+        if len(names) != 1:
+            each = " ".join(f"{name}=FILE" for name in names)
+            raise SettingError(
+                f"data={given[0]}: gives one task its documents, got {told}; for several give "
+                f"--data {each}"
+            )
+        return {str(names[0]): Path(given[0])}
+    found: dict[str, Path] = {}
+    for one in given:
+        name, bar, file = one.partition("=")
+        if not bar or name not in names or name in found:
+            raise SettingError(f"data={one}: give TASK=FILE once for each task of {told}")
+        found[name] = Path(file)
+    if missing := [str(name) for name in names if name not in found]:
+        raise SettingError(f"data={' '.join(given)}: no file for {', '.join(missing)} of {told}")
+    return found
+
+
+def load_tasks(command: Command, data: Mapping[str, Path]) -> list[Any]:
+    """The tasks of names, groups and tags; or, where there are files, each over its file's records.
+
+    Args:
+        command: with the tasks' names.
+        data: by task, the file of its records; of all tasks or of none.
+
+    Raises:
+        SettingError: data that cannot be found or read, a group with a file, or a task whose
             few-shot examples would be certified documents.
     """
     names = command.config.tasks
-    try:
-        tasks = list(command.tasks.load(list(names))["tasks"].values()) if data is None else []
-    except Exception as error:  # a task's code and the hub's client may raise anything
-        line = _first_line(error)
-        raise SettingError(
-            f"tasks={','.join(map(str, names))}: its documents cannot be had: {line}; "
-            "--data FILE gives records of your own in the task's columns"
-        ) from error
-    if data is not None:
-        tasks = [_over_records(command.tasks, names, data)]
-        _check_examples(tasks[0], command.config.num_fewshot)
+    if data:
+        tasks = [_over_records(command.tasks, name, file) for name, file in data.items()]
+        for task in tasks:
+            _check_examples(task, command.config.num_fewshot)
+    else:
+        try:
+            tasks = list(command.tasks.load(list(names))["tasks"].values())
+        except Exception as error:  # a task's code and the hub's client may raise anything
+            line = _first_line(error)
+            raise SettingError(
+                f"tasks={','.join(map(str, names))}: its documents cannot be had: {line}; "
+                "--data FILE gives records of your own in the task's columns"
+            ) from error
     for task in tasks:
-        _render_each(task, data)
+        _render_each(task, data.get(task.task_name))
     return tasks
 
 
@@ -138,13 +179,13 @@ def choose_documents(
     )
 
 
-def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
-    """The one named task, with the file's records for its documents."""
+def _over_records(manager: Any, name: str, data: Path) -> Any:
+    """The named task, with the file's records for its documents."""
     import datasets
 
-    if len(names) != 1 or names[0] not in manager.all_subtasks:
-        why = "gives one task its documents; name one task, no group"
-        raise SettingError(f"data={data}: {why}, got tasks={','.join(map(str, names))}")
+    if name not in manager.all_subtasks:
+        why = "gives one task its documents; name a task, no group"
+        raise SettingError(f"data={data}: {why}, got tasks={name}")
     records = list(read_records(data))
     try:
         # Rows of different columns are given all of them, empty.
@@ -159,7 +200,7 @@ def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
         return {"certification": rows}
 
     entry = {
-        "task": names[0],
+        "task": name,
         "custom_dataset": documents,
         "dataset_path": "json",
         "dataset_name": None,
@@ -172,8 +213,8 @@ def _over_records(manager: Any, names: Sequence[Any], data: Path) -> Any:
     try:
         loaded = manager.load([{"group": "certification", "task": [entry]}])
     except Exception as error:  # a task's code may raise anything
-        raise _wrong_columns(names[0], data, columns, error) from error
-    return loaded["tasks"][names[0]]
+        raise _wrong_columns(name, data, columns, error) from error
+    return loaded["tasks"][name]
 
 
 def _render_each(task: Any, data: Path | None) -> None:
