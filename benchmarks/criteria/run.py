@@ -149,7 +149,15 @@ def study(
             "recipe": asdict(recipe),
             **({} if outside is None else {"outside_layers": outside}),
         },
-        **told_of(columns, test, weights, ("mamba, narrow", "mamba_depth, narrow")),
+        **told_of(
+            columns,
+            test,
+            weights,
+            [
+                *("mamba, narrow", "mamba_depth, narrow"),
+                *(f"mamba, narrow, seed {options.seed + one}" for one in range(options.head_seeds)),
+            ],
+        ),
         "layer_flops": round(mean_layer(costs, 0)),
         "attribution": attribution,
     }

@@ -34,11 +34,12 @@ from benchmarks.criteria.fit import (
 from benchmarks.criteria.kinds import KINDS
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, compare, thresholds
+from benchmarks.criteria.study import Column, compare, plain, thresholds
 from benchmarks.criteria.told import distinct_answers, told_of
 from benchmarks.real.labels import labels
 from benchmarks.real.quality import qualities, some_tokens
 from benchmarks.real.report import curve_table, draw_curve
+from benchmarks.real.totals import of_all_flops
 from benchmarks.real.vocabulary import ShortList
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
@@ -263,7 +264,17 @@ def _results(
             "seeds": options.seeds,
             "recipe": asdict(recipe),
         },
-        **told_of(columns, test, weights, [_BY_KIND["mamba-narrow"].seeded(0)]),
+        **told_of(
+            columns,
+            test,
+            weights,
+            [_BY_KIND["mamba-narrow"].seeded(seed) for seed in range(options.seeds)],
+        ),
+        "lines_of_all_flops": [
+            plain(line)
+            for one in columns
+            for line in of_all_flops(one, test, costs).lines(test.layers, weights)
+        ],
         "layer_flops": costs.layer(0),
         "attribution": [],
     }
