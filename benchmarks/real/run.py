@@ -52,7 +52,8 @@ from dynamax_lm.models.look_text import calibration_rows
 from dynamax_lm.settings.exits import read_exit_layers
 
 _HELD_TOKENS = 1000
-"""At least so many tokens of text, whole windows at the end of the first part, do not train."""
+"""At least so many tokens, whole windows of text or answers at the end of the first part, do not
+train."""
 _BY_KIND = {kind.folder: kind for kind in KINDS}
 
 
@@ -312,10 +313,11 @@ def read_data(folder: Path, exits: tuple[int, ...]) -> Data:
 
 
 def _held_from(part: States) -> int:
-    """The document from which on a part is held out: a window of text begins there."""
+    """The document from which on a part is held out: a window of text begins there, if any does."""
     first = np.searchsorted(part.document, np.arange(len(part.tasks)))
-    begins = (part.position[first] == 0) & (len(part.token) - first >= _HELD_TOKENS)
-    return int(np.flatnonzero(begins)[-1])
+    enough = len(part.token) - first >= _HELD_TOKENS
+    begins = part.position[first] == 0
+    return int(np.flatnonzero(enough & begins if begins.any() else enough)[-1])
 
 
 def _say(line: str) -> None:
