@@ -91,7 +91,7 @@ agreement of 95 %, and lose to fixed depths of equal total FLOPs: running a 16-l
 
 {certificate}
 
-What the scores of the sample lose at this threshold is in `docs/real-model.md`; for equal scores
+What the scores of the sample lose at this threshold is in `docs/shipped-heads.md`; for equal scores
 ask for a higher one.
 
 ## On the original weights: an estimate
@@ -277,18 +277,21 @@ def _certificate(certificate: Mapping[str, Any] | None) -> str:
     if certificate is None or certificate["threshold"] is None:
         return "None; the default threshold is 0.9."
     (point,) = (one for one in certificate["grid"] if one["threshold"] == certificate["threshold"])
-    (task,), (outcome,) = certificate["tasks"], point["outcomes"]
     tried = ", ".join(f"{one['threshold']:g}" for one in certificate["grid"])
+    several = "each of these tasks" if len(certificate["tasks"]) > 1 else "this task"
+    found = " ".join(
+        f"`{task['setup']['name']}`: on its {task['documents']} documents, of {task['data']} "
+        f"without the sample's, {100 * outcome['flops_saved']:.1f} % of the answers' FLOPs were "
+        f"saved at a mean loss of {100 * outcome['mean_loss']:.1f} %."
+        for task, outcome in zip(certificate["tasks"], point["outcomes"], strict=True)
+    )
     told = (
-        f"`{task['setup']['name']}`: threshold {certificate['threshold']:g}, the default of runs "
-        f"with these heads, keeps 1 - {certificate['metric']} at most {certificate['risk']:g} "
-        f"with probability {1 - certificate['delta']:g}, for the dequantised weights alone "
-        f"(other weights: `not certified here`). On its {task['documents']} documents, of "
-        f"{task['data']} without the sample's, {100 * outcome['flops_saved']:.1f} % of the "
-        f"answers' FLOPs were saved at a mean loss of {100 * outcome['mean_loss']:.1f} %. "
-        f"Tested, in this order: {tried}. The kind of classifier was chosen on the documents "
-        f"above, some of which are among these. For the other two tasks nothing is certified: "
-        f"CoQA has too few stories here (300 are needed), and a certificate takes one file."
+        f"Threshold {certificate['threshold']:g}, the default of runs with these heads, keeps 1 - "
+        f"{certificate['metric']} at most {certificate['risk']:g} on {several} with probability "
+        f"{1 - certificate['delta']:g}, for the dequantised weights alone (other weights: `not "
+        f"certified here`). {found} Tested, in this order: {tried}. The kind of classifier was "
+        f"chosen on the documents above, some of which are among these. For other tasks nothing is "
+        f"certified: of CoQA there are too few stories here (300 are needed)."
     )
     return textwrap.fill(told, 98, break_long_words=False, break_on_hyphens=False)
 
