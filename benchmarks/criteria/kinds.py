@@ -10,6 +10,8 @@ from typing import NamedTuple
 STEP = 0.2
 """Of the log-odds of a threshold."""
 
+_SEED = ", seed "
+
 
 class Kind(NamedTuple):
     """A classifier to compare.
@@ -31,7 +33,7 @@ class Kind(NamedTuple):
 
     def seeded(self, seed: int) -> str:
         """As tables print it where there are heads of several seeds."""
-        return f"{self.name}, seed {seed}"
+        return f"{self.name}{_SEED}{seed}"
 
     @property
     def folder(self) -> str:
@@ -48,3 +50,8 @@ KINDS = (
     Kind("mamba_depth", "narrow"),
     Kind("mamba_depth", "full"),
 )
+
+
+def kind_of(rule: str) -> str:
+    """The kind of a head's name, without the seed."""
+    return rule.partition(_SEED)[0]

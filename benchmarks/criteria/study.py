@@ -32,7 +32,7 @@ from benchmarks.criteria.choice import (
     interval,
     judge,
 )
-from benchmarks.criteria.kinds import STEP
+from benchmarks.criteria.kinds import STEP, kind_of
 from benchmarks.criteria.states import States
 from dynamax_lm.core.costs import DecoderCosts
 from dynamax_lm.core.ledger import HeadCosts
@@ -208,6 +208,21 @@ class Column:
                     done.add(frozenset((name, other)))
                     gain = judged[name] - judged[other]
                     yield Pair(self.translators, name, other, float(gain[0]), interval(gain))
+
+    def pairs_of_kinds(self, kind: str, weights: Weights) -> Iterator[Pair]:
+        """What a kind of head saves more than each other at the middle target, over all seeds.
+
+        The interval is for documents: it says nothing of seeds that were not trained.
+        """
+        judged: dict[str, list[Floats]] = {}
+        for one in self.contenders:
+            if one.confidence == "head":
+                saved = cross_fit(one.grid, weights, MIDDLE).saved
+                judged.setdefault(kind_of(one.name), []).append(saved)
+        for other in judged:
+            if kind in judged and other != kind:
+                gain = np.mean(judged[kind], axis=0) - np.mean(judged[other], axis=0)
+                yield Pair(self.translators, kind, other, float(gain[0]), interval(gain))
 
     def _line(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.criteria.choice import Weights
+from benchmarks.criteria.kinds import kind_of
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import Column, plain
 
@@ -26,6 +27,12 @@ def told_of(
         "exit_agreement": {one.translators: list(one.exit_agreement) for one in columns},
         "lines": [plain(line) for one in columns for line in one.lines(test.layers, weights)],
         "pairs": [plain(pair) for one in columns for pair in one.pairs(against, weights)],
+        "pairs_of_kinds": [
+            plain(pair)
+            for one in columns
+            for kind in dict.fromkeys(map(kind_of, against))
+            for pair in one.pairs_of_kinds(kind, weights)
+        ],
         "curves": {
             one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}
             for one in columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
 from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import Recipe, fit_classifier, fit_translators
-from benchmarks.criteria.kinds import KINDS
+from benchmarks.criteria.kinds import KINDS, Kind
 from benchmarks.criteria.states import States
+from benchmarks.criteria.study import compare, thresholds
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs
@@ -81,8 +83,8 @@ def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
     return Backbone(request.param, tmp_path / "states")
 
 
-def noisy_heads(config: HeadsConfig) -> ExitHeads:
-    torch.manual_seed(5)
+def noisy_heads(config: HeadsConfig, seed: int = 5) -> ExitHeads:
+    torch.manual_seed(seed)
     heads = ExitHeads(config).eval()
     with torch.no_grad():
         for parameter in heads.parameters():
@@ -245,6 +247,28 @@ def test_only_counted_tokens_make_a_document_s_numbers(backbone: Backbone) -> No
         np.testing.assert_allclose(ours, theirs[some])
     assert torch.equal(part.at(2), states.at(2, mine))
     assert part.prompts == tuple(states.prompts[number] for number in some)
+
+
+def test_kinds_are_compared_over_all_their_seeds(backbone: Backbone) -> None:
+    """The difference of means over seeds is the mean over all pairs of one seed each."""
+    states = backbone.states
+    exits = read_exits(states, backbone.stack.unembed, None, ())
+    heads = {
+        Kind(name, "full").seeded(seed): noisy_heads(backbone.config(name, 16), 5 + seed)
+        for name, seed in product(("linear", "ffn"), range(2))
+    }
+    given = (states, exits, None, heads, backbone.costs, "propagate", thresholds(1.0))
+    column = compare("none", *given)
+    weights = Weights.draw(folds(states.tasks, 0), 50, 0)
+    (found,) = column.pairs_of_kinds("ffn, full", weights)
+    single = {(one.first, one.second): one.difference for one in column.pairs(list(heads), weights)}
+    wanted = [
+        -single[f"linear, seed {theirs}", f"ffn, full, seed {ours}"]
+        for ours, theirs in product(range(2), repeat=2)
+    ]
+    assert (found.first, found.second) == ("ffn, full", "linear")
+    assert found.difference == pytest.approx(np.mean(wanted), abs=1e-12)
+    assert found.difference_interval[0] <= found.difference <= found.difference_interval[1]
 
 
 def test_the_twin_costs_what_the_dynamic_rule_costs(backbone: Backbone) -> None:
