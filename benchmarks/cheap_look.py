@@ -57,15 +57,19 @@ _WINDOW, _TOKENS_AT_ONCE = 256, 64
 
 @dataclass
 class SharedView(View):
-    """A view whose products are computed once for all looks at the same states."""
+    """A view whose products are computed once for all looks at the same states.
 
-    _low_rank: dict[int, Tensor] = field(default_factory=dict, init=False)
+    Attributes:
+        low_rank: by rank, (n, V) logits through the factors.
+    """
+
+    low_rank: dict[int, Tensor] = field(default_factory=dict)
 
     def low_rank_logits(self, rank: int) -> Tensor:
         """(n, V) through the factors."""
-        if rank not in self._low_rank:
-            self._low_rank[rank] = super().low_rank_logits(rank)
-        return self._low_rank[rank]
+        if rank not in self.low_rank:
+            self.low_rank[rank] = super().low_rank_logits(rank)
+        return self.low_rank[rank]
 
     def logits_of(self, tokens: Tensor) -> Tensor:
         """(n, M) of the exact logits, which are already computed."""
@@ -198,7 +202,6 @@ class Study:
 def replace_exit(view: SharedView, exit: int) -> SharedView:
     """The same view as exit number ``exit`` of a smaller set; its products are shared."""
     other = replace(view, exit=exit)
-    other._low_rank = view._low_rank
     other.__dict__.update(logits=view.logits, normed=view.normed)
     return other
 

@@ -42,8 +42,9 @@ def kind_of(operator: str) -> str:
 
 def measure(lm: Any, task: str, tasks: str, limit: int) -> dict[str, Any]:
     """Processor seconds of answering, then the share of each kind of operator."""
-    seconds = _answering(lm, task, tasks, limit, processor_seconds)
-    averages = _answering(lm, task, tasks, limit, profiled)
+    requests = _requests(task, tasks, limit)
+    seconds = processor_seconds(lambda: lm.generate_until(requests))
+    averages = profiled(lambda: lm.generate_until(requests))
     taken: Counter[str] = Counter()
     for one in averages:
         taken[kind_of(one.key)] += one.self_cpu_time_total
@@ -56,29 +57,16 @@ def measure(lm: Any, task: str, tasks: str, limit: int) -> dict[str, Any]:
     }
 
 
-def _answering(
-    lm: Any, task: str, tasks: str, limit: int, observe: Callable[[Callable[[], Any]], Any]
-) -> Any:
-    """What ``observe`` says of answering the task's requests."""
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+def _requests(task: str, tasks: str, limit: int) -> list[Any]:
+    """The requests of the task's first documents, as lm-eval builds them."""
+    from lm_eval.tasks import TaskManager, get_task_dict
 
-    answer, seen = type(lm).generate_until, []
-
-    def observed(requests: Any, *args: Any) -> Any:
-        answers: list[Any] = []
-        seen.append(observe(lambda: answers.append(answer(lm, requests, *args))))
-        return answers[0]
-
-    lm.generate_until = observed
-    try:
-        manager = TaskManager(include_path=tasks, include_defaults=False)
-        simple_evaluate(
-            lm, tasks=[task], task_manager=manager, limit=limit, bootstrap_iters=0, verbosity=None
-        )
-    finally:
-        del lm.generate_until
-    return seen[0]
+    (built,) = get_task_dict(
+        [task], TaskManager(include_path=tasks, include_defaults=False)
+    ).values()
+    built.set_fewshot_seed(seed=1234)  # lm-eval's default
+    built.build_all_requests(limit=limit, rank=0, world_size=1)
+    return list(built.instances)
 
 
 def processor_seconds(run: Callable[[], Any]) -> float:

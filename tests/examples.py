@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dynamax_lm.common.extensions import installed
+from dynamax_lm.report.__main__ import main as report
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 TOYS = Path(__file__).parent / "harness" / "toys"
@@ -69,3 +70,12 @@ def blocks(folder: Path) -> dict[str, dict[str, Any]]:
         results = note.parent / json.loads(note.read_text())["results"]
         found[note.parent.name] = json.loads(results.read_text())["config"]["early_exit"]
     return found
+
+
+def verified(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sweep in ``out``, up to what code from outside computed."""
+    capsys.readouterr()
+    assert report(["out", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert " 0 do not match" in said
+    assert "code from outside the package is not run to verify" in said

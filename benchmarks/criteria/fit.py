@@ -303,7 +303,7 @@ def _calibrated(
         platt = fit_platt(torch.cat(some).double().numpy(), torch.cat(right).numpy())
         # the configuration refuses a scale of 0, the limit of an uninformative classifier
         calibration[str(layer)] = {"scale": max(platt.scale, 1e-6), "bias": platt.bias}
-    heads.config = replace(heads.config, calibration=calibration)
+    heads.amend(calibration=calibration)
     return heads
 
 

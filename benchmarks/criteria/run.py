@@ -57,9 +57,12 @@ _SKIPPED_STATES = {"attention": ("propagate", "copy_kv"), "mamba2": ("propagate"
 
 def run(options: argparse.Namespace) -> None:
     """Everything that is left to do, then the table and its pictures."""
-    options.measures = [one for one in map(read_confidence, options.measures) if one]
     architecture: Any = MAMBA2.name if options.model == MAMBA2.model else ATTENTION.name
-    options.skipped_state = find_skipped_state(options.skipped_state, architecture)
+    named = {
+        "measures": [one for one in map(read_confidence, options.measures) if one],
+        "skipped_state": find_skipped_state(options.skipped_state, architecture),
+    }
+    options = argparse.Namespace(**vars(options) | named)
     torch.manual_seed(options.seed)
     folder = Path(options.output_path)
     lm = _load(options.model, options.model_args, options)

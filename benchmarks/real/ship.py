@@ -18,7 +18,6 @@ import json
 import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     heads.check_backbone(lm.config, unembedding)
     facts = json.loads((study / "results.json").read_text(encoding="utf-8"))["facts"]
     recipe = facts["recipe"]
-    heads.config = replace(
-        heads.config,
+    heads.amend(
         loss={"name": recipe["loss"], "decay": 0.0, "thin": True},
         data={
             "name": "training records of the three tasks' kinds, answered by the model, and text",
@@ -147,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as trial:
         heads.save_pretrained(trial, card="")  # sets the digest, which is part of the identity
     if certificate is not None and certificate["setting"]["heads"] == heads.config.identity:
-        heads.config = replace(heads.config, certificate=certificate)
+        heads.amend(certificate=certificate)
     measured["identity"] = heads.config.identity
     write_text(Path(options.results), json.dumps(measured, indent=1) + "\n")
     bins = Path(options.results).with_name(options.bins)

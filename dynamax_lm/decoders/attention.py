@@ -1,7 +1,7 @@
 """Layers with attention, over transformers' own modules.
 
 This module has the layer adapter and the decoder made of such layers; ``attention_state`` has the
-cache, its columns and its masks.
+cache, ``attention_context`` its columns and masks.
 
 Glossary: N running slots, D width, H query heads, G key/value heads, P head width, S columns.
 """
@@ -23,7 +23,8 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.altered import check_unaltered
 from dynamax_lm.decoders.arithmetic import Arithmetic
-from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues, StepContext
+from dynamax_lm.decoders.attention_context import AttentionContext, StepContext
+from dynamax_lm.decoders.attention_state import KeyValues
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace

@@ -19,12 +19,14 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
-from dynamax_lm.decoders.attention_state import AttentionContext, KeyValues
+from dynamax_lm.decoders.attention_context import AttentionContext
+from dynamax_lm.decoders.attention_state import KeyValues
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer
+from dynamax_lm.decoders.recurrent_context import RecurrentContext
 from dynamax_lm.decoders.recurrent_layer import Inputs
-from dynamax_lm.decoders.recurrent_state import DraftLog, Recurrence, RecurrentContext
+from dynamax_lm.decoders.recurrent_state import DraftLog, Recurrence
 from dynamax_lm.decoders.rows import RowLengths
 
 

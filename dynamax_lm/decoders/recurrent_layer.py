@@ -27,14 +27,8 @@ from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.description import STATE_SPACE, BlockNames
 from dynamax_lm.decoders.recorded_steps import StepRows
-from dynamax_lm.decoders.recurrent_state import (
-    Recurrence,
-    RecurrentContext,
-    RecurrentStepContext,
-    Replay,
-    Rows,
-    StateInputs,
-)
+from dynamax_lm.decoders.recurrent_context import RecurrentContext, RecurrentStepContext
+from dynamax_lm.decoders.recurrent_state import Recurrence, Replay, Rows, StateInputs
 from dynamax_lm.decoders.rows import RowLengths
 from dynamax_lm.decoders.state_space import Kernels, StateSpace
 

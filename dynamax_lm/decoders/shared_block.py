@@ -24,7 +24,7 @@ from dynamax_lm.core.stack import ForwardPass
 from dynamax_lm.decoders.adapter import SkipPolicy
 from dynamax_lm.decoders.arithmetic import Arithmetic
 from dynamax_lm.decoders.attention import AttentionKind, AttentionLayer
-from dynamax_lm.decoders.attention_state import AttentionContext
+from dynamax_lm.decoders.attention_context import AttentionContext
 from dynamax_lm.decoders.block import Block
 from dynamax_lm.decoders.cpu.chosen_products import LinearPlace
 from dynamax_lm.decoders.mamba2 import Mamba2Kind, Mamba2Layer

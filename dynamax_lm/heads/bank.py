@@ -221,6 +221,10 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
 
     # -- files ----------------------------------------------------------------------------------
 
+    def amend(self, **fields: Any) -> None:
+        """Set fields of the configuration: what is measured of these weights, or said of them."""
+        self.config = replace(self.config, **fields)
+
     @torch.no_grad()
     def round_to(self, number_format: str) -> None:
         """Round every weight, so that it can be stored in this format; computing stays float32.
@@ -228,7 +232,7 @@ class ExitHeads(nn.Module, PyTorchModelHubMixin):
         Args:
             number_format: ``float32`` or ``bfloat16``.
         """
-        self.config = replace(self.config, number_format=number_format, weights_sha256="")
+        self.amend(number_format=number_format, weights_sha256="")
         for one in self.state_dict().values():
             one.copy_(one.to(getattr(torch, number_format)))
 

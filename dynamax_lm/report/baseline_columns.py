@@ -7,8 +7,9 @@ from typing import Any
 
 from dynamax_lm.report.cells import baseline_of, baseline_text
 from dynamax_lm.report.column import Column, Plain, fact
+from dynamax_lm.report.depth_bills import ACCOUNTS, Account
 from dynamax_lm.report.leaderboard import Entry
-from dynamax_lm.report.static_baseline import ACCOUNTS, Account, StaticBaseline
+from dynamax_lm.report.static_baseline import StaticBaseline
 
 BASELINES: dict[Account, str] = {
     "answer": "fixed depth of equal answer FLOPs",

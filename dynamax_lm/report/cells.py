@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from dynamax_lm.common.validation import is_finite
+from dynamax_lm.report.depth_bills import Account
 from dynamax_lm.report.labels import depth_text
 from dynamax_lm.report.leaderboard import Entry
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import FULL_DEPTH, Account, StaticBaseline
+from dynamax_lm.report.static_baseline import FULL_DEPTH, StaticBaseline
 
 NOTHING = "–"
 """An empty cell."""

@@ -24,8 +24,8 @@ from dynamax_lm.report.cells import (
     speedup_of,
 )
 from dynamax_lm.report.column import Column, fact, metric
+from dynamax_lm.report.depth_bills import ACCOUNTS
 from dynamax_lm.report.speed import tokens_per_second
-from dynamax_lm.report.static_baseline import ACCOUNTS
 
 COLUMNS: tuple[Column, ...] = (
     fact("task", lambda e: e.row.task, title="task", help="sort by task", markdown=1, page=1),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dynamax_lm.report import pictures
+from dynamax_lm.report.depth_bills import saving_of
 from dynamax_lm.report.labels import measure_of
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.metric_choice import one_metric_each
@@ -18,7 +19,6 @@ from dynamax_lm.report.rows import Row, setting_of
 from dynamax_lm.report.rules import number_of
 from dynamax_lm.report.runs import Value
 from dynamax_lm.report.speed_picture import speeds
-from dynamax_lm.report.static_baseline import saving_of
 
 Group = Sequence[Row]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dynamax_lm.common.intervals import LEVEL
+from dynamax_lm.report.depth_bills import ACCOUNTS
 from dynamax_lm.report.holm import holm
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.paired import (
@@ -25,7 +26,6 @@ from dynamax_lm.report.paired import (
 from dynamax_lm.report.pareto import Marks, pareto_marks
 from dynamax_lm.report.rows import Row, comparison_groups, rows_of
 from dynamax_lm.report.static_baseline import (
-    ACCOUNTS,
     Gain,
     StaticBaseline,
     judged,

@@ -18,11 +18,12 @@ from dynamax_lm.common.passages import Units
 from dynamax_lm.core.summary import agreement_without_text
 from dynamax_lm.report.bounds import bounds_of
 from dynamax_lm.report.conditions import conditions_of
+from dynamax_lm.report.depth_bills import Account
 from dynamax_lm.report.equal_cost import Path, at_equal_cost
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.rows import FULL_DEPTH_PREFIX, Row
 from dynamax_lm.report.runs import MetricKey, Run, Sample, Value
-from dynamax_lm.report.static_baseline import FULL_DEPTH, OWN_FULL_DEPTH, Account, StaticBaseline
+from dynamax_lm.report.static_baseline import FULL_DEPTH, OWN_FULL_DEPTH, StaticBaseline
 
 AGREEMENT = "agreement"
 SAVED: dict[Account, str] = {"answer": "flops_saved", "total": "flops_saved_total"}

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dynamax_lm.report.depth_bills import saving_of
 from dynamax_lm.report.rows import Row
-from dynamax_lm.report.static_baseline import saving_of
 
 
 class Marks(NamedTuple):

@@ -1,9 +1,7 @@
 """Static baselines of a dynamic setting: the fixed depths of equal cost, and the verdict.
 
-A baseline is a model of fewer layers, and billed as one: layers that never run keep no state, no
-exit is checked, a translator is billed where the depth has one, and a model of k layers prefills k
-layers. There are two, since a dynamic setting prefills at full depth or up to its own prompt exit:
-one of equal FLOPs over answer tokens, without prompts, and one with prompts in both.
+A baseline is a model of fewer layers, billed as one (`depth_bills`). There are two: one of equal
+FLOPs over answer tokens, without prompts, and one with prompts in both.
 
 Costs are equal if the mean over documents of the share of full depth's FLOPs is, the number that
 tables give as saved. Exit depths and answer lengths vary between documents, and a baseline has one
@@ -21,24 +19,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dynamax_lm.common.intervals import Bounds
-from dynamax_lm.core.costs import HybridCosts
-from dynamax_lm.core.fixed_depth import FixedDepths
-from dynamax_lm.core.ledger import Ledger
-from dynamax_lm.report.costs import (
-    costs_of,
-    exit_extras_of,
-    measure_of,
-    prompt_maps_of,
-    skipped_state_of,
-)
+from dynamax_lm.report.cost_bounds import cost_bounds
+from dynamax_lm.report.depth_bills import ACCOUNTS, Account, DepthBill, bill_of, translator_flops
 from dynamax_lm.report.equal_cost import mixtures
 from dynamax_lm.report.labels import depth_text
 from dynamax_lm.report.rows import Row, static_depth
-
-Account = Literal["answer", "total"]
-"""The account of equal FLOPs: answer tokens alone, or prompts and answers together."""
-
-ACCOUNTS: tuple[Account, ...] = ("answer", "total")
 
 Verdict = Literal[
     "beats", "mixed", "not distinguishable", "is worse", "does not beat", "not tested", "unknown"
@@ -105,30 +90,6 @@ class _Point:
     row: Row | None = None
 
 
-class _Bill(NamedTuple):
-    """Costs of the tokens at every depth, by one account, as shares of full depth's FLOPs.
-
-    Attributes:
-        spent: by the run, mean over documents.
-        fixed: all tokens together at every depth, in FLOPs.
-        layers: L.
-        whole: FLOPs of all tokens at full depth.
-    """
-
-    spent: float
-    fixed: FixedDepths
-    layers: int
-    whole: float
-
-    def at(self, depth: float, translator: int = 0) -> float:
-        """The share of the fixed depth ``depth``, with ``translator`` FLOPs for each emission."""
-        return self.fixed.at(depth, translator) / self.whole
-
-    def depth(self, share: float) -> float:
-        """The depth of that share, without a translator."""
-        return self.fixed.depth(share * self.whole)
-
-
 def static_baselines(
     row: Row, group: Sequence[Row], spent: Mapping[Account, float | None] | None = None
 ) -> tuple[StaticBaseline, ...]:
@@ -146,24 +107,8 @@ def static_baselines(
     if row.kind != "dynamic":
         return ()
     spent = spent or {}
-    bills = ((account, _bill(row, account, spent.get(account))) for account in ACCOUNTS)
+    bills = ((account, bill_of(row, account, spent.get(account))) for account in ACCOUNTS)
     return tuple(_baseline(row, group, bill, account) for account, bill in bills if bill)
-
-
-def saving_of(row: Row, account: Account = "answer") -> float | None:
-    """What a row's point stands for: net share of FLOPs saved, by default over answer tokens.
-
-    Of a fixed depth it is what a model of so many layers saves over the run's tokens, as in a
-    baseline, without the state of layers that never run and the checks that the run was billed for;
-    of any other row, and where widths are not known, the run's own mean. ``None`` without one.
-    """
-    saved = row.flops_saved if account == "answer" else row.flops_saved_total
-    if saved is None:
-        return None
-    depth, translator, bill = static_depth(row.run), _translator(row), _bill(row, account)
-    if depth is None or translator is None or bill is None:
-        return saved.mean
-    return 1 - bill.at(depth, translator)
 
 
 class Gain(NamedTuple):
@@ -209,68 +154,7 @@ def on_paired_documents(
     return replace(baseline, agreement=own - gap, row_agreement=own)
 
 
-def _bill(row: Row, account: Account, spent: float | None = None) -> _Bill | None:
-    """One account. Prompts have no emission: their last token counts with the answer.
-
-    Layers that cost the same are linear in depth, in prompts and answers alike.
-    """
-    costs, totals = costs_of(row.run), row.run.totals(row.task)
-    saved = row.flops_saved if account == "answer" else row.flops_saved_total
-    if costs is None or saved is None or not totals or not totals.get("tokens"):
-        return None
-    flops, tokens = totals["ledger"]["flops"], totals["tokens"]
-    prompt = flops["prompt"] + flops.get("prompt_saved", 0)
-    whole = flops["full_depth"] + (prompt if account == "total" else 0)
-    emission = FixedDepths.of(costs, 0.0, tokens).emission
-    passed = tokens + (totals["prompt_tokens"] if account == "total" else 0)
-    fixed = FixedDepths.of(costs, (whole - emission) / costs.n_layers, tokens, passed)
-    return _Bill(1 - saved.mean if spent is None else spent, fixed, costs.n_layers, whole)
-
-
-def cost_bounds(row: Row) -> Bounds | None:
-    """Bounds of a document's share of full depth's FLOPs, by the row's exit policy.
-
-    At least the layers of the first exit (0 where layers differ in cost), and at most full depth
-    with every check and a translator, or the cost of a token of one exit at position 0, where
-    skipped layers weigh most: the state of a skipped layer may cost more than the layer under a
-    policy from outside. Prompts in both only bring the share nearer to 1, or with a prompt exit to
-    a share between that of the layers which prompts run and 1, or that of a prompt token at
-    position 0, where maps weigh most. ``None`` where parts of the policy are unknown.
-    """
-    costs, extras, measure = costs_of(row.run), exit_extras_of(row.run), measure_of(row.run)
-    exits = [int(layer) for layer in row.run.settings.get("exit_layers") or ()]
-    state, prompt_exit = skipped_state_of(row.run), row.run.settings.get("prompt_exit")
-    maps = prompt_maps_of(row.run)
-    if costs is None or extras is None or measure is None or state is None or maps is None:
-        return None
-    if not exits and prompt_exit is None:
-        return None
-    try:
-        ledger = Ledger(
-            costs,
-            exit_layers=exits,
-            confidence=measure,
-            skipped_state=state,
-            exit_extras=extras,
-            prompt_exit=prompt_exit,
-            prompt_maps=maps,
-        )
-    except ValueError:
-        return None
-    bill = ledger.answer(0, [costs.n_layers])
-    translator = max((extra.translator for extra in extras), default=0)
-    highest = 1 + (bill.checks + translator) / bill.full_depth
-    at_exits = (ledger.answer(0, [layer]) for layer in exits)
-    highest = max([highest, *(one.spent / one.full_depth for one in at_exits)])
-    if maps:
-        prompt = ledger.answer(1, [])
-        highest = max(highest, prompt.prompt / (prompt.prompt + prompt.prompt_saved))
-    depths = [*exits[:1], *([] if prompt_exit is None else [int(prompt_exit)])]
-    lowest = 0.0 if isinstance(costs, HybridCosts) else min(depths) / costs.n_layers
-    return Bounds(lowest, highest)
-
-
-def _baseline(row: Row, group: Sequence[Row], bill: _Bill, account: Account) -> StaticBaseline:
+def _baseline(row: Row, group: Sequence[Row], bill: DepthBill, account: Account) -> StaticBaseline:
     full = _Point(bill.layers, bill.at(bill.layers), _full_depth(row), 1.0)
     if bill.spent >= full.flops:
         return _of(row, account, full, FULL_DEPTH, ((None, 1.0),))
@@ -323,7 +207,7 @@ def _missing(row: Row, depth: float) -> str:
     return f"not measured; a run with threshold=0,exit_layers={layer} would tell"
 
 
-def _measured(row: Row, group: Sequence[Row], bill: _Bill) -> list[_Point]:
+def _measured(row: Row, group: Sequence[Row], bill: DepthBill) -> list[_Point]:
     """Static runs, one for each depth, billed as shares of full depth.
 
     The skipped-state policy has no effect, as no layer above the depth runs later; heads do, so
@@ -333,22 +217,14 @@ def _measured(row: Row, group: Sequence[Row], bill: _Bill) -> list[_Point]:
     chosen: dict[int, Row] = {}
     for other in sorted(group, key=lambda one: _unlike(row, one)):
         depth = static_depth(other.run)
-        if depth is not None and _translator(other) is not None:
+        if depth is not None and translator_flops(other) is not None:
             chosen.setdefault(depth, other)
     points = []
     for depth, other in chosen.items():
         agreement = other.agreement.mean if other.agreement else None
-        flops = bill.at(depth, _translator(other) or 0)
+        flops = bill.at(depth, translator_flops(other) or 0)
         points.append(_Point(depth, flops, other.goodness, agreement, other))
     return points
-
-
-def _translator(static: Row) -> int | None:
-    """FLOPs per token of a static run's translator; ``None`` if unknown."""
-    extras = exit_extras_of(static.run)
-    if extras is None:
-        return None
-    return extras[0].translator if extras else 0
 
 
 def _unlike(row: Row, other: Row) -> tuple[bool, bool]:

@@ -72,8 +72,10 @@ _devices: list[torch.device] = []
 def _device(device: torch.device) -> Iterator[None]:
     """In place of ``torch.cuda.device``."""
     _devices.append(device)
-    yield
-    _devices.pop()
+    try:
+        yield
+    finally:
+        _devices.pop()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamax_lm.core.stack import TokenBatch
-from dynamax_lm.decoders import attention_state
+from dynamax_lm.decoders import attention_context
 from dynamax_lm.engine.prefill import prefill
 from tests.builders import STACKS, prompts, random_model
 
@@ -24,9 +24,9 @@ def test_one_call_equals_a_call_for_each_row(
     subset = st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=len(rows), unique=True)
     steps = data.draw(st.lists(subset, min_size=2, max_size=4))
     found = []
-    for limit in (0, attention_state._COPIED):
+    for limit in (0, attention_context._COPIED):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(attention_state, "_COPIED", limit)
+            patched.setattr(attention_context, "_COPIED", limit)
             state = prefill(stack, rows)
             for some in steps:
                 token_batch = TokenBatch.of([[5]] * len(some), some, stack.device)

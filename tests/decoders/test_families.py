@@ -239,7 +239,7 @@ def billed_as_counted(family: str, **options: Any) -> None:
 
     The linear layers and experts exactly, and attention's products. Of the convolution the counter
     sees outputs that are thrown away, and of the recurrence what a fallback makes of it:
-    ``tests/core/test_ledger.py`` counts these operation by operation.
+    ``tests/decoders/test_layer_costs.py`` counts these operation by operation.
     """
     options |= {"attn_implementation": "eager"}
     costs = decoder_costs(*text_decoder(tiny_config(family, **options)))

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of models and settings."""
+"""Checkpoints and measures for the tests of models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.checkpoints import save_checkpoints
+from tests.lm_requests import KINDS
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small checkpoint of each kind; a test that changes one makes its own."""
+    return save_checkpoints(tmp_path_factory, KINDS)
 
 
 @pytest.fixture

@@ -11,15 +11,9 @@ from lm_eval.api.instance import Instance
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.harness.responses import record_of
 from dynamax_lm.settings import parse_settings
-from tests.checkpoints import save_checkpoints
-from tests.lm_requests import KINDS, ours, texts
+from tests.lm_requests import ours, texts
 
 QUESTIONS = [f"Q: what is {number} and {number * 7 % 5}?\nA:" for number in range(9)]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return save_checkpoints(tmp_path_factory, KINDS)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "mamba2"])

@@ -12,12 +12,12 @@ from synthetic import GENERATION, Made, Plan, write_run
 
 from dynamax_lm.report import page as pages
 from dynamax_lm.report import pictures
+from dynamax_lm.report.depth_bills import saving_of
 from dynamax_lm.report.figures import Figures, figures_of
 from dynamax_lm.report.leaderboard import build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.page import leaderboard_page
 from dynamax_lm.report.rows import Row, rows_of
-from dynamax_lm.report.static_baseline import saving_of
 
 ONE = {"gen": GENERATION}
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from synthetic import COSTS, GENERATION, Plan, write_run
 
 from dynamax_lm.core.costs import norm_flops, unembed_flops
+from dynamax_lm.report.depth_bills import saving_of
 from dynamax_lm.report.load import load
 from dynamax_lm.report.pareto import optimal, pareto_marks
 from dynamax_lm.report.rows import comparison_groups, rows_of
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import saving_of
 
 coordinate = st.integers(-3, 3).map(float)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from synthetic import Plan, write_plain, write_run
 
 from dynamax_lm.report import cells, tables
+from dynamax_lm.report.depth_bills import ACCOUNTS
 from dynamax_lm.report.leaderboard import Leaderboard, build
 from dynamax_lm.report.load import load
 from dynamax_lm.report.page import leaderboard_page
 from dynamax_lm.report.runs import Value
-from dynamax_lm.report.static_baseline import ACCOUNTS
 
 
 def _board(folder: Path) -> Leaderboard:
