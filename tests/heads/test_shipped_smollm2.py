@@ -106,6 +106,26 @@ def test_the_page_has_the_numbers_of_the_results() -> None:
     assert f"it saves {100 * total['saved']:.2f} % [{low:.2f}, {high:.2f}]" in page
 
 
+def test_the_page_has_what_thresholds_cost() -> None:
+    page = (RESULTS.parents[2] / "docs" / "shipped-heads.md").read_text(encoding="utf-8")
+    rows = results("smollm2-threshold.json")["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        found = row["results"]
+
+        def shown(name: str, scale: float, places: int, found: Any = found) -> str:
+            value, error = (scale * found[one] for one in (name, f"{name}_stderr"))
+            return f"{value:.{places}f} ± {error:.{places}f}"
+
+        shares = [
+            f"{shown(name, 100, 1)} %" for name in ("agreement", "flops_saved", "flops_saved_total")
+        ]
+        text, bleu = (f"{shown(name, 100, 0)} %" for name in ("consistency", "bleu_acc"))
+        cells = [f"{row['threshold']:g}", *shares, text, shown("rougeL_max", 1, 1), bleu]
+        assert f"| {' | '.join(cells)} |" in page
+        assert f"has ROUGE-L {shown('full_depth_rougeL_max', 1, 1)}" in page
+
+
 def test_weights_in_the_bins_of_its_unembedding_are_accepted_and_others_are_not(
     heads: ExitHeads,
 ) -> None:
