@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,23 @@ def test_the_page_has_the_numbers_of_the_results() -> None:
     low, high = (100 * one for one in total["saved_interval"])
     assert total["verdict"] == "loses"
     assert f"it saves {100 * total['saved']:.2f} % [{low:.2f}, {high:.2f}]" in page
+
+
+def test_the_page_has_the_certificate(heads: ExitHeads) -> None:
+    page = (RESULTS.parents[2] / "docs" / "shipped-heads.md").read_text(encoding="utf-8")
+    certificate = Certificate.from_json(heads.config.certificate)
+    assert [one.setup.name for one in certificate.tasks] == [
+        "dynamax_truthfulqa_gen_sample",
+        "dynamax_triviaqa_sample",
+    ]
+    assert [one.documents for one in certificate.tasks] == [339, 400]
+    for point in certificate.grid:
+        passed = max(one.p_value for one in point.outcomes) <= certificate.delta
+        first, second = (
+            f"{100 * one.mean_loss:.1f} %, {100 * one.flops_saved:.1f} %" for one in point.outcomes
+        )
+        row = rf"\| {point.threshold:g} \| {first}( \(p = [\d.]+\))? \| {second} \| "
+        assert re.search(row + ("yes" if passed else "no"), page), point.threshold
 
 
 def test_the_page_has_what_thresholds_cost() -> None:
