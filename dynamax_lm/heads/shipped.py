@@ -14,7 +14,7 @@ DRAFTS = ("tiny-mistral-drafts", "tiny-mamba-drafts")
 """Translators of early layers for ``mode=lossless``, without classifier and certificate."""
 
 OF_CHECKPOINTS = ("smollm2-135m-instruct",)
-"""Heads of published checkpoints, which do not ship."""
+"""Heads of published checkpoints; the heads ship, their checkpoints do not."""
 
 _PLACES = (Path(__file__).parents[1] / "shipped_heads", Path(__file__).parents[2] / "heads")
 
