@@ -6,13 +6,12 @@ share.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from dynamax_lm.engine.generate import generate
-from dynamax_lm.engine.phase_timer import finish_queued_work
+from dynamax_lm.engine.phase_timer import seconds_of
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.engine.score import ScoreRequest, score
 from dynamax_lm.engine.stateful_stack import StatefulStack
@@ -37,7 +36,7 @@ def generation_seconds(
 
     def trial(steps: int) -> float:
         some = [replace(one, max_new=steps, stops=_never, key=None) for one in tried]
-        return _seconds(lambda: generate(stack, some, **options))
+        return seconds_of(lambda: generate(stack, some, **options))
 
     trial(1)  # the first pass is slower
     first, all_steps = trial(1), trial(1 + _STEPS)
@@ -63,7 +62,7 @@ def scoring_seconds(
     ]
 
     def trial() -> float:
-        return _seconds(lambda: score(stack, some, **options))
+        return seconds_of(lambda: score(stack, some, **options))
 
     trial()
     return trial() * _tokens(requests) / _tokens(some)
@@ -78,14 +77,6 @@ def _tokens(requests: Sequence[ScoreRequest]) -> int:
 def _middle(requests: Sequence[_Request], rows: int) -> Sequence[_Request]:
     start = max(0, (len(requests) - rows) // 2)
     return requests[start : start + rows]
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    finish_queued_work()
-    start = time.perf_counter()
-    run()
-    finish_queued_work()
-    return time.perf_counter() - start
 
 
 def _never(answer: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import dynamax_lm
+from dynamax_lm.engine import phase_timer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.models import answering, expected_time
 from dynamax_lm.models.runner import EngineRunner
@@ -92,7 +93,7 @@ def test_expected_seconds_follow_from_the_tokens(
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(expected_time, "generate", generated)
-    monkeypatch.setattr(expected_time.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(phase_timer.time, "perf_counter", lambda: clock.now)
     seconds = expected_time.generation_seconds(stack, requests, 8)
     prompts, new = (
         sum(len(one.prompt) for one in requests),
