@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 """The folder of this package's task files."""
@@ -36,3 +37,11 @@ def without_stock_tasks() -> Iterator[None]:
         yield
     finally:
         _STOCK_TASKS.reset(token)
+
+
+def own_tasks() -> Any:
+    """A ``TaskManager`` of this package's tasks alone."""
+    from lm_eval.tasks import TaskManager
+
+    with without_stock_tasks():
+        return TaskManager()
