@@ -78,6 +78,9 @@ class _Shown:
     cells: list[list[_Cell]]
 
 
+_OF_A_METRIC = frozenset({"quality", "full_depth"})
+"""Columns whose values are told for each metric, also where they are equal."""
+
 EMBEDDED = 6 << 20
 """Bytes of pictures embedded in the page: about ninety tasks of four."""
 
@@ -266,9 +269,9 @@ def _shown(entries: Sequence[Entry], groups: Sequence[Sequence[Column]]) -> _Sho
 
 
 def _cell(entries: Sequence[Entry], column: Column) -> _Cell:
-    """The column's text, or one for each metric where these differ; sorted by the first."""
+    """The column's text, or one for each metric where it depends on it; sorted by the first."""
     lines = [_Line(column.shown(one), column.css(one), column.link(one)) for one in entries]
-    if len(set(lines)) == 1:
+    if (len(set(lines)) == 1 and column.key not in _OF_A_METRIC) or not entries[1:]:
         lines = lines[:1]
     elif column.key != "metric":
         names = (metric_name(one).rpartition(" ")[0] for one in entries)

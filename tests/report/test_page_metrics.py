@@ -16,12 +16,12 @@ from dynamax_lm.report.page import leaderboard_page
 FIRST, SECOND = "em", 'f"1'
 
 
-def with_second_metric(made: Made) -> None:
+def with_second_metric(made: Made, gap: float) -> None:
     """Adds a metric, whose name no attribute may contain unescaped, to a run's only task."""
     data = made.data()
     ((task, table),) = data["results"].items()
     for of in ("", "full_depth_"):
-        for end, more in (("", 0.125), ("_stderr", 0.0)):
+        for end, more in (("", gap), ("_stderr", 0.0)):
             table[f"{of}{SECOND}{end},none"] = table[f"{of}{FIRST}{end},none"] + more
         data["higher_is_better"][task][f"{of}{SECOND}"] = True
     data["configs"][task]["metric_list"].insert(0, {"metric": SECOND})
@@ -30,15 +30,15 @@ def with_second_metric(made: Made) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         for of in ("", "full_depth_"):
-            line[f"{of}{SECOND}"] = line[f"{of}{FIRST}"] + 0.125
+            line[f"{of}{SECOND}"] = line[f"{of}{FIRST}"] + gap
         line["metrics"] += [SECOND, f"full_depth_{SECOND}"]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def made_board(folder: Path) -> Leaderboard:
+def made_board(folder: Path, more: float = 0.125) -> Leaderboard:
     for number, threshold in enumerate((0.3, 0.6)):
         plan = Plan(threshold=threshold, tasks={"gen": GENERATION}, seed=number)
-        with_second_metric(write_run(folder / str(threshold), plan))
+        with_second_metric(write_run(folder / str(threshold), plan), more)
     return build(load([folder]))
 
 
@@ -85,6 +85,15 @@ def test_links_to_each_metric_and_filters_by_it_find_the_row(tmp_path: Path) -> 
         FIRST,
         SECOND,
     }
+
+
+def test_equal_values_are_told_for_each_metric(tmp_path: Path) -> None:
+    board = made_board(tmp_path, more=0.0)
+    for row in rows_of_page(leaderboard_page(board, runs=2)):
+        (value,) = {
+            float(one) for one in re.findall(r'data-key="quality" data-sort="([^"]*)"', row)
+        }
+        assert all(f"{name} {value:.3f}" in plain(row) for name in (FIRST, SECOND))
 
 
 def test_a_task_with_one_metric_says_its_value_without_the_name(tmp_path: Path) -> None:
