@@ -6,7 +6,7 @@ import sys
 
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import nearest_option, unknown_options
-from dynamax_lm.harness.command_line import lm_eval_help, run_options
+from dynamax_lm.harness.command_line import lm_eval_help, option_names
 from dynamax_lm.harness.plugin.hook import force
 from dynamax_lm.harness.run_arguments import check_run_arguments
 
@@ -34,8 +34,8 @@ def main() -> None:
 
 
 def _meant() -> tuple[str, str] | None:
-    """The first option on the command line that lm-eval lacks, and the nearest that it has."""
-    known = [name for one in run_options().values() for name in one.option_strings]
+    """The first option that this sub-command of lm-eval lacks, and the nearest that it has."""
+    known = option_names(sys.argv[1])
     return nearest_option(unknown_options(sys.argv[1:], known), known)
 
 

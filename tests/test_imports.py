@@ -128,6 +128,7 @@ TABLE: dict[str, Row] = {
     "heads.train.prompts": row("common harness.command_line harness.decontamination", HEAVY),
     "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
     "heads.train.self_generated": row("common.errors common.outputs engine heads", LM_EVAL),
+    "heads.train.expected": row("engine.phase_timer heads", LM_EVAL),
     "heads.train.trainer": row("common.durations common.errors common.outputs heads", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL

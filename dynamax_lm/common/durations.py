@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _MINUTE, _HOUR = 60.0, 3600.0
 
@@ -19,6 +19,21 @@ def in_words(seconds: float) -> str:
         minutes = round(seconds / _MINUTE)
         return f"about {minutes} minute{'s' if minutes > 1 else ''}"
     return f"about {seconds / _HOUR:.2g} hours"
+
+
+def phases_in_words(phases: Mapping[str, float]) -> str:
+    """``answers about 7 minutes, steps under a minute; about 7 minutes in all``.
+
+    Phases that together take under a minute are not listed.
+
+    Args:
+        phases: seconds of each, by its name; at least one.
+    """
+    whole = f"{in_words(sum(phases.values()))} in all"
+    if sum(phases.values()) < _MINUTE:
+        return whole
+    parts = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in phases.items())
+    return f"{parts}; {whole}"
 
 
 def announcer(say: Callable[[str], None], settings: int = 1) -> Callable[[str, float], None]:

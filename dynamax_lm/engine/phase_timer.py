@@ -6,7 +6,7 @@ Times depend on the machine and its load; only ratios within a run are comparabl
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +40,15 @@ class PhaseTimer:
         finally:
             finish_queued_work()
             setattr(self, phase, getattr(self, phase) + time.perf_counter() - start)
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds of one call; synchronises with a GPU at both ends."""
+    finish_queued_work()
+    start = time.perf_counter()
+    run()
+    finish_queued_work()
+    return time.perf_counter() - start
 
 
 def finish_queued_work() -> None:

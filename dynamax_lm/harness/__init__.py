@@ -19,7 +19,8 @@ plugin.squad_metrics_shim  ``sys.meta_path``                scores coqa without 
                                                             ``squad_metrics``
 plugin.errors              ``sys.excepthook``               prints a ``ValueError`` of a model's
                                                             constructor as one line
-plugin.unknown_tasks       the words of a ``ValueError``    names the nearest task
+plugin.unknown_tasks       the words of a ``ValueError``,   names the nearest task
+                           ``include_path`` where it began
 reporting                  ``evaluate``,                    passes the model to a task's
                            ``Task.apply_filters``           ``apply_filters``, or lets a model
                                                             add metrics of its own
@@ -59,7 +60,8 @@ hf_model                   ``HFLM._get_backend``,           has public names for
                            ``_detect_batch_size``
 processes                  ``HFLM._rank``, ``_world_size``  joins data-parallel processes on CPUs
 command_line               ``_cli``, its ``run`` and        exports its parser and value reader
-                           ``utils``
+                           ``utils``, and the parsers of
+                           its sub-commands
 machine                    ``evaluator.add_env_info``       lets a caller omit, or provide, the
                                                             description of the machine
 ranks                      ``LM.gather_object``             gathers to all processes

@@ -65,6 +65,15 @@ def run_options() -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions}
 
 
+def option_names(command: str) -> list[str]:
+    """The options of a sub-command of ``lm_eval``, such as ``ls``; of ``run`` for another word."""
+    from lm_eval._cli import HarnessCLI
+
+    parsers = HarnessCLI()._subparsers.choices
+    actions = parsers.get(command, parsers["run"])._actions
+    return [name for action in actions for name in action.option_strings]
+
+
 def lm_eval_help() -> None:
     """Print lm-eval's help for the process's arguments, which ask for it, and exit."""
     from lm_eval._cli import HarnessCLI

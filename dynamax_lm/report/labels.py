@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamax_lm.common.validation import is_finite
+from dynamax_lm.report.label_places import Box, Label, places
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.rules import threshold_text
+
+_GAP, _PAD, _MARKER = 5.0, 1.0, 4.5
+"""Points from a marker's middle to its label, around a label's text, and from a marker's middle to
+its edge."""
 
 
 def depth_text(depth: float) -> str:
@@ -37,11 +42,50 @@ def measure_of(row: Row) -> str:
     return row.setting.replace(f" ≥ {threshold_text(settings)}", "", 1)
 
 
-def label_points(axes: Any, rows: Sequence[Row]) -> None:
+def label_points(axes: Any, series: Sequence[Sequence[Row]]) -> int:
     """Label points by thresholds and depths; adjacent points of a line share a label.
 
-    Thresholds are below their points and depths above, so that those of close lines do not overlap.
+    Thresholds are below their points and depths above where there is space; no label covers a
+    marker or another label.
+
+    Args:
+        axes: with its points drawn, of a figure that is otherwise finished: its layout is fixed.
+        series: the lines.
+
+    Returns:
+        How many labels are left out, since no place beside their point is free.
     """
+    figure = axes.figure
+    figure.draw_without_rendering()  # the layout moves the axes
+    figure.set_layout_engine("none")
+    notes = [note for rows in series for note in _notes(axes, rows)]
+    unit = figure.dpi / 72
+    labels = []
+    for note, above in notes:
+        box = note.get_window_extent()
+        x, y = axes.transData.transform(note.xy)
+        pad = 2 * _PAD * unit
+        labels.append(Label(x, y, box.width + pad, box.height + pad, above))
+    half = _MARKER * unit
+    markers = []
+    for row in (row for rows in series for row in rows):
+        if row.flops_saved is not None and row.agreement is not None:
+            x, y = axes.transData.transform((row.flops_saved.mean, row.agreement.mean))
+            markers.append(Box(x - half, y - half, x + half, y + half))
+    found = places(labels, markers, Box(*axes.bbox.extents), _GAP * unit)
+    for (note, _), label, box in zip(notes, labels, found, strict=True):
+        if box is None:
+            note.remove()
+        else:
+            note.xyann = (
+                (box.left - label.x) / unit + _PAD,
+                (box.bottom - label.y) / unit + _PAD,
+            )
+    return found.count(None)
+
+
+def _notes(axes: Any, rows: Sequence[Row]) -> list[tuple[Any, bool]]:
+    """The labels of a line, none placed yet, and whether each is better above its point."""
     static = any(static_depth(row.run) is not None for row in rows)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     wide, high = abs(right - left) or 1.0, abs(top - bottom) or 1.0
@@ -60,19 +104,22 @@ def label_points(axes: Any, rows: Sequence[Row]) -> None:
         if group is None:
             groups.append(group := [])
         group.append((x, y, value))
+    notes = []
     for group in groups:
         across, up, values = zip(*group, strict=True)
-        axes.annotate(
+        note = axes.annotate(
             ("{} layers" if static else "≥ {}").format(
                 "–".join(f"{value:g}" for value in sorted({min(values), max(values)}))
             ),
             (max(across), max(up) if static else min(up)),
-            xytext=(5, 7 if static else -13),
+            xytext=(0, 0),
             textcoords="offset points",
             fontsize=8,
             bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
             annotation_clip=False,
         )
+        notes.append((note, static))
+    return notes
 
 
 def _labelled(row: Row) -> float | None:

@@ -18,14 +18,13 @@ def one_metric_each(rows: Sequence[Row]) -> list[Group]:
             by_task.setdefault((checkpoint, task, conditions), []).append(group)
     chosen = []
     for metrics in by_task.values():
-        ordered = sorted(metrics, key=_place)
+        ordered = sorted(metrics, key=lambda group: place_of(group[0]))
         chosen.append(next((group for group in ordered if _varies(group)), ordered[0]))
     return chosen
 
 
-def _place(group: Group) -> int:
+def place_of(row: Row) -> int:
     """The metric's position in the task's list; last if it is not listed."""
-    row = group[0]
     listed = (row.run.of_task("configs", row.task) or {}).get("metric_list") or ()
     names = [one.get("metric") for one in listed if isinstance(one, Mapping)]
     return names.index(row.key.metric) if row.key.metric in names else len(names)

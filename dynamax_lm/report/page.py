@@ -20,11 +20,12 @@ from dynamax_lm import __version__
 from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.common.plots import shades
 from dynamax_lm.report import tables
-from dynamax_lm.report.cells import NOTHING, date_of
+from dynamax_lm.report.cells import NOTHING, date_of, metric_name
 from dynamax_lm.report.column import Column
 from dynamax_lm.report.columns import COLUMNS
 from dynamax_lm.report.figures import Figures
 from dynamax_lm.report.leaderboard import Entry, Leaderboard
+from dynamax_lm.report.metric_choice import place_of
 from dynamax_lm.report.rows import Row
 from dynamax_lm.report.scatter import LEFT, RIGHT, WIDTH, scatter_of
 from dynamax_lm.report.side_by_side import SideBySide
@@ -35,28 +36,50 @@ Links = Mapping[tuple[str, str], str]
 """Pages relative to the leaderboard, by results file and task."""
 
 
-class _Cell(NamedTuple):
+class _Line(NamedTuple):
+    """A text of a cell; ``of`` names its metric, where a cell has several texts."""
+
     text: str
-    value: str = ""
-    number: bool = False
     css: str = ""
     link: str = ""
-    key: str = ""
-    title: str = ""
+    of: str = ""
+
+
+class _Cell(NamedTuple):
+    """A column's texts in a row; ``value`` is what the row is sorted by."""
+
+    lines: list[_Line]
+    value: str
+    number: bool
+    key: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A row for the template: its cells, each a main value and the small print under it."""
+    """A row for the template, of one task in one setting, with every metric of the task.
+
+    Attributes:
+        task: the task.
+        metrics: their names, in the task's order.
+        checkpoint: the weights.
+        kind: how depth is determined.
+        css: classes of the row.
+        anchors: names in links, one for each metric.
+        cells: each a main value and the small print under it.
+    """
 
     task: str
-    metric: str
+    metrics: list[str]
     checkpoint: str
     kind: str
     css: str
-    anchor: str
+    anchors: list[str]
     cells: list[list[_Cell]]
 
+
+_OF_A_METRIC = frozenset({"quality", "full_depth"})
+"""Columns whose values are told for each metric, also where they are equal."""
 
 EMBEDDED = 6 << 20
 """Bytes of pictures embedded in the page: about ninety tasks of four."""
@@ -95,7 +118,7 @@ def leaderboard_page(
     every = sorted([*columns, *read], key=lambda one: one.page)
     every = [column for column in every if column.page and _is_told(column, board.entries)]
     groups = _groups(every)
-    rows = [_shown(entry, groups) for entry in board.entries]
+    rows = [_shown(entries, groups) for entries in _settings(board.entries)]
     answers = {**(tokens or {}), **(beside or {})}
 
     def link(row: Row) -> str:
@@ -142,10 +165,13 @@ def _groups(columns: Sequence[Column]) -> list[list[Column]]:
 
 def _filters(rows: Sequence[_Shown]) -> list[tuple[str, str, list[str]]]:
     """Attributes of rows that a reader can choose by: name, heading and values."""
-    return [
-        (name, name.capitalize(), sorted({str(getattr(row, name)) for row in rows}))
-        for name in ("task", "metric", "checkpoint", "kind")
-    ]
+    values = {
+        "task": {row.task for row in rows},
+        "metric": {metric for row in rows for metric in row.metrics},
+        "checkpoint": {row.checkpoint for row in rows},
+        "kind": {str(row.kind) for row in rows},
+    }
+    return [(name, name.capitalize(), sorted(some)) for name, some in values.items()]
 
 
 def tokens_page(page: TokenPage) -> str:
@@ -218,32 +244,40 @@ def _is_told(column: Column, entries: Sequence[Entry]) -> bool:
     return any(column.shown(entry) not in {NOTHING, ""} for entry in entries)
 
 
-def _shown(entry: Entry, groups: Sequence[Sequence[Column]]) -> _Shown:
-    row = entry.row
-    css = "best" if any(entry.marks) else ""
+def _settings(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The entries of one task in one setting, its metrics in the task's order."""
+    settings: dict[object, list[Entry]] = {}
+    for entry in entries:
+        row = entry.row
+        key = (row.run.path, row.task, row.checkpoint, row.setting, row.conditions)
+        settings.setdefault(key, []).append(entry)
+    return [sorted(some, key=lambda entry: place_of(entry.row)) for some in settings.values()]
+
+
+def _shown(entries: Sequence[Entry], groups: Sequence[Sequence[Column]]) -> _Shown:
+    row = entries[0].row
+    css = "best" if any(any(entry.marks) for entry in entries) else ""
     return _Shown(
         task=row.task,
-        metric=row.key.metric,
+        metrics=list(dict.fromkeys(entry.row.key.metric for entry in entries)),
         checkpoint=row.checkpoint,
         kind=row.kind,
         css=f"{css} {row.kind}".strip(),
-        anchor=_anchor(row),
-        cells=[
-            [
-                _Cell(
-                    column.shown(entry),
-                    column.sorted_by(entry),
-                    column.number,
-                    column.css(entry),
-                    column.link(entry),
-                    column.key,
-                    column.title,
-                )
-                for column in group
-            ]
-            for group in groups
-        ],
+        anchors=[_anchor(entry.row) for entry in entries],
+        cells=[[_cell(entries, column) for column in group] for group in groups],
     )
+
+
+def _cell(entries: Sequence[Entry], column: Column) -> _Cell:
+    """The column's text, or one for each metric where it depends on it; sorted by the first."""
+    lines = [_Line(column.shown(one), column.css(one), column.link(one)) for one in entries]
+    if (len(set(lines)) == 1 and column.key not in _OF_A_METRIC) or not entries[1:]:
+        lines = lines[:1]
+    elif column.key != "metric":
+        names = (metric_name(one).rpartition(" ")[0] for one in entries)
+        lines = [line._replace(of=name) for line, name in zip(lines, names, strict=True)]
+    value = column.sorted_by(entries[0])
+    return _Cell(lines, value, column.number, column.key, column.title)
 
 
 def _anchor(row: Row) -> str:

@@ -128,8 +128,6 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
             )
     for axes, bounds in ((upper, bounds_of(drawn[0].key.metric)), (lower, SHARE)):
         end_at_bound(axes, bounds)
-    for _, rows, _, _ in series:  # once the axes have their ends
-        label_points(lower, rows)
     metric = drawn[0].key.metric
     upper.set_ylabel(
         f"{plain(metric, 30, 1)} ({'higher' if drawn[0].higher_is_better else 'lower'} is better)"
@@ -146,11 +144,12 @@ def trade_off(name: str, group: Sequence[Row]) -> Picture | None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
+    left_out = label_points(lower, [rows for _, rows, _, _ in series])
+    told = "Error bars are standard errors over documents; the dashed lines are full depth."
+    if left_out:
+        told += f" {left_out} of the points have no label, for want of space: the table names them."
     return drawn_picture(
-        name,
-        f"{metric} and agreement against net FLOPs saved: {title}",
-        "Error bars are standard errors over documents; the dashed lines are full depth.",
-        figure,
+        name, f"{metric} and agreement against net FLOPs saved: {title}", told, figure
     )
 
 

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamax_lm.common.durations import announcer, in_words
+from dynamax_lm.common.durations import announcer, in_words, phases_in_words
 
 
 @given(st.floats(0, 1e7))
@@ -33,3 +33,10 @@ def test_settings_multiply_the_seconds_of_one() -> None:
         "Scoring for 7 requests: up to about 5 minutes",
         "Scoring for 7 requests: under a minute",
     ]
+
+
+def test_phases_are_listed_with_their_sum() -> None:
+    assert phases_in_words({"answers": 420.0, "steps": 20.0}) == (
+        "answers about 7 minutes, steps under a minute; about 7 minutes in all"
+    )
+    assert phases_in_words({"answers": 29.0, "steps": 20.0}) == "under a minute in all"

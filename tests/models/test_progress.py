@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import dynamax_lm
+from dynamax_lm.engine import phase_timer
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.models import answering, expected_time
 from dynamax_lm.models.runner import EngineRunner
@@ -83,19 +84,22 @@ def test_expected_seconds_follow_from_the_tokens(
     """With a clock that counts tokens, the trial's rate holds for all requests."""
     stack = dynamax_lm.load(str(checkpoint), dtype="float32", exit_layers=[2]).lm.stack
     requests = [
-        GenerateRequest(tuple(range(3, 3 + n % 9 + 1)), 1 + n % 4, lambda answer: False)
+        GenerateRequest(tuple(range(3, 3 + n % 9 + 1)), 2 + 2 * (n % 4), lambda answer: False)
         for n in range(count)
     ]
 
-    def generated(stack: Any, some: Any, **options: Any) -> None:
+    def generated(stack: Any, some: Any, **options: Any) -> list[Any]:
         clock.now += sum(2.0 * len(one.prompt) + 5.0 * (one.max_new - 1) for one in some)
+        halves = (range(one.max_new // 2) for one in some)
+        return [SimpleNamespace(trace=SimpleNamespace(tokens=half)) for half in halves]
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(expected_time, "generate", generated)
-    monkeypatch.setattr(expected_time.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(phase_timer.time, "perf_counter", lambda: clock.now)
     seconds = expected_time.generation_seconds(stack, requests, 8)
     prompts, new = (
         sum(len(one.prompt) for one in requests),
         sum(one.max_new for one in requests),
     )
-    assert seconds == pytest.approx(2.0 * prompts + 5.0 * new)
+    share = 0.5 if count >= 32 else 1.0  # one of four batches tells how long answers are
+    assert seconds == pytest.approx(2.0 * prompts + 5.0 * share * new)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from dynamax_lm import __version__
+from dynamax_lm.common.durations import phases_in_words
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import claimed, write_text
 from dynamax_lm.common.plots import require_matplotlib
@@ -25,13 +27,19 @@ from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
 from dynamax_lm.heads.train.data import Source
+from dynamax_lm.heads.train.expected import Text, expected_seconds, read_ahead, text_of
 from dynamax_lm.heads.train.finish import Trained, finish
 from dynamax_lm.heads.train.hidden_state_cache import FOLDER, Observer
-from dynamax_lm.heads.train.objective import Objective
 from dynamax_lm.heads.train.options import read_options, source_of
-from dynamax_lm.heads.train.plan import HeldStreams, heads_config, schedule_of, stream_of
-from dynamax_lm.heads.train.self_generated import answered
-from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Trainer
+from dynamax_lm.heads.train.plan import (
+    HeldStreams,
+    heads_config,
+    objective_of,
+    schedule_of,
+    stream_of,
+)
+from dynamax_lm.heads.train.self_generated import AnswerTrial, answered
+from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Trainer, read_log
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})
 """Options that a resumed run may change."""
@@ -65,14 +73,17 @@ def _train(options: argparse.Namespace, folder: Path) -> ExitHeads:
     accelerator = _accelerator(options, backbone)
     if options.answers == "model":
         with accelerator.main_process_first():
-            source = _answered(options, source, backbone, folder)
+            source = _answered(options, source, backbone, folder, accelerator)
     held = HeldStreams.of(options, source, backbone)
+    if options.answers == "data" and accelerator.is_main_process:
+        text = read_ahead(options, source, backbone)
+        _say_expected({}, options, backbone, text, accelerator, folder)
     torch.manual_seed(options.seed)
     heads = ExitHeads(heads_config(options, backbone)).to(backbone.stack.device)
     cache = folder / FOLDER if options.cache else None
     observer = Observer(backbone, heads.config.exit_layers, cache)
     trainer = Trainer(
-        _objective(options, heads, backbone),
+        objective_of(options, heads, backbone),
         observer,
         stream_of(options, source, backbone, "train"),
         schedule_of(options),
@@ -114,9 +125,19 @@ def _prepare(folder: Path) -> None:
 
 
 def _answered(
-    options: argparse.Namespace, source: Source, backbone: Backbone, folder: Path
+    options: argparse.Namespace,
+    source: Source,
+    backbone: Backbone,
+    folder: Path,
+    accelerator: Any,
 ) -> Source:
-    """The same prompts with the model's own answers."""
+    """The same prompts with the model's own answers; says how long that and the rest takes."""
+
+    def on_trial(trial: AnswerTrial) -> None:
+        text = text_of(options, trial.documents, trial.of, backbone)
+        phases = {"answers": trial.seconds} if trial.seconds else {}
+        _say_expected(phases, options, backbone, text, accelerator, folder)
+
     return answered(
         source,
         backbone,
@@ -127,19 +148,34 @@ def _answered(
         window=options.window,
         batch_size=options.batch_size,
         seed=options.seed,
+        on_trial=on_trial if accelerator.is_main_process else None,
     )
 
 
-def _objective(options: argparse.Namespace, heads: ExitHeads, backbone: Backbone) -> Objective:
-    """The losses of the heads."""
-    return Objective(
-        heads,
-        backbone.stack.unembed,
-        top_k=heads.config.label_k,
-        loss=options.loss,
-        decay=options.decay,
-        thin=options.thin,
-    )
+def _say_expected(
+    phases: Mapping[str, float],
+    options: argparse.Namespace,
+    backbone: Backbone,
+    text: Text,
+    accelerator: Any,
+    folder: Path,
+) -> None:
+    """Print about how long ``phases`` and training on ``text`` take."""
+    done = read_log(folder / LOG)[-1:] if (folder / CHECKPOINT).exists() else []
+    try:
+        training = expected_seconds(
+            options,
+            backbone,
+            text,
+            autocast=accelerator.autocast,
+            processes=accelerator.num_processes,
+            done=done[0]["step"] if done else 0,
+        )
+    except OSError:  # no room for what is tried under --cache; the run itself has its own errors
+        return
+    bound = ", less once --cache holds all text" if options.cache and text.one_pass is None else ""
+    line = phases_in_words({**phases, **training})
+    tqdm.write(f"Expected: {line}{bound}", file=sys.stderr)
 
 
 def _settings(options: argparse.Namespace, source: Source, backbone: Backbone) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From the options of head training to what is trained: configuration, schedule and data."""
+"""From the options of head training to what is trained: configuration, losses, steps and data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 from typing import NamedTuple
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.data import Document, Part, Source, part_of
 from dynamax_lm.heads.train.labels import read_label
+from dynamax_lm.heads.train.objective import Objective
 from dynamax_lm.heads.train.trainer import Schedule
 from dynamax_lm.heads.train.windows import BatchStream, Packing
 from dynamax_lm.settings.exits import read_exit_layers
@@ -85,6 +87,18 @@ def heads_config(options: argparse.Namespace, backbone: Backbone) -> HeadsConfig
         label="top1" if top_k == 1 else "top_k",
         label_k=top_k,
         loss={"name": options.loss, "decay": options.decay, "thin": options.thin},
+    )
+
+
+def objective_of(options: argparse.Namespace, heads: ExitHeads, backbone: Backbone) -> Objective:
+    """The losses of the heads."""
+    return Objective(
+        heads,
+        backbone.stack.unembed,
+        top_k=heads.config.label_k,
+        loss=options.loss,
+        decay=options.decay,
+        thin=options.thin,
     )
 
 

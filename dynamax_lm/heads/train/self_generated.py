@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -19,11 +21,17 @@ from tqdm import tqdm
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.engine.generate import generate
+from dynamax_lm.engine.phase_timer import seconds_of
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads.train.backbone import Backbone
 from dynamax_lm.heads.train.data import Document, LocalSource, Source
 
 FILE = "answers.jsonl"
+
+_KINDS = 4
+"""Kinds of documents, by what ends their answers, of which groups are tried first."""
+_TRIED = 3
+"""Groups tried of a kind, of different length, where it has three times as many."""
 
 _NOT_GREEDY = frozenset(
     {
@@ -33,6 +41,20 @@ _NOT_GREEDY = frozenset(
     }
 )
 """Options of a checkpoint's generation configuration that change no token of a greedy search."""
+
+
+class AnswerTrial(NamedTuple):
+    """What the first answers tell about all of them.
+
+    Attributes:
+        seconds: that all answers which were missing take, about.
+        documents: those answered so far, with their answers.
+        of: number of all documents.
+    """
+
+    seconds: float
+    documents: tuple[Document, ...]
+    of: int
 
 
 def answered(
@@ -46,6 +68,7 @@ def answered(
     window: int,
     batch_size: int,
     seed: int,
+    on_trial: Callable[[AnswerTrial], None] | None = None,
 ) -> LocalSource:
     """The first prompts of ``source`` with the model's answers; an interrupted run resumes.
 
@@ -61,6 +84,7 @@ def answered(
             from the left.
         batch_size: prompts answered together.
         seed: of the order of the answers.
+        on_trial: called once, after the first answers of every kind of document, which are kept.
 
     Raises:
         SettingError: no document has a prompt, or the file cannot be written.
@@ -78,19 +102,80 @@ def answered(
         prompted = [one._replace(until=tuple(until)) for one in prompted]
     keys = {one: _key(settings, one) for one in prompted}
     missing = [one for one in prompted if keys[one] not in known]
-    groups = list(_groups(missing, batch_size))
+    first, rest = _trial_first(list(_groups(missing, batch_size)))
+    pace = _Pace(missing)
+
+    def answer_group(group: Sequence[Document]) -> None:
+        found = _answer(backbone, group, max_gen_toks, window)
+        new = {keys[one]: text for one, text in zip(group, found, strict=True)}
+        with path.open("a", encoding="utf-8") as lines:
+            rows = ({"key": key, "answer": text} for key, text in new.items())
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+        known.update(new)
+
+    def with_answers() -> tuple[Document, ...]:
+        here = (one for one in prompted if keys[one] in known)
+        documents = (one._replace(answer=known[keys[one]], until=()) for one in here)
+        return tuple(one for one in documents if one.answer)
+
     try:
-        for group in tqdm(groups, desc="answers", unit="batch", disable=not groups):
-            found = _answer(backbone, group, max_gen_toks, window)
-            new = {keys[one]: text for one, text in zip(group, found, strict=True)}
-            with path.open("a", encoding="utf-8") as lines:
-                rows = ({"key": key, "answer": text} for key, text in new.items())
-                lines.writelines(json.dumps(row) + "\n" for row in rows)
-            known |= new
+        with tqdm(total=len(missing), desc="answers", unit="answer", disable=not missing) as bar:
+            if on_trial is not None and first:
+                _answer(backbone, first[0][:1], 1, window)  # the first pass is slower
+            for group in first:
+                pace.took(group, seconds_of(partial(answer_group, group)))
+                bar.update(len(group))
+            if on_trial is not None:
+                on_trial(AnswerTrial(pace.seconds, with_answers(), len(prompted)))
+            for group in rest:
+                answer_group(group)
+                bar.update(len(group))
     except OSError as error:
         raise SettingError(f"cannot write {path}: {error}") from error
-    documents = (one._replace(answer=known[keys[one]], until=()) for one in prompted)
-    return LocalSource(tuple(one for one in documents if one.answer), seed)
+    return LocalSource(with_answers(), seed)
+
+
+class _Pace:
+    """Seconds of all documents, from those of some groups: documents that end alike, take alike."""
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self._all = Counter(one.until for one in documents)
+        self._tried: Counter[tuple[str, ...]] = Counter()
+        self._seconds: dict[tuple[str, ...], float] = defaultdict(float)
+
+    def took(self, group: Sequence[Document], seconds: float) -> None:
+        """Count a group."""
+        self._tried[group[0].until] += len(group)
+        self._seconds[group[0].until] += seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of all; a kind of which none was tried takes the mean of the others."""
+        tried = self._tried.total()
+        usual = sum(self._seconds.values()) / tried if tried else 0.0
+        return sum(
+            count * (self._seconds[kind] / self._tried[kind] if kind in self._tried else usual)
+            for kind, count in self._all.items()
+        )
+
+
+def _trial_first(
+    groups: Sequence[list[Document]],
+) -> tuple[list[list[Document]], list[list[Document]]]:
+    """The groups to try, spread over the lengths of those that end alike, and all others."""
+    kinds: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        kinds[group[0].until].append(number)
+    most = sorted(kinds.values(), key=len, reverse=True)[:_KINDS]
+    tried = sorted(number for numbers in most for number in _spread(numbers))
+    rest = [group for number, group in enumerate(groups) if number not in tried]
+    return [groups[number] for number in tried], rest
+
+
+def _spread(numbers: Sequence[int]) -> list[int]:
+    """The middles of equal parts."""
+    parts = _TRIED if len(numbers) >= 3 * _TRIED else 1
+    return [numbers[len(numbers) * (2 * part + 1) // (2 * parts)] for part in range(parts)]
 
 
 def _groups(documents: Sequence[Document], size: int) -> Iterator[list[Document]]:

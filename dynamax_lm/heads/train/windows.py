@@ -198,11 +198,19 @@ class BatchStream:
         return self
 
     def __next__(self) -> Batch:
-        if self._given == len(self._pool):
-            self._fill()
-        batch = self._pool[self._given]
+        batch = self.ahead()[0]
         self._given += 1
         return batch
+
+    def ahead(self) -> list[Batch]:
+        """The batches of the pool that comes first, which are still given."""
+        if self._given == len(self._pool):
+            self._fill()
+        return self._pool[self._given :]
+
+    def documents_read(self, whole: int) -> int:
+        """Documents read so far, those of other splits too, where a pass has ``whole``."""
+        return self._at.epoch * whole + self._at.document
 
     def once(self) -> Iterator[Batch]:
         """One pass, whose last batch may be smaller; for held-out text."""

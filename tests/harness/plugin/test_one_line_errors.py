@@ -13,6 +13,7 @@ import fresh
 import pytest
 
 from dynamax_lm.common.errors import SettingError
+from dynamax_lm.harness.command_line import option_names
 from dynamax_lm.harness.plugin.errors import install_one_line_errors
 from dynamax_lm.harness.run_arguments import check_run_arguments
 
@@ -252,9 +253,40 @@ def test_an_unknown_task_brings_the_nearest(
     assert ("Traceback" in done.stderr) == ("Traceback" in words)
 
 
-def test_an_unknown_option_brings_the_nearest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["dynamax_lm", "dynamax_lm.headroom"])
+def test_an_unknown_task_may_be_one_of_the_included(module: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "zebra.yaml").write_text("task: zebra_crossing\noutput_type: generate_until\n")
+    arguments = ["--model", "dynamax-mistral", "--model_args", "pretrained=tiny"]
+    tasks = ["--tasks", "zebra_crosing", "--include_path", str(folder), "--output_path", "out"]
     done = subprocess.run(
-        [sys.executable, "-m", "dynamax_lm", "--modle", "dynamax-mistral", "--tasks", "x"],
+        [sys.executable, "-m", module, *arguments, *tasks],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "zebra_crosing (did you mean zebra_crossing?)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--modle", "dynamax-mistral", "--tasks", "x"],
+            "--modle is unknown: did you mean --model?",
+        ),
+        (["ls", "tasks", "--includepath", "x"], "did you mean --include_path?"),
+        (["validate", "--taks", "x"], "--taks is unknown: did you mean --tasks?"),
+    ],
+)
+def test_an_unknown_option_brings_the_nearest(words: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dynamax_lm", *words],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -262,7 +294,15 @@ def test_an_unknown_option_brings_the_nearest(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.endswith("--modle is unknown: did you mean --model?\n")
+    assert done.stderr.endswith(f"{said}\n")
+
+
+@pytest.mark.parametrize("command", ["ls", "validate", "run", "--model"])
+def test_no_sub_command_is_told_an_option_of_another(command: str) -> None:
+    names = option_names(command)
+    assert "--include_path" in names
+    assert ("--limit" in names) == (command not in {"ls", "validate"})
+    assert ("--tasks" in names) == (command != "ls")
 
 
 def test_an_unknown_task_of_a_configuration_file_brings_the_nearest(tmp_path: Path) -> None:

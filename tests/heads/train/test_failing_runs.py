@@ -9,6 +9,7 @@ from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.train import __main__ as entry
 from dynamax_lm.heads.train import command as module
 from dynamax_lm.heads.train import finish as ending
+from dynamax_lm.heads.train.objective import Objective
 from dynamax_lm.heads.train.trainer import Trainer
 from tests.heads.train.training_runs import options, remains
 
@@ -36,7 +37,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
     checkpoints, data, tmp_path, monkeypatch, stop_after
 ):
     def spoil():
-        forward = module.Objective.forward
+        forward = Objective.forward
 
         def broken(self, *arguments):
             losses = forward(self, *arguments)
@@ -45,7 +46,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
                 total=losses.total + zero.square().sqrt()
             )  # finite, not its slope
 
-        monkeypatch.setattr(module.Objective, "forward", broken)
+        monkeypatch.setattr(Objective, "forward", broken)
 
     stop_after(3, spoil)
     with pytest.raises(SettingError, match=r"gradient's norm is nan at step 4.*step 2 remains"):
