@@ -29,6 +29,7 @@ from benchmarks.real.__main__ import study_parser
 from benchmarks.real.quality import Quality, some_tokens
 from benchmarks.real.run import load, read_data
 from benchmarks.real.vocabulary import ShortList
+from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.harness.command_line import run_command
 from dynamax_lm.heads import ExitHeads
@@ -159,6 +160,20 @@ def quality(
     ]
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """The results as Markdown: agreement, and divergence in nats, by exit."""
+    layers = [one["layer"] for one in found["rows"][0]["exits"]]
+    cells = [
+        [
+            row["method"],
+            f"{row['tokens']:,}",
+            *(f"{100 * one['agreement']:.1f} % ({one['divergence']:.2f})" for one in row["exits"]),
+        ]
+        for row in found["rows"]
+    ]
+    return markdown_table(["start, then optimizer", "tokens", *map(str, layers)], cells)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(argv)
@@ -186,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             told = {"list": len(short.ids), "test_tokens": len(tokens), "rows": rows}
             write_text(Path(options.output_path), json.dumps(told, indent=1) + "\n")
-            print(json.dumps(rows[-1]), flush=True)
+    print(table(told))
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

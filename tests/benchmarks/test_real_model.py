@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.criteria import kind_table
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import Recipe, fit_translators, logit_metric
 from benchmarks.criteria.states import States
+from benchmarks.real import recipes
 from benchmarks.real.gather import _windows
 from benchmarks.real.quality import qualities
 from benchmarks.real.report import curve_table
@@ -205,3 +207,47 @@ def test_the_page_has_what_the_plain_loss_saves() -> None:
             if one["rule"].startswith(kind) and one["target"] == 0.95
         ]
         assert f"`{kind}` {', '.join(seeds)} %" in page
+
+
+def test_the_page_has_what_cheap_looks_save_and_shares_of_all_flops() -> None:
+    page, results = published("smollm2-looks.json")
+    lines = {
+        (one["translators"], one["rule"]): one for one in results["lines"] if one["target"] == 0.95
+    }
+    look = "rank:32+shortlist:256"
+    best = lines["affine", f"top_prob|{look}"]
+    low, high = (f"{100 * one:.1f}" for one in best["saved_interval"])
+    assert f"`{look}` | {100 * best['saved']:.1f} % [{low}, {high}] | {best['verdict']}" in page
+    margin, entropy = (
+        f"{100 * lines['affine', f'{name}|{look}']['saved']:.1f}" for name in ("margin", "entropy")
+    )
+    assert f"`margin` and `entropy` save {margin} and {entropy} %" in page
+    totals = [one for one in results["lines_of_all_flops"] if one["target"] == 0.95]
+    assert {one["verdict"] for one in totals} == {"loses"}
+    heads = [100 * one["saved"] for one in totals if ", seed" in one["rule"]]
+    assert len(heads) == 9
+    assert all(0.3 <= round(one, 1) <= 0.4 for one in heads)
+    two = published("smollm2-looks-two-exits.json")[1]["lines"]
+    (pair,) = (
+        one
+        for one in two
+        if (one["translators"], one["rule"]) == ("affine", f"top_prob|{look}")
+        and one["target"] == 0.95
+    )
+    low, high = (f"{100 * one:.1f}" for one in pair["saved_interval"])
+    other = (Path(__file__).resolve().parents[2] / "docs" / "cheap-look.md").read_text("utf-8")
+    assert f"saves {100 * pair['saved']:.1f} % [{low}, {high}]" in other
+
+
+def test_the_page_has_what_other_recipes_reach() -> None:
+    page, found = published("smollm2-recipes.json")
+    assert recipes.table(found) in page
+
+
+def test_the_page_of_mamba_heads_has_the_tables_of_its_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "mamba-heads.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r'"([^"=]+)=(benchmarks/[^"]+\.json)"', page))
+    assert len(files) == 4
+    studies = {title: json.loads((root / file).read_text("utf-8")) for title, file in files.items()}
+    assert kind_table.table(studies) in page
