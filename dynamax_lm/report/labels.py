@@ -77,10 +77,8 @@ def label_points(axes: Any, series: Sequence[Sequence[Row]]) -> int:
         if box is None:
             note.remove()
         else:
-            note.xyann = (
-                (box.left - label.x) / unit + _PAD,
-                (box.bottom - label.y) / unit + _PAD,
-            )
+            right, up = (box.left - label.x) / unit, (box.bottom - label.y) / unit
+            note.set_position((right + _PAD, up + _PAD))
     return found.count(None)
 
 
