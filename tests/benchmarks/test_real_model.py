@@ -16,6 +16,7 @@ from benchmarks.criteria import kind_table
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.collect import collect
 from benchmarks.criteria.fit import Recipe, fit_translators, logit_metric
+from benchmarks.criteria.kinds import kind_of
 from benchmarks.criteria.states import States
 from benchmarks.real import recipes
 from benchmarks.real.gather import _windows
@@ -251,3 +252,41 @@ def test_the_page_of_mamba_heads_has_the_tables_of_its_results() -> None:
     assert len(files) == 4
     studies = {title: json.loads((root / file).read_text("utf-8")) for title, file in files.items()}
     assert kind_table.table(studies) in page
+
+
+def test_the_page_of_mamba_heads_has_what_widths_save() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "mamba-heads.md").read_text("utf-8")
+    results = published("smollm2-widths.json")[1]
+    lines = [
+        one
+        for one in results["lines"]
+        if one["target"] == 0.95 and one["rule"] in results["classifier_flops"]
+    ]
+    assert {kind_of(one["rule"]) for one in lines} >= {"ffn, full", "mamba_depth, narrow"}
+    for line in lines:
+        low, high = (f"{100 * one:.1f}" for one in line["saved_interval"])
+        check = results["classifier_flops"][line["rule"]] / 1000
+        shown = f"{100 * line['saved']:.1f} % [{low}, {high}] | {line['verdict']} |"
+        assert f"| `{kind_of(line['rule'])}` | {check:,.0f} | {shown}" in page
+
+
+def test_the_page_of_mamba_heads_has_the_shares_of_all_flops_of_long_answers() -> None:
+    """One of nine heads beats fixed depths at 0.95, all of them at 0.99."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "mamba-heads.md").read_text("utf-8")
+    lines = [
+        one
+        for one in published("smollm2-long.json")[1]["lines_of_all_flops"]
+        if ", seed" in one["rule"]
+    ]
+    by_target = {
+        target: [one for one in lines if one["target"] == target] for target in (0.95, 0.99)
+    }
+    assert [one["rule"] for one in by_target[0.95] if one["verdict"] == "beats"] == [
+        "ffn, narrow, seed 1"
+    ]
+    assert {one["verdict"] for one in by_target[0.95]} == {"beats", "not distinguishable"}
+    assert {one["verdict"] for one in by_target[0.99]} == {"beats"}
+    for target in (0.95, 0.99):
+        saved = sorted(100 * one["saved"] for one in by_target[target])
+        assert len(saved) == 9
+        assert f"{saved[0]:.1f} to {saved[-1]:.1f} %" in page
