@@ -128,20 +128,20 @@ def test_the_page_has_what_thresholds_cost() -> None:
     page = (RESULTS.parents[2] / "docs" / "shipped-heads.md").read_text(encoding="utf-8")
     rows = results("smollm2-threshold.json")["rows"]
     assert len(rows) == 4
+    shares = {"agreement": 1, "flops_saved": 1, "flops_saved_total": 1, "consistency": 0}
+    scores = {"rougeL_max": (1, 1), "rouge2_max": (1, 1), "bleu_max": (1, 1), "bleu_acc": (100, 0)}
     for row in rows:
-        found = row["results"]
-
-        def shown(name: str, scale: float, places: int, found: Any = found) -> str:
-            value, error = (scale * found[one] for one in (name, f"{name}_stderr"))
-            return f"{value:.{places}f} ± {error:.{places}f}"
-
-        shares = [
-            f"{shown(name, 100, 1)} %" for name in ("agreement", "flops_saved", "flops_saved_total")
+        found, paired = row["results"], row["paired"]
+        cells = [
+            f"{100 * found[name]:.{places}f} ± {100 * found[f'{name}_stderr']:.{places}f} %"
+            for name, places in shares.items()
         ]
-        text, bleu = (f"{shown(name, 100, 0)} %" for name in ("consistency", "bleu_acc"))
-        cells = [f"{row['threshold']:g}", *shares, text, shown("rougeL_max", 1, 1), bleu]
-        assert f"| {' | '.join(cells)} |" in page
-        assert f"has ROUGE-L {shown('full_depth_rougeL_max', 1, 1)}" in page
+        for name, (scale, places) in scores.items():
+            difference, error = (scale * paired[name][one] for one in ("difference", "stderr"))
+            cells.append(f"{difference:+.{places}f} ± {error:.{places}f}")
+            full = found[f"full_depth_{name}"]
+            assert found[name] - full == pytest.approx(paired[name]["difference"], abs=1e-6)
+        assert f"| {row['threshold']:g} | {' | '.join(cells)} |" in page
 
 
 def test_weights_in_the_bins_of_its_unembedding_are_accepted_and_others_are_not(
