@@ -119,8 +119,8 @@ TABLE: dict[str, Row] = {
     "heads.train.command": row("common decoders.cpu.threads heads", LM_EVAL),
     "heads.train.plan": row("common.errors heads settings", LM_EVAL),
     "heads.train.options": row(
-        "common.errors common.options decoders.checkpoint heads.config heads.train.data "
-        "heads.train.labels",
+        "common.errors common.options decoders.checkpoint heads.config "
+        "heads.train.documents heads.train.labels heads.train.sources",
         HEAVY,
     ),
     "heads.train.prompt_maps": row("common harness.command_line heads", HEAVY),
@@ -129,6 +129,11 @@ TABLE: dict[str, Row] = {
     "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
     "heads.train.self_generated": row("common.errors common.outputs engine heads", LM_EVAL),
     "heads.train.expected": row("engine.phase_timer heads", LM_EVAL),
+    "heads.train.documents": row("common.errors", HEAVY),
+    "heads.train.sources": row("common.errors heads.train.documents", HEAVY - {"datasets"}),
+    "heads.train.held_out": row("heads.train.documents", HEAVY),
+    "heads.train.schedule": row("", HEAVY),
+    "heads.train.stopping": row("", HEAVY),
     "heads.train.trainer": row("common.durations common.errors common.outputs heads", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL

@@ -177,7 +177,8 @@ def _stopped_training(folder: Path, checkpoint: Path) -> _Read:
     from unittest.mock import patch
 
     from dynamax_lm.heads.train import command
-    from dynamax_lm.heads.train.trainer import CHECKPOINT, Stopped, Trainer
+    from dynamax_lm.heads.train.stopping import Stopped
+    from dynamax_lm.heads.train.trainer import CHECKPOINT, Trainer
 
     data, out = folder / "text.jsonl", folder / "training"
     lines = (json.dumps({"text": f"made-up words {n} " * 12}) for n in range(40))
