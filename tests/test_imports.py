@@ -224,6 +224,7 @@ TABLE: dict[str, Row] = {
     "bench": row("common core decoders engine harness.plugin models.lm settings"),
     # with transformers, for the texts of tokens
     "report.tokentext": row("common.errors common.token_pieces report", frozenset({"torch"})),
+    "report.difference": row("common.intervals common.passages", HEAVY),
     "report": row(
         "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.looks "
         "core.measures core.skipped_states core.summary core.texts core.thresholds core.totals "
