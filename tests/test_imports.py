@@ -88,6 +88,7 @@ TABLE: dict[str, Row] = {
     "reuse": row("common.identity core engine", MODELS | {"numpy", "scipy"}),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
+    "decoders.cpu.product_rule": row("", HEAVY),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.costs": row("core.costs core.skipped_states", HEAVY),
     "decoders.checkpoint": row(
