@@ -15,8 +15,9 @@ import torch
 from benchmarks.criteria import kind_table
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import Recipe, fit_translators, logit_metric
+from benchmarks.criteria.fit import Recipe
 from benchmarks.criteria.states import States
+from benchmarks.criteria.translators import fit_translators, logit_metric
 from benchmarks.real import recipes
 from benchmarks.real.gather import _windows
 from benchmarks.real.quality import qualities
