@@ -24,16 +24,18 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
+from benchmarks.cheap_look_tables import tables
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.accounts import CostTable, Grid, PerDocument
 from benchmarks.criteria.asking import Fixed
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds, interval
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import Recipe, fit_translators, heads_config, load_or_fit
+from benchmarks.criteria.column import MIDDLE
+from benchmarks.criteria.fit import Recipe, heads_config, load_or_fit
 from benchmarks.criteria.prompts import training_windows
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import MIDDLE, thresholds
-from dynamax_lm.common.markdown import markdown_table
+from benchmarks.criteria.study import thresholds
+from benchmarks.criteria.translators import fit_translators
 from dynamax_lm.common.outputs import write_text
 from dynamax_lm.core.cheap_look import VocabularyLook
 from dynamax_lm.core.exit_view import View
@@ -278,42 +280,6 @@ def _states(
                 windows=some,
             )
     return stored.read(folder / "test"), stored.read(folder / "train")
-
-
-def tables(found: Mapping[str, Any]) -> str:
-    """The results as Markdown."""
-    parts: list[str] = []
-    for name in (one for one in ("none", "affine") if one in found):
-        likeness, savings = found[name]["likeness"], found[name]["savings"]
-        layers = list(dict.fromkeys(row["layer"] for row in likeness))
-        by = {(row["look"], row["layer"]): row for row in likeness}
-        for title, key, looks in (
-            ("Share of tokens whose most likely token is the exit's", "same", LOOKS[1:]),
-            ("Mean difference of `top_prob` from the exact one", "difference", LOOKS[1:]),
-            ("Area under the ROC curve of `top_prob`", "auc", LOOKS),
-        ):
-            rows = [
-                [f"`{one}`", *(_number(by[one, layer][key]) for layer in layers)] for one in looks
-            ]
-            head = ["look", *(f"layer {layer}" for layer in layers)]
-            parts.append(f"## {title}, translators: {name}\n\n{markdown_table(head, rows)}")
-        head = ["exits", "measure", "saved at 0.95", "oracle, checks billed", "oracle, free"]
-        rows = [
-            [
-                "+".join(map(str, row["exits"])),
-                f"`{row['measure']}`",
-                f"{row['saved']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]",
-                f"{row['oracle_paid']:+.1%}",
-                f"{row['oracle_free']:+.1%}",
-            ]
-            for row in savings
-        ]
-        parts.append(f"## Net savings, translators: {name}\n\n{markdown_table(head, rows)}")
-    return "\n\n".join(parts)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,9 +41,11 @@ from dynamax_lm.core.prompt_maps import PromptExit
 from dynamax_lm.engine.prefill import prefill
 from dynamax_lm.harness.command_line import folder_name, load_lm
 from dynamax_lm.report.depth_bills import saving_of
+from dynamax_lm.report.difference import Difference
+from dynamax_lm.report.document_values import AGREEMENT, MismatchError
 from dynamax_lm.report.leaderboard import Entry, build
 from dynamax_lm.report.load import Library, load
-from dynamax_lm.report.paired import AGREEMENT, Comparison, Difference, MismatchError, compare
+from dynamax_lm.report.paired import Comparison, compare
 from dynamax_lm.report.rows import Row, static_depth
 from dynamax_lm.report.runs import MetricKey, Value
 from dynamax_lm.sweep.__main__ import main as sweep

@@ -48,7 +48,7 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     ),
     "criteria-tiny-mamba": lambda path: draw_rules(_results(_CRITERIA / "tiny-mamba.json"), path),
     "real-rules": lambda path: draw_rules(_results(_REAL / _REAL_STUDY), path),
-    "real-curve": lambda path: draw_curve(_results(_REAL / _REAL_STUDY)["curve"], path),
+    "real-curve": lambda path: draw_curve(_results(_REAL / "smollm2-curve.json")["curve"], path),
     "paper-real": lambda path: draw_paper(_results(_PAPER / "smollm2.json"), path),
     "paper-tiny": lambda path: draw_paper(_results(_PAPER / "tiny.json"), path),
 }

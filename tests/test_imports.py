@@ -88,6 +88,7 @@ TABLE: dict[str, Row] = {
     "reuse": row("common.identity core engine", MODELS | {"numpy", "scipy"}),
     # adapters know the protocol of a decoder, and no exits
     "decoders.cpu": row("decoders.hooks", MODELS),
+    "decoders.cpu.product_rule": row("", HEAVY),
     "decoders.cpu.norms": row("decoders.hooks", LM_EVAL),
     "decoders.costs": row("core.costs core.skipped_states", HEAVY),
     "decoders.checkpoint": row(
@@ -119,8 +120,8 @@ TABLE: dict[str, Row] = {
     "heads.train.command": row("common decoders.cpu.threads heads", LM_EVAL),
     "heads.train.plan": row("common.errors heads settings", LM_EVAL),
     "heads.train.options": row(
-        "common.errors common.options decoders.checkpoint heads.config heads.train.data "
-        "heads.train.labels",
+        "common.errors common.options decoders.checkpoint heads.config "
+        "heads.train.documents heads.train.labels heads.train.sources",
         HEAVY,
     ),
     "heads.train.prompt_maps": row("common harness.command_line heads", HEAVY),
@@ -129,6 +130,11 @@ TABLE: dict[str, Row] = {
     "heads.train.backbone": row("heads decoders core engine settings", LM_EVAL),
     "heads.train.self_generated": row("common.errors common.outputs engine heads", LM_EVAL),
     "heads.train.expected": row("engine.phase_timer heads", LM_EVAL),
+    "heads.train.documents": row("common.errors", HEAVY),
+    "heads.train.sources": row("common.errors heads.train.documents", HEAVY - {"datasets"}),
+    "heads.train.held_out": row("heads.train.documents", HEAVY),
+    "heads.train.schedule": row("", HEAVY),
+    "heads.train.stopping": row("", HEAVY),
     "heads.train.trainer": row("common.durations common.errors common.outputs heads", LM_EVAL),
     "heads": row(
         "common.errors common.outputs common.plots common.reliability common.validation", LM_EVAL
@@ -219,6 +225,7 @@ TABLE: dict[str, Row] = {
     "bench": row("common core decoders engine harness.plugin models.lm settings"),
     # with transformers, for the texts of tokens
     "report.tokentext": row("common.errors common.token_pieces report", frozenset({"torch"})),
+    "report.difference": row("common.intervals common.passages", HEAVY),
     "report": row(
         "common core.costs core.drafts core.fixed_depth core.full_depth core.ledger core.looks "
         "core.measures core.skipped_states core.summary core.texts core.thresholds core.totals "

@@ -75,14 +75,16 @@ BENCHMARK_WRITES = {
     "faults/hostile.py": {
         "tally.loaded": "its own count",
         "tally.refused": "its own count",
-        "patch.object(Trainer, '_one_step', ask_to_stop)": "the fault: a signal during a step",
-        "patch.object(Trainer, '_one_step', side_effect=_TakenUpError)": "ends a resumed training",
     },
     "faults/kills.py": {
         "series.damaged": "its own count",
         "series.differing": "its own count",
         "series.ended": "its own count",
         "series.killed": "its own count",
+    },
+    "faults/subjects.py": {
+        "patch.object(Trainer, '_one_step', ask_to_stop)": "the fault: a signal during a step",
+        "patch.object(Trainer, '_one_step', side_effect=_TakenUpError)": "ends a resumed training",
     },
     "spread_profile.py": {
         "mock.patch.object(Decoding, '_run', counted)": "counts steps, which nothing reports",

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.criteria.column import MIDDLE
 from benchmarks.criteria.kinds import Kind, kind_of
-from benchmarks.criteria.study import MIDDLE
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.harness.command_line import run_command
 

@@ -25,14 +25,10 @@ from benchmarks.criteria.accounts import mean_layer
 from benchmarks.criteria.asking import UNTRAINED, Unembed, cached_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import DRAWS, Weights, cross_fit, folds
+from benchmarks.criteria.classifiers import fit_classifier
 from benchmarks.criteria.collect import collect_prompts, outside_layers, stack_of
-from benchmarks.criteria.fit import (
-    Recipe,
-    fit_classifier,
-    fit_translators,
-    heads_config,
-    load_or_fit,
-)
+from benchmarks.criteria.column import MIDDLE, Column
+from benchmarks.criteria.fit import Recipe, heads_config, load_or_fit
 from benchmarks.criteria.kinds import KINDS
 from benchmarks.criteria.prompts import (
     test_prompts,
@@ -41,8 +37,9 @@ from benchmarks.criteria.prompts import (
 )
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import MIDDLE, Column, compare, thresholds
+from benchmarks.criteria.study import compare, thresholds
 from benchmarks.criteria.told import distinct_answers, told_of
+from benchmarks.criteria.translators import fit_translators
 from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.intervals import SHARE, mean_interval
 from dynamax_lm.common.outputs import write_text

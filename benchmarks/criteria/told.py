@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.criteria.choice import Weights
+from benchmarks.criteria.column import Column
 from benchmarks.criteria.kinds import kind_of
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, plain
 
 
 def told_of(
@@ -61,3 +61,12 @@ def distinct_answers(states: States) -> int:
     """How many different texts the documents have, token by token."""
     answers = zip(states.answers(), states.text.tolist(), strict=True)
     return len({tuple(answer[:count]) for answer, count in answers})
+
+
+def plain(value: Any) -> Any:
+    """Named tuples as objects, for JSON."""
+    if hasattr(value, "_asdict"):
+        return {name: plain(one) for name, one in value._asdict().items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value

@@ -48,7 +48,7 @@ _MAY_CHANGE = frozenset(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; a signal during training ends it with 128 + its number."""
     options = _parser().parse_args(argv)
-    from dynamax_lm.heads.train.trainer import Stopped
+    from dynamax_lm.heads.train.stopping import Stopped
 
     try:
         run(options)

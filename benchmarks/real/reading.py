@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from benchmarks.criteria.asking import Exits, Fixed, Trained, Unembed, read_exits
 from benchmarks.criteria.choice import DRAWS, Weights, folds
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Extended, compare, plain, thresholds
+from benchmarks.criteria.study import Extended, compare, thresholds
+from benchmarks.criteria.told import plain
 from benchmarks.real.__main__ import study_parser
 from benchmarks.real.run import load, read_data
 from dynamax_lm.common.outputs import write_text

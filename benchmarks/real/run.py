@@ -23,19 +23,15 @@ from torch import Tensor
 from benchmarks.criteria import states as stored
 from benchmarks.criteria.asking import Unembed, cached_exits
 from benchmarks.criteria.choice import DRAWS, Weights, folds
-from benchmarks.criteria.fit import (
-    Recipe,
-    fit_classifier,
-    fit_translators,
-    heads_config,
-    load_or_fit,
-    logit_metric,
-)
+from benchmarks.criteria.classifiers import fit_classifier
+from benchmarks.criteria.column import Column
+from benchmarks.criteria.fit import Recipe, heads_config, load_or_fit
 from benchmarks.criteria.kinds import KINDS
 from benchmarks.criteria.report import draw, markdown
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, compare, plain, thresholds
-from benchmarks.criteria.told import distinct_answers, told_of
+from benchmarks.criteria.study import compare, thresholds
+from benchmarks.criteria.told import distinct_answers, plain, told_of
+from benchmarks.criteria.translators import fit_translators, logit_metric
 from benchmarks.real.labels import labels
 from benchmarks.real.quality import qualities, some_tokens
 from benchmarks.real.report import curve_table, draw_curve

@@ -26,7 +26,9 @@ import torch
 
 from benchmarks.criteria.asking import read_exits
 from benchmarks.criteria.choice import DRAWS, Weights, folds
-from benchmarks.criteria.study import Column, compare, plain, thresholds
+from benchmarks.criteria.column import Column
+from benchmarks.criteria.study import compare, thresholds
+from benchmarks.criteria.told import plain
 from benchmarks.real.__main__ import study_parser
 from benchmarks.real.run import Backbone, load, read_data
 from benchmarks.real.totals import of_all_flops

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.criteria.accounts import CostTable, Floats, Grid, PerDocument
+from benchmarks.criteria.column import Column
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column
 from dynamax_lm.core.costs import LayerCosts
 
 

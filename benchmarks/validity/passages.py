@@ -16,7 +16,7 @@ import numpy as np
 from dynamax_lm.common.intervals import LEVEL, SHARE
 from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.common.passages import Units
-from dynamax_lm.report.paired import difference
+from dynamax_lm.report.difference import difference
 
 SIDE = (1 - LEVEL) / 2
 CASES = ((15, 20, 0.1), (15, 20, 0.3), (50, 20, 0.3), (100, 5, 0.3), (300, 3, 0.1))

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from dynamax_lm.common.intervals import LEVEL
 from dynamax_lm.report.depth_bills import ACCOUNTS
+from dynamax_lm.report.document_values import AGREEMENT
 from dynamax_lm.report.holm import holm
 from dynamax_lm.report.load import Library
 from dynamax_lm.report.paired import (
-    AGREEMENT,
     Comparison,
     Shown,
     against_full_depth,

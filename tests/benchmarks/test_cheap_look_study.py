@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.cheap_look import area, tables
+from benchmarks.cheap_look import area
+from benchmarks.cheap_look_tables import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,11 +25,13 @@ from benchmarks.criteria.accounts import (
 from benchmarks.criteria.asking import Fixed, Trained, cached_exits, read_exits
 from benchmarks.criteria.attribution import Trial, engine_agreement
 from benchmarks.criteria.choice import Weights, choose, cross_fit, folds
+from benchmarks.criteria.classifiers import fit_classifier
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import Recipe, fit_classifier, fit_translators
+from benchmarks.criteria.fit import Recipe
 from benchmarks.criteria.kinds import KINDS, Kind
 from benchmarks.criteria.states import States
 from benchmarks.criteria.study import compare, thresholds
+from benchmarks.criteria.translators import fit_translators
 from dynamax_lm.core.ledger import HeadCosts, Ledger
 from dynamax_lm.decoders.costs.attention import AttentionCosts
 from dynamax_lm.decoders.costs.mamba2 import Mamba2Costs

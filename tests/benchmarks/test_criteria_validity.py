@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.criteria.choice import choose
-from benchmarks.criteria.study import verdict
+from benchmarks.criteria.column import verdict
 from benchmarks.validity.criteria import coverage, read_populations
 
 _SPREAD = math.sqrt(0.7**2 + 1)

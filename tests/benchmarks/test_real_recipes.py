@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import Recipe, fit_translators
+from benchmarks.criteria.fit import Recipe
 from benchmarks.criteria.states import States
+from benchmarks.criteria.translators import fit_translators
 from benchmarks.real.quality import qualities
 from benchmarks.real.recipes import Method, methods, quality, train
 from benchmarks.real.vocabulary import ShortList

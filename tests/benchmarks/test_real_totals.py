@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.criteria.accounts import CostTable, Grid, static_depths
+from benchmarks.criteria.column import Column, Contender
 from benchmarks.criteria.states import States
-from benchmarks.criteria.study import Column, Contender
 from benchmarks.real.totals import of_all_flops
 from dynamax_lm.core.costs import norm_flops, unembed_flops
 from tests.builders import small_costs

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from synthetic import GENERATION, Plan, write_plain, write_run
 
 from dynamax_lm.report.cells import baseline_text
+from dynamax_lm.report.difference import Difference
 from dynamax_lm.report.holm import holm
 from dynamax_lm.report.leaderboard import Entry, build, corrected
 from dynamax_lm.report.load import load
-from dynamax_lm.report.paired import Comparison, Difference
+from dynamax_lm.report.paired import Comparison
 from dynamax_lm.report.rows import Row, rows_of
 
 ONE = {"gen": GENERATION}

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from synthetic import GENERATION, Plan, write_run
 
 from dynamax_lm.common.intervals import FEWEST, SHARE
+from dynamax_lm.report.difference import difference
+from dynamax_lm.report.document_values import MismatchError
 from dynamax_lm.report.load import load
-from dynamax_lm.report.paired import MismatchError, against_full_depth, compare, difference
+from dynamax_lm.report.paired import against_full_depth, compare
 from dynamax_lm.report.rows import rows_of
 from dynamax_lm.report.runs import MetricKey
 from dynamax_lm.report.tables import difference_text

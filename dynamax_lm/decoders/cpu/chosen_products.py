@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from dynamax_lm.decoders.cpu.pages import page_out
-from dynamax_lm.decoders.cpu.product_choice import AUTO, TURNED, UNPACKED, Choice, choose
+from dynamax_lm.decoders.cpu.product_choice import AUTO, choose
+from dynamax_lm.decoders.cpu.product_rule import TURNED, UNPACKED, Choice
 from dynamax_lm.decoders.cpu.products import (
     Packed,
     Product,

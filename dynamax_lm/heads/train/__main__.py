@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     install_one_line_errors()
     read_options(argv)
     from dynamax_lm.heads.train.command import train
-    from dynamax_lm.heads.train.trainer import Stopped
+    from dynamax_lm.heads.train.stopping import Stopped
 
     try:
         train(argv)

@@ -26,7 +26,6 @@ from dynamax_lm.decoders.cpu.threads import busy_cores
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.store import CONFIG
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Source
 from dynamax_lm.heads.train.expected import Text, expected_seconds, read_ahead, text_of
 from dynamax_lm.heads.train.finish import Trained, finish
 from dynamax_lm.heads.train.hidden_state_cache import FOLDER, Observer
@@ -39,6 +38,7 @@ from dynamax_lm.heads.train.plan import (
     stream_of,
 )
 from dynamax_lm.heads.train.self_generated import AnswerTrial, answered
+from dynamax_lm.heads.train.sources import Source
 from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Trainer, read_log
 
 _NOT_SETTINGS = frozenset({"device", "output_path", "save_every", "log_every"})

@@ -18,11 +18,12 @@ import torch
 from dynamax_lm.engine.phase_timer import seconds_of
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.train.backbone import Backbone
-from dynamax_lm.heads.train.data import Document, LocalSource, Source
+from dynamax_lm.heads.train.documents import Document
 from dynamax_lm.heads.train.evaluate import hold_out
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.plan import heads_config, objective_of, schedule_of, stream_of
-from dynamax_lm.heads.train.trainer import Schedule
+from dynamax_lm.heads.train.schedule import Schedule
+from dynamax_lm.heads.train.sources import LocalSource, Source
 from dynamax_lm.heads.train.windows import Batch
 
 _LONGEST = 4.0

@@ -9,8 +9,9 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.common.options import CommandParser
 from dynamax_lm.decoders.checkpoint import ARCHITECTURES
 from dynamax_lm.heads.config import CLASSIFIERS, TRANSLATORS
-from dynamax_lm.heads.train.data import DEFAULT_DATA, Layout, Source, open_source
+from dynamax_lm.heads.train.documents import Layout
 from dynamax_lm.heads.train.labels import read_label
+from dynamax_lm.heads.train.sources import DEFAULT_DATA, Source, open_source
 
 LOSSES = ("balanced", "plain")
 """Names in :data:`dynamax_lm.heads.train.losses.CLASSIFIER_LOSSES`."""
@@ -197,7 +198,7 @@ def add_model_options(made: CommandParser, output: str) -> None:
 
 
 def add_data_options(group: argparse._ArgumentGroup) -> None:
-    """Options of a source of documents (``heads.train.data``)."""
+    """Options of a source of documents (``heads.train.sources``)."""
     add = group.add_argument
     add("--data", default=DEFAULT_DATA, help="a .txt, .jsonl or folder of them, or a hub dataset")
     add("--data_name", help="configuration of a hub dataset")

@@ -9,10 +9,12 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.config import HeadsConfig
 from dynamax_lm.heads.train.backbone import Backbone
-from dynamax_lm.heads.train.data import Document, Part, Source, part_of
+from dynamax_lm.heads.train.documents import Document
+from dynamax_lm.heads.train.held_out import Part, part_of
 from dynamax_lm.heads.train.labels import read_label
 from dynamax_lm.heads.train.objective import Objective
-from dynamax_lm.heads.train.trainer import Schedule
+from dynamax_lm.heads.train.schedule import Schedule
+from dynamax_lm.heads.train.sources import Source
 from dynamax_lm.heads.train.windows import BatchStream, Packing
 from dynamax_lm.settings.exits import read_exit_layers
 

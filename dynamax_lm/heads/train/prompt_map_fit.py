@@ -18,9 +18,11 @@ from dynamax_lm.common.markdown import markdown_table
 from dynamax_lm.heads.prompt_map_config import PromptMapsConfig
 from dynamax_lm.heads.prompt_maps import PromptMapBank
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Document, Source, part_of
+from dynamax_lm.heads.train.documents import Document
+from dynamax_lm.heads.train.held_out import part_of
 from dynamax_lm.heads.train.least_squares import Moments
 from dynamax_lm.heads.train.plan import rank_of
+from dynamax_lm.heads.train.sources import Source
 from dynamax_lm.heads.train.windows import Batch, Window
 
 _HELD_TOKENS = 0.2

@@ -24,7 +24,8 @@ from dynamax_lm.engine.generate import generate
 from dynamax_lm.engine.phase_timer import seconds_of
 from dynamax_lm.engine.requests import GenerateRequest
 from dynamax_lm.heads.train.backbone import Backbone
-from dynamax_lm.heads.train.data import Document, LocalSource, Source
+from dynamax_lm.heads.train.documents import Document
+from dynamax_lm.heads.train.sources import LocalSource, Source
 
 FILE = "answers.jsonl"
 

@@ -1,15 +1,10 @@
-"""The training loop: steps, schedule, log and checkpoints of an interruptible run.
+"""The training loop: steps, log and checkpoints of an interruptible run.
 
 A checkpoint is one file, replaced when the next is complete, and is read as plain tensors and
 values (``weights_only``). ``accelerate``'s ``save_state`` is not used: it writes the model as
 safetensors, but pickles the optimiser (``optimizer.bin``) and the random states, into a folder of
 files that an interrupt can leave incomplete; and it would save no random state that is needed here,
 since each step has a seed of its own.
-
-Learning rates are a function of the step, so that a resumed run restores no scheduler. Stock
-schedulers would be a further state to save, of two stages over one optimiser; transformers' cosine
-schedule also starts at a rate of 0, with which a stage of one step has no effect, and torch's warns
-about each step that mixed precision skips.
 """
 
 from __future__ import annotations
@@ -17,14 +12,12 @@ from __future__ import annotations
 import json
 import math
 import operator
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -36,70 +29,15 @@ from dynamax_lm.common.errors import SettingError, first_line
 from dynamax_lm.common.outputs import replacing, write_text
 from dynamax_lm.heads.train.hidden_state_cache import Observer
 from dynamax_lm.heads.train.objective import Losses, Objective
+from dynamax_lm.heads.train.schedule import Schedule
 from dynamax_lm.heads.train.seal import sealed, unsealed
+from dynamax_lm.heads.train.stopping import Stopped, stop_signals
 from dynamax_lm.heads.train.windows import POOL, Batch, BatchStream
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 _CLIP = 1.0
 _TIMED = POOL
 """Steps after which the time of a run is estimated: a pool's batches differ in length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """The schedule of a run.
-
-    Attributes:
-        max_steps: of the whole run.
-        translator_steps: the first steps, which train translators alone; the rest train the
-            classifiers. 0 without translators, ``max_steps`` without classifiers.
-        joint: both are trained at every step instead.
-        lr: highest learning rate of the classifiers.
-        translator_lr: highest learning rate of the translators.
-        warmup: share of a stage in which the rate increases; it then decreases as a cosine to 0.
-        weight_decay: of AdamW, on matrices.
-        seed: of everything random.
-        save_every: steps between checkpoints.
-        log_every: steps between rows of the log.
-    """
-
-    max_steps: int
-    translator_steps: int
-    joint: bool = False
-    lr: float
-    translator_lr: float
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    seed: int = 0
-    save_every: int = 200
-    log_every: int = 20
-
-    def stage(self, step: int) -> tuple[float, float]:
-        """Learning rates of (translators, classifiers) at ``step``, counted from 0."""
-        if self.joint:
-            scale = self._scale(step, self.max_steps)
-            return self.translator_lr * scale, self.lr * scale
-        first = self.translator_steps
-        if step < first:
-            return self.translator_lr * self._scale(step, first), 0.0
-        return 0.0, self.lr * self._scale(step - first, self.max_steps - first)
-
-    def _scale(self, step: int, steps: int) -> float:
-        warm = max(1, round(self.warmup * steps))
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the run can be resumed
-    """A signal asked the run to stop; its checkpoint is written."""
-
-    def __init__(self, number: int, step: int, folder: Path) -> None:
-        self.number = number
-        name = signal.Signals(number).name
-        super().__init__(
-            f"stopped by {name} after step {step}; the same command goes on from {folder}"
-        )
 
 
 class Trainer:
@@ -158,7 +96,7 @@ class Trainer:
             unit="step",
             disable=not main,
         )
-        with bar, _signals() as received:
+        with bar, stop_signals() as received:
             begun, first = time.perf_counter(), self.step
             while self.step < self._schedule.max_steps:
                 losses = self._one_step()
@@ -359,25 +297,3 @@ def _groups(objective: Objective, schedule: Schedule) -> list[dict[str, Any]]:
         }
         for (translators, matrix), parameters in sorted(groups.items(), key=lambda one: one[0])
     ]
-
-
-@contextmanager
-def _signals() -> Iterator[Sequence[int]]:
-    """Signals received; the loop stops after its current step."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, note)
-    except ValueError:  # not the main thread: a program that embeds training handles its signals
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

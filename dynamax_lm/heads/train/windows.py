@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads.train.data import Document, Source
+from dynamax_lm.heads.train.documents import Document
+from dynamax_lm.heads.train.sources import Source
 
 Encode = Callable[[str], list[int]]
 """A text to token ids, special tokens included, as lm-eval would encode a prompt."""

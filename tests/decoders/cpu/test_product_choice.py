@@ -16,21 +16,19 @@ import dynamax_lm
 from dynamax_lm.decoders.cpu import chosen_products as chosen
 from dynamax_lm.decoders.cpu import product_choice
 from dynamax_lm.decoders.cpu.chosen_products import Choices, LinearPlace, choose_products
-from dynamax_lm.decoders.cpu.product_choice import (
+from dynamax_lm.decoders.cpu.product_choice import PACKED, PLAIN, choose
+from dynamax_lm.decoders.cpu.product_meter import Clock, NumberedProduct
+from dynamax_lm.decoders.cpu.product_rule import (
     LAW,
     NOISE,
-    PACKED,
-    PLAIN,
     TRUSTED,
     TURNED,
     UNPACKED,
     AtRows,
     Choice,
-    choose,
     decide,
     packed_name,
 )
-from dynamax_lm.decoders.cpu.product_meter import Clock, NumberedProduct
 from dynamax_lm.decoders.cpu.products import Packed, can_pack
 
 OUTPUTS = 256  # times 256 columns are worth the measurement

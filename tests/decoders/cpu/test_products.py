@@ -21,7 +21,8 @@ from dynamax_lm.decoders.cpu.chosen_products import (
     LinearPlace,
     choose_products,
 )
-from dynamax_lm.decoders.cpu.product_choice import PACKED, TRUSTED, UNPACKED, Choice
+from dynamax_lm.decoders.cpu.product_choice import PACKED
+from dynamax_lm.decoders.cpu.product_rule import TRUSTED, UNPACKED, Choice
 from dynamax_lm.decoders.cpu.products import (
     Packed,
     can_call,

@@ -19,7 +19,7 @@ from dynamax_lm.engine import phase_timer
 from dynamax_lm.heads.bank import ExitHeads
 from dynamax_lm.heads.train import command, self_generated
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Document
+from dynamax_lm.heads.train.documents import Document
 from dynamax_lm.heads.train.expected import Text, expected_seconds, read_ahead, text_of
 from dynamax_lm.heads.train.objective import Objective
 from dynamax_lm.heads.train.options import read_options, source_of

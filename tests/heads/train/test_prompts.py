@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads.train.data import Layout
+from dynamax_lm.heads.train.documents import Layout
 from dynamax_lm.heads.train.options import read_options
 from dynamax_lm.heads.train.prompts import main
 from tests.quick import only_toys_alone

@@ -12,7 +12,8 @@ from dynamax_lm.common.errors import SettingError
 from dynamax_lm.heads.train import __main__ as entry
 from dynamax_lm.heads.train import command as module
 from dynamax_lm.heads.train.seal import sealed, unsealed
-from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, Stopped, read_log
+from dynamax_lm.heads.train.stopping import Stopped
+from dynamax_lm.heads.train.trainer import CHECKPOINT, LOG, read_log
 from tests.checkpoints import save_checkpoint
 from tests.heads.train.training_runs import digest, options, remains
 

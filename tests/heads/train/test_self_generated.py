@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dynamax_lm.heads.train.backbone import Backbone, load_backbone
-from dynamax_lm.heads.train.data import Document, LocalSource
+from dynamax_lm.heads.train.documents import Document
 from dynamax_lm.heads.train.self_generated import _answer, answered
+from dynamax_lm.heads.train.sources import LocalSource
 from tests.checkpoints import save_checkpoint
 
 PROMPTS = ("one", "a longer question:", "q: who?", "the old river ran under seven bridges and home")

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamax_lm.common.errors import SettingError
-from dynamax_lm.heads.train.data import Document, LocalSource
+from dynamax_lm.heads.train.documents import Document
+from dynamax_lm.heads.train.sources import LocalSource
 from dynamax_lm.heads.train.windows import Batch, BatchStream, Packing, Window
 
 
