@@ -296,3 +296,13 @@ def test_the_page_of_mamba_heads_has_the_shares_of_all_flops_of_long_answers() -
         saved = sorted(100 * one["saved"] for one in by_target[target])
         assert len(saved) == 9
         assert f"{saved[0]:.1f} to {saved[-1]:.1f} %" in page
+
+
+def test_the_page_has_what_the_relaxed_label_saves() -> None:
+    page, results = published("smollm2-top5.json")
+    assert results["facts"]["label_k"] == 5
+    for line in results["lines"]:
+        if line["target"] == 0.95 and ", seed" in line["rule"]:
+            low, high = (f"{100 * one:.1f}" for one in line["saved_interval"])
+            shown = f"{100 * line['saved']:.1f} % [{low}, {high}] (`{line['rule'].split(',')[0]}`)"
+            assert shown in re.sub(r"\s+", " ", page)
