@@ -192,3 +192,27 @@ def test_the_benchmark_of_criteria_compares_them(
         assert results["facts"]["layers"] == 8, "twice the checkpoint's own"
     else:
         assert results["facts"]["skipped_state"] == outside.named("skipped_state")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("exit_rule=calm_decay", "exit rules are not"),
+        ("exit_rule_args={}", "exit rules are not"),
+        ("threshold=0.9", "exit rules are not"),
+        ("confidence=margin", "--measures"),
+        ("skipped_state=copy_kv", "--skipped_state"),
+    ],
+)
+def test_the_benchmark_of_criteria_refuses_what_it_would_ignore(
+    given: str, said: str, checkpoint: Path
+) -> None:
+    write_records(Path.cwd())
+    with pytest.raises(SettingError, match=said) as caught:
+        criteria(
+            [
+                *("--model", "dynamax-mistral", "--model_args", f"pretrained={checkpoint},{given}"),
+                *("--eval_data", ".", "--train_data", "train.jsonl", "--output_path", "study"),
+            ]
+        )
+    assert given.partition("=")[0] in str(caught.value)

@@ -33,7 +33,7 @@ FIGURES = {"common/plots.py": "makes every figure, with one palette and one styl
 LAYER_LOOPS = {
     "core/loop.py": "one pass with exits",
     "engine/exit_probe.py": "every exit of every token",
-    "engine/prefill.py": "prompts, whose exits nobody asks for",
+    "engine/prefill.py": "prompts, at whose exits no measure is evaluated",
     "engine/segment.py": "a segment of generation, between two exits",
     "decoders/check.py": "compares the lowest layers with transformers'",
     "decoders/recorded_steps.py": "the body that is recorded",

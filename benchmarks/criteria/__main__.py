@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.criteria.kinds import KINDS, STEP
+from dynamax_lm.harness.command_line import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,4 +75,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

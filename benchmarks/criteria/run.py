@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lm_eval.utils import simple_parse_args_string
 from torch import Tensor
 
 from benchmarks.criteria import states as stored
@@ -262,7 +263,22 @@ def _states(
     return test, train
 
 
+_INSTEAD = {
+    "confidence": "all measures are compared; give one of your own by --measures FILE.py:CLASS",
+    "skipped_state": "give --skipped_state",
+    **dict.fromkeys(
+        ("exit_rule", "exit_rule_args", "threshold"),
+        "measures are compared at every threshold, and exit rules are not",
+    ),
+}
+"""Model arguments that this benchmark sets by itself, and what to do instead."""
+
+
 def _load(model: str, model_args: str, options: argparse.Namespace) -> Any:
+    given = simple_parse_args_string(model_args)
+    for name, why in _INSTEAD.items():
+        if name in given:
+            raise SettingError(f"--model_args {name}={given[name]}: {why}; leave it out")
     lm = load_lm(
         model,
         f"{model_args},mode=full",

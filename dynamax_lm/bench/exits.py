@@ -123,16 +123,16 @@ def _against_ideal(
 
 def _ideal(subject: Subject, batch: int, leaving: dict[int, int]) -> float:
     """Layers of the running rows, the state of exited ones, and a check at every exit."""
-    alive, gone, total = batch, 0, 0.0
+    alive, exited, total = batch, 0, 0.0
     run_time: dict[tuple[int, int], float] = {}
     for layer in range(subject.layers):
-        key = (alive, gone)
+        key = (alive, exited)
         if key not in run_time:
             run_time[key] = layer_time(subject, batch, alive)
         total += run_time[key]
         if layer + 1 in leaving:
             total += unembed_time(subject, alive)  # the check; exiting rows reuse its projection
-            alive, gone = alive - leaving[layer + 1], gone + leaving[layer + 1]
+            alive, exited = alive - leaving[layer + 1], exited + leaving[layer + 1]
     return total + (unembed_time(subject, alive) if alive else 0.0)
 
 

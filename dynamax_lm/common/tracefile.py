@@ -2,6 +2,10 @@
 
 Rows are written to a hidden temporary file, which gets its final name only when the task is
 complete, so that a trace file is whole or absent.
+
+A line has no schema number: its fields are its schema, and a missing or unknown one is refused. So
+a field whose meaning changes gets another name. The manifest of the run, which has each trace's
+digest, has a number.
 """
 
 from __future__ import annotations

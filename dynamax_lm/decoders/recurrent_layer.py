@@ -231,9 +231,9 @@ class RecurrentLayer:
         context: RecurrentContext,
     ) -> Tensor:
         """(N, I) one token a row: the recurrence. Frozen rows advance without an output."""
-        alive, gone = context.step_rows()
+        alive, exited = context.step_rows()
         if frozen is not None:
-            self._take_in(frozen, gone, state, output=False)
+            self._take_in(frozen, exited, state, output=False)
         if not running.xbc.shape[0]:
             return running.xbc.new_empty(0, self._mixer.intermediate_size)
         return self._take_in(running, alive, state, output=True)
@@ -273,8 +273,8 @@ class RecurrentLayer:
             dt = running.dt.new_full((batch * width, running.dt.shape[1]), -torch.inf)
             xbc[places], dt[places] = running.xbc, running.dt
             if frozen is not None:
-                gone = run.frozen.to(device)
-                xbc[gone], dt[gone] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
+                exited = run.frozen.to(device)
+                xbc[exited], dt[exited] = frozen.xbc.to(xbc.dtype), frozen.dt.to(dt.dtype)
         convolved = self._convolve(xbc.unflatten(0, (batch, width)), lengths, state, context)
         if state.draft is not None and not run.token_batch.prefill:
             flat = convolved.flatten(0, 1)

@@ -3,7 +3,7 @@
 Rows that exit emit and start over with their next token, while the others of the same step go on to
 the next segment with whatever rows stand there. A token that has left, and that no check has
 projected to the vocabulary, is emitted before its row begins the next one, so that one product
-serves all rows that begin with it. What skipped layers must remember of a token that exited is
+serves all rows that begin with it. The state that skipped layers keep of a token that exited is
 computed with the next token of its row that runs them, so that the weights are read once for both
 (``pending``).
 
@@ -66,7 +66,7 @@ class Decoding:
         self._bounds = (0, *policy.exit_layers, stack.n_layers)
         self._batch_size = batch_size
         self._scheduler = Scheduler(len(self._bounds) - 1, batch_size)
-        self._waiting: dict[int, Tensor] = {}
+        self._unemitted: dict[int, Tensor] = {}
         self._depth = [0] * rows
         self._choice = TokenChoice.of_rows(rows)
         self._progress = [Progress() for _ in range(rows)]
@@ -117,15 +117,15 @@ class Decoding:
         self._scheduler.ready(row, 0)
 
     def step(self) -> list[int]:
-        """Run one segment for some rows, or emit tokens that wait for it.
+        """Run one segment for some rows, or emit tokens that have exited.
 
         Returns:
             The rows that have finished.
         """
         segment, rows = self._scheduler.next()
         if segment == 0:
-            if waiting := [row for row in rows if row in self._waiting]:
-                finished = self._emit_waiting(waiting)
+            if unemitted := [row for row in rows if row in self._unemitted]:
+                finished = self._emit_kept(unemitted)
                 # Requests that replace the finished ones may begin with them.
                 self._scheduler.put_back(0, [row for row in rows if row not in finished])
                 return finished
@@ -144,7 +144,7 @@ class Decoding:
         exited = [row for row, exits in zip(rows, exiting, strict=True) if exits]
         for row in exited:
             self._depth[row] = depth
-        finished = self._emitted([row for row in exited if row not in self._waiting])
+        finished = self._emitted([row for row in exited if row not in self._unemitted])
         for row, exits in zip(rows, exiting, strict=True):
             if row not in finished:
                 self._scheduler.ready(row, 0 if exits else segment + 1)
@@ -152,11 +152,11 @@ class Decoding:
 
     def _keep(self, index: Tensor, hidden: Tensor) -> None:
         """The rows ``index`` (n,) emit later, from ``hidden`` (n, D)."""
-        self._waiting.update(zip(index.tolist(), hidden.split(1), strict=True))
+        self._unemitted.update(zip(index.tolist(), hidden.split(1), strict=True))
 
-    def _emit_waiting(self, rows: Sequence[int]) -> list[int]:
-        """Emit the tokens of ``rows``, which wait for it: the rows that have finished."""
-        parts = [self._waiting.pop(row) for row in rows]
+    def _emit_kept(self, rows: Sequence[int]) -> list[int]:
+        """Emit the exited tokens of ``rows``; return the rows that have finished."""
+        parts = [self._unemitted.pop(row) for row in rows]
         hidden = torch.cat([part.to(parts[0].device) for part in parts])
         self._check.emit(torch.tensor(rows, device=self._stack.device), hidden)
         return self._emitted(rows)

@@ -106,11 +106,11 @@ def _documents(examples: Iterable[Any]) -> str:
 
 def digest(value: Any) -> str:
     """SHA-256, truncated to 16 digits, of any value of a configuration."""
-    told = json.dumps(_Teller().tell(value), sort_keys=True, separators=(",", ":"))
+    told = json.dumps(_Contents().of(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-class _Teller:
+class _Contents:
     """Renders values as JSON, equal in every process.
 
     Functions and classes are rendered once, and then by name: they may name each other.
@@ -120,7 +120,7 @@ class _Teller:
         self._said: set[int] = set()
         self._inside: list[int] = []
 
-    def tell(self, value: Any) -> Any:
+    def of(self, value: Any) -> Any:
         """The value in JSON."""
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
@@ -136,18 +136,18 @@ class _Teller:
 
     def _held(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): self.tell(one) for key, one in value.items()}
+            return {str(key): self.of(one) for key, one in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.tell(one) for one in value]
+            return [self.of(one) for one in value]
         if isinstance(value, (set, frozenset)):
-            return sorted((self.tell(one) for one in value), key=json.dumps)
+            return sorted((self.of(one) for one in value), key=json.dumps)
         if isinstance(value, re.Pattern):
             return [value.pattern, value.flags]
         if isinstance(value, functools.partial):
-            return [self.tell(one) for one in (value.func, value.args, value.keywords)]
+            return [self.of(one) for one in (value.func, value.args, value.keywords)]
         if isinstance(value, types.MethodType):
-            return [self.tell(value.__func__), self.tell(_vars_of(value.__self__))]
-        return [self.tell(type(value)), self.tell(_vars_of(value))]
+            return [self.of(value.__func__), self.of(_vars_of(value.__self__))]
+        return [self.of(type(value)), self.of(_vars_of(value))]
 
     def _once(self, value: Any) -> Any:
         name = value.__qualname__
@@ -172,14 +172,14 @@ class _Teller:
             if isinstance(used, types.ModuleType):
                 uses[name] = _source(used) if own else used.__name__
             elif own or isinstance(used, _CONSTANTS):
-                uses[name] = self.tell(used)
+                uses[name] = self.of(used)
             elif callable(used):
                 named = getattr(used, "__qualname__", type(used).__qualname__)
                 uses[name] = f"{getattr(used, '__module__', '')}.{named}"
         return {
             "source": _source(function),
-            "defaults": self.tell([function.__defaults__, function.__kwdefaults__]),
-            "closure": [self.tell(cell.cell_contents) for cell in function.__closure__ or ()],
+            "defaults": self.of([function.__defaults__, function.__kwdefaults__]),
+            "closure": [self.of(cell.cell_contents) for cell in function.__closure__ or ()],
             "uses": uses,
         }
 

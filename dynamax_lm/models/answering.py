@@ -134,9 +134,9 @@ class Answering(HfModel):
                 answer = answers[number]
                 result = TracedScore(answer.score, self._record([answer], answer.full_depth_score))
             else:  # no token of its own: nothing to predict, which is certain
-                sure = (0.0, True)
-                record = self._record([], sure if self.settings.reference else None)
-                result = TracedScore(sure, record)
+                certain = (0.0, True)
+                record = self._record([], certain if self.settings.reference else None)
+                result = TracedScore(certain, record)
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, result)
             results.append(result)

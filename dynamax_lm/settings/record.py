@@ -294,7 +294,7 @@ class RawSettings:
         if rule == PLAIN or rule_class(rule).asks:
             return find_measure(choose_confidence(self.confidence, heads)).name
         if self.confidence is not None:
-            why = f"exit_rule={rule} asks no exit; leave it out"
+            why = f"exit_rule={rule} evaluates no confidence; leave it out"
             raise refusal("confidence", self.confidence, why)
         return NOTHING.name
 

@@ -101,7 +101,7 @@ def test_a_fixed_depth_needs_one_exit_and_nothing_else() -> None:
     assert settings.rule == FixedDepth(0.0)
     assert (settings.confidence, settings.threshold) == ("none", 0.0)
     refused("exit_rule=fixed_depth", "it takes 1", exit_rule="fixed_depth", exit_layers="8+16")
-    refused("asks no exit", exit_rule="fixed_depth", exit_layers=8, confidence="margin")
+    refused("evaluates no confidence", exit_rule="fixed_depth", exit_layers=8, confidence="margin")
     refused("takes none", exit_rule="fixed_depth", exit_layers=8, threshold=0.5)
 
 
