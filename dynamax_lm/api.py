@@ -132,13 +132,16 @@ class ExitModel:
             text: at least one token; or token ids.
             exit_layers: layers run before each exit, ascending, each in 1..L-1; by default those
                 with trained heads where the measure is ``head``, else all.
-            confidence: name of a measure, over exact logits; by default the model's, as it looks.
+            confidence: name of a measure, over exact logits; by default the model's, as it looks,
+                or ``top_prob`` where that is ``head`` and no heads are loaded (``mode=full``).
 
         Raises:
             SettingError: an empty text, exits out of range, or a measure that needs more exits.
         """
         ids = list(self.lm.tok_encode(text) if isinstance(text, str) else text)
         heads, measure = self.lm.exit_heads, self.settings.measure
+        if confidence is None and measure == "head" and heads is None:
+            confidence = "top_prob"
         if confidence is not None:
             measure = find_measure(confidence)
         trained = () if heads is None else heads.config.exit_layers
@@ -150,7 +153,7 @@ class ExitModel:
             raise SettingError(f"exit_layers={layers}: ascending, within 1..{self.n_layers - 1}")
         if measure == "oracle":
             raise SettingError("confidence=oracle: a probe shows `agrees`; name another measure")
-        if measure == "head" and not set(layers) <= set(trained):
+        if measure == "head" and not (layers and set(layers) <= set(trained)):
             raise SettingError(
                 "confidence=head: give exit_layers at which there are heads, or another measure"
             )

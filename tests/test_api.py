@@ -98,6 +98,17 @@ def test_the_probe_shows_every_exit(checkpoint: Path) -> None:
     assert grid.agrees.shape == grid.confidence.shape == (len(ids), model.n_layers - 1)
 
 
+def test_a_model_at_full_depth_is_probed_by_top_prob() -> None:
+    """Its measure is that of heads, which ``mode=full`` does not load."""
+    model = dynamax_lm.load("tiny", mode="full")
+    grid = model.probe("The cat sat on the mat")
+    assert grid.layers.tolist() == list(range(1, model.n_layers))
+    again = dynamax_lm.load("tiny", heads="none").probe("The cat sat on the mat", None, "top_prob")
+    assert np.allclose(grid.confidence, again.confidence, atol=1e-4)
+    with pytest.raises(dynamax_lm.SettingError, match="there are heads"):
+        model.probe("The cat", None, "head")
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from transformers import GenerationConfig
+
 from dynamax_lm.bench.limits import bandwidth, bare_products, bytes_read
 from dynamax_lm.bench.rows import Row
 from dynamax_lm.bench.subject import Subject, token_ids
@@ -38,9 +40,9 @@ def theirs(subject: Subject, prompts: list[tuple[int, ...]], new: int) -> Contes
     """Transformers' own generate."""
     ids = token_ids(prompts, subject.stack.device)
     mask = ids.new_ones(ids.shape)
-    return lambda: subject.model.generate(
-        ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0
-    )
+    # a checkpoint's own max_length beside max_new_tokens is warned of at every call
+    how = GenerationConfig(max_new_tokens=new, max_length=None, do_sample=False, pad_token_id=0)
+    return lambda: subject.model.generate(ids, attention_mask=mask, generation_config=how)
 
 
 def decode(subject: Subject, batches: Sequence[int]) -> Iterator[Row]:

@@ -39,7 +39,7 @@ def render(
         f"Vocabulary checks are at {_list(pool.checked.exits)} (chosen for all tasks together) or "
         f"at {_list(pool.default.exits)} (the default). Means over documents with 95 % betting "
         f"intervals; documents of a task about one passage count as one unit.",
-        f"## {pool.name[0].upper()}{pool.name[1:]}, exit by exit",
+        f"## Exit by exit: {pool.name}",
         _layers(pool),
         "Agreement is per document; `k = …` is the share of tokens whose label is positive: the "
         "exit's token is among full depth's k most likely.",

@@ -85,7 +85,7 @@ class Display:
         for line in [*totals(played), *([hint] if hint else [])]:
             self._console.print(Text(line, style=_SOFT))
         if self._lossless:
-            key = "accepted⁺ [-rejected-]" if self._plain else "green: drafted, struck: rejected"
+            key = "accepted⁺ [-rejected-]" if self._plain else "green: accepted, struck: rejected"
             self._console.print(Text(f"{key}; the others are full depth's own", style=_SOFT))
         self._console.print()
 
@@ -148,7 +148,10 @@ def totals(played: Played) -> list[str]:
     text, full = answer.trace.text, answer.depths[-1]
     if len(text):
         mean = sum(text.layers_used) / len(text)
-        lines.append(f"{len(text)} tokens, {mean:.1f} of {full} layers a token")
+        counted = f"{len(text)} token{'s' * (len(text) != 1)} of text"
+        if rest := len(answer.trace) - len(text):
+            counted += f" ({rest} more of white space or stop)"
+        lines.append(f"{counted}, {mean:.1f} of {full} layers a token")
         lines.append(
             f"net FLOPs saved: {answer.flops.flops_saved:.1%} of the answer, "
             f"{answer.flops.flops_saved_total:.1%} with the prompt"

@@ -124,7 +124,7 @@ def test_a_lossless_stream_marks_drafts(
     (record,) = records(capsys)
     accepted = sum(one["accepted"] for one in record["drafts"])
     drafted = sum(len(one["drafted"]) for one in record["drafts"])
-    body = out.partition("tokens, ")[0].removeprefix(PROMPTS[0])
+    body = out.partition(" of text")[0].removeprefix(PROMPTS[0])
     assert body.count("⁺") == min(accepted, len(record["tokens"]))
     assert body.count("[-") == sum(
         one["accepted"] < len(one["drafted"]) and one["accepted"] + one["start"] < 6
