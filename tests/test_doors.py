@@ -202,12 +202,14 @@ def test_the_benchmark_of_criteria_compares_them(
         ("threshold=0.9", "exit rules are not"),
         ("confidence=margin", "--measures"),
         ("skipped_state=copy_kv", "--skipped_state"),
+        ("mode=lossless", "full depth's"),
     ],
 )
 def test_the_benchmark_of_criteria_refuses_what_it_would_ignore(
-    given: str, said: str, checkpoint: Path
+    given: str, said: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_records(Path.cwd())
+    monkeypatch.chdir(tmp_path)
+    write_records(tmp_path)
     with pytest.raises(SettingError, match=said) as caught:
         criteria(
             [

@@ -266,6 +266,7 @@ def _states(
 _INSTEAD = {
     "confidence": "all measures are compared; give one of your own by --measures FILE.py:CLASS",
     "skipped_state": "give --skipped_state",
+    "mode": "the answers are full depth's",
     **dict.fromkeys(
         ("exit_rule", "exit_rule_args", "threshold"),
         "measures are compared at every threshold, and exit rules are not",
