@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -65,19 +66,35 @@ def draw_scores(data: st.DataObject, rows: list[tuple[int, ...]]) -> list[ScoreR
     ]
 
 
+class Trial(NamedTuple):
+    """One threshold of a random model, heads and exits; all thresholds share the runner."""
+
+    stack: Any
+    runner: ReuseRunner
+    options: dict[str, Any]
+    tally: Tally
+
+
+def trials(shape: Shape, data: st.DataObject) -> Iterator[Trial]:
+    """Some thresholds, each of whose tallies is checked when it is done."""
+    model = shape.model()
+    stack = STACKS[shape.kind](model)
+    heads, measure, exits = draw_exits(data, shape, model)
+    runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
+    for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
+        options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
+        trial = Trial(stack, runner, options, Tally(threshold))
+        yield trial
+        trial.tally.check()
+
+
 @settings(max_examples=15)
 @given(shape=shapes(), rows=prompts(), data=st.data())
 def test_scores_follow_from_one_pass(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
-    model = shape.model()
-    stack = STACKS[shape.kind](model)
-    heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_scores(data, rows)
-    runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
-    for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
-        options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
-        tally = Tally(threshold)
+    for stack, runner, options, tally in trials(shape, data):
         derived = runner.score(stack, asked, **options)
         for ours, other in zip(derived, score(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
@@ -90,7 +107,6 @@ def test_scores_follow_from_one_pass(
                     assert ours.reference == pytest.approx(other.reference, **near)
                 for a, b in zip(ours.trace.confidence, other.trace.confidence, strict=True):
                     assert a == pytest.approx(b, **near)
-        tally.check()
 
 
 @settings(max_examples=15)
@@ -98,14 +114,8 @@ def test_scores_follow_from_one_pass(
 def test_answers_follow_up_to_the_first_disagreement(
     shape: Shape, rows: list[tuple[int, ...]], data: st.DataObject
 ) -> None:
-    model = shape.model()
-    stack = STACKS[shape.kind](model)
-    heads, measure, exits = draw_exits(data, shape, model)
     asked = draw_requests(data, rows)
-    runner = ReuseRunner(data.draw(st.sampled_from([0, 1 << 30])))
-    for threshold in data.draw(st.lists(st.sampled_from(THRESHOLDS), min_size=2, max_size=4)):
-        options = options_of(ExitPolicy(exits, measure, threshold), heads, data.draw(st.booleans()))
-        tally = Tally(threshold)
+    for stack, runner, options, tally in trials(shape, data):
         derived = runner.generate(stack, asked, **options)
         for ours, other in zip(derived, generate(stack, asked, **options), strict=True):
             tally.same(ours.trace, other.trace)
@@ -113,7 +123,6 @@ def test_answers_follow_up_to_the_first_disagreement(
             if ours.trace.layers_used == other.trace.layers_used:
                 assert ours.trace.tokens == other.trace.tokens
                 assert ours.trace.full_depth == other.trace.full_depth
-        tally.check()
 
 
 @pytest.mark.usefixtures("narrow_slices")
