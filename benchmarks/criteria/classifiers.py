@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from benchmarks.criteria.asking import Exits
-from benchmarks.criteria.fit import Recipe, set_rate
+from benchmarks.criteria.fit import Recipe, set_rate, warm_cosine
 from benchmarks.criteria.states import States
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 from dynamax_lm.heads.train.calibration import fit_platt
@@ -67,7 +67,7 @@ def fit_classifier(
     batches = _endless(order[len(held) :], np.diff(edges), recipe)
     bar = tqdm(range(recipe.steps), desc=f"{config.classifier} {config.classifier_width}")
     for step in bar:
-        set_rate(optimizer, recipe.lr, step, recipe.steps)
+        set_rate(optimizer, recipe.lr * warm_cosine(step, recipe.steps))
         batch = _batch(states, exits.right, edges, next(batches))
         masks = reached(batch.real, batch.right, recipe.seed * 100_003 + step)
         logits = heads.training_logits(batch.hidden, dict(zip(states.exits, masks, strict=True)))

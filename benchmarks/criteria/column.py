@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -177,11 +178,7 @@ class Column:
 
     def pairs(self, names: Sequence[str], weights: Weights) -> Iterator[Pair]:
         """What ``names`` save more than the other trained heads at the middle target."""
-        judged = {
-            one.name: cross_fit(one.grid, weights, MIDDLE).saved
-            for one in self.contenders
-            if one.confidence == "head"
-        }
+        judged = self._saved_by_heads(weights)
         done: set[frozenset[str]] = set()
         for name in (one for one in names if one in judged):
             for other in judged:
@@ -190,20 +187,26 @@ class Column:
                     gain = judged[name] - judged[other]
                     yield Pair(self.translators, name, other, float(gain[0]), interval(gain))
 
-    def pairs_of_kinds(self, kind: str, weights: Weights) -> Iterator[Pair]:
-        """What a kind of head saves more than each other at the middle target, over all seeds.
+    def pairs_of_kinds(self, kinds: Sequence[str], weights: Weights) -> Iterator[Pair]:
+        """What kinds of heads save more than each other at the middle target, over all seeds.
 
         The interval is for documents: it says nothing of seeds that were not trained.
         """
         judged: dict[str, list[Floats]] = {}
-        for one in self.contenders:
-            if one.confidence == "head":
-                saved = cross_fit(one.grid, weights, MIDDLE).saved
-                judged.setdefault(kind_of(one.name), []).append(saved)
-        for other in judged:
+        for name, saved in self._saved_by_heads(weights).items():
+            judged.setdefault(kind_of(name), []).append(saved)
+        for kind, other in product(kinds, judged):
             if kind in judged and other != kind:
                 gain = np.mean(judged[kind], axis=0) - np.mean(judged[other], axis=0)
                 yield Pair(self.translators, kind, other, float(gain[0]), interval(gain))
+
+    def _saved_by_heads(self, weights: Weights) -> dict[str, Floats]:
+        """By name, what each trained head saves at the middle target in every draw."""
+        return {
+            one.name: cross_fit(one.grid, weights, MIDDLE).saved
+            for one in self.contenders
+            if one.confidence == "head"
+        }
 
     def _line(
         self,

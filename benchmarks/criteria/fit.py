@@ -75,12 +75,16 @@ def heads_config(
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, most: float, step: int, steps: int) -> None:
-    """A short linear warm-up, then a cosine to 0."""
+def warm_cosine(step: int, steps: int) -> float:
+    """Share of the highest rate: a short linear warm-up, then a cosine to 0."""
     warm = max(1, steps // 20)
-    scale = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * step / steps))
+    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = most * scale
+        group["lr"] = rate
 
 
 def load_or_fit(folder: Path, fit: Any) -> ExitHeads:

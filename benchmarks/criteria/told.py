@@ -30,8 +30,7 @@ def told_of(
         "pairs_of_kinds": [
             plain(pair)
             for one in columns
-            for kind in dict.fromkeys(map(kind_of, against))
-            for pair in one.pairs_of_kinds(kind, weights)
+            for pair in one.pairs_of_kinds(list(dict.fromkeys(map(kind_of, against))), weights)
         ],
         "curves": {
             one.translators: {rule.name: plain(rule.curve()) for rule in one.contenders}

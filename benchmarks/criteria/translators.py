@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.criteria.asking import Unembed
-from benchmarks.criteria.fit import Recipe, set_rate
+from benchmarks.criteria.fit import Recipe, set_rate, warm_cosine
 from benchmarks.criteria.states import States
 from dynamax_lm.heads import ExitHeads, HeadsConfig
 from dynamax_lm.heads.train.losses import distillation
@@ -132,7 +132,7 @@ def _distil(heads: ExitHeads, states: States, unembed: Unembed, recipe: Recipe) 
     optimizer = torch.optim.AdamW(heads.translators.parameters(), lr=0.0, weight_decay=0.0)
     bar = tqdm(range(recipe.translator_steps), desc="translators")
     for step in bar:
-        set_rate(optimizer, recipe.translator_lr, step, recipe.translator_steps)
+        set_rate(optimizer, recipe.translator_lr * warm_cosine(step, recipe.translator_steps))
         some = np.sort(
             generator.choice(
                 len(states.token), min(recipe.translator_tokens, len(states.token)), replace=False

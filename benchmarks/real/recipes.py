@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.criteria.fit import set_rate, warm_cosine
 from benchmarks.criteria.states import States
 from benchmarks.real.__main__ import study_parser
 from benchmarks.real.quality import Quality, some_tokens
@@ -49,14 +50,14 @@ class Method(NamedTuple):
         start: of an exit's layer, the module that is trained.
         logits: of the module and hidden states (n, D), (n, S) over the short list.
         optimizer: of all parameters, with its highest rate.
-        rate: share of the highest rate at a share of the training, both in [0, 1].
+        rate: share of the highest rate, in [0, 1], at a step of so many.
     """
 
     name: str
     start: Callable[[int], nn.Module]
     logits: Logits
     optimizer: Callable[[Any], torch.optim.Optimizer]
-    rate: Callable[[float], float]
+    rate: Callable[[int, int], float]
 
 
 def methods(short: ShortList, fitted: ExitHeads) -> Iterator[Method]:
@@ -94,12 +95,12 @@ def methods(short: ShortList, fitted: ExitHeads) -> Iterator[Method]:
     ours = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.0)
     sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
     adam = partial(torch.optim.AdamW, lr=1e-4)
-    yield Method("least squares, then AdamW (ours)", least_squares, translated, ours, _cosine)
+    yield Method("least squares, then AdamW (ours)", least_squares, translated, ours, warm_cosine)
     yield Method("identity, then SGD (tuned lens)", identity, translated, sgd, _falling)
     yield Method("least squares, then SGD", least_squares, translated, sgd, _falling)
-    yield Method("identity, then AdamW", identity, translated, ours, _cosine)
-    yield Method("own unembedding, random start (DSSD)", random, own, adam, _falling)
-    yield Method("own unembedding, from the backbone's", unembedding, own, adam, _falling)
+    yield Method("identity, then AdamW", identity, translated, ours, warm_cosine)
+    yield Method("own unembedding, random start (DSSD)", random, own, adam, _cosine)
+    yield Method("own unembedding, from the backbone's", unembedding, own, adam, _cosine)
 
 
 def train(
@@ -121,7 +122,7 @@ def train(
     optimizer = method.optimizer(weights)
     highest = optimizer.param_groups[0]["lr"]
     for step in tqdm(range(steps), desc=method.name):
-        optimizer.param_groups[0]["lr"] = highest * method.rate(step / steps)
+        set_rate(optimizer, highest * method.rate(step, steps))
         some = np.sort(generator.choice(len(states.token), tokens, replace=False))
         with torch.no_grad():
             full = short.unembed(states.at(len(states.exits), some))
@@ -213,13 +214,12 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return made
 
 
-def _cosine(share: float) -> float:
-    """A short linear rise, then a cosine to 0, as in ``benchmarks.criteria.fit``."""
-    return 20 * share if 0 < share < 0.05 else 0.5 * (1 + math.cos(math.pi * share))
+def _falling(step: int, steps: int) -> float:
+    return 1 - step / steps
 
 
-def _falling(share: float) -> float:
-    return 1 - share
+def _cosine(step: int, steps: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _parser() -> argparse.ArgumentParser:

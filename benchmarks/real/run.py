@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.criteria import states as stored
-from benchmarks.criteria.asking import Unembed, cached_exits
+from benchmarks.criteria.asking import cached_exits
 from benchmarks.criteria.choice import DRAWS, Weights, folds
 from benchmarks.criteria.classifiers import fit_classifier
 from benchmarks.criteria.column import Column
@@ -60,14 +60,12 @@ class Backbone(NamedTuple):
         lm: the loaded ``dynamax-…`` model.
         name: of the checkpoint.
         stack: the decoder.
-        unembed: of the whole vocabulary.
         metric: of logits, for low-rank translators.
     """
 
     lm: Any
     name: str
     stack: Any
-    unembed: Unembed
     metric: Tensor
 
 
@@ -181,7 +179,7 @@ def _curve(
                 some = data.train(count)
                 bank, tokens = _bank(backbone, some, short, own, rank, folder), len(some.token)
             found = {
-                name: [one._asdict() for one in qualities(*view, backbone.unembed, bank)]
+                name: [one._asdict() for one in qualities(*view, backbone.stack.unembed, bank)]
                 for name, view in views.items()
             }
             kind = "none" if bank is None else bank.config.translator
@@ -219,7 +217,7 @@ def _column(
     if any(facts_of(measure).look != FULL for measure in options.measures):
         rows = calibration_rows(backbone.lm.tok_encode, backbone.lm.max_length)
         stack.cheap_projection.calibrate(second_moment(stack, rows, test.exits, bank))
-    exits = cached_exits(path, test, backbone.unembed, bank, options.measures, stack)
+    exits = cached_exits(path, test, backbone.stack.unembed, bank, options.measures, stack)
     _say(f"{path}: right {exits.right.mean(1).round(3).tolist()}")
     costs = backbone.stack.costs
     grid = thresholds(options.grid_step)
@@ -284,7 +282,7 @@ def load(options: argparse.Namespace) -> Backbone:
     stack: Any = type(lm).STACK(lm.model)
     weight = lm.model.get_output_embeddings().weight
     metric = logit_metric(lm.model.model.norm.weight, weight)
-    return Backbone(lm, options.pretrained_name, stack, stack.unembed, metric)
+    return Backbone(lm, options.pretrained_name, stack, metric)
 
 
 def read_data(folder: Path, exits: tuple[int, ...]) -> Data:

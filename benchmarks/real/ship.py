@@ -173,7 +173,7 @@ def measure(
     exact = ExitHeads.from_pretrained(study / "heads" / options.heads)
 
     def column(bank: ExitHeads) -> Column:
-        found = read_exits(test, backbone.unembed, bank, ())
+        found = read_exits(test, backbone.stack.unembed, bank, ())
         kept = {options.heads: bank}
         grid = thresholds(options.grid_step)
         return compare("affine", test, found, bank, kept, costs, "propagate", grid)

@@ -262,7 +262,7 @@ def test_kinds_are_compared_over_all_their_seeds(backbone: Backbone) -> None:
     given = (states, exits, None, heads, backbone.costs, "propagate", thresholds(1.0))
     column = compare("none", *given)
     weights = Weights.draw(folds(states.tasks, 0), 50, 0)
-    (found,) = column.pairs_of_kinds("ffn, full", weights)
+    (found,) = column.pairs_of_kinds(["ffn, full"], weights)
     single = {(one.first, one.second): one.difference for one in column.pairs(list(heads), weights)}
     wanted = [
         -single[f"linear, seed {theirs}", f"ffn, full, seed {ours}"]

@@ -29,6 +29,7 @@ from dynamax_lm.heads import HeadsConfig
 from tests.builders import STACKS, VOCAB, random_model, whole_forward
 from tests.heads.builders import config_of_four_layers
 
+ROOT = Path(__file__).resolve().parents[2]
 EXITS = (1, 2, 3)
 ALIKE = 40
 START = Recipe(translator_steps=0)
@@ -166,12 +167,11 @@ def test_windows_end_with_the_tokens_asked_for() -> None:
     assert [len(one) for one in windows] == [10, 200, 256]
 
 
-def published(data: str) -> tuple[str, Any]:
-    """The page, and the results of a study that it shows."""
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs" / "real-model.md").read_text(encoding="utf-8")
-    results = root / "benchmarks" / "real" / "results" / data
-    return page, json.loads(results.read_text(encoding="utf-8"))
+def published(data: str, page: str = "real-model") -> tuple[str, Any]:
+    """A page, and the results of a study that it shows."""
+    results = ROOT / "benchmarks" / "real" / "results" / data
+    shown = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    return shown, json.loads(results.read_text(encoding="utf-8"))
 
 
 def test_the_page_has_the_numbers_of_its_results() -> None:
@@ -234,15 +234,14 @@ def test_the_page_has_what_cheap_looks_save_and_shares_of_all_flops() -> None:
     heads = [100 * one["saved"] for one in totals if ", seed" in one["rule"]]
     assert len(heads) == 9
     assert all(0.3 <= round(one, 1) <= 0.4 for one in heads)
-    two = published("smollm2-looks-two-exits.json")[1]["lines"]
+    other, two = published("smollm2-looks-two-exits.json", "cheap-look")
     (pair,) = (
         one
-        for one in two
+        for one in two["lines"]
         if (one["translators"], one["rule"]) == ("affine", f"top_prob|{look}")
         and one["target"] == 0.95
     )
     low, high = (f"{100 * one:.1f}" for one in pair["saved_interval"])
-    other = (Path(__file__).resolve().parents[2] / "docs" / "cheap-look.md").read_text("utf-8")
     assert f"saves {100 * pair['saved']:.1f} % [{low}, {high}]" in other
 
 
@@ -252,17 +251,15 @@ def test_the_page_has_what_other_recipes_reach() -> None:
 
 
 def test_the_page_of_mamba_heads_has_the_tables_of_its_results() -> None:
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs" / "mamba-heads.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "mamba-heads.md").read_text(encoding="utf-8")
     files = dict(re.findall(r'"([^"=]+)=(benchmarks/[^"]+\.json)"', page))
     assert len(files) == 4
-    studies = {title: json.loads((root / file).read_text("utf-8")) for title, file in files.items()}
+    studies = {title: json.loads((ROOT / file).read_text("utf-8")) for title, file in files.items()}
     assert kind_table.table(studies) in page
 
 
 def test_the_page_of_mamba_heads_has_what_widths_save() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "mamba-heads.md").read_text("utf-8")
-    results = published("smollm2-widths.json")[1]
+    page, results = published("smollm2-widths.json", "mamba-heads")
     lines = [
         one
         for one in results["lines"]
@@ -278,12 +275,8 @@ def test_the_page_of_mamba_heads_has_what_widths_save() -> None:
 
 def test_the_page_of_mamba_heads_has_the_shares_of_all_flops_of_long_answers() -> None:
     """One of nine heads beats fixed depths at 0.95, all of them at 0.99."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "mamba-heads.md").read_text("utf-8")
-    lines = [
-        one
-        for one in published("smollm2-long.json")[1]["lines_of_all_flops"]
-        if ", seed" in one["rule"]
-    ]
+    page, results = published("smollm2-long.json", "mamba-heads")
+    lines = [one for one in results["lines_of_all_flops"] if ", seed" in one["rule"]]
     by_target = {
         target: [one for one in lines if one["target"] == target] for target in (0.95, 0.99)
     }

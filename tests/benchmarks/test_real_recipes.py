@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.criteria.collect import collect
-from benchmarks.criteria.fit import Recipe
+from benchmarks.criteria.fit import Recipe, warm_cosine
 from benchmarks.criteria.states import States
 from benchmarks.criteria.translators import fit_translators
 from benchmarks.real.quality import qualities
@@ -115,3 +115,15 @@ def test_a_token_that_the_list_lacks_is_a_disagreement(setting: Setting) -> None
     moved = replace(setting.states, token=setting.states.token + VOCAB)
     found = quality(method, modules, moved, setting.short, setting.tokens)
     assert [one.agreement for one in found] == [0.0] * len(EXITS)
+
+
+def test_rates_are_those_of_their_sources(setting: Setting) -> None:
+    """Ours begins low; the lens's falls along a line, DSSD's along a cosine, both from the top."""
+    steps = 100
+    rates = [[one.rate(step, steps) for step in range(steps)] for one in setting.methods]
+    assert rates[OURS] == rates[ADAM] == [warm_cosine(step, steps) for step in range(steps)]
+    assert rates[OURS][0] == pytest.approx(0.2)
+    assert rates[LENS] == rates[CROSSED] == pytest.approx([1 - s / steps for s in range(steps)])
+    assert rates[DSSD] == rates[OWN]
+    assert (rates[DSSD][0], rates[DSSD][steps // 2]) == (1.0, pytest.approx(0.5))
+    assert all(0 < one <= 1 for row in rates for one in row)

@@ -121,9 +121,7 @@ def test_a_file_for_no_task_and_a_task_without_one_are_refused(
     assert named in str(caught.value)
 
 
-def test_several_tasks_are_certified_together_on_a_file_each(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_tasks_are_certified_together_on_a_file_each(folder: Path, tmp_path: Path) -> None:
     """A threshold passes only where each task's own test passes."""
     first = write(tmp_path / "first.jsonl", sums(DOCUMENTS))
     second = write(tmp_path / "second.jsonl", sums(2 * DOCUMENTS)[DOCUMENTS:])

@@ -50,6 +50,18 @@ def run(folder: Path, script: str, kind: str) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
 
 
+def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """``python -m`` with these words, in a folder, without a network."""
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("script", ["lm_eval", "lm-eval", "lm_eval.exe"])
 def test_a_command_prints_one_line_and_fails(script: str, tmp_path: Path) -> None:
     ran = run(tmp_path, script, "SettingError")
@@ -240,14 +252,7 @@ def test_an_unknown_task_brings_the_nearest(
     module: str, model: str, status: int, words: list[str], tmp_path: Path
 ) -> None:
     arguments = ["--model", model, "--model_args", "pretrained=tiny"]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments, "--tasks", "dynamax_coqa_sampel"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+    done = typed(tmp_path, module, *arguments, "--tasks", "dynamax_coqa_sampel")
     assert done.returncode == status
     assert all(word in done.stderr for word in words), done.stderr
     assert ("Traceback" in done.stderr) == ("Traceback" in words)
@@ -260,14 +265,7 @@ def test_an_unknown_task_may_be_one_of_the_included(module: str, tmp_path: Path)
     (folder / "zebra.yaml").write_text("task: zebra_crossing\noutput_type: generate_until\n")
     arguments = ["--model", "dynamax-mistral", "--model_args", "pretrained=tiny"]
     tasks = ["--tasks", "zebra_crosing", "--include_path", str(folder), "--output_path", "out"]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments, *tasks],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+    done = typed(tmp_path, module, *arguments, *tasks)
     assert done.returncode == 1
     assert "zebra_crosing (did you mean zebra_crossing?)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -285,14 +283,7 @@ def test_an_unknown_task_may_be_one_of_the_included(module: str, tmp_path: Path)
     ],
 )
 def test_an_unknown_option_brings_the_nearest(words: list[str], said: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dynamax_lm", *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(fresh.ROOT)},
-        check=False,
-    )
+    done = typed(tmp_path, "dynamax_lm", *words)
     assert done.returncode == 2
     assert done.stderr.endswith(f"{said}\n")
 
@@ -308,14 +299,7 @@ def test_no_sub_command_is_told_an_option_of_another(command: str) -> None:
 def test_an_unknown_task_of_a_configuration_file_brings_the_nearest(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("model: dynamax-mamba\ntasks: [dynamax_coqa_sampel]\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(fresh.ROOT), "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+    done = typed(tmp_path, "lm_eval", "run", "--config", str(config))
     assert done.returncode == 1
     assert "did you mean dynamax_coqa_sample?" in done.stderr
     assert "Traceback" not in done.stderr
